@@ -1,0 +1,244 @@
+//! What happens in a run. Reports are made from events and nothing else.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Source, StorePath, Target, TargetId, Verdict};
+
+/// The version of the event stream and of the JSON report; raised when a reader of the old one would
+/// misunderstand the new one.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// A point in time: milliseconds since 1970-01-01 UTC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, Default)]
+pub struct Stamp(pub u64);
+
+impl Stamp {
+    /// The seconds from an earlier point to this one; 0 when it is not earlier.
+    #[must_use]
+    pub fn seconds_since(self, earlier: Self) -> f64 {
+        std::time::Duration::from_millis(self.0.saturating_sub(earlier.0)).as_secs_f64()
+    }
+}
+
+/// An event with its time: one line of an events file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Logged {
+    /// When it happened.
+    pub at: Stamp,
+    /// What happened.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum Event {
+    /// A run began. Always the first event.
+    RunStarted {
+        /// [`SCHEMA_VERSION`] of the writer.
+        schema: u32,
+        /// The version of phoenix.
+        phoenix: String,
+        /// The version of Nix, such as `2.26.3`.
+        nix: String,
+        /// The systems that are built for.
+        systems: Vec<String>,
+        /// What was asked for, as the user wrote it.
+        installables: Vec<String>,
+    },
+    /// A stage of the pipeline began; the one before it is over.
+    StageStarted {
+        /// Which.
+        stage: Stage,
+    },
+    /// The evaluator turned to an attribute.
+    Evaluating {
+        /// The attribute path.
+        attr: String,
+        /// How many attributes are known to be left after it.
+        left: u64,
+    },
+    /// A target was found.
+    TargetFound {
+        /// The target. What is not known of one that did not evaluate is left out.
+        target: Target,
+    },
+    /// A substituter does not answer as it should; its answers are unknown from here on. At most once a
+    /// substituter.
+    SubstituterFailed {
+        /// Its URL without credentials.
+        url: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// What is to be done is known.
+    Planned {
+        /// What will be built, in the order of urgency.
+        derivations: Vec<PlannedDerivation>,
+        /// The targets that are built for.
+        targets: Vec<PlannedTarget>,
+        /// What will be fetched because a build needs it.
+        fetched: Vec<(StorePath, Source)>,
+        /// Seconds that earlier runs took for what is cached now, where that is known.
+        saved_seconds: f64,
+    },
+    /// Nix began to build a derivation.
+    BuildStarted {
+        /// Which.
+        drv_path: StorePath,
+        /// The remote builder it runs on; empty for this machine.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        machine: String,
+    },
+    /// A build turned to another phase.
+    PhaseStarted {
+        /// Which derivation.
+        drv_path: StorePath,
+        /// The phase, such as `buildPhase`.
+        phase: String,
+    },
+    /// A build printed a line.
+    LogLine {
+        /// Which derivation.
+        drv_path: StorePath,
+        /// The line, without its end.
+        line: String,
+    },
+    /// Nix began to fetch a path instead of building it.
+    FetchStarted {
+        /// What.
+        path: StorePath,
+        /// From where, as Nix names it.
+        from: String,
+    },
+    /// A derivation of the plan came to its end. Exactly once each.
+    DerivationSettled {
+        /// How.
+        #[serde(flatten)]
+        settled: SettledDerivation,
+    },
+    /// A target came to its end. Exactly once each.
+    TargetSettled {
+        /// Which.
+        target: TargetId,
+        /// How.
+        #[serde(flatten)]
+        verdict: Verdict,
+    },
+    /// Something people should read that is no build's log.
+    Message {
+        /// How much it matters.
+        severity: Severity,
+        /// What, on one line or more.
+        text: String,
+    },
+    /// The run is being stopped.
+    Cancelling {
+        /// Why: a signal's name.
+        reason: String,
+    },
+    /// The run is over. Always the last event.
+    RunEnded {
+        /// The exit code of the process.
+        exit_code: u8,
+        /// Where the logs and reports of this run are.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        directory: Option<String>,
+    },
+}
+
+/// The stages of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Stage {
+    /// From installables to targets.
+    Evaluate,
+    /// From targets to what is missing.
+    Plan,
+    /// Nix builds.
+    Build,
+}
+
+/// How much a message matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Severity {
+    /// The run is red because of it.
+    Error,
+    /// It may surprise.
+    Warning,
+    /// Said in passing.
+    Notice,
+    /// Only for those who asked for more (`-v`).
+    Detail,
+}
+
+/// A derivation that will be built.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PlannedDerivation {
+    /// Its path.
+    pub drv_path: StorePath,
+    /// The system it is built on.
+    pub system: String,
+    /// Positions in the same list of what has to be built before it.
+    pub inputs: Vec<u32>,
+    /// How long it is expected to take, in seconds.
+    pub estimate: f64,
+    /// Whether it is built for safety, because a substituter that might have it did not answer.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unknown: bool,
+}
+
+/// A target that something has to be built for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PlannedTarget {
+    /// Which.
+    pub target: TargetId,
+    /// The position of its derivation in the plan.
+    pub derivation: u32,
+}
+
+/// How a derivation of the plan ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SettledDerivation {
+    /// Which.
+    pub drv_path: StorePath,
+    /// How.
+    #[serde(flatten)]
+    pub verdict: Verdict,
+    /// How long its builder ran; absent when it was not started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<f64>,
+    /// The file with everything its builder printed; absent when it printed nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_one_line_of_json_and_comes_back() {
+        let drv_path = StorePath::parse("/nix/store/kh4g5sd1xfq5kiwd0yk7zrq7r5s9y8kv-a.drv").unwrap();
+        let settled =
+            SettledDerivation { drv_path, verdict: Verdict::Built, seconds: Some(1.5), log: None };
+        let logged = Logged { at: Stamp(1234), event: Event::DerivationSettled { settled } };
+        let line = serde_json::to_string(&logged).unwrap();
+        assert_eq!(
+            line,
+            r#"{"at":1234,"event":"derivationSettled","drvPath":"/nix/store/kh4g5sd1xfq5kiwd0yk7zrq7r5s9y8kv-a.drv","verdict":"built","seconds":1.5}"#
+        );
+        assert_eq!(serde_json::from_str::<Logged>(&line).unwrap(), logged);
+    }
+
+    #[test]
+    fn seconds_never_go_below_zero() {
+        assert!((Stamp(2500).seconds_since(Stamp(1000)) - 1.5).abs() < 1e-9);
+        assert!(Stamp(1000).seconds_since(Stamp(2500)).abs() < 1e-9);
+    }
+}

@@ -1,0 +1,22 @@
+//! The words of Phoenix CI as types: store paths, derivations, attribute paths, targets, statuses,
+//! verdicts and events.
+//!
+//! Everything else is built on these; they know nothing of processes, files or networks.
+
+mod attr_path;
+mod derivation;
+mod event;
+mod status;
+mod store_path;
+mod target;
+mod verdict;
+
+pub use attr_path::{AttrPath, AttrPathError};
+pub use derivation::{Derivation, DerivationError, Output, OutputKind};
+pub use event::{
+    Event, Logged, PlannedDerivation, PlannedTarget, Severity, SettledDerivation, Stage, Stamp, SCHEMA_VERSION,
+};
+pub use status::{Source, Status};
+pub use store_path::{NIX32_ALPHABET, StorePath, StorePathError};
+pub use target::{Target, TargetId, TargetKind};
+pub use verdict::{FailureClass, Verdict, VerdictKind};
