@@ -1,1 +1,17 @@
-//! To come.
+//! Decides what is missing, what to build first, and how every target ends.
+//!
+//! Nothing here runs, reads or waits for anything. [`Search`] says which derivations to read and which
+//! paths to ask for, and is told the answers; it ends in a [`Plan`]. [`Run`] is told what happens and
+//! answers with the events that follow from it, so that a whole run can be replayed in a unit test.
+
+mod critical_path;
+mod estimates;
+mod plan;
+mod run;
+mod search;
+
+pub use critical_path::{longest_paths, remaining_seconds};
+pub use estimates::{DEFAULT_SECONDS, Estimates, package_name};
+pub use plan::{Goal, Plan, Step};
+pub use run::{BuilderEnd, Happening, Run};
+pub use search::{Question, Search};

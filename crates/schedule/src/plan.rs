@@ -1,0 +1,138 @@
+//! What is to be done.
+
+use std::collections::HashMap;
+
+use phoenix_model::{PlannedDerivation, Source, StorePath};
+
+/// What has to be built for which goals, and what need not be.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Plan {
+    /// What has to be built, inputs before what needs them.
+    pub steps: Vec<Step>,
+    /// What was asked for, in the order of asking.
+    pub goals: Vec<Goal>,
+    /// Where the goals are that need no step.
+    pub found: HashMap<StorePath, Source>,
+    /// What the builds need that a substituter has, sorted.
+    pub fetched: Vec<(StorePath, Source)>,
+    /// How many derivations were looked at to find this out.
+    pub looked_at: usize,
+}
+
+/// A derivation that has to be built.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    /// Its path.
+    pub drv_path: StorePath,
+    /// The system it is built on; empty when the derivation could not be read.
+    pub system: String,
+    /// The outputs that are needed of it; `None` for one whose path comes about in the build.
+    pub outputs: Vec<Option<StorePath>>,
+    /// Positions, in [`Plan::steps`], of what has to be built before it; each less than its own.
+    pub inputs: Vec<u32>,
+    /// How long it is expected to take, in seconds.
+    pub estimate: f64,
+    /// The expected seconds from its start to the end of the last step that waits for it.
+    pub rank: f64,
+    /// Whether it is built for safety, because a substituter that might have it did not answer.
+    pub unknown: bool,
+    /// Why it could not be read, when it could not.
+    pub unreadable: Option<String>,
+}
+
+/// One thing that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Goal {
+    /// Its derivation.
+    pub drv_path: StorePath,
+    /// The outputs that are wanted; empty for all.
+    pub wanted: Vec<String>,
+    /// Its position in [`Plan::steps`]; `None` when it need not be built.
+    pub step: Option<u32>,
+    pub(crate) node: u32,
+}
+
+impl Plan {
+    /// The positions of the steps in the order of urgency: the longest way to the end first, ties by
+    /// path, so that a plan is reproducible.
+    #[must_use]
+    pub fn by_urgency(&self) -> Vec<u32> {
+        let mut order: Vec<u32> = (0..).take(self.steps.len()).collect();
+        order.sort_by(|&a, &b| {
+            let (a, b) = (&self.steps[a as usize], &self.steps[b as usize]);
+            b.rank.total_cmp(&a.rank).then_with(|| a.drv_path.cmp(&b.drv_path))
+        });
+        order
+    }
+
+    /// The expected seconds of the longest chain of steps: no number of builders is faster.
+    #[must_use]
+    pub fn critical_seconds(&self) -> f64 {
+        self.steps.iter().map(|step| step.rank).fold(0.0, f64::max)
+    }
+
+    /// The expected seconds of all steps one after another.
+    #[must_use]
+    pub fn total_seconds(&self) -> f64 {
+        self.steps.iter().map(|step| step.estimate).sum()
+    }
+
+    /// What Nix has to be asked to realise: the goals that need a step and can be built, each derivation
+    /// once with all outputs that are wanted of it (none for all).
+    #[must_use]
+    pub fn to_realise(&self) -> Vec<(StorePath, Vec<String>)> {
+        let mut wanted: HashMap<u32, Vec<String>> = HashMap::new();
+        let mut order = Vec::new();
+        for goal in &self.goals {
+            let Some(step) = goal.step else { continue };
+            match wanted.entry(step) {
+                std::collections::hash_map::Entry::Vacant(entry) => {
+                    entry.insert(goal.wanted.clone());
+                    order.push(step);
+                }
+                std::collections::hash_map::Entry::Occupied(mut entry) => {
+                    let names = entry.get_mut();
+                    if goal.wanted.is_empty() {
+                        names.clear();
+                    } else if !names.is_empty() {
+                        names.extend(goal.wanted.iter().cloned());
+                        names.sort();
+                        names.dedup();
+                    }
+                }
+            }
+        }
+        let hopeless = self.hopeless();
+        order
+            .into_iter()
+            .filter(|&step| !hopeless[step as usize])
+            .map(|step| (self.steps[step as usize].drv_path.clone(), wanted.remove(&step).unwrap_or_default()))
+            .collect()
+    }
+
+    /// Which steps cannot be built because a derivation they need cannot be read.
+    #[must_use]
+    pub fn hopeless(&self) -> Vec<bool> {
+        let mut hopeless = vec![false; self.steps.len()];
+        for (position, step) in self.steps.iter().enumerate() {
+            hopeless[position] =
+                step.unreadable.is_some() || step.inputs.iter().any(|&input| hopeless[input as usize]);
+        }
+        hopeless
+    }
+
+    /// The steps as an event tells them.
+    #[must_use]
+    pub fn derivations(&self) -> Vec<PlannedDerivation> {
+        self.steps
+            .iter()
+            .map(|step| PlannedDerivation {
+                drv_path: step.drv_path.clone(),
+                system: step.system.clone(),
+                inputs: step.inputs.clone(),
+                estimate: step.estimate,
+                unknown: step.unknown,
+            })
+            .collect()
+    }
+}

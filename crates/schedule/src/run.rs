@@ -1,0 +1,408 @@
+//! How every derivation and every target of a run ends.
+//!
+//! [`Run`] is told what happens, in whatever order it happens, and answers with the events that follow.
+//! Each step of the plan and each target is settled exactly once: at the latest when the builder has
+//! ended, from what is then in the store.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use phoenix_model::{
+    Event, FailureClass, PlannedTarget, SettledDerivation, Severity, Source, Stamp, StorePath, Target, TargetId,
+    Verdict, VerdictKind,
+};
+
+use crate::plan::{Plan, Step};
+
+/// Something that happened, as the one who saw it tells it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Happening {
+    /// A target was found; `ended` when it needs no building to have its verdict.
+    Found {
+        /// The target.
+        target: Target,
+        /// Its verdict, when it did not evaluate or is skipped.
+        ended: Option<Verdict>,
+    },
+    /// What is to be done is known.
+    Planned {
+        /// The plan.
+        plan: Plan,
+        /// The target of each goal of the plan, in the order of the goals.
+        targets: Vec<TargetId>,
+        /// Seconds that earlier runs took for what is cached now.
+        saved_seconds: f64,
+    },
+    /// Nix began to build a derivation.
+    BuildStarted {
+        /// Which.
+        drv_path: StorePath,
+        /// Where; empty for this machine.
+        machine: String,
+    },
+    /// Nix began to fetch a path.
+    FetchStarted {
+        /// What.
+        path: StorePath,
+        /// From where.
+        from: String,
+    },
+    /// All outputs that are needed of a derivation are valid now.
+    Appeared {
+        /// Which.
+        drv_path: StorePath,
+    },
+    /// Nix said that a derivation failed.
+    BuildFailed {
+        /// Which.
+        drv_path: StorePath,
+        /// How.
+        class: FailureClass,
+        /// In Nix's words.
+        message: String,
+    },
+    /// The run is being stopped.
+    Cancelled {
+        /// Why: a signal's name.
+        reason: String,
+    },
+    /// Nix has ended, or was never started because there was nothing to build.
+    BuilderEnded(BuilderEnd),
+}
+
+/// How Nix ended, and what is in the store after it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct BuilderEnd {
+    /// Its exit code; `None` when a signal ended it.
+    pub exit_code: Option<i32>,
+    /// The steps, by position, whose needed outputs are all valid now. A step with an output whose path
+    /// comes about in the build counts as valid when Nix said so by its exit code.
+    pub valid: HashSet<u32>,
+    /// What Nix said last that belongs to no derivation: the best guess at why something is missing.
+    pub last_words: String,
+}
+
+/// One run, from the targets it finds to their verdicts.
+#[derive(Debug, Default)]
+pub struct Run {
+    fail_fast: bool,
+    targets: BTreeMap<TargetId, TargetState>,
+    steps: Vec<Step>,
+    states: Vec<StepState>,
+    by_drv: HashMap<StorePath, u32>,
+    by_output: HashMap<StorePath, u32>,
+    cancelled: bool,
+    ended: bool,
+    disagreed: bool,
+}
+
+#[derive(Debug, Default)]
+struct TargetState {
+    step: Option<u32>,
+    verdict: Option<Verdict>,
+}
+
+#[derive(Debug, Default)]
+struct StepState {
+    started: Option<Stamp>,
+    fetched_from: Option<String>,
+    verdict: Option<Verdict>,
+    targets: Vec<TargetId>,
+}
+
+impl Run {
+    /// A run that has found nothing yet. With `fail_fast`, Nix stops at the first failure, and what it
+    /// then leaves undone is cancelled.
+    #[must_use]
+    pub fn new(fail_fast: bool) -> Self {
+        Self { fail_fast, ..Self::default() }
+    }
+
+    /// Takes in what happened at a point in time; returns the events that follow, the happening's own
+    /// among them.
+    pub fn apply(&mut self, at: Stamp, happening: Happening) -> Vec<Event> {
+        let mut events = Vec::new();
+        match happening {
+            Happening::Found { target, ended } => self.found(target, ended, &mut events),
+            Happening::Planned { plan, targets, saved_seconds } => {
+                self.planned(at, plan, &targets, saved_seconds, &mut events);
+            }
+            Happening::BuildStarted { drv_path, machine } => {
+                if let Some(&step) = self.by_drv.get(&drv_path)
+                    && self.states[step as usize].verdict.is_none()
+                {
+                    self.states[step as usize].started.get_or_insert(at);
+                }
+                events.push(Event::BuildStarted { drv_path, machine });
+            }
+            Happening::FetchStarted { path, from } => {
+                if let Some(&step) = self.by_output.get(&path) {
+                    self.states[step as usize].fetched_from = Some(from.clone());
+                }
+                events.push(Event::FetchStarted { path, from });
+            }
+            Happening::Appeared { drv_path } => {
+                if let Some(&step) = self.by_drv.get(&drv_path) {
+                    let verdict = self.present_verdict(step);
+                    self.settle(at, step, verdict, &mut events);
+                }
+            }
+            Happening::BuildFailed { drv_path, class, message } => {
+                if let Some(&step) = self.by_drv.get(&drv_path) {
+                    self.settle(at, step, Verdict::Failed { class, message }, &mut events);
+                }
+            }
+            Happening::Cancelled { reason } => {
+                if !self.ended && !std::mem::replace(&mut self.cancelled, true) {
+                    events.push(Event::Cancelling { reason });
+                }
+            }
+            Happening::BuilderEnded(end) => self.builder_ended(at, &end, &mut events),
+        }
+        events
+    }
+
+    /// Whether the run was told to stop.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled
+    }
+
+    /// The steps that were started and have not ended, by position.
+    #[must_use]
+    pub fn running(&self) -> Vec<u32> {
+        (0..)
+            .zip(&self.states)
+            .filter(|(_, state)| state.started.is_some() && state.verdict.is_none())
+            .map(|(position, _)| position)
+            .collect()
+    }
+
+    /// The steps of the plan.
+    #[must_use]
+    pub fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
+    /// The verdict of a target, once it has one.
+    #[must_use]
+    pub fn verdict(&self, target: TargetId) -> Option<&Verdict> {
+        self.targets.get(&target)?.verdict.as_ref()
+    }
+
+    /// The exit code of the process, by what is settled now.
+    ///
+    /// 130 when cancelled; else the failures' classes as Nix's exit codes, OR-ed; else 120 when a target
+    /// did not evaluate; else 1 when Nix and the store disagree or a target has no verdict; else 0.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        if self.cancelled {
+            return 130;
+        }
+        let steps = self.states.iter().filter_map(|state| state.verdict.as_ref());
+        let targets = self.targets.values().filter_map(|target| target.verdict.as_ref());
+        let failed = steps
+            .chain(targets)
+            .filter_map(|verdict| match verdict {
+                Verdict::Failed { class, .. } => Some(class.exit_code()),
+                _ => None,
+            })
+            .fold(0, |all, code| all | code);
+        if failed != 0 {
+            return failed;
+        }
+        let kinds: HashSet<Option<VerdictKind>> =
+            self.targets.values().map(|target| target.verdict.as_ref().map(Verdict::kind)).collect();
+        if kinds.contains(&Some(VerdictKind::NotEvaluated)) {
+            return 120;
+        }
+        let unsettled = kinds.iter().any(|kind| kind.is_none_or(VerdictKind::is_red));
+        u8::from(self.disagreed || unsettled)
+    }
+
+    fn found(&mut self, target: Target, ended: Option<Verdict>, events: &mut Vec<Event>) {
+        if self.targets.contains_key(&target.id) {
+            return;
+        }
+        let id = target.id;
+        self.targets.insert(id, TargetState::default());
+        events.push(Event::TargetFound { target });
+        if let Some(verdict) = ended {
+            self.settle_target(id, verdict, events);
+        }
+    }
+
+    fn planned(
+        &mut self,
+        at: Stamp,
+        plan: Plan,
+        targets: &[TargetId],
+        saved_seconds: f64,
+        events: &mut Vec<Event>,
+    ) {
+        if !self.steps.is_empty() || self.ended {
+            return;
+        }
+        self.states.resize_with(plan.steps.len(), StepState::default);
+        let mut planned = Vec::new();
+        let mut cached = Vec::new();
+        for (goal, &target) in plan.goals.iter().zip(targets) {
+            match goal.step {
+                Some(derivation) => {
+                    planned.push(PlannedTarget { target, derivation });
+                    self.states[derivation as usize].targets.push(target);
+                    if let Some(state) = self.targets.get_mut(&target) {
+                        state.step = Some(derivation);
+                    }
+                }
+                None => {
+                    let from = plan.found.get(&goal.drv_path).cloned().unwrap_or(Source::Store);
+                    cached.push((target, Verdict::Cached { from }));
+                }
+            }
+        }
+        events.push(Event::Planned {
+            derivations: plan.derivations(),
+            targets: planned,
+            fetched: plan.fetched.clone(),
+            saved_seconds,
+        });
+        for (target, verdict) in cached {
+            self.settle_target(target, verdict, events);
+        }
+        self.steps = plan.steps;
+        for (position, step) in (0..).zip(&self.steps) {
+            self.by_drv.insert(step.drv_path.clone(), position);
+            for path in step.outputs.iter().flatten() {
+                self.by_output.insert(path.clone(), position);
+            }
+        }
+        for position in (0..).take(self.steps.len()) {
+            if let Some(reason) = self.steps[position as usize].unreadable.clone() {
+                let message = format!("cannot read {}: {reason}", self.steps[position as usize].drv_path);
+                self.settle(at, position, Verdict::Failed { class: FailureClass::Other, message }, events);
+            }
+        }
+    }
+
+    /// Everything that is not settled yet is settled now.
+    fn builder_ended(&mut self, at: Stamp, end: &BuilderEnd, events: &mut Vec<Event>) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        let failed_before = self.states.iter().any(|state| matches!(state.verdict, Some(Verdict::Failed { .. })));
+        let mut roots: Vec<BTreeSet<u32>> = vec![BTreeSet::new(); self.steps.len()];
+        for position in (0..).take(self.steps.len()) {
+            let index = position as usize;
+            if self.states[index].verdict.is_none() {
+                let blocked_by: BTreeSet<u32> =
+                    self.steps[index].inputs.iter().flat_map(|&input| roots[input as usize].clone()).collect();
+                let verdict = if end.valid.contains(&position) {
+                    self.present_verdict(position)
+                } else if !blocked_by.is_empty() {
+                    let by = blocked_by.iter().map(|&root| self.steps[root as usize].drv_path.clone());
+                    let by: BTreeSet<StorePath> = by.collect();
+                    Verdict::Blocked { by: by.into_iter().collect() }
+                } else if self.cancelled || (self.fail_fast && failed_before) {
+                    Verdict::Cancelled
+                } else {
+                    Verdict::Failed { class: FailureClass::Other, message: unexplained(end) }
+                };
+                if matches!(verdict, Verdict::Blocked { .. }) {
+                    roots[index] = blocked_by;
+                }
+                self.settle(at, position, verdict, events);
+            }
+            if matches!(self.states[index].verdict, Some(Verdict::Failed { .. })) {
+                roots[index].insert(position);
+            }
+        }
+        let unsettled: Vec<TargetId> = self
+            .targets
+            .iter()
+            .filter(|(_, target)| target.verdict.is_none())
+            .map(|(&id, _)| id)
+            .collect();
+        for id in unsettled {
+            // Only a run that was stopped before there was a plan leaves these.
+            let verdict = if self.cancelled {
+                Verdict::Cancelled
+            } else {
+                Verdict::Failed { class: FailureClass::Other, message: "it was never planned".to_owned() }
+            };
+            self.settle_target(id, verdict, events);
+        }
+        self.compare(end, events);
+    }
+
+    /// Exit codes are read, and have to agree with what was seen.
+    fn compare(&mut self, end: &BuilderEnd, events: &mut Vec<Event>) {
+        let all_done = self
+            .states
+            .iter()
+            .all(|state| matches!(state.verdict, Some(Verdict::Built | Verdict::Cached { .. })));
+        let text = match end.exit_code {
+            Some(0) if !all_done && !self.cancelled => {
+                "Nix ended with exit code 0, but not everything was built: the run is red"
+            }
+            Some(0) => return,
+            _ if all_done && !self.cancelled => {
+                "everything is there, but Nix did not end with exit code 0: the run is red"
+            }
+            _ => return,
+        };
+        self.disagreed = true;
+        let words = if end.last_words.is_empty() { String::new() } else { format!("\n{}", end.last_words) };
+        events.push(Event::Message {
+            severity: Severity::Error,
+            text: format!("{text} ({}){words}", ending(end.exit_code)),
+        });
+    }
+
+    fn present_verdict(&self, step: u32) -> Verdict {
+        let state = &self.states[step as usize];
+        if state.started.is_some() {
+            return Verdict::Built;
+        }
+        let from = state.fetched_from.clone().map_or(Source::Store, Source::Substituter);
+        Verdict::Cached { from }
+    }
+
+    fn settle(&mut self, at: Stamp, step: u32, verdict: Verdict, events: &mut Vec<Event>) {
+        let state = &mut self.states[step as usize];
+        if state.verdict.is_some() {
+            return;
+        }
+        state.verdict = Some(verdict.clone());
+        let drv_path = self.steps[step as usize].drv_path.clone();
+        let seconds = state.started.map(|started| at.seconds_since(started));
+        let targets = state.targets.clone();
+        let settled = SettledDerivation { drv_path, verdict: verdict.clone(), seconds, log: None };
+        events.push(Event::DerivationSettled { settled });
+        for target in targets {
+            self.settle_target(target, verdict.clone(), events);
+        }
+    }
+
+    fn settle_target(&mut self, id: TargetId, verdict: Verdict, events: &mut Vec<Event>) {
+        let Some(target) = self.targets.get_mut(&id) else { return };
+        if target.verdict.is_none() {
+            target.verdict = Some(verdict.clone());
+            events.push(Event::TargetSettled { target: id, verdict });
+        }
+    }
+}
+
+fn unexplained(end: &BuilderEnd) -> String {
+    if end.last_words.is_empty() {
+        format!("Nix did not build it and did not say why ({})", ending(end.exit_code))
+    } else {
+        format!("Nix did not build it ({}): {}", ending(end.exit_code), end.last_words)
+    }
+}
+
+fn ending(exit_code: Option<i32>) -> String {
+    exit_code.map_or_else(|| "it was ended by a signal".to_owned(), |code| format!("exit code {code}"))
+}
+
+#[cfg(test)]
+mod tests;
