@@ -1,1 +1,23 @@
-//! To come.
+//! From installables to targets.
+//!
+//! What to look at is decided by a [`Walk`] over attribute paths, which is pure: it says what to inspect
+//! next, is told what is there, and finds targets. What is there is told by evaluator processes, stock
+//! `nix repl`s behind pipes: each keeps its heap from one attribute to the next, and an attribute that
+//! throws, aborts or recurses costs one answer, not the process. Why it is done this way:
+//! `docs/design/evaluation.md`.
+
+mod evaluator;
+mod flake;
+mod glob;
+mod installable;
+mod pool;
+mod reply;
+mod selection;
+mod walk;
+
+pub use flake::{FlakeConfig, LockedFlake};
+pub use glob::{Glob, GlobError};
+pub use installable::{Installable, InstallableError};
+pub use pool::{EvaluateError, Evaluators, Found, Heard, Request, Root, evaluate};
+pub use selection::{DEFAULT_INCLUDE, Selection, is_system};
+pub use walk::{Ended, FoundDerivation, FoundTarget, Inspect, Walk};

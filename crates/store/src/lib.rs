@@ -1,1 +1,26 @@
-//! To come.
+//! The Nix that is installed here: its commands and settings, what its store holds, its builds and
+//! what they say.
+//!
+//! [`Nix`] makes commands, [`Settings`] says how Nix is configured, [`Layout`] where a store lies on
+//! disk, [`Validity`] what is in it, [`read_derivations`] reads `.drv` files, and [`Build`] is a running
+//! `nix-store --realise` whose log becomes [`BuildEvent`]s.
+
+mod build;
+mod build_log;
+mod derivations;
+mod failure;
+mod layout;
+mod nix;
+mod settings;
+mod text;
+mod validity;
+
+pub use build::{Build, BuildExit, Realise, RealiseError};
+pub use build_log::{BuildEvent, BuildLog};
+pub use derivations::read_derivations;
+pub use failure::{Failure, failure_of};
+pub use layout::{Layout, StoreEnv};
+pub use nix::{Nix, NixError};
+pub use settings::Settings;
+pub use text::strip_ansi;
+pub use validity::{Validity, ValidityError};

@@ -1,0 +1,217 @@
+//! Locking a flake: from a reference to sources and a lock file.
+
+use std::collections::BTreeMap;
+
+use phoenix_store::{Nix, NixError};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::evaluator::quote;
+
+const CALL_FLAKE: &str = include_str!("nix/call-flake.nix");
+
+/// The `nixConfig` of a flake: Nix settings it asks for, each in the form of `--option`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FlakeConfig(pub BTreeMap<String, String>);
+
+/// A flake with everything it takes to evaluate it: no reference in it can change any more.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LockedFlake {
+    store_path: String,
+    nar_hash: String,
+    info: Map<String, Value>,
+    dir: String,
+    locks: Value,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Metadata {
+    path: String,
+    locked: Map<String, Value>,
+    #[serde(default)]
+    resolved: Map<String, Value>,
+    #[serde(default)]
+    last_modified: Option<i64>,
+    locks: Value,
+}
+
+/// How a flake is locked.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct LockOptions<'a> {
+    pub(crate) override_inputs: &'a [(String, String)],
+    pub(crate) impure: bool,
+}
+
+impl LockedFlake {
+    /// Has Nix fetch a flake and lock its inputs. The lock file is not written. Also returns what Nix
+    /// had to say about it (a dirty tree, an input that is not locked).
+    pub(crate) fn lock(nix: &Nix, reference: &str, options: &LockOptions<'_>) -> Result<(Self, String), NixError> {
+        let shown = format!("nix flake metadata {reference}");
+        let mut command = nix.nix(&["flake", "metadata"]);
+        command.args(["--json", "--no-write-lock-file"]);
+        if options.impure {
+            command.arg("--impure");
+        }
+        for (input, replacement) in options.override_inputs {
+            command.args(["--override-input", input, replacement]);
+        }
+        command.arg(reference);
+        let output = nix.output(&mut command, &shown)?;
+        let said = phoenix_store::strip_ansi(&String::from_utf8_lossy(&output.stderr));
+        if !output.status.success() {
+            let start = said.find("error:").map_or(0, |at| at + "error:".len());
+            return Err(NixError::Failed { command: shown, message: said[start..].trim().to_owned() });
+        }
+        let text = String::from_utf8_lossy(&output.stdout);
+        let metadata = serde_json::from_str(&text)
+            .map_err(|error| NixError::Output { command: shown.clone(), problem: error.to_string() })?;
+        let flake = Self::new(nix, metadata, &shown)?;
+        Ok((flake, said))
+    }
+
+    fn new(nix: &Nix, metadata: Metadata, shown: &str) -> Result<Self, NixError> {
+        let text = |from: &Map<String, Value>, name: &str| {
+            from.get(name).and_then(Value::as_str).map(str::to_owned)
+        };
+        let locked = &metadata.locked;
+        let nar_hash = match text(locked, "narHash") {
+            Some(hash) => hash,
+            None => nar_hash(nix, &metadata.path, shown)?,
+        };
+        let dir = text(locked, "dir").or_else(|| text(&metadata.resolved, "dir")).unwrap_or_default();
+        let info = source_info(locked, metadata.last_modified, &nar_hash);
+        Ok(Self { store_path: metadata.path, nar_hash, info, dir, locks: metadata.locks })
+    }
+
+    /// Definitions for an evaluator after which `name` is the flake.
+    pub(crate) fn definitions(&self, name: &str) -> Vec<String> {
+        let json = |value: &Value| quote(&value.to_string());
+        let source = format!(
+            "fetchTree {{ type = \"path\"; path = {}; narHash = {}; }}",
+            quote(&self.store_path),
+            quote(&self.nar_hash)
+        );
+        vec![
+            format!("{name}Source = {source}"),
+            // A path has its own lastModified; that of the reference counts.
+            format!(
+                "{name}Info = builtins.removeAttrs {name}Source [ \"lastModified\" \"lastModifiedDate\" ] // builtins.fromJSON {}",
+                json(&Value::Object(self.info.clone()))
+            ),
+            format!("{name}Locks = builtins.fromJSON {}", json(&self.locks)),
+            format!("{name} = ({}) {name}Locks {name}Info {}", one_line(CALL_FLAKE), quote(&self.dir)),
+        ]
+    }
+
+    /// An expression for the `nixConfig` of the flake that `definitions(name)` defined.
+    pub(crate) fn config_expression(&self, name: &str) -> String {
+        let dir = if self.dir.is_empty() { String::new() } else { format!("/{}", self.dir) };
+        format!("(import ({name}Source + {})).nixConfig or {{}}", quote(&format!("{dir}/flake.nix")))
+    }
+}
+
+/// What `sourceInfo` holds besides the path, as Nix makes it of a locked reference
+/// (nix `src/libexpr/primops/fetchTree.cc`, `emitTreeAttrs`).
+fn source_info(locked: &Map<String, Value>, last_modified: Option<i64>, nar_hash: &str) -> Map<String, Value> {
+    let mut info = Map::new();
+    for name in ["rev", "revCount", "dirtyRev", "dirtyShortRev"] {
+        if let Some(value) = locked.get(name) {
+            info.insert(name.to_owned(), value.clone());
+        }
+    }
+    if let Some(rev) = locked.get("rev").and_then(Value::as_str) {
+        info.insert("shortRev".to_owned(), rev.chars().take(7).collect::<String>().into());
+    }
+    if locked.get("type").and_then(Value::as_str) == Some("git") {
+        info.insert("submodules".to_owned(), locked.get("submodules").cloned().unwrap_or(false.into()));
+    }
+    let last_modified = locked.get("lastModified").and_then(Value::as_i64).or(last_modified);
+    if let Some(seconds) = last_modified {
+        info.insert("lastModified".to_owned(), seconds.into());
+        if let Ok(time) = jiff::Timestamp::from_second(seconds) {
+            info.insert("lastModifiedDate".to_owned(), time.strftime("%Y%m%d%H%M%S").to_string().into());
+        }
+    }
+    info.insert("narHash".to_owned(), nar_hash.into());
+    info
+}
+
+fn nar_hash(nix: &Nix, path: &str, shown: &str) -> Result<String, NixError> {
+    let mut command = nix.nix_store("--query");
+    command.args(["--hash", path]);
+    let text = nix.run(&mut command, "nix-store --query --hash")?;
+    let hash = text.trim();
+    if hash.is_empty() {
+        return Err(NixError::Output { command: shown.to_owned(), problem: format!("{path} has no hash") });
+    }
+    Ok(hash.to_owned())
+}
+
+/// Reads the JSON of a `nixConfig`.
+pub(crate) fn parse_config(json: &str) -> FlakeConfig {
+    let Ok(Value::Object(settings)) = serde_json::from_str(json) else { return FlakeConfig::default() };
+    let word = |value: &Value| match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let settings = settings
+        .into_iter()
+        .map(|(name, value)| {
+            let value = match &value {
+                Value::Array(items) => items.iter().map(word).collect::<Vec<_>>().join(" "),
+                other => word(other),
+            };
+            (name, value)
+        })
+        .collect();
+    FlakeConfig(settings)
+}
+
+/// A Nix expression without its comment lines, on one line.
+pub(crate) fn one_line(nix: &str) -> String {
+    let lines = nix.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines.collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn source_info_is_that_of_nix() {
+        let Value::Object(locked) = json!({"type": "git", "rev": "0123456789abcdef", "revCount": 3,
+            "lastModified": 1_700_000_000, "url": "file:///x"})
+        else {
+            panic!()
+        };
+        assert_eq!(
+            Value::Object(source_info(&locked, None, "sha256-x")),
+            json!({"rev": "0123456789abcdef", "shortRev": "0123456", "revCount": 3, "submodules": false,
+                "lastModified": 1_700_000_000, "lastModifiedDate": "20231114221320", "narHash": "sha256-x"})
+        );
+    }
+
+    #[test]
+    fn configuration_is_options() {
+        let config = parse_config(r#"{"extra-substituters":["https://a","https://b"],"sandbox":false,"x":"y"}"#);
+        assert_eq!(
+            config.0.into_iter().collect::<Vec<_>>(),
+            [
+                ("extra-substituters".to_owned(), "https://a https://b".to_owned()),
+                ("sandbox".to_owned(), "false".to_owned()),
+                ("x".to_owned(), "y".to_owned())
+            ]
+        );
+        assert_eq!(parse_config("[]"), FlakeConfig::default());
+    }
+
+    #[test]
+    fn expressions_fit_on_a_line() {
+        for text in [CALL_FLAKE, include_str!("nix/inspect.nix")] {
+            let line = one_line(text);
+            assert!(!line.contains('\n') && !line.contains('#') && line.len() > 100);
+        }
+    }
+}

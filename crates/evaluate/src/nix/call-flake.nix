@@ -1,0 +1,34 @@
+# From a lock file and the root's source to the outputs of the root flake, as Nix itself does it
+# (nix `src/libflake/call-flake.nix`), so that what is evaluated here has the same derivations.
+lock: rootInfo: rootDir:
+let
+  # Follows a list of input names from a node.
+  follow = key: names:
+    if names == [ ] then key
+    else follow (target lock.nodes.${key}.inputs.${builtins.head names}) (builtins.tail names);
+  # An input is the key of a node, or a way from the root ("follows").
+  target = input: if builtins.isList input then follow lock.root input else input;
+
+  node = key: info:
+    let
+      isRoot = key == lock.root;
+      locked = info.locked or { };
+      isRelative = (locked.type or "") == "path" && builtins.substring 0 1 (locked.path or "/") != "/";
+      parent = nodes.${follow lock.root (info.parent or [ ])};
+      sourceInfo =
+        if isRoot then rootInfo
+        else if isRelative then parent.sourceInfo // { outPath = parent.outPath + ("/" + locked.path); }
+        else fetchTree ((info.info or { }) // builtins.removeAttrs locked [ "dir" "__final" ]);
+      dir = if isRoot then rootDir else locked.dir or "";
+      outPath = sourceInfo + ((if dir == "" then "" else "/") + dir);
+      flake = import (outPath + "/flake.nix");
+      inputs = builtins.mapAttrs (name: input: nodes.${target input}.value) (info.inputs or { });
+      outputs = flake.outputs (inputs // { self = value; });
+      value =
+        if info.flake or true
+        then outputs // sourceInfo // { inherit outPath inputs outputs sourceInfo; _type = "flake"; }
+        else sourceInfo // { inherit sourceInfo outPath; };
+    in { inherit value sourceInfo outPath; };
+
+  nodes = builtins.mapAttrs node lock.nodes;
+in nodes.${lock.root}.value

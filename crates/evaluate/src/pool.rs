@@ -1,0 +1,406 @@
+//! Evaluator processes at work on a walk.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use phoenix_model::{AttrPath, Severity};
+use phoenix_store::{Nix, NixError};
+
+use crate::evaluator::{Answer, Evaluator, Purity, quote};
+use crate::flake::{LockOptions, one_line, parse_config};
+use crate::walk::Inspect;
+use crate::{Ended, FlakeConfig, FoundTarget, LockedFlake, Selection, Walk};
+
+const INSPECT: &str = include_str!("nix/inspect.nix");
+
+/// Settings of a `nixConfig` that Nix takes without asking (nix `src/libflake/config.cc`).
+const HARMLESS: &[&str] = &["bash-prompt", "bash-prompt-prefix", "bash-prompt-suffix", "flake-registry", "commit-lock-file-summary", "commit-lockfile-summary"];
+
+/// What to evaluate, and how.
+#[derive(Debug)]
+pub struct Request {
+    /// Nix, set to the store that derivations are written to.
+    pub nix: Nix,
+    /// What to look at, one after another.
+    pub roots: Vec<Root>,
+    /// Which attributes are targets.
+    pub selection: Selection,
+    /// Systems this machine builds for besides those selected.
+    pub extra_platforms: Vec<String>,
+    /// How many evaluator processes, at least 1.
+    pub workers: usize,
+    /// Whether files and the environment may be read.
+    pub impure: bool,
+    /// Whether errors come with their whole trace.
+    pub show_trace: bool,
+    /// Inputs of the flakes to replace, as `--override-input` takes them.
+    pub override_inputs: Vec<(String, String)>,
+    /// Whether settings that a flake asks for are used.
+    pub accept_flake_config: bool,
+}
+
+/// A flake or a file, and what is asked for in it.
+#[derive(Debug, Clone)]
+pub struct Root {
+    /// As the user wrote it.
+    pub source: String,
+    /// The file, for a root that is no flake.
+    pub file: Option<PathBuf>,
+    /// What is asked for: the first candidate that exists, and the outputs wanted of it.
+    pub asked: Vec<(Vec<AttrPath>, Vec<String>)>,
+}
+
+/// What is heard while evaluating.
+#[derive(Debug)]
+pub enum Heard {
+    /// An evaluator turned to an attribute; so many are known to be left.
+    Evaluating {
+        /// Which.
+        attr: AttrPath,
+        /// How many are left.
+        left: usize,
+    },
+    /// A target was found.
+    Found(Found),
+    /// Something Nix or the flake said.
+    Said {
+        /// How much it matters.
+        severity: Severity,
+        /// What.
+        text: String,
+    },
+    /// Settings that a flake asks for and that are used from here on.
+    Config(FlakeConfig),
+}
+
+/// A target and the root it comes from.
+#[derive(Debug)]
+pub struct Found {
+    /// [`Root::source`].
+    pub source: String,
+    /// The target.
+    pub target: FoundTarget,
+}
+
+/// Why nothing could be evaluated at all.
+#[derive(Debug, thiserror::Error)]
+pub enum EvaluateError {
+    /// Nix could not be called.
+    #[error(transparent)]
+    Nix(#[from] NixError),
+    /// An evaluator process could not be started.
+    #[error("cannot start an evaluator (`nix repl`)")]
+    Start(#[from] io::Error),
+    /// The evaluator does not speak as expected.
+    #[error("`nix repl` of this version of Nix cannot be used as an evaluator: {0}")]
+    Strange(String),
+}
+
+/// Evaluators that are kept because they protect what they instantiated from the garbage collector.
+/// Drop it once something else protects that.
+#[derive(Debug, Default)]
+pub struct Evaluators {
+    kept: Vec<Evaluator>,
+}
+
+/// Evaluates everything that is asked for; `hear` is told of targets as they are found.
+///
+/// A flake that cannot be fetched, locked or evaluated is a target of its own that did not evaluate, and
+/// the others go on. When `stop` is set, what has not been looked at yet is left out.
+///
+/// # Errors
+/// When Nix cannot be used at all.
+pub fn evaluate(
+    request: &Request,
+    stop: &Arc<AtomicBool>,
+    hear: &mut dyn FnMut(Heard),
+) -> Result<Evaluators, EvaluateError> {
+    let mut kept = Evaluators::default();
+    for root in &request.roots {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        match prepare(request, root, stop, hear) {
+            Ok(prepared) => kept.kept.extend(walk(request, root, &prepared, stop, hear)?),
+            Err(Unprepared::Nix(NixError::NotFound)) => return Err(NixError::NotFound.into()),
+            Err(Unprepared::Nix(error)) => fail(root, nix_message(error), hear),
+            Err(Unprepared::Stopped) => break,
+            Err(Unprepared::Evaluate(error)) => return Err(error),
+        }
+    }
+    Ok(kept)
+}
+
+fn nix_message(error: NixError) -> String {
+    match error {
+        NixError::Failed { message, .. } => message,
+        other => other.to_string(),
+    }
+}
+
+fn fail(root: &Root, error: String, hear: &mut dyn FnMut(Heard)) {
+    let target = FoundTarget {
+        path: AttrPath::default(),
+        kind: phoenix_model::TargetKind::Unknown,
+        derivation: None,
+        wanted: Vec::new(),
+        ended: Some(Ended::NotEvaluated(error)),
+    };
+    hear(Heard::Found(Found { source: root.source.clone(), target }));
+}
+
+/// Everything it takes to start an evaluator on a root.
+#[derive(Debug)]
+struct Prepared {
+    nix: Nix,
+    purity: Purity,
+    definitions: Vec<String>,
+    show_trace: bool,
+}
+
+enum Unprepared {
+    Nix(NixError),
+    Evaluate(EvaluateError),
+    Stopped,
+}
+
+impl From<EvaluateError> for Unprepared {
+    fn from(error: EvaluateError) -> Self {
+        Self::Evaluate(error)
+    }
+}
+
+fn prepare(
+    request: &Request,
+    root: &Root,
+    stop: &AtomicBool,
+    hear: &mut dyn FnMut(Heard),
+) -> Result<Prepared, Unprepared> {
+    if let Some(file) = &root.file {
+        let file = quote(&file.to_string_lossy());
+        // An absolute path is needed: the repl has another idea of what is relative.
+        let definition =
+            format!("root = let value = import (/. + {file}); in if builtins.isFunction value then value {{ }} else value");
+        return Ok(Prepared {
+            nix: request.nix.clone(),
+            purity: Purity::Impure,
+            definitions: vec![definition],
+            show_trace: request.show_trace,
+        });
+    }
+    let options = LockOptions { override_inputs: &request.override_inputs, impure: request.impure };
+    let (flake, said) = LockedFlake::lock(&request.nix, &root.source, &options).map_err(Unprepared::Nix)?;
+    for line in said.lines() {
+        say(line, hear);
+    }
+    let definitions = flake.definitions("root");
+    let mut prepared = Prepared {
+        nix: request.nix.clone(),
+        purity: if request.impure { Purity::Impure } else { Purity::Pure },
+        definitions,
+        show_trace: request.show_trace,
+    };
+    let mut evaluator = prepared.start_and_probe(stop)?;
+    let expression = format!("{} + builtins.toJSON ({})", quote(evaluator.mark()), flake.config_expression("root"));
+    let config = match evaluator.ask(&expression, stop, &mut |_| {}) {
+        Answer::Text(json) => parse_config(&json),
+        Answer::Stopped => return Err(Unprepared::Stopped),
+        // The flake's own error comes again, with its place, when its outputs are looked at.
+        Answer::Error(_) | Answer::Died(_) => FlakeConfig::default(),
+    };
+    apply_config(request, config, &mut prepared, hear);
+    Ok(prepared)
+}
+
+fn apply_config(request: &Request, mut config: FlakeConfig, prepared: &mut Prepared, hear: &mut dyn FnMut(Heard)) {
+    config.0.retain(|name, _| !HARMLESS.contains(&name.as_str()));
+    if config.0.is_empty() {
+        return;
+    }
+    let names = config.0.keys().cloned().collect::<Vec<_>>().join(", ");
+    if !request.accept_flake_config {
+        let text = format!(
+            "the flake asks for Nix settings that are not used: {names}; `--accept-flake-config` uses them"
+        );
+        hear(Heard::Said { severity: Severity::Warning, text });
+        return;
+    }
+    for (name, value) in &config.0 {
+        prepared.nix.set_option(name, value);
+    }
+    hear(Heard::Config(config));
+}
+
+impl Prepared {
+    fn start(&self) -> io::Result<Evaluator> {
+        let flags: &[&str] = if self.show_trace { &["--show-trace"] } else { &[] };
+        let mut evaluator = Evaluator::start(&self.nix, self.purity, flags, &self.definitions)?;
+        let inspect = format!("inspect = ({}) {} root", one_line(INSPECT), quote(evaluator.mark()));
+        evaluator.define(&inspect)?;
+        Ok(evaluator)
+    }
+
+    /// Starts an evaluator and sees that it answers, and is as pure as it should be.
+    fn start_and_probe(&mut self, stop: &AtomicBool) -> Result<Evaluator, Unprepared> {
+        loop {
+            let mut evaluator = self.start().map_err(EvaluateError::Start)?;
+            let probe = format!("{} + builtins.toJSON (builtins ? currentSystem)", quote(evaluator.mark()));
+            match evaluator.ask(&probe, stop, &mut |_| {}) {
+                Answer::Text(text) if text == "true" && self.purity == Purity::Pure => {
+                    self.purity = Purity::Restricted;
+                }
+                Answer::Text(text) if text == "true" || text == "false" => return Ok(evaluator),
+                Answer::Stopped => return Err(Unprepared::Stopped),
+                Answer::Text(text) | Answer::Error(text) | Answer::Died(text) => {
+                    return Err(EvaluateError::Strange(text).into());
+                }
+            }
+        }
+    }
+}
+
+/// What a worker tells.
+enum Told {
+    Said(String),
+    Answered { worker: usize, inspect: Inspect, answer: Result<String, String> },
+    Stopped,
+    Lost(io::Error),
+}
+
+fn walk(
+    request: &Request,
+    root: &Root,
+    prepared: &Prepared,
+    stop: &Arc<AtomicBool>,
+    hear: &mut dyn FnMut(Heard),
+) -> Result<Vec<Evaluator>, EvaluateError> {
+    let mut walk = Walk::new(request.selection.clone(), request.extra_platforms.clone());
+    for (candidates, outputs) in &root.asked {
+        walk.add(candidates.clone(), outputs.clone());
+    }
+    std::thread::scope(|scope| {
+        let (told, tell) = unbounded::<Told>();
+        let mut jobs: Vec<Sender<Inspect>> = Vec::new();
+        let mut workers = Vec::new();
+        let mut idle = Vec::new();
+        let mut busy = 0_usize;
+        let mut lost = None;
+        loop {
+            while !stop.load(Ordering::Relaxed)
+                && lost.is_none()
+                && (!idle.is_empty() || jobs.len() < request.workers.max(1))
+                && let Some(inspect) = walk.next()
+            {
+                hear(Heard::Evaluating { attr: inspect.path.clone(), left: walk.left() });
+                let worker = idle.pop().unwrap_or_else(|| {
+                    // A process is started only when there is work for it.
+                    let (job, todo) = unbounded();
+                    let told = told.clone();
+                    let number = jobs.len();
+                    jobs.push(job);
+                    workers.push(scope.spawn(move || work(number, prepared, &todo, &told, stop)));
+                    number
+                });
+                busy += 1;
+                // A worker that is gone has said so already.
+                let _ = jobs[worker].send(inspect);
+            }
+            if busy == 0 {
+                break;
+            }
+            let Ok(heard) = tell.recv() else { break };
+            match heard {
+                Told::Said(line) => say(&line, hear),
+                Told::Stopped => busy -= 1,
+                Told::Lost(error) => {
+                    busy -= 1;
+                    lost = Some(error);
+                }
+                Told::Answered { worker, inspect, answer } => {
+                    busy -= 1;
+                    idle.push(worker);
+                    for target in walk.answer(inspect, answer.as_deref().map_err(Clone::clone)) {
+                        hear(Heard::Found(Found { source: root.source.clone(), target }));
+                    }
+                }
+            }
+        }
+        drop(jobs);
+        let evaluators = workers.into_iter().filter_map(|worker| worker.join().ok().flatten()).collect();
+        match lost {
+            Some(error) => Err(EvaluateError::Start(error)),
+            None => Ok(evaluators),
+        }
+    })
+}
+
+/// Answers one attribute after another; a process that dies over one is replaced.
+fn work(
+    worker: usize,
+    prepared: &Prepared,
+    todo: &Receiver<Inspect>,
+    told: &Sender<Told>,
+    stop: &AtomicBool,
+) -> Option<Evaluator> {
+    let mut evaluator = None;
+    for inspect in todo {
+        let current = match evaluator.as_mut() {
+            Some(current) => current,
+            None => match prepared.start() {
+                Ok(started) => evaluator.insert(started),
+                Err(error) => {
+                    let _ = told.send(Told::Lost(error));
+                    return None;
+                }
+            },
+        };
+        let mut talk = |line: &str| {
+            let _ = told.send(Told::Said(line.to_owned()));
+        };
+        let answer = match current.ask(&question(&inspect), stop, &mut talk) {
+            Answer::Text(text) => Ok(text),
+            Answer::Error(error) => Err(error),
+            Answer::Died(error) => {
+                evaluator = None;
+                Err(error)
+            }
+            Answer::Stopped => {
+                let _ = told.send(Told::Stopped);
+                return None;
+            }
+        };
+        let _ = told.send(Told::Answered { worker, inspect, answer });
+    }
+    evaluator
+}
+
+fn question(inspect: &Inspect) -> String {
+    let list = |names: &[String]| {
+        let names: Vec<String> = names.iter().map(|name| quote(name)).collect();
+        format!("[{}]", names.join(" "))
+    };
+    let wanted = inspect.wanted.as_ref().map_or_else(|| "null".to_owned(), |wanted| list(wanted));
+    format!("inspect {} {wanted}", list(inspect.path.names()))
+}
+
+/// Passes on a line that is neither answer nor error.
+fn say(line: &str, hear: &mut dyn FnMut(Heard)) {
+    let line = line.trim_end();
+    // The repl's greeting.
+    if line.is_empty() || line.starts_with("Welcome to Nix") || line == "Type :? for help." || line.starts_with("Nix 2.") || line.starts_with("Lix ") {
+        return;
+    }
+    let (severity, text) = if let Some(text) = line.strip_prefix("warning:") {
+        (Severity::Warning, text.trim())
+    } else if let Some(text) = line.strip_prefix("trace:") {
+        (Severity::Notice, text.trim())
+    } else if line.starts_with("building '") {
+        (Severity::Notice, line)
+    } else {
+        (Severity::Detail, line)
+    };
+    hear(Heard::Said { severity, text: text.to_owned() });
+}

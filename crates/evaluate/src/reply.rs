@@ -1,0 +1,47 @@
+//! What an evaluator answers: the values of `nix/inspect.nix`.
+
+use std::collections::BTreeMap;
+
+use phoenix_model::StorePath;
+use serde::Deserialize;
+
+/// What is at an attribute path.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(tag = "kind", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub(crate) enum Reply {
+    /// A derivation.
+    Derivation {
+        name: String,
+        system: String,
+        drv_path: StorePath,
+        /// Paths by output; a placeholder or nothing where the path is known only after the build.
+        outputs: BTreeMap<String, Option<String>>,
+    },
+    /// A phoenix `ci-work-unit`: where the derivations below it are.
+    WorkUnit { paths: Vec<Vec<String>> },
+    /// A set of attributes, and its `recurseForDerivations` where it has one.
+    Set { names: Vec<String>, recurse: Option<serde_json::Value> },
+    /// Something that cannot be built.
+    Other { r#type: String },
+    /// Nothing: the last `left` names of the path do not exist; these names do where it breaks off.
+    Missing { left: usize, r#type: String, names: Vec<String> },
+}
+
+impl Reply {
+    /// Reads the JSON of an answer.
+    pub(crate) fn parse(json: &str) -> Result<Self, String> {
+        serde_json::from_str(json).map_err(|error| error.to_string())
+    }
+}
+
+/// A type of Nix in words.
+pub(crate) fn type_in_words(name: &str) -> String {
+    match name {
+        "lambda" => "a function".to_owned(),
+        "set" => "a set".to_owned(),
+        "int" => "an integer".to_owned(),
+        "bool" => "a Boolean".to_owned(),
+        "null" => "null".to_owned(),
+        other => format!("a {other}"),
+    }
+}

@@ -1,0 +1,504 @@
+//! The walk from the root to the targets.
+//!
+//! [`Walk`] never evaluates anything: it says which attribute path to inspect next, is told what is
+//! there, and finds targets. Attributes may be inspected in any order and several at a time.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+
+use phoenix_model::{AttrPath, StorePath, TargetKind};
+use serde_json::Value;
+
+use crate::Selection;
+use crate::reply::{Reply, type_in_words};
+use crate::selection::MAX_DEPTH;
+
+/// How many names are suggested for one that does not exist.
+const SUGGESTIONS: usize = 3;
+
+/// An attribute to inspect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inspect {
+    /// Where it is.
+    pub path: AttrPath,
+    /// The names below it that matter; `None` for all.
+    pub wanted: Option<Vec<String>>,
+    reason: Reason,
+}
+
+/// Why an attribute is looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Reason {
+    /// It was named: these places have not been tried yet.
+    Named { rest: Vec<AttrPath>, outputs: Vec<String> },
+    /// A pattern leads to it.
+    Selected,
+    /// It is below a set that was named and that no pattern knows.
+    Below,
+    /// It is a derivation of a work unit.
+    OfUnit,
+}
+
+/// A target the walk found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundTarget {
+    /// Its attribute path.
+    pub path: AttrPath,
+    /// What it is.
+    pub kind: TargetKind,
+    /// Name, system, `.drv` and outputs, when it evaluated.
+    pub derivation: Option<FoundDerivation>,
+    /// The outputs that are wanted; empty for all.
+    pub wanted: Vec<String>,
+    /// Its verdict, when it has one already.
+    pub ended: Option<Ended>,
+}
+
+/// The derivation of a target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundDerivation {
+    /// Its name.
+    pub name: String,
+    /// The system it is built on.
+    pub system: String,
+    /// Its `.drv`.
+    pub drv_path: StorePath,
+    /// Its outputs, with the path where that is known.
+    pub outputs: BTreeMap<String, Option<StorePath>>,
+}
+
+/// How a target ended before anything was built.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// It could not be evaluated.
+    NotEvaluated(String),
+    /// It is not to be built here.
+    Skipped(String),
+}
+
+/// The walk over one root.
+#[derive(Debug)]
+pub struct Walk {
+    selection: Selection,
+    extra_platforms: Vec<String>,
+    queue: VecDeque<Inspect>,
+    found: HashSet<AttrPath>,
+}
+
+impl Walk {
+    /// A walk that has nowhere to go yet. `extra_platforms` are systems this machine builds for besides
+    /// those of the selection.
+    #[must_use]
+    pub fn new(selection: Selection, extra_platforms: Vec<String>) -> Self {
+        Self { selection, extra_platforms, queue: VecDeque::new(), found: HashSet::new() }
+    }
+
+    /// Adds something that was asked for: the first of the candidates that exists. The root stands for
+    /// what the selection includes.
+    pub fn add(&mut self, candidates: Vec<AttrPath>, outputs: Vec<String>) {
+        let mut rest = candidates;
+        if rest.is_empty() {
+            return;
+        }
+        let path = rest.remove(0);
+        let wanted = if path.names().is_empty() { self.selection.wanted_below(&[]) } else { None };
+        self.queue.push_back(Inspect { path, wanted, reason: Reason::Named { rest, outputs } });
+    }
+
+    /// Takes the next attribute to inspect.
+    pub fn next(&mut self) -> Option<Inspect> {
+        self.queue.pop_front()
+    }
+
+    /// How many attributes are known to be left.
+    #[must_use]
+    pub fn left(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Takes in what is at an attribute, or why it could not be told; returns the targets that follow.
+    pub fn answer(&mut self, inspect: Inspect, json: Result<&str, String>) -> Vec<FoundTarget> {
+        let reply = json.and_then(|json| {
+            Reply::parse(json).map_err(|problem| format!("the evaluator's answer cannot be read: {problem}"))
+        });
+        let path = inspect.path.clone();
+        let mut targets = match reply {
+            Err(error) => vec![ended(path, TargetKind::Unknown, Ended::NotEvaluated(error))],
+            Ok(Reply::Derivation { name, system, drv_path, outputs }) => {
+                let outputs = outputs
+                    .into_iter()
+                    .map(|(name, path)| (name, path.and_then(|path| StorePath::parse(&path).ok())))
+                    .collect();
+                vec![self.derivation(inspect, FoundDerivation { name, system, drv_path, outputs })]
+            }
+            Ok(Reply::WorkUnit { paths }) => self.work_unit(path, paths),
+            Ok(Reply::Set { names, recurse }) => self.set(inspect, &names, recurse.as_ref()),
+            Ok(Reply::Other { r#type }) => self.other(inspect, &r#type),
+            Ok(Reply::Missing { left, r#type, names }) => self.missing(inspect, left, &r#type, &names),
+        };
+        targets.retain(|target| self.found.insert(target.path.clone()));
+        targets
+    }
+
+    fn derivation(&self, inspect: Inspect, derivation: FoundDerivation) -> FoundTarget {
+        let names = inspect.path.names();
+        let skipped = match (&inspect.reason, self.selection.excluded_by(names)) {
+            (_, Some(glob)) => Some(format!("it is excluded by `{glob}`")),
+            (Reason::Selected, None) => {
+                self.selection.foreign(names, &derivation.system, &self.extra_platforms)
+            }
+            _ => None,
+        };
+        let kind = if inspect.reason == Reason::OfUnit { TargetKind::WorkUnit } else { TargetKind::Derivation };
+        let wanted = match inspect.reason {
+            Reason::Named { outputs, .. } => outputs,
+            _ => Vec::new(),
+        };
+        let unknown = wanted.iter().find(|output| !derivation.outputs.contains_key(*output));
+        let ended = match (skipped, unknown) {
+            (Some(reason), _) => Some(Ended::Skipped(reason)),
+            (None, Some(output)) => Some(Ended::NotEvaluated(format!(
+                "the derivation has no output `{output}`; its outputs are {}",
+                derivation.outputs.keys().cloned().collect::<Vec<_>>().join(", ")
+            ))),
+            (None, None) => None,
+        };
+        FoundTarget { path: inspect.path, kind, derivation: Some(derivation), wanted, ended }
+    }
+
+    fn work_unit(&mut self, path: AttrPath, paths: Vec<Vec<String>>) -> Vec<FoundTarget> {
+        if paths.is_empty() {
+            let reason = "this ci-work-unit has no derivation of its own; its findWork is not run yet";
+            return vec![ended(path, TargetKind::WorkUnit, Ended::Skipped(reason.to_owned()))];
+        }
+        for names in paths {
+            let mut below = path.clone();
+            below.0.extend(names);
+            self.queue.push_back(Inspect { path: below, wanted: Some(Vec::new()), reason: Reason::OfUnit });
+        }
+        Vec::new()
+    }
+
+    fn set(&mut self, inspect: Inspect, names: &[String], recurse: Option<&Value>) -> Vec<FoundTarget> {
+        let path = inspect.path;
+        match inspect.reason {
+            Reason::Named { .. } | Reason::Selected if self.selection.may_include_below(path.names()) => {
+                let may_recurse = recurse.is_none_or(|recurse| *recurse != Value::Bool(false));
+                if may_recurse || matches!(inspect.reason, Reason::Named { .. }) {
+                    return self.enter_selected(&path, names);
+                }
+                Vec::new()
+            }
+            Reason::Named { .. } => self.enter_below(&path, names),
+            Reason::Below if recurse == Some(&Value::Bool(true)) => self.enter_below(&path, names),
+            Reason::Below => Vec::new(),
+            Reason::Selected | Reason::OfUnit => vec![wrong_type(path, "set")],
+        }
+    }
+
+    fn enter_selected(&mut self, path: &AttrPath, names: &[String]) -> Vec<FoundTarget> {
+        if path.names().len() >= MAX_DEPTH {
+            return vec![too_deep(path.clone())];
+        }
+        for name in names.iter().filter(|name| self.selection.may_enter(path.names(), name)) {
+            let path = path.child(name);
+            let wanted = self.selection.wanted_below(path.names());
+            self.queue.push_back(Inspect { path, wanted, reason: Reason::Selected });
+        }
+        Vec::new()
+    }
+
+    fn enter_below(&mut self, path: &AttrPath, names: &[String]) -> Vec<FoundTarget> {
+        if path.names().len() >= MAX_DEPTH {
+            return vec![too_deep(path.clone())];
+        }
+        for path in names.iter().map(|name| path.child(name)) {
+            if self.selection.excluded_by(path.names()).is_none() {
+                self.queue.push_back(Inspect { path, wanted: None, reason: Reason::Below });
+            }
+        }
+        Vec::new()
+    }
+
+    fn other(&self, inspect: Inspect, r#type: &str) -> Vec<FoundTarget> {
+        match inspect.reason {
+            // Sets that are looked through hold functions and strings besides what can be built.
+            Reason::Below => Vec::new(),
+            Reason::Selected if self.selection.may_include_below(inspect.path.names()) => Vec::new(),
+            Reason::Selected if !self.selection.included(inspect.path.names()) => Vec::new(),
+            _ => vec![wrong_type(inspect.path, r#type)],
+        }
+    }
+
+    fn missing(&mut self, inspect: Inspect, left: usize, r#type: &str, names: &[String]) -> Vec<FoundTarget> {
+        let Reason::Named { mut rest, outputs } = inspect.reason else {
+            // A name that a pattern wants and this flake does not have.
+            return Vec::new();
+        };
+        if !rest.is_empty() {
+            let path = rest.remove(0);
+            let reason = Reason::Named { rest, outputs };
+            self.queue.push_front(Inspect { path, wanted: None, reason });
+            return Vec::new();
+        }
+        let path = inspect.path;
+        let known = path.names().len().saturating_sub(left);
+        let parent = AttrPath(path.names()[..known].to_vec());
+        let wanted = path.names().get(known).map(String::as_str).unwrap_or_default();
+        let place = if known == 0 { "at the root".to_owned() } else { format!("in `{parent}`") };
+        let mut error = if r#type == "set" {
+            format!("there is no attribute `{wanted}` {place}")
+        } else {
+            format!("there is no attribute `{wanted}` {place}, which is {}", type_in_words(r#type))
+        };
+        let nearest = nearest(wanted, names);
+        if !nearest.is_empty() {
+            error.push_str(&format!("; did you mean {}?", nearest.join(" or ")));
+        }
+        vec![ended(path, TargetKind::Unknown, Ended::NotEvaluated(error))]
+    }
+}
+
+fn ended(path: AttrPath, kind: TargetKind, ended: Ended) -> FoundTarget {
+    FoundTarget { path, kind, derivation: None, wanted: Vec::new(), ended: Some(ended) }
+}
+
+fn wrong_type(path: AttrPath, r#type: &str) -> FoundTarget {
+    let error = format!("it is {}, not a derivation", type_in_words(r#type));
+    ended(path, TargetKind::Unknown, Ended::NotEvaluated(error))
+}
+
+fn too_deep(path: AttrPath) -> FoundTarget {
+    let error = format!(
+        "sets are nested deeper than {MAX_DEPTH} levels here; does one hold itself? `--exclude` leaves it out"
+    );
+    ended(path, TargetKind::Unknown, Ended::NotEvaluated(error))
+}
+
+/// The names most like a wanted one, in backquotes, best first.
+fn nearest(wanted: &str, names: &[String]) -> Vec<String> {
+    let mut scored: Vec<(f64, &String)> = names
+        .iter()
+        .map(|name| (strsim::jaro_winkler(wanted, name), name))
+        .filter(|(score, _)| *score > 0.7)
+        .collect();
+    scored.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(b.1)));
+    scored.into_iter().take(SUGGESTIONS).map(|(_, name)| format!("`{name}`")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// What is at a path of a tree in which `"drv"` stands for a derivation, `"throw"` for an error, and
+    /// a set with `"unit"` for a work unit.
+    fn look(tree: &Value, inspect: &Inspect) -> Result<String, String> {
+        let mut at = tree;
+        for (depth, name) in inspect.path.names().iter().enumerate() {
+            let Some(next) = at.get(name) else {
+                let names: Vec<_> = at.as_object().map(|set| set.keys().collect()).unwrap_or_default();
+                let left = inspect.path.names().len() - depth;
+                let r#type = if at.is_object() { "set" } else { "string" };
+                return Ok(json!({"kind": "missing", "left": left, "type": r#type, "names": names}).to_string());
+            };
+            at = next;
+        }
+        let path = format!("/nix/store/{}-x", "0".repeat(32));
+        Ok(match at {
+            Value::String(text) if text == "throw" => return Err("boom".into()),
+            Value::String(text) if text.starts_with("drv") => {
+                let system = text.strip_prefix("drv:").unwrap_or("x86_64-linux");
+                json!({"kind": "derivation", "name": "x", "system": system, "drvPath": format!("{path}.drv"),
+                    "outputs": {"out": path, "ca": "/1rz4placeholder"}})
+            }
+            Value::Object(set) if set.contains_key("unit") => {
+                let names: Vec<_> = set.keys().filter(|name| *name != "unit").map(|name| vec![name]).collect();
+                json!({"kind": "workUnit", "paths": names})
+            }
+            Value::Object(set) => {
+                let wanted = |name: &&String| inspect.wanted.as_ref().is_none_or(|wanted| wanted.contains(name));
+                let names: Vec<_> = set.keys().filter(wanted).collect();
+                json!({"kind": "set", "names": names, "recurse": set.get("recurseForDerivations")})
+            }
+            _ => json!({"kind": "other", "type": "string"}),
+        }
+        .to_string())
+    }
+
+    fn walk_with(selection: Selection, asked: &[&str], tree: &Value) -> Vec<FoundTarget> {
+        let mut walk = Walk::new(selection, vec![]);
+        for text in asked {
+            let installable = crate::Installable::parse(text).unwrap();
+            walk.add(installable.candidates("x86_64-linux"), installable.outputs);
+        }
+        let mut targets = Vec::new();
+        while let Some(inspect) = walk.next() {
+            let json = look(tree, &inspect);
+            targets.extend(walk.answer(inspect, json.as_ref().map(String::as_str).map_err(Clone::clone)));
+        }
+        targets
+    }
+
+    fn walk(asked: &[&str], tree: &Value) -> Vec<(String, Option<Ended>)> {
+        let selection = Selection::new(&[], &[], &["x86_64-linux".to_owned()]).unwrap();
+        walk_with(selection, asked, tree).into_iter().map(|found| (found.path.to_string(), found.ended)).collect()
+    }
+
+    fn paths(asked: &[&str], tree: &Value) -> Vec<String> {
+        walk(asked, tree).into_iter().map(|(path, _)| path).collect()
+    }
+
+    #[test]
+    fn the_default_targets_of_a_flake() {
+        let tree = json!({
+            "checks": {"x86_64-linux": {"a": "drv"}, "aarch64-linux": {"a": "drv"}},
+            "packages": {"x86_64-linux": {"b": "drv", "bad": "throw"}},
+            "hydraJobs": {"deep": {"deeper": {"c": "drv"}, "note": "text"}},
+            "formatter": {"x86_64-linux": "drv"},
+            "legacyPackages": {"x86_64-linux": {"never": "throw"}},
+            "nixosConfigurations": {"host": {"options": "throw", "config": {"system": {"build": {"toplevel": "drv"}}}}},
+            "lib": "text",
+        });
+        let mut found = paths(&["."], &tree);
+        found.sort();
+        assert_eq!(
+            found,
+            [
+                "checks.x86_64-linux.a",
+                "formatter.x86_64-linux",
+                "hydraJobs.deep.deeper.c",
+                "nixosConfigurations.host.config.system.build.toplevel",
+                "packages.x86_64-linux.b",
+                "packages.x86_64-linux.bad",
+            ]
+        );
+    }
+
+    #[test]
+    fn an_error_is_a_target_of_its_own() {
+        let tree = json!({"packages": {"x86_64-linux": {"bad": "throw", "good": "drv"}}});
+        assert_eq!(
+            walk(&["."], &tree),
+            [
+                ("packages.x86_64-linux.bad".to_owned(), Some(Ended::NotEvaluated("boom".into()))),
+                ("packages.x86_64-linux.good".to_owned(), None),
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_of_the_wrong_type_is_not_evaluated() {
+        let tree = json!({"packages": {"x86_64-linux": {"set": {"x": "drv"}, "text": "text"}}});
+        let wrong = |what: &str| Some(Ended::NotEvaluated(format!("it is {what}, not a derivation")));
+        assert_eq!(
+            walk(&["."], &tree),
+            [
+                ("packages.x86_64-linux.set".to_owned(), wrong("a set")),
+                ("packages.x86_64-linux.text".to_owned(), wrong("a string")),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_named_attribute_is_found_where_nix_finds_it() {
+        let tree = json!({
+            "packages": {"x86_64-linux": {"a": "drv"}},
+            "legacyPackages": {"x86_64-linux": {"b": "drv"}},
+            "c": "drv",
+        });
+        assert_eq!(paths(&[".#a"], &tree), ["packages.x86_64-linux.a"]);
+        assert_eq!(paths(&[".#b"], &tree), ["legacyPackages.x86_64-linux.b"]);
+        assert_eq!(paths(&[".#c"], &tree), ["c"]);
+        assert_eq!(paths(&[".#c", ".#.c"], &tree), ["c"], "once");
+    }
+
+    #[test]
+    fn a_name_that_does_not_exist_gets_suggestions() {
+        let tree = json!({"checks": {"x86_64-linux": {"unit-tests": "drv", "lint": "drv"}}});
+        let found = walk(&[".#checks.x86_64-linux.unit-test"], &tree);
+        let Some(Ended::NotEvaluated(error)) = &found[0].1 else { panic!("{found:?}") };
+        assert_eq!(
+            error,
+            "there is no attribute `unit-test` in `checks.x86_64-linux`; did you mean `unit-tests`?"
+        );
+        assert_eq!(found.len(), 1);
+        let found = walk(&[".#checks.x86_64-linux.lint.x"], &tree);
+        let Some(Ended::NotEvaluated(error)) = &found[0].1 else { panic!("{found:?}") };
+        assert!(error.contains("which is a string"), "{error}");
+    }
+
+    #[test]
+    fn a_named_set_is_entered() {
+        let tree = json!({
+            "hydraJobs": {"a": {"b": "drv"}},
+            "checks": {"x86_64-linux": {"c": "drv"}, "aarch64-linux": {"c": "drv:aarch64-linux"}},
+            "mine": {"d": "drv", "f": "text", "plain": {"e": "drv"}, "marked": {"recurseForDerivations": true, "g": "drv"}},
+        });
+        assert_eq!(paths(&[".#hydraJobs"], &tree), ["hydraJobs.a.b"]);
+        assert_eq!(paths(&[".#checks"], &tree), ["checks.x86_64-linux.c"]);
+        assert_eq!(paths(&[".#checks.aarch64-linux"], &tree), ["checks.aarch64-linux.c"], "it was named");
+        let mut mine = paths(&[".#mine"], &tree);
+        mine.sort();
+        assert_eq!(mine, ["mine.d", "mine.marked.g"]);
+    }
+
+    #[test]
+    fn work_units_are_their_derivations() {
+        let tree = json!({"ci": {"unit": 0, "drv": "drv"}, "x": 1});
+        assert_eq!(paths(&[".#ci"], &tree), ["ci.drv"]);
+        let found = walk(&["."], &json!({"ci": {"empty": {"unit": 0}}}));
+        assert!(matches!(&found[..], [(path, Some(Ended::Skipped(_)))] if path == "ci.empty"));
+    }
+
+    #[test]
+    fn outputs_that_do_not_exist_are_named() {
+        let tree = json!({"packages": {"x86_64-linux": {"a": "drv"}}});
+        let found = walk(&[".#a^dev"], &tree);
+        let Some(Ended::NotEvaluated(error)) = &found[0].1 else { panic!("{found:?}") };
+        assert!(error.contains("no output `dev`") && error.contains("out"), "{error}");
+        assert!(walk(&[".#a^out"], &tree)[0].1.is_none());
+    }
+
+    #[test]
+    fn a_set_that_holds_itself_ends() {
+        let mut tree = json!("drv");
+        for _ in 0..40 {
+            tree = json!({ "self": tree });
+        }
+        let found = walk(&["."], &json!({ "hydraJobs": tree }));
+        assert!(matches!(&found[..], [(_, Some(Ended::NotEvaluated(error)))] if error.contains("deeper")));
+    }
+
+    #[test]
+    fn a_set_that_asks_not_to_be_entered_is_not() {
+        let tree = json!({"hydraJobs": {"no": {"recurseForDerivations": false, "a": "drv"}, "b": "drv"}});
+        assert_eq!(paths(&["."], &tree), ["hydraJobs.b"]);
+    }
+
+    #[test]
+    fn exclude_prunes_before_evaluation_and_skips_what_is_named() {
+        let systems = ["x86_64-linux".to_owned()];
+        let selection = || Selection::new(&[], &["packages.*.bad".to_owned()], &systems).unwrap();
+        let tree = json!({"packages": {"x86_64-linux": {"bad": "throw", "good": "drv"}}});
+        let found = walk_with(selection(), &["."], &tree);
+        assert_eq!(found.len(), 1);
+        let tree = json!({"packages": {"x86_64-linux": {"bad": "drv"}}});
+        let found = walk_with(selection(), &[".#bad"], &tree);
+        assert!(matches!(&found[0].ended, Some(Ended::Skipped(reason)) if reason.contains("packages.*.bad")));
+    }
+
+    #[test]
+    fn an_empty_flake_has_no_targets() {
+        assert_eq!(walk(&["."], &json!({})), []);
+    }
+
+    #[test]
+    fn an_answer_that_cannot_be_read_is_an_error_of_its_attribute() {
+        let selection = Selection::new(&[], &[], &["x86_64-linux".to_owned()]).unwrap();
+        let mut walk = Walk::new(selection, vec![]);
+        walk.add(vec![AttrPath(vec!["a".into()])], vec![]);
+        let inspect = walk.next().unwrap();
+        let found = walk.answer(inspect, Ok("{"));
+        assert!(matches!(&found[0].ended, Some(Ended::NotEvaluated(_))));
+    }
+}

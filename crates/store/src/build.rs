@@ -1,0 +1,195 @@
+//! A running `nix-store --realise`.
+
+use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Stdio};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+use phoenix_model::StorePath;
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use crate::{BuildEvent, BuildLog, Nix};
+
+/// How long Nix may take to end its builders before it is killed.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// The most bytes of one line of a log that are kept; a builder may print gigabytes without a newline.
+const LONGEST_LINE: usize = 1 << 20;
+
+/// What to build, and how.
+#[derive(Debug, Clone, Default)]
+pub struct Realise {
+    /// Derivations, each with the outputs that are wanted; none for all.
+    pub derivations: Vec<(StorePath, Vec<String>)>,
+    /// Go on with what does not depend on a failure.
+    pub keep_going: bool,
+    /// Stop as soon as something has been built that was asked for and differs (`--check`), and others
+    /// of Nix's own flags, passed on as they are.
+    pub extra_args: Vec<String>,
+}
+
+/// Why a build could not be started.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot start `nix-store --realise`")]
+pub struct RealiseError {
+    /// Why.
+    #[from]
+    source: io::Error,
+}
+
+/// How Nix ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BuildExit {
+    /// Its exit code; `None` when a signal ended it.
+    pub code: Option<i32>,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+}
+
+/// A build that runs. What it tells goes to the channel given to [`Build::start`]; the channel's other
+/// end sees it closed when Nix has said its last.
+#[derive(Debug)]
+pub struct Build {
+    child: Child,
+    reader: Option<JoinHandle<()>>,
+    stopped: Option<Instant>,
+    killed: bool,
+}
+
+impl Build {
+    /// Starts Nix, in a process group of its own so that a Ctrl-C at the terminal reaches it through us.
+    ///
+    /// # Errors
+    /// When the process cannot be started.
+    pub fn start(nix: &Nix, what: &Realise, events: Sender<BuildEvent>) -> Result<Self, RealiseError> {
+        let mut command = nix.nix_store("--realise");
+        command.args(["--no-gc-warning", "--log-format", "internal-json"]);
+        if what.keep_going {
+            command.arg("--keep-going");
+        }
+        command.args(&what.extra_args);
+        for (drv_path, outputs) in &what.derivations {
+            if outputs.is_empty() {
+                command.arg(drv_path.as_str());
+            } else {
+                command.arg(format!("{drv_path}!{}", outputs.join(",")));
+            }
+        }
+        command.stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
+        let mut child = command.spawn()?;
+        let stderr = child.stderr.take();
+        let reader = std::thread::spawn(move || {
+            if let Some(stderr) = stderr {
+                follow(stderr, &events);
+            }
+        });
+        Ok(Self { child, reader: Some(reader), stopped: None, killed: false })
+    }
+
+    /// Asks Nix to end its builders and itself; what was built stays valid. Asked again, or when it takes
+    /// too long, it is killed.
+    pub fn stop(&mut self) {
+        let again = self.stopped.is_some();
+        self.stopped.get_or_insert_with(Instant::now);
+        self.signal(if again { Signal::KILL } else { Signal::TERM });
+    }
+
+    /// How Nix ended, if it has.
+    ///
+    /// # Errors
+    /// When the process cannot be waited for.
+    pub fn try_wait(&mut self) -> io::Result<Option<BuildExit>> {
+        if !self.killed && self.stopped.is_some_and(|since| since.elapsed() > PATIENCE) {
+            self.killed = true;
+            self.signal(Signal::KILL);
+        }
+        let Some(status) = self.child.try_wait()? else { return Ok(None) };
+        if let Some(reader) = self.reader.take_if(|reader| reader.is_finished()) {
+            // A panic of the reader has lost log lines, no verdicts: those come from the store.
+            let _ = reader.join();
+        }
+        Ok(Some(BuildExit { code: status.code(), signal: status.signal() }))
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(group) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            // It may have ended meanwhile; then there is nobody to tell.
+            let _ = kill_process_group(group, signal);
+        }
+    }
+}
+
+impl Drop for Build {
+    /// Leaves no process behind when the run ends early.
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.signal(Signal::TERM);
+            let deadline = Instant::now() + Duration::from_secs(3);
+            while matches!(self.child.try_wait(), Ok(None)) {
+                if Instant::now() > deadline {
+                    self.signal(Signal::KILL);
+                    let _ = self.child.wait();
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+    }
+}
+
+fn follow(stderr: impl Read, events: &Sender<BuildEvent>) {
+    let mut log = BuildLog::default();
+    let mut reader = BufReader::with_capacity(1 << 16, stderr);
+    let mut line = Vec::new();
+    while let Ok(true) = read_line(&mut reader, &mut line) {
+        if let Some(event) = log.line(&String::from_utf8_lossy(&line))
+            && events.send(event).is_err()
+        {
+            // Nobody listens any more; keep reading so that Nix does not block on a full pipe.
+            let _ = io::copy(&mut reader, &mut io::sink());
+            return;
+        }
+    }
+}
+
+/// Reads up to the next newline, keeping at most [`LONGEST_LINE`] bytes of it; false at the end.
+fn read_line(reader: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<bool> {
+    line.clear();
+    let mut any = false;
+    loop {
+        let buffer = reader.fill_buf()?;
+        if buffer.is_empty() {
+            return Ok(any);
+        }
+        any = true;
+        let (part, used, done) = match buffer.iter().position(|&byte| byte == b'\n') {
+            Some(end) => (&buffer[..end], end + 1, true),
+            None => (buffer, buffer.len(), false),
+        };
+        let room = LONGEST_LINE.saturating_sub(line.len());
+        line.extend_from_slice(&part[..part.len().min(room)]);
+        reader.consume(used);
+        if done {
+            return Ok(true);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endless_lines_are_cut_and_the_last_needs_no_newline() {
+        let text = format!("short\n{}\nlast", "x".repeat(LONGEST_LINE + 10));
+        let mut reader = BufReader::with_capacity(100, text.as_bytes());
+        let mut line = Vec::new();
+        let mut lengths = Vec::new();
+        while read_line(&mut reader, &mut line).unwrap() {
+            lengths.push(line.len());
+        }
+        assert_eq!(lengths, [5, LONGEST_LINE, 4]);
+    }
+}

@@ -1,0 +1,166 @@
+//! Where a store lies on disk.
+
+use std::path::{Path, PathBuf};
+
+use phoenix_model::StorePath;
+
+/// Where the objects and the database of a local store are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    /// The directory in the names of store paths, usually `/nix/store`.
+    pub store_dir: String,
+    /// The directory the objects really are in; another one for a store with a root of its own.
+    pub real_dir: PathBuf,
+    /// The directory of Nix's state, usually `/nix/var/nix`.
+    pub state_dir: PathBuf,
+}
+
+/// What the environment says of stores (Nix manual, "Common Environment Variables").
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct StoreEnv {
+    /// `NIX_STORE_DIR`, or else `NIX_STORE`.
+    pub store_dir: Option<String>,
+    /// `NIX_STATE_DIR`.
+    pub state_dir: Option<String>,
+    /// `NIX_REMOTE`.
+    pub remote: Option<String>,
+}
+
+impl Layout {
+    /// The layout of the store that a URL names, by the rules of Nix (`src/libstore/store-api.cc`,
+    /// `local-fs-store.hh`); `None` for a store that is not on this machine's disk.
+    ///
+    /// `auto`, `daemon`, `unix://…`, `local?root=…`, and paths are known.
+    #[must_use]
+    pub fn of(url: &str, env: &StoreEnv) -> Option<Self> {
+        let url = match url {
+            "" | "auto" => env.remote.as_deref().filter(|remote| *remote != "auto").unwrap_or_default(),
+            other => other,
+        };
+        let (place, query) = url.split_once('?').unwrap_or((url, ""));
+        let mut root = None;
+        if place.starts_with(['/', '.']) {
+            root = Some(place.to_owned());
+        } else if !matches!(place, "" | "auto" | "daemon" | "local")
+            && !place.starts_with("unix://")
+            && !place.starts_with("local://")
+        {
+            return None;
+        }
+        let parameter = |wanted: &str| {
+            query.split('&').filter_map(|pair| pair.split_once('=')).find(|(name, _)| *name == wanted)
+        };
+        let value = |wanted| parameter(wanted).map(|(_, value)| decode(value));
+        if let Some(found) = value("root") {
+            root = Some(found);
+        } else if let Some(path) = place.strip_prefix("local://")
+            && !path.is_empty()
+        {
+            root = Some(path.to_owned());
+        }
+        let store_dir = value("store")
+            .or_else(|| env.store_dir.clone())
+            .unwrap_or_else(|| "/nix/store".to_owned())
+            .trim_end_matches('/')
+            .to_owned();
+        let real = value("real").map(PathBuf::from);
+        let state = value("state").map(PathBuf::from);
+        let (real_dir, state_dir) = match root.filter(|root| !root.is_empty()) {
+            Some(root) => {
+                let root = Path::new(&root);
+                (root.join(store_dir.trim_start_matches('/')), root.join("nix/var/nix"))
+            }
+            None => {
+                let state = env.state_dir.clone().unwrap_or_else(|| "/nix/var/nix".to_owned());
+                (PathBuf::from(&store_dir), PathBuf::from(state))
+            }
+        };
+        Some(Self { store_dir, real_dir: real.unwrap_or(real_dir), state_dir: state.unwrap_or(state_dir) })
+    }
+
+    /// Where the file of a store path really is.
+    #[must_use]
+    pub fn real_path(&self, path: &StorePath) -> PathBuf {
+        self.real_dir.join(path.base_name())
+    }
+
+    /// The database of valid paths.
+    #[must_use]
+    pub fn database(&self) -> PathBuf {
+        self.state_dir.join("db/db.sqlite")
+    }
+}
+
+/// Percent-decoding, as in the parameters of store URLs.
+fn decode(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, tail)) = rest.split_first() {
+        let code = tail.get(..2).and_then(|hex| std::str::from_utf8(hex).ok());
+        match code.filter(|_| byte == b'%').and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            Some(decoded) => {
+                bytes.push(decoded);
+                rest = &tail[2..];
+            }
+            None => {
+                bytes.push(byte);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn real(url: &str, env: &StoreEnv) -> Option<(String, String, String)> {
+        let text = |path: PathBuf| path.to_str().unwrap().to_owned();
+        Layout::of(url, env).map(|layout| (layout.store_dir, text(layout.real_dir), text(layout.state_dir)))
+    }
+
+    fn three(a: &str, b: &str, c: &str) -> Option<(String, String, String)> {
+        Some((a.into(), b.into(), c.into()))
+    }
+
+    #[test]
+    fn the_usual_store() {
+        for url in ["", "auto", "daemon", "local", "unix:///run/socket"] {
+            assert_eq!(real(url, &StoreEnv::default()), three("/nix/store", "/nix/store", "/nix/var/nix"), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_store_with_a_root_of_its_own() {
+        let env = StoreEnv::default();
+        for url in ["/tmp/r", "local?root=/tmp/r", "local?root=%2Ftmp%2Fr", "local:///tmp/r"] {
+            assert_eq!(real(url, &env), three("/nix/store", "/tmp/r/nix/store", "/tmp/r/nix/var/nix"), "{url}");
+        }
+        assert_eq!(
+            real("local?real=/a&state=/b&store=/c/", &env),
+            three("/c", "/a", "/b"),
+            "each part by its own name"
+        );
+    }
+
+    #[test]
+    fn the_environment_counts() {
+        let env = StoreEnv {
+            store_dir: Some("/s/store".into()),
+            state_dir: Some("/s/var".into()),
+            remote: Some("daemon".into()),
+        };
+        assert_eq!(real("auto", &env), three("/s/store", "/s/store", "/s/var"));
+        let remote = StoreEnv { remote: Some("ssh-ng://host".into()), ..StoreEnv::default() };
+        assert_eq!(real("", &remote), None);
+        assert!(real("local", &remote).is_some(), "the URL comes first");
+    }
+
+    #[test]
+    fn what_is_elsewhere_has_no_layout() {
+        for url in ["ssh-ng://host", "https://cache", "s3://bucket", "dummy://"] {
+            assert_eq!(real(url, &StoreEnv::default()), None);
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! How Nix is called.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::process::{Command, Output, Stdio};
+
+use crate::strip_ansi;
+
+/// The Nix on PATH, and the options every call of it gets.
+///
+/// What we need of Nix's experimental features is enabled for our own calls only.
+#[derive(Debug, Clone)]
+pub struct Nix {
+    version: String,
+    options: Vec<(String, String)>,
+    env: Vec<(OsString, OsString)>,
+}
+
+/// Why Nix could not be called, or what it said.
+#[derive(Debug, thiserror::Error)]
+pub enum NixError {
+    /// There is no `nix`.
+    #[error("no `nix` on PATH")]
+    NotFound,
+    /// It could not be started.
+    #[error("cannot start `{command}`")]
+    Start {
+        /// The command and its verb.
+        command: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// It ended with an error.
+    #[error("`{command}` failed: {message}")]
+    Failed {
+        /// The command and its verb.
+        command: String,
+        /// What it said.
+        message: String,
+    },
+    /// What it printed is not what it should be.
+    #[error("`{command}` printed something that could not be understood: {problem}")]
+    Output {
+        /// The command and its verb.
+        command: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+impl Nix {
+    /// Asks the `nix` on PATH for its version.
+    ///
+    /// # Errors
+    /// When there is none, or it does not say.
+    pub fn find() -> Result<Self, NixError> {
+        let nix = Self { version: String::new(), options: Vec::new(), env: Vec::new() };
+        let text = nix.run(Command::new("nix").arg("--version"), "nix --version")?;
+        // `nix (Nix) 2.26.3`, `nix (Lix, like Nix) 2.91.0`
+        let version = text
+            .split_ascii_whitespace()
+            .find(|word| word.starts_with(|first: char| first.is_ascii_digit()))
+            .ok_or_else(|| NixError::Output {
+                command: "nix --version".into(),
+                problem: format!("no version in `{}`", text.trim()),
+            })?;
+        Ok(Self { version: version.to_owned(), ..nix })
+    }
+
+    /// The version, such as `2.26.3`.
+    #[must_use]
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// Major and minor version; zeros for what is not a number.
+    #[must_use]
+    pub fn version_numbers(&self) -> (u32, u32) {
+        let mut numbers = self.version.split(|char: char| !char.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
+        (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+    }
+
+    /// Gives every later call a setting (`--option NAME VALUE`); a later one of the same name wins.
+    pub fn set_option(&mut self, name: &str, value: &str) {
+        self.options.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Gives every later call a variable in its environment.
+    pub fn set_env(&mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) {
+        self.env.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
+    }
+
+    /// A call of `nix` with a verb of one or two words.
+    #[must_use]
+    pub fn nix(&self, verb: &[&str]) -> Command {
+        let mut command = Command::new("nix");
+        command.args(["--extra-experimental-features", "nix-command flakes"]).args(verb);
+        self.finish(&mut command);
+        command
+    }
+
+    /// A call of `nix-store` with an operation such as `--realise`.
+    #[must_use]
+    pub fn nix_store(&self, operation: &str) -> Command {
+        let mut command = Command::new("nix-store");
+        command.arg(operation);
+        self.finish(&mut command);
+        command
+    }
+
+    fn finish(&self, command: &mut Command) {
+        for (name, value) in &self.options {
+            command.args(["--option", name, value]);
+        }
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        command.stdin(Stdio::null());
+    }
+
+    /// Runs a command to its end and returns what it printed.
+    ///
+    /// # Errors
+    /// When it cannot be started, or ends with an error.
+    pub fn run(&self, command: &mut Command, shown: &str) -> Result<String, NixError> {
+        let output = self.output(command, shown)?;
+        if output.status.success() {
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        }
+        Err(NixError::Failed { command: shown.to_owned(), message: error_text(&output.stderr) })
+    }
+
+    /// Runs a command to its end, however that is.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn output(&self, command: &mut Command, shown: &str) -> Result<Output, NixError> {
+        command.output().map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => NixError::NotFound,
+            _ => NixError::Start { command: shown.to_owned(), source },
+        })
+    }
+}
+
+/// What Nix said on stderr, without colours and without its warnings.
+fn error_text(stderr: &[u8]) -> String {
+    let text = strip_ansi(&String::from_utf8_lossy(stderr));
+    let start = text.find("error:").unwrap_or(0);
+    text[start..].trim().strip_prefix("error:").unwrap_or(&text[start..]).trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_error_is_what_follows_the_warnings() {
+        assert_eq!(error_text(b"warning: x\n\x1b[31;1merror:\x1b[0m boom\n  at y\n"), "boom\n  at y");
+        assert_eq!(error_text(b"Killed\n"), "Killed");
+    }
+}

@@ -1,0 +1,108 @@
+//! How Nix is configured: nix.conf, `NIX_CONFIG`, and the options of this run, as Nix itself sees them.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::{Nix, NixError};
+
+/// The settings that matter here.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Settings {
+    /// The system of this machine, such as `x86_64-linux`.
+    pub system: String,
+    /// More systems this machine can build for.
+    pub extra_platforms: Vec<String>,
+    /// The substituters, in the order of nix.conf.
+    pub substituters: Vec<String>,
+    /// Whether substituters are used at all.
+    pub substitute: bool,
+    /// Keys whose signatures count.
+    pub trusted_public_keys: Vec<String>,
+    /// Whether a path has to be signed to come in.
+    pub require_sigs: bool,
+    /// Where credentials for substituters are.
+    pub netrc_file: String,
+    /// Root certificates for substituters.
+    pub ssl_cert_file: String,
+    /// How many connections Nix would open.
+    pub http_connections: usize,
+    /// How many builds Nix runs at once.
+    pub max_jobs: usize,
+    /// The remote builders; empty for none.
+    pub builders: String,
+}
+
+impl Settings {
+    /// Asks Nix.
+    ///
+    /// # Errors
+    /// When Nix does not answer, or not in JSON.
+    pub fn read(nix: &Nix) -> Result<Self, NixError> {
+        // `show-config` became `config show` in 2.18 or so; the old name is an alias with a warning.
+        let verb: &[&str] = if nix.version_numbers() >= (2, 19) { &["config", "show"] } else { &["show-config"] };
+        let shown = format!("nix {}", verb.join(" "));
+        let text = nix.run(nix.nix(verb).arg("--json"), &shown)?;
+        Self::parse(&text).map_err(|problem| NixError::Output { command: shown, problem })
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        #[derive(serde::Deserialize)]
+        struct Setting {
+            value: Value,
+        }
+        let all: BTreeMap<String, Setting> = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        let value = |name: &str| all.get(name).map(|setting| &setting.value);
+        let string = |name| value(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let flag = |name, default| value(name).and_then(Value::as_bool).unwrap_or(default);
+        let number = |name, default| {
+            value(name).and_then(Value::as_u64).and_then(|number| usize::try_from(number).ok()).unwrap_or(default)
+        };
+        let list = |name| match value(name) {
+            Some(Value::Array(items)) => {
+                items.iter().filter_map(|item| item.as_str().map(str::to_owned)).collect()
+            }
+            Some(Value::String(words)) => words.split_ascii_whitespace().map(str::to_owned).collect(),
+            _ => Vec::new(),
+        };
+        let system = string("system");
+        if system.is_empty() {
+            return Err("it has no setting `system`".to_owned());
+        }
+        Ok(Self {
+            system,
+            extra_platforms: list("extra-platforms"),
+            substituters: list("substituters"),
+            substitute: flag("substitute", true),
+            trusted_public_keys: list("trusted-public-keys"),
+            require_sigs: flag("require-sigs", true),
+            netrc_file: string("netrc-file"),
+            ssl_cert_file: string("ssl-cert-file"),
+            http_connections: number("http-connections", 25),
+            max_jobs: number("max-jobs", 1),
+            builders: string("builders"),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_read_and_have_defaults() {
+        let text = r#"{"system":{"value":"x86_64-linux"},"substituters":{"value":["https://a","https://b"]},
+            "require-sigs":{"value":false},"max-jobs":{"value":4},"extra-platforms":{"value":["i686-linux"]}}"#;
+        let settings = Settings::parse(text).unwrap();
+        assert_eq!(settings.substituters, ["https://a", "https://b"]);
+        assert_eq!(settings.extra_platforms, ["i686-linux"]);
+        assert_eq!((settings.require_sigs, settings.substitute, settings.max_jobs), (false, true, 4));
+        assert_eq!(settings.http_connections, 25);
+    }
+
+    #[test]
+    fn what_is_no_configuration_is_refused() {
+        assert!(Settings::parse("{}").unwrap_err().contains("system"));
+        assert!(Settings::parse("warning: nonsense").is_err());
+    }
+}
