@@ -14,6 +14,8 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use phoenix_store::{Nix, strip_ansi};
 use rustix::process::{Pid, Signal, kill_process_group};
 
+use crate::trace::tidy;
+
 /// How evaluation is kept from reading what it should not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purity {
@@ -236,25 +238,10 @@ pub(crate) fn quote(text: &str) -> String {
     quoted
 }
 
-/// An error without its first word and without the space around it.
-fn tidy(lines: &[String]) -> String {
-    let text = lines.join("\n");
-    let text = text.trim();
-    text.strip_prefix("error:").unwrap_or(text).trim_start_matches('\n').trim_end().trim_start_matches(' ').to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
-
-    #[test]
-    fn an_error_is_tidied() {
-        let lines = ["error: boom".to_owned(), "  at x".to_owned(), String::new()];
-        assert_eq!(tidy(&lines), "boom\n  at x");
-        let lines = ["error:".to_owned(), "       … while".to_owned(), "       error: boom".to_owned()];
-        assert_eq!(tidy(&lines), "… while\n       error: boom");
-    }
 
     proptest! {
         #[test]

@@ -84,6 +84,11 @@ impl LockedFlake {
         Ok(Self { store_path: metadata.path, nar_hash, info, dir, locks: metadata.locks })
     }
 
+    /// The directory of the flake in the store.
+    pub(crate) fn root(&self) -> String {
+        if self.dir.is_empty() { self.store_path.clone() } else { format!("{}/{}", self.store_path, self.dir) }
+    }
+
     /// Definitions for an evaluator after which `name` is the flake.
     pub(crate) fn definitions(&self, name: &str) -> Vec<String> {
         let json = |value: &Value| quote(&value.to_string());

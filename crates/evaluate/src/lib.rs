@@ -13,11 +13,12 @@ mod installable;
 mod pool;
 mod reply;
 mod selection;
+mod trace;
 mod walk;
 
 pub use flake::{FlakeConfig, LockedFlake};
 pub use glob::{Glob, GlobError};
 pub use installable::{Installable, InstallableError};
-pub use pool::{EvaluateError, Evaluators, Found, Heard, Request, Root, evaluate};
+pub use pool::{EvaluateError, Evaluators, Found, Heard, Request, Root, Select, evaluate};
 pub use selection::{DEFAULT_INCLUDE, Selection, is_system};
 pub use walk::{Ended, FoundDerivation, FoundTarget, Inspect, Walk};

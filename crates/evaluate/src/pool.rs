@@ -19,15 +19,18 @@ const INSPECT: &str = include_str!("nix/inspect.nix");
 /// Settings of a `nixConfig` that Nix takes without asking (nix `src/libflake/config.cc`).
 const HARMLESS: &[&str] = &["bash-prompt", "bash-prompt-prefix", "bash-prompt-suffix", "flake-registry", "commit-lock-file-summary", "commit-lockfile-summary"];
 
+/// Tells which attributes are targets, given the root of a flake's sources as a store path with the
+/// flake's directory in it (none for a file): it may hold a configuration. An error ends the evaluation.
+pub type Select<'a> = dyn Fn(Option<&str>) -> Result<Selection, String> + 'a;
+
 /// What to evaluate, and how.
-#[derive(Debug)]
-pub struct Request {
+pub struct Request<'a> {
     /// Nix, set to the store that derivations are written to.
     pub nix: Nix,
     /// What to look at, one after another.
     pub roots: Vec<Root>,
     /// Which attributes are targets.
-    pub selection: Selection,
+    pub select: &'a Select<'a>,
     /// Systems this machine builds for besides those selected.
     pub extra_platforms: Vec<String>,
     /// How many evaluator processes, at least 1.
@@ -91,6 +94,9 @@ pub enum EvaluateError {
     /// Nix could not be called.
     #[error(transparent)]
     Nix(#[from] NixError),
+    /// It cannot be told which attributes are targets.
+    #[error("{0}")]
+    Selection(String),
     /// An evaluator process could not be started.
     #[error("cannot start an evaluator (`nix repl`)")]
     Start(#[from] io::Error),
@@ -114,7 +120,7 @@ pub struct Evaluators {
 /// # Errors
 /// When Nix cannot be used at all.
 pub fn evaluate(
-    request: &Request,
+    request: &Request<'_>,
     stop: &Arc<AtomicBool>,
     hear: &mut dyn FnMut(Heard),
 ) -> Result<Evaluators, EvaluateError> {
@@ -159,6 +165,7 @@ struct Prepared {
     purity: Purity,
     definitions: Vec<String>,
     show_trace: bool,
+    selection: Selection,
 }
 
 enum Unprepared {
@@ -174,7 +181,7 @@ impl From<EvaluateError> for Unprepared {
 }
 
 fn prepare(
-    request: &Request,
+    request: &Request<'_>,
     root: &Root,
     stop: &AtomicBool,
     hear: &mut dyn FnMut(Heard),
@@ -189,6 +196,7 @@ fn prepare(
             purity: Purity::Impure,
             definitions: vec![definition],
             show_trace: request.show_trace,
+            selection: (request.select)(None).map_err(EvaluateError::Selection)?,
         });
     }
     let options = LockOptions { override_inputs: &request.override_inputs, impure: request.impure };
@@ -202,6 +210,7 @@ fn prepare(
         purity: if request.impure { Purity::Impure } else { Purity::Pure },
         definitions,
         show_trace: request.show_trace,
+        selection: (request.select)(Some(&flake.root())).map_err(EvaluateError::Selection)?,
     };
     let mut evaluator = prepared.start_and_probe(stop)?;
     let expression = format!("{} + builtins.toJSON ({})", quote(evaluator.mark()), flake.config_expression("root"));
@@ -215,7 +224,7 @@ fn prepare(
     Ok(prepared)
 }
 
-fn apply_config(request: &Request, mut config: FlakeConfig, prepared: &mut Prepared, hear: &mut dyn FnMut(Heard)) {
+fn apply_config(request: &Request<'_>, mut config: FlakeConfig, prepared: &mut Prepared, hear: &mut dyn FnMut(Heard)) {
     config.0.retain(|name, _| !HARMLESS.contains(&name.as_str()));
     if config.0.is_empty() {
         return;
@@ -271,13 +280,13 @@ enum Told {
 }
 
 fn walk(
-    request: &Request,
+    request: &Request<'_>,
     root: &Root,
     prepared: &Prepared,
     stop: &Arc<AtomicBool>,
     hear: &mut dyn FnMut(Heard),
 ) -> Result<Vec<Evaluator>, EvaluateError> {
-    let mut walk = Walk::new(request.selection.clone(), request.extra_platforms.clone());
+    let mut walk = Walk::new(prepared.selection.clone(), request.extra_platforms.clone());
     for (candidates, outputs) in &root.asked {
         walk.add(candidates.clone(), outputs.clone());
     }

@@ -28,8 +28,8 @@ pub struct Inspect {
 /// Why an attribute is looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Reason {
-    /// It was named: these places have not been tried yet.
-    Named { rest: Vec<AttrPath>, outputs: Vec<String> },
+    /// It was named: these places have not been tried yet, and those have, with the names that exist there.
+    Named { rest: Vec<AttrPath>, tried: Vec<(AttrPath, Vec<String>)>, outputs: Vec<String> },
     /// A pattern leads to it.
     Selected,
     /// It is below a set that was named and that no pattern knows.
@@ -101,7 +101,7 @@ impl Walk {
         }
         let path = rest.remove(0);
         let wanted = if path.names().is_empty() { self.selection.wanted_below(&[]) } else { None };
-        self.queue.push_back(Inspect { path, wanted, reason: Reason::Named { rest, outputs } });
+        self.queue.push_back(Inspect { path, wanted, reason: Reason::Named { rest, tried: Vec::new(), outputs } });
     }
 
     /// Takes the next attribute to inspect.
@@ -133,7 +133,7 @@ impl Walk {
             Ok(Reply::WorkUnit { paths }) => self.work_unit(path, paths),
             Ok(Reply::Set { names, recurse }) => self.set(inspect, &names, recurse.as_ref()),
             Ok(Reply::Other { r#type }) => self.other(inspect, &r#type),
-            Ok(Reply::Missing { left, r#type, names }) => self.missing(inspect, left, &r#type, &names),
+            Ok(Reply::Missing { left, r#type, names }) => self.missing(inspect, left, &r#type, names),
         };
         targets.retain(|target| self.found.insert(target.path.clone()));
         targets
@@ -229,33 +229,50 @@ impl Walk {
         }
     }
 
-    fn missing(&mut self, inspect: Inspect, left: usize, r#type: &str, names: &[String]) -> Vec<FoundTarget> {
-        let Reason::Named { mut rest, outputs } = inspect.reason else {
+    fn missing(&mut self, inspect: Inspect, left: usize, r#type: &str, names: Vec<String>) -> Vec<FoundTarget> {
+        let Reason::Named { mut rest, mut tried, outputs } = inspect.reason else {
             // A name that a pattern wants and this flake does not have.
             return Vec::new();
         };
-        if !rest.is_empty() {
-            let path = rest.remove(0);
-            let reason = Reason::Named { rest, outputs };
-            self.queue.push_front(Inspect { path, wanted: None, reason });
-            return Vec::new();
+        if rest.is_empty() {
+            let error = no_attribute(&inspect.path, left, r#type, &names, &tried);
+            return vec![ended(inspect.path, TargetKind::Unknown, Ended::NotEvaluated(error))];
         }
-        let path = inspect.path;
-        let known = path.names().len().saturating_sub(left);
-        let parent = AttrPath(path.names()[..known].to_vec());
-        let wanted = path.names().get(known).map(String::as_str).unwrap_or_default();
-        let place = if known == 0 { "at the root".to_owned() } else { format!("in `{parent}`") };
-        let mut error = if r#type == "set" {
-            format!("there is no attribute `{wanted}` {place}")
-        } else {
-            format!("there is no attribute `{wanted}` {place}, which is {}", type_in_words(r#type))
-        };
-        let nearest = nearest(wanted, names);
-        if !nearest.is_empty() {
-            error.push_str(&format!("; did you mean {}?", nearest.join(" or ")));
-        }
-        vec![ended(path, TargetKind::Unknown, Ended::NotEvaluated(error))]
+        tried.push((inspect.path, names));
+        let path = rest.remove(0);
+        let reason = Reason::Named { rest, tried, outputs };
+        self.queue.push_front(Inspect { path, wanted: None, reason });
+        Vec::new()
     }
+}
+
+/// What to say of a name that does not exist at the last place it was looked for.
+fn no_attribute(
+    path: &AttrPath,
+    left: usize,
+    r#type: &str,
+    names: &[String],
+    tried: &[(AttrPath, Vec<String>)],
+) -> String {
+    let known = path.names().len().saturating_sub(left);
+    let parent = AttrPath(path.names()[..known].to_vec());
+    let wanted = path.names().get(known).map(String::as_str).unwrap_or_default();
+    let mut error = if r#type != "set" {
+        format!("there is no attribute `{wanted}` in `{parent}`, which is {}", type_in_words(r#type))
+    } else if known > 0 {
+        format!("there is no attribute `{wanted}` in `{parent}`")
+    } else {
+        let others: Vec<String> = tried.iter().map(|(path, _)| format!("`{path}`")).collect();
+        let nor = if others.is_empty() { String::new() } else { format!(", nor {}", others.join(" or ")) };
+        format!("there is no attribute `{path}`{nor}")
+    };
+    let elsewhere = tried.iter().flat_map(|(_, names)| names);
+    let all: Vec<String> = if known > 0 { names.to_vec() } else { names.iter().chain(elsewhere).cloned().collect() };
+    let nearest = nearest(wanted, &all);
+    if !nearest.is_empty() {
+        error.push_str(&format!("; did you mean {}?", nearest.join(" or ")));
+    }
+    error
 }
 
 fn ended(path: AttrPath, kind: TargetKind, ended: Ended) -> FoundTarget {
@@ -282,6 +299,7 @@ fn nearest(wanted: &str, names: &[String]) -> Vec<String> {
         .filter(|(score, _)| *score > 0.7)
         .collect();
     scored.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(b.1)));
+    scored.dedup_by(|a, b| a.1 == b.1);
     scored.into_iter().take(SUGGESTIONS).map(|(_, name)| format!("`{name}`")).collect()
 }
 
@@ -422,6 +440,14 @@ mod tests {
             "there is no attribute `unit-test` in `checks.x86_64-linux`; did you mean `unit-tests`?"
         );
         assert_eq!(found.len(), 1);
+        let tree = json!({"checks": {"x86_64-linux": {"lint": "text"}}, "packages": {"x86_64-linux": {"hello": "drv"}}});
+        let found = walk(&[".#helo"], &tree);
+        let Some(Ended::NotEvaluated(error)) = &found[0].1 else { panic!("{found:?}") };
+        assert_eq!(
+            error,
+            "there is no attribute `helo`, nor `packages.x86_64-linux.helo` or `legacyPackages.x86_64-linux.helo`; \
+             did you mean `hello`?"
+        );
         let found = walk(&[".#checks.x86_64-linux.lint.x"], &tree);
         let Some(Ended::NotEvaluated(error)) = &found[0].1 else { panic!("{found:?}") };
         assert!(error.contains("which is a string"), "{error}");

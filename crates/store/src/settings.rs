@@ -31,6 +31,8 @@ pub struct Settings {
     pub max_jobs: usize,
     /// The remote builders; empty for none.
     pub builders: String,
+    /// Whether settings that a flake asks for are used without asking.
+    pub accept_flake_config: bool,
 }
 
 impl Settings {
@@ -81,6 +83,7 @@ impl Settings {
             http_connections: number("http-connections", 25),
             max_jobs: number("max-jobs", 1),
             builders: string("builders"),
+            accept_flake_config: flag("accept-flake-config", false),
         })
     }
 }

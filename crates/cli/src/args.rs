@@ -1,0 +1,251 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Continuous integration for Nix flakes that does no work twice.
+#[derive(Debug, Parser)]
+#[command(name = "phoenix", version, max_term_width = 100, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Build what a flake asks for, less what exists already, and give every target its verdict
+    Run(RunArgs),
+    /// Show what `run` would do: what would be built, what is where, in which order
+    Plan(PlanArgs),
+    /// Evaluate targets and print them as JSON lines (nix-eval-jobs' schema)
+    Eval(EvalArgs),
+    /// Make any report again from an events file
+    Report(ReportArgs),
+}
+
+/// What to look at.
+#[derive(Debug, Args, Clone)]
+pub(crate) struct Wanted {
+    /// What to build: FLAKEREF or FLAKEREF#ATTR [default: .]
+    ///
+    /// Without an attribute: checks, packages and devShells of the systems, formatter, nixosConfigurations,
+    /// darwinConfigurations, homeConfigurations, hydraJobs and ci.
+    #[arg(value_name = "INSTALLABLE")]
+    pub(crate) installables: Vec<String>,
+
+    /// Evaluate a file instead of a flake
+    #[arg(short = 'f', long, value_name = "FILE", conflicts_with = "installables", help_heading = "Targets")]
+    pub(crate) file: Option<PathBuf>,
+
+    /// An attribute of the file; may be given several times
+    #[arg(short = 'A', long, value_name = "ATTR", requires = "file", help_heading = "Targets")]
+    pub(crate) attr: Vec<String>,
+
+    /// Systems to build for [default: this machine's]
+    #[arg(long, value_name = "SYSTEM", value_delimiter = ',', help_heading = "Targets")]
+    pub(crate) systems: Vec<String>,
+
+    /// Only targets whose attribute path matches: `*` is one name, `**` any number; replaces the default
+    #[arg(long, value_name = "GLOB", help_heading = "Targets")]
+    pub(crate) include: Vec<String>,
+
+    /// No targets whose attribute path matches, nor anything below; wins over --include
+    #[arg(long, value_name = "GLOB", help_heading = "Targets")]
+    pub(crate) exclude: Vec<String>,
+}
+
+/// What Nix is told.
+#[derive(Debug, Args, Clone)]
+#[command(next_help_heading = "Nix")]
+pub(crate) struct NixArgs {
+    /// Set a Nix setting
+    #[arg(long = "option", num_args = 2, value_names = ["NAME", "VALUE"], action = clap::ArgAction::Append)]
+    pub(crate) options: Vec<String>,
+
+    /// Use the Nix settings a flake asks for (nixConfig)
+    #[arg(long)]
+    pub(crate) accept_flake_config: bool,
+
+    /// Replace an input of the flake
+    #[arg(long, num_args = 2, value_names = ["INPUT", "FLAKEREF"], action = clap::ArgAction::Append)]
+    pub(crate) override_input: Vec<String>,
+
+    /// Let evaluation read the environment and any file
+    #[arg(long)]
+    pub(crate) impure: bool,
+
+    /// Show the whole trace of evaluation errors
+    #[arg(long)]
+    pub(crate) show_trace: bool,
+
+    /// The store to build in
+    #[arg(long, value_name = "URL")]
+    pub(crate) store: Option<String>,
+
+    /// The store to evaluate in [default: --store if it is on this machine, else auto]
+    #[arg(long, value_name = "URL")]
+    pub(crate) eval_store: Option<String>,
+
+    /// How many evaluator processes
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) eval_workers: usize,
+}
+
+/// How to build.
+#[derive(Debug, Args, Clone)]
+#[command(next_help_heading = "Building")]
+pub(crate) struct BuildArgs {
+    /// How many derivations Nix builds at once
+    #[arg(short = 'j', long, value_name = "N|auto")]
+    pub(crate) max_jobs: Option<String>,
+
+    /// How many cores each build may use
+    #[arg(long, value_name = "N")]
+    pub(crate) cores: Option<u32>,
+
+    /// Go on with what does not depend on a failure (this is the default)
+    #[arg(short = 'k', long, conflicts_with = "fail_fast")]
+    pub(crate) keep_going: bool,
+
+    /// Stop at the first failure
+    #[arg(long)]
+    pub(crate) fail_fast: bool,
+
+    /// Remote builders, as in nix.conf
+    #[arg(long, value_name = "BUILDERS")]
+    pub(crate) builders: Option<String>,
+
+    /// Give up on a build after so many seconds
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) timeout: Option<u32>,
+
+    /// Give up on a build that prints nothing for so many seconds
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) max_silent_time: Option<u32>,
+}
+
+/// What is said.
+#[derive(Debug, Args, Clone)]
+#[command(next_help_heading = "Output")]
+pub(crate) struct TalkArgs {
+    /// Print the builders' logs
+    #[arg(short = 'L', long)]
+    pub(crate) print_build_logs: bool,
+
+    /// Say only what is wrong, and the end
+    #[arg(long, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+
+    /// Say more
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+
+    /// Print the report (or the plan) as JSON on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Write everything that happens as JSON lines
+    #[arg(long, value_name = "FILE")]
+    pub(crate) events: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) wanted: Wanted,
+    #[command(flatten)]
+    pub(crate) nix: NixArgs,
+    #[command(flatten)]
+    pub(crate) build: BuildArgs,
+    #[command(flatten)]
+    pub(crate) talk: TalkArgs,
+
+    /// Only show what would be done, as `plan` does
+    #[arg(long, help_heading = "Building")]
+    pub(crate) dry_run: bool,
+
+    /// Make symlinks to the outputs: LINK for one target, LINK-ATTR for several
+    #[arg(short = 'o', long, value_name = "LINK", conflicts_with = "no_link", help_heading = "Output")]
+    pub(crate) out_link: Option<PathBuf>,
+
+    /// Make no symlinks to the outputs (this is the default)
+    #[arg(long, help_heading = "Output")]
+    pub(crate) no_link: bool,
+
+    /// Write a report to a file; may be given several times, each with its --result-format
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub(crate) result_file: Vec<PathBuf>,
+
+    /// The format of the result file [default: by its name, else json]
+    #[arg(long, value_enum, value_name = "FORMAT", requires = "result_file", help_heading = "Output")]
+    pub(crate) result_format: Vec<Format>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    #[command(flatten)]
+    pub(crate) wanted: Wanted,
+    #[command(flatten)]
+    pub(crate) nix: NixArgs,
+    #[command(flatten)]
+    pub(crate) build: BuildArgs,
+    #[command(flatten)]
+    pub(crate) talk: TalkArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EvalArgs {
+    #[command(flatten)]
+    pub(crate) wanted: Wanted,
+    #[command(flatten)]
+    pub(crate) nix: NixArgs,
+
+    /// Say nothing but the targets
+    #[arg(long, conflicts_with = "verbose", help_heading = "Output")]
+    pub(crate) quiet: bool,
+
+    /// Say more
+    #[arg(short, long, action = clap::ArgAction::Count, help_heading = "Output")]
+    pub(crate) verbose: u8,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReportArgs {
+    /// What `--events` wrote; `-` for stdin
+    #[arg(value_name = "EVENTS")]
+    pub(crate) events: PathBuf,
+
+    /// The format
+    #[arg(long, value_enum, default_value_t = Format::Terminal)]
+    pub(crate) format: Format,
+
+    /// Write to a file instead of stdout
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+/// The formats of reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// What `run` prints at its end
+    Terminal,
+    /// JSON (docs/report-schema.md)
+    Json,
+    /// JUnit XML
+    Junit,
+    /// GitHub-flavoured Markdown
+    Markdown,
+}
+
+impl Format {
+    /// The format a file's name asks for.
+    pub(crate) fn of_name(file: &std::path::Path) -> Self {
+        match file.extension().and_then(|extension| extension.to_str()) {
+            Some("md" | "markdown") => Self::Markdown,
+            Some("xml") => Self::Junit,
+            Some("txt" | "log") => Self::Terminal,
+            _ => Self::Json,
+        }
+    }
+}

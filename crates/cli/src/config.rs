@@ -1,0 +1,111 @@
+//! `phoenix.toml` at the root of a flake.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+/// What a flake's `phoenix.toml` may say. Flags win over it.
+///
+/// ```toml
+/// # Only these attributes are targets, instead of the default ones. `*` is one name, `**` any number,
+/// # `{system}` each system that is built for.
+/// include = ["checks.{system}.*", "packages.{system}.*"]
+/// # Never these, nor anything below them; wins over include.
+/// exclude = ["packages.*.heavy-*"]
+/// # Systems to build for, instead of the machine's own.
+/// systems = ["x86_64-linux", "aarch64-linux"]
+/// # Stop at the first failure, instead of going on with what does not depend on it.
+/// fail-fast = false
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Config {
+    /// Patterns of attribute paths that are targets; empty for the default ones.
+    pub(crate) include: Vec<String>,
+    /// Patterns of attribute paths that are not.
+    pub(crate) exclude: Vec<String>,
+    /// Systems to build for; empty for the machine's own.
+    pub(crate) systems: Vec<String>,
+    /// Whether to stop at the first failure.
+    pub(crate) fail_fast: bool,
+}
+
+const KEYS: &[&str] = &["include", "exclude", "systems", "fail-fast"];
+
+impl Config {
+    /// Reads the `phoenix.toml` of a directory; the default where there is none.
+    ///
+    /// # Errors
+    /// When it cannot be read, is no TOML, or says something it may not.
+    pub(crate) fn load(directory: &Path) -> Result<Self, String> {
+        let file = directory.join("phoenix.toml");
+        match fs_err::read_to_string(&file) {
+            Ok(text) => Self::parse(&text),
+            Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
+                Ok(Self::default())
+            }
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let table: toml::Table =
+            text.parse().map_err(|error: toml::de::Error| format!("phoenix.toml is not TOML: {}", error.to_string().trim()))?;
+        if let Some(key) = table.keys().find(|key| !KEYS.contains(&key.as_str())) {
+            let nearest = KEYS.iter().max_by(|a, b| {
+                strsim::jaro_winkler(key, a).total_cmp(&strsim::jaro_winkler(key, b))
+            });
+            return Err(format!(
+                "phoenix.toml has an unknown key `{key}`; did you mean `{}`? (known: {})",
+                nearest.unwrap_or(&""),
+                KEYS.join(", ")
+            ));
+        }
+        toml::from_str(text).map_err(|error| format!("phoenix.toml: {}", error.to_string().trim()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_of_the_documentation_is_read() {
+        let text = "include = [\"a\"]\nexclude = [\"b\"]\nsystems = [\"c\"]\nfail-fast = true";
+        let config = Config::parse(text).unwrap();
+        assert_eq!(
+            config,
+            Config {
+                include: vec!["a".into()],
+                exclude: vec!["b".into()],
+                systems: vec!["c".into()],
+                fail_fast: true
+            }
+        );
+        for key in KEYS {
+            assert!(text.contains(key), "{key}");
+        }
+        assert_eq!(Config::parse("").unwrap(), Config::default());
+    }
+
+    #[test]
+    fn an_unknown_key_names_the_nearest() {
+        let error = Config::parse("inclde = []").unwrap_err();
+        assert!(error.contains("`inclde`; did you mean `include`?"), "{error}");
+        let error = Config::parse("failfast = true").unwrap_err();
+        assert!(error.contains("did you mean `fail-fast`?"), "{error}");
+    }
+
+    #[test]
+    fn a_wrong_value_and_a_syntax_error_say_where() {
+        let error = Config::parse("include = 3").unwrap_err();
+        assert!(error.contains("include = 3") && error.contains("line 1"), "{error}");
+        let error = Config::parse("include = [").unwrap_err();
+        assert!(error.contains("not TOML"), "{error}");
+    }
+
+    #[test]
+    fn no_file_is_the_default() {
+        assert_eq!(Config::load(Path::new("/nowhere")).unwrap(), Config::default());
+    }
+}

@@ -1,0 +1,136 @@
+//! What goes wrong before there is a verdict, and how it is shown.
+
+use std::error::Error;
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use phoenix_evaluate::EvaluateError;
+use phoenix_store::NixError;
+
+/// Exit code of a usage or internal error.
+pub(crate) const EXIT_ERROR: u8 = 1;
+
+/// An error that ends the command: what failed, why, and what to do.
+#[derive(Debug)]
+pub(crate) struct CommandError {
+    message: String,
+    causes: Vec<String>,
+    hints: Vec<String>,
+}
+
+impl CommandError {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), causes: Vec::new(), hints: Vec::new() }
+    }
+
+    pub(crate) fn because(message: impl Into<String>, cause: &dyn Error) -> Self {
+        let mut this = Self::new(message);
+        let mut next = Some(cause);
+        while let Some(cause) = next {
+            this.causes.push(cause.to_string());
+            next = cause.source();
+        }
+        this
+    }
+
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    /// Says it on stderr.
+    pub(crate) fn report(&self) -> ExitCode {
+        let mut text = format!("error: {}\n", self.message);
+        for cause in &self.causes {
+            let _ = writeln!(text, "  caused by: {}", cause.trim_end().replace('\n', "\n    "));
+        }
+        for hint in &self.hints {
+            let _ = writeln!(text, "hint: {hint}");
+        }
+        crate::talk::stderr(&text);
+        ExitCode::from(EXIT_ERROR)
+    }
+}
+
+impl From<NixError> for CommandError {
+    fn from(error: NixError) -> Self {
+        match &error {
+            NixError::NotFound => Self::new("no `nix` on PATH").hint(
+                "install Nix: https://nixos.org/download, on Debian and Ubuntu `apt install nix-bin`; if it is \
+                 installed, open a new shell or source its profile script",
+            ),
+            NixError::Failed { command, message } => {
+                let mut this = Self::new(format!("`{command}` failed"));
+                this.causes.push(message.clone());
+                store_hint(this, message)
+            }
+            _ => Self::because("Nix could not be used", &error),
+        }
+    }
+}
+
+impl From<EvaluateError> for CommandError {
+    fn from(error: EvaluateError) -> Self {
+        match error {
+            EvaluateError::Nix(error) => error.into(),
+            EvaluateError::Selection(message) => Self::new(message),
+            other => Self::because("cannot evaluate", &other),
+        }
+    }
+}
+
+impl From<std::io::Error> for CommandError {
+    fn from(error: std::io::Error) -> Self {
+        let hint = hint_for(&error.to_string());
+        let this = Self::because("cannot keep the records of this run", &error);
+        match hint {
+            Some(hint) => this.hint(hint),
+            None => this,
+        }
+    }
+}
+
+fn store_hint(error: CommandError, message: &str) -> CommandError {
+    match hint_for(message) {
+        Some(hint) => error.hint(hint),
+        None => error,
+    }
+}
+
+/// What to do about an error of Nix or of the system, where that is known.
+pub(crate) fn hint_for(message: &str) -> Option<&'static str> {
+    let has = |part: &str| message.contains(part);
+    if has("No space left on device") || has("disk is full") || has("database or disk is full") {
+        return Some("the disk is full: `nix-collect-garbage` frees what nothing uses");
+    }
+    if has("Permission denied") || has("read-only") || has("Read-only file system") || has("readonly database") {
+        return Some(
+            "this user may not write there: is the Nix daemon running, and is NIX_REMOTE or --store what it should be?",
+        );
+    }
+    if has("cannot connect to socket") || has("Connection refused") {
+        return Some("is the Nix daemon running? (`systemctl start nix-daemon`)");
+    }
+    if has("does not contain a 'flake.nix'") || has("could not find a flake.nix") {
+        return Some("`phoenix run DIRECTORY` needs a directory with a flake.nix; `-f FILE` evaluates a file instead");
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_troubles_have_a_hint() {
+        for (message, hint) in [
+            ("error: writing to file: No space left on device", "disk is full"),
+            ("opening lock file '/nix/var/nix/db/big-lock': Permission denied", "may not write"),
+            ("cannot connect to socket at '/nix/var/nix/daemon-socket/socket': Connection refused", "daemon"),
+            ("path '/x' does not contain a 'flake.nix', searching up", "flake.nix"),
+        ] {
+            assert!(hint_for(message).unwrap().contains(hint), "{message}");
+        }
+        assert_eq!(hint_for("boom"), None);
+    }
+}

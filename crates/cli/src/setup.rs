@@ -1,0 +1,88 @@
+//! From flags and environment to a Nix that can be used.
+
+use phoenix_store::{Layout, Nix, Settings, StoreEnv};
+
+use crate::args::{BuildArgs, NixArgs};
+use crate::error::CommandError;
+
+/// The Nix of a run: how it is called for evaluating and for building, and where its stores lie.
+#[derive(Debug)]
+pub(crate) struct Setup {
+    /// Set to the store that is evaluated in.
+    pub(crate) eval_nix: Nix,
+    /// Set to the store that is built in.
+    pub(crate) nix: Nix,
+    pub(crate) settings: Settings,
+    /// Where derivations are read.
+    pub(crate) eval_layout: Layout,
+    /// Where the store that is built in lies, if it is on this disk.
+    pub(crate) layout: Option<Layout>,
+    /// The URL of the store that is evaluated in, when that is another one.
+    pub(crate) copy_from: Option<String>,
+    /// The URL of the store that is built in.
+    pub(crate) store: String,
+}
+
+/// Finds Nix and asks for its settings.
+pub(crate) fn setup(args: &NixArgs, build: Option<&BuildArgs>) -> Result<Setup, CommandError> {
+    let mut nix = Nix::find()?;
+    for (name, value) in pairs(&args.options) {
+        nix.set_option(name, value);
+    }
+    if let Some(build) = build {
+        build_options(&mut nix, build);
+    }
+    let env = StoreEnv {
+        store_dir: var("NIX_STORE_DIR").or_else(|| var("NIX_STORE")),
+        state_dir: var("NIX_STATE_DIR"),
+        remote: var("NIX_REMOTE"),
+    };
+    let store = args.store.clone().or_else(|| env.remote.clone()).unwrap_or_else(|| "auto".to_owned());
+    let layout = Layout::of(&store, &env);
+    // What is evaluated has to be read from this disk; so with a store elsewhere, evaluate here.
+    let here = if layout.is_some() { store.as_str() } else { "auto" };
+    let eval_store = args.eval_store.clone().unwrap_or_else(|| here.to_owned());
+    let local_env = StoreEnv { remote: None, ..env };
+    let eval_layout = Layout::of(&eval_store, &local_env).ok_or_else(|| {
+        CommandError::new(format!("cannot evaluate in the store {eval_store}: it is not on this machine"))
+            .hint("leave --eval-store out, or name a local store; --store may be anywhere")
+    })?;
+    let (eval_nix, nix) = (at_store(&nix, &eval_store), at_store(&nix, &store));
+    let settings = Settings::read(&nix)?;
+    let copy_from = (eval_store != store).then_some(eval_store);
+    Ok(Setup { eval_nix, nix, settings, eval_layout, layout, copy_from, store })
+}
+
+/// Nix set to a store. `NIX_REMOTE` is the default of its setting `store`; all of Nix's programs and all
+/// versions heed it.
+fn at_store(nix: &Nix, store: &str) -> Nix {
+    let mut nix = nix.clone();
+    nix.set_env("NIX_REMOTE", store);
+    nix
+}
+
+fn build_options(nix: &mut Nix, build: &BuildArgs) {
+    let number = |value: Option<u32>| value.map(|value| value.to_string());
+    let options = [
+        ("max-jobs", build.max_jobs.clone()),
+        ("cores", number(build.cores)),
+        ("builders", build.builders.clone()),
+        ("timeout", number(build.timeout)),
+        ("max-silent-time", number(build.max_silent_time)),
+    ];
+    for (name, value) in options {
+        if let Some(value) = value {
+            nix.set_option(name, &value);
+        }
+    }
+}
+
+/// The values of a flag that takes two.
+pub(crate) fn pairs(values: &[String]) -> impl Iterator<Item = (&str, &str)> {
+    values.chunks_exact(2).map(|pair| (pair[0].as_str(), pair[1].as_str()))
+}
+
+/// A variable of the environment that is set and not empty.
+pub(crate) fn var(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
