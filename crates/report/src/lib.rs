@@ -1,1 +1,33 @@
-//! To come.
+//! Events in, documents out.
+//!
+//! [`Summary`] folds the events of a run; everything else is made from it: [`Lines`] for a log that is
+//! read later, [`frame`] for a terminal that is watched, [`end`] for its last page, [`json`], [`junit`] and
+//! [`markdown`] for machines and forges. Names and logs come from flakes that nobody has vetted: every
+//! renderer passes them through [`clean`].
+
+mod clean;
+mod end;
+mod json;
+mod junit;
+mod lines;
+mod live;
+mod markdown;
+mod roots;
+mod style;
+mod summary;
+mod time;
+
+#[cfg(test)]
+mod fixture;
+
+pub use clean::clean;
+pub use end::end;
+pub use json::{JsonDerivation, JsonReport, JsonTarget, json};
+pub use junit::junit;
+pub use lines::{Detail, Lines};
+pub use live::frame;
+pub use markdown::{MARKDOWN_LIMIT, markdown};
+pub use roots::{Root, root_failures};
+pub use style::Style;
+pub use summary::{DerivationState, Summary, TAIL_LINES, TargetState};
+pub use time::human_seconds;

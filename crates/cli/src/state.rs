@@ -1,0 +1,69 @@
+//! What is kept between runs: their records, and how long builds took.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+use phoenix_schedule::Estimates;
+
+use crate::setup::var;
+
+/// How many runs are kept.
+const RUNS_KEPT: usize = 20;
+
+/// Where phoenix keeps its state: `$XDG_STATE_HOME/phoenix`, else `~/.local/state/phoenix`.
+#[derive(Debug, Clone)]
+pub(crate) struct State {
+    directory: PathBuf,
+}
+
+impl State {
+    pub(crate) fn open() -> Self {
+        let directory = var("XDG_STATE_HOME")
+            .map(PathBuf::from)
+            .or_else(|| var("HOME").map(|home| Path::new(&home).join(".local/state")))
+            .unwrap_or_else(std::env::temp_dir);
+        Self { directory: directory.join("phoenix") }
+    }
+
+    /// Makes a new directory for a run and forgets the oldest runs.
+    pub(crate) fn new_run(&self) -> io::Result<PathBuf> {
+        let runs = self.directory.join("runs");
+        fs::create_dir_all(&runs)?;
+        let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H-%M-%SZ");
+        // Two runs may start in the same second.
+        let run = runs.join(format!("{now}-{}", std::process::id()));
+        fs::create_dir_all(run.join("logs"))?;
+        let mut old: Vec<PathBuf> =
+            fs::read_dir(&runs)?.filter_map(Result::ok).map(|entry| entry.path()).collect();
+        old.sort();
+        let surplus = old.len().saturating_sub(RUNS_KEPT);
+        for directory in old.into_iter().take(surplus) {
+            // Another run may be forgetting it too.
+            let _ = fs::remove_dir_all(directory);
+        }
+        Ok(run)
+    }
+
+    /// How long builds took; nothing when that is not known or cannot be read.
+    pub(crate) fn estimates(&self) -> Estimates {
+        let text = fs::read_to_string(self.directory.join("estimates.json")).unwrap_or_default();
+        Estimates::from_json(&text).unwrap_or_default()
+    }
+
+    /// Adds what was learned to what is known by now; another run may have learned meanwhile.
+    pub(crate) fn learn(&self, built: &[(phoenix_model::StorePath, f64)]) -> io::Result<()> {
+        if built.is_empty() {
+            return Ok(());
+        }
+        let mut estimates = self.estimates();
+        for (drv_path, seconds) in built {
+            estimates.learn(drv_path, *seconds);
+        }
+        fs::create_dir_all(&self.directory)?;
+        let file = tempfile::NamedTempFile::new_in(&self.directory)?;
+        fs::write(file.path(), estimates.to_json())?;
+        file.persist(self.directory.join("estimates.json")).map_err(|error| error.error)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,176 @@
+//! Drives the search for what is missing: reads derivations, looks into the store, asks substituters.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use phoenix_model::{Source, Status, StorePath, Target, TargetId};
+use phoenix_schedule::{Estimates, Plan, Search};
+use phoenix_store::{Validity, read_derivations};
+use phoenix_substituter::Heard;
+
+use crate::error::CommandError;
+use crate::setup::{Setup, var};
+
+/// How many derivations are read and held at once.
+const READ_AT_ONCE: usize = 1024;
+
+/// What came of the search.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) plan: Plan,
+    /// The target of each goal of the plan.
+    pub(crate) targets: Vec<TargetId>,
+    /// Seconds that earlier runs took for what is cached now.
+    pub(crate) saved_seconds: f64,
+    /// Substituters that did not answer as they should: Nix need not ask them again.
+    pub(crate) failed: Vec<String>,
+}
+
+/// Finds out what is missing for the targets. `trouble` is told of each substituter that fails, once.
+pub(crate) fn search(
+    setup: &Setup,
+    targets: &[Target],
+    estimates: &Estimates,
+    stop: &AtomicBool,
+    trouble: &mut dyn FnMut(&str, &str),
+) -> Result<Found, CommandError> {
+    let mut driver = Driver {
+        setup,
+        search: Search::default(),
+        validity: Validity::open(&setup.nix, setup.layout.as_ref()),
+        failed: Vec::new(),
+    };
+    let mut goals = Vec::new();
+    for target in targets {
+        if let Some(drv_path) = &target.drv_path {
+            driver.search.add_goal(drv_path, &target.wanted);
+            goals.push(target.id);
+        }
+    }
+    let first = driver.advance()?;
+    driver.ask_substituters(first, stop, trouble)?;
+    let plan = driver.search.into_plan(estimates);
+    let saved_seconds = saved(setup, &plan, estimates);
+    Ok(Found { plan, targets: goals, saved_seconds, failed: driver.failed })
+}
+
+struct Driver<'a> {
+    setup: &'a Setup,
+    search: Search,
+    validity: Validity,
+    failed: Vec<String>,
+}
+
+impl Driver<'_> {
+    /// Goes on as far as this machine alone can tell; returns what the substituters have to be asked.
+    fn advance(&mut self) -> Result<Vec<StorePath>, CommandError> {
+        let ask = self.setup.settings.substitute && !self.setup.settings.substituters.is_empty();
+        let mut remote = Vec::new();
+        loop {
+            let to_read = self.search.to_read();
+            for some in to_read.chunks(READ_AT_ONCE) {
+                for (path, read) in some.iter().zip(read_derivations(&self.setup.eval_layout, some)) {
+                    self.search.read(path, read);
+                }
+            }
+            let questions = self.search.to_ask();
+            if questions.is_empty() && to_read.is_empty() {
+                return Ok(remote);
+            }
+            let valid = self
+                .validity
+                .valid(questions.iter().map(|question| &question.path))
+                .map_err(|error| CommandError::because("cannot look into the store", &error))?;
+            for question in questions {
+                if valid.contains(&question.path) {
+                    self.search.answer(&question.path, Status::Present(Source::Store));
+                } else if ask && !question.store_only {
+                    remote.push(question.path);
+                } else {
+                    self.search.answer(&question.path, Status::Absent);
+                }
+            }
+        }
+    }
+
+    fn ask_substituters(
+        &mut self,
+        first: Vec<StorePath>,
+        stop: &AtomicBool,
+        trouble: &mut dyn FnMut(&str, &str),
+    ) -> Result<(), CommandError> {
+        if first.is_empty() {
+            return Ok(());
+        }
+        let settings = substituter_settings(self.setup);
+        let mut broken = None;
+        let asked = phoenix_substituter::ask(&settings, stop, first, &mut |heard| {
+            match heard {
+                Heard::Answer { path, status, .. } => self.search.answer(&path, status),
+                Heard::Failed { url, problem } => {
+                    trouble(&url, &problem);
+                    self.failed.push(url);
+                }
+                Heard::Strange { url, problem } => trouble(&url, &problem),
+                Heard::Untrusted { url, example } => {
+                    let problem = format!(
+                        "what it has is not signed by a trusted key and is not used (for example {})",
+                        example.base_name()
+                    );
+                    trouble(&url, &problem);
+                }
+            }
+            self.advance().unwrap_or_else(|error| {
+                broken = Some(error);
+                stop_asking()
+            })
+        });
+        asked.map_err(|error| CommandError::because("cannot ask the substituters", &error))?;
+        match broken.filter(|_| !stop.load(Ordering::Relaxed)) {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Nothing more to ask: what is open stays unknown.
+fn stop_asking() -> Vec<StorePath> {
+    Vec::new()
+}
+
+fn substituter_settings(setup: &Setup) -> phoenix_substituter::Settings {
+    let nix = &setup.settings;
+    let file = |path: &str| (!path.is_empty()).then(|| path.into());
+    phoenix_substituter::Settings {
+        nix: setup.nix.clone(),
+        substituters: nix.substituters.clone(),
+        trusted_public_keys: nix.trusted_public_keys.clone(),
+        require_sigs: nix.require_sigs,
+        store_dir: setup.eval_layout.store_dir.clone(),
+        netrc_file: file(&nix.netrc_file),
+        ssl_cert_file: var("NIX_SSL_CERT_FILE").or_else(|| var("SSL_CERT_FILE")).map(Into::into).or_else(|| file(&nix.ssl_cert_file)),
+        connections: nix.http_connections.max(phoenix_substituter::DEFAULT_CONNECTIONS),
+        timeout: Duration::from_secs(30),
+    }
+}
+
+/// The seconds that earlier runs took for what is below the goals that are cached now, each derivation
+/// once: as far as it was built here, which is as far as anybody can know.
+fn saved(setup: &Setup, plan: &Plan, estimates: &Estimates) -> f64 {
+    let mut seen: HashMap<StorePath, ()> = HashMap::new();
+    let mut next: Vec<StorePath> = plan.found.keys().cloned().collect();
+    let mut seconds = 0.0;
+    while !next.is_empty() {
+        next.retain(|drv_path| seen.insert(drv_path.clone(), ()).is_none());
+        let known: Vec<StorePath> =
+            next.drain(..).filter(|drv_path| estimates.known(drv_path).is_some()).collect();
+        seconds += known.iter().filter_map(|drv_path| estimates.known(drv_path)).sum::<f64>();
+        for some in known.chunks(READ_AT_ONCE) {
+            for derivation in read_derivations(&setup.eval_layout, some).into_iter().flatten() {
+                next.extend(derivation.input_drvs.into_iter().map(|(drv_path, _)| drv_path));
+            }
+        }
+    }
+    seconds
+}

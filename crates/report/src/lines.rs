@@ -1,0 +1,293 @@
+//! Plain lines, for a log that is read later: contiguous, greppable, and never silent for long.
+
+use phoenix_model::{Event, Logged, Severity, Stage, Stamp, StorePath, Verdict, VerdictKind};
+
+use crate::roots::plural;
+use crate::{Style, Summary, clean, human_seconds};
+
+/// After how many seconds without a line a sign of life is given.
+const HEARTBEAT_SECONDS: f64 = 30.0;
+
+/// How many running derivations a sign of life names.
+const HEARTBEAT_NAMES: usize = 4;
+
+/// How much is said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Detail {
+    /// Only what is wrong.
+    Quiet,
+    /// What is built, and how it ends.
+    #[default]
+    Normal,
+    /// Phases, fetches, and everything Nix says.
+    Verbose,
+}
+
+/// Turns events into lines.
+#[derive(Debug, Clone, Default)]
+pub struct Lines {
+    detail: Detail,
+    print_logs: bool,
+    style: Style,
+    started: usize,
+    last_line: Option<Stamp>,
+}
+
+impl Lines {
+    /// With `print_logs`, every line of every log comes as it is printed, with its derivation's name;
+    /// without, the last lines of a log come when its build has failed.
+    #[must_use]
+    pub fn new(detail: Detail, print_logs: bool, style: Style) -> Self {
+        Self { detail, print_logs, style, started: 0, last_line: None }
+    }
+
+    /// The lines for an event that `summary` has taken in already.
+    pub fn lines(&mut self, summary: &Summary, logged: &Logged) -> Vec<String> {
+        let lines = self.of_event(summary, &logged.event);
+        // The clock of signs of life starts with the first event.
+        if !lines.is_empty() || self.last_line.is_none() {
+            self.last_line = Some(logged.at);
+        }
+        lines
+    }
+
+    /// A sign of life, when nothing was said for 30 seconds.
+    pub fn heartbeat(&mut self, summary: &Summary, now: Stamp) -> Option<String> {
+        let silent = now.seconds_since(self.last_line?);
+        if silent < HEARTBEAT_SECONDS || self.detail == Detail::Quiet {
+            return None;
+        }
+        self.last_line = Some(now);
+        Some(still(summary, now))
+    }
+
+    fn of_event(&mut self, summary: &Summary, event: &Event) -> Vec<String> {
+        let normal = self.detail >= Detail::Normal;
+        let verbose = self.detail >= Detail::Verbose;
+        match event {
+            Event::StageStarted { stage: Stage::Evaluate } if normal => {
+                let what: Vec<_> = summary.installables.iter().map(|text| clean(text)).collect();
+                vec![format!("evaluating {}", what.join(" "))]
+            }
+            Event::TargetSettled { target, verdict } if *target_verdict_matters(verdict) => {
+                let Some(state) = summary.targets.get(target) else { return Vec::new() };
+                self.early_end(&clean(&summary.shown(&state.target)), verdict)
+            }
+            Event::SubstituterFailed { url, problem } => vec![format!(
+                "warning: substituter {}: {}; going on without it",
+                clean(url),
+                clean(problem)
+            )],
+            Event::Planned { derivations, fetched, .. } if normal => vec![plan_line(summary, derivations.len(), fetched.len())],
+            Event::BuildStarted { drv_path, machine } if normal => {
+                self.started += 1;
+                let place = if machine.is_empty() { String::new() } else { format!(" on {}", clean(machine)) };
+                let of = summary.derivations.len().max(self.started);
+                vec![format!("building {}{place} ({}/{of})", drv_path.human_name(), self.started)]
+            }
+            Event::PhaseStarted { drv_path, phase } if verbose => {
+                vec![format!("{}: {}", drv_path.human_name(), clean(phase))]
+            }
+            Event::LogLine { drv_path, line } if self.print_logs => vec![self.log_line(drv_path, line)],
+            Event::FetchStarted { path, from } if verbose => {
+                vec![format!("fetching {} from {}", path.name(), clean(from))]
+            }
+            Event::DerivationSettled { settled } => self.ended(summary, &settled.drv_path, &settled.verdict, settled.seconds),
+            Event::Message { severity, text } => self.message(*severity, text),
+            Event::Cancelling { reason } => vec![format!("stopping ({}): what was built stays built", clean(reason))],
+            _ => Vec::new(),
+        }
+    }
+
+    fn early_end(&self, name: &str, verdict: &Verdict) -> Vec<String> {
+        match verdict {
+            Verdict::NotEvaluated { error } => {
+                let first = error.lines().rev().map(str::trim).find(|line| line.starts_with("error:"));
+                let first = first.or_else(|| error.lines().next()).unwrap_or_default();
+                let first = first.strip_prefix("error:").unwrap_or(first).trim();
+                vec![self.style.verdict(verdict.kind(), &format!("not evaluated: {name}: {}", clean(first)))]
+            }
+            Verdict::Skipped { reason } if self.detail >= Detail::Normal => {
+                vec![format!("skipped {name}: {}", clean(reason))]
+            }
+            Verdict::Cached { from } if self.detail >= Detail::Verbose => {
+                vec![format!("cached {name} in {}", clean(&from.to_string()))]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn ended(&self, summary: &Summary, drv_path: &StorePath, verdict: &Verdict, seconds: Option<f64>) -> Vec<String> {
+        let name = drv_path.human_name();
+        let time = seconds.map(human_seconds);
+        match verdict {
+            Verdict::Built if self.detail >= Detail::Normal => {
+                let time = time.map(|time| format!(" in {time}")).unwrap_or_default();
+                vec![self.style.verdict(VerdictKind::Built, &format!("built {name}{time}"))]
+            }
+            Verdict::Cached { from } if self.detail >= Detail::Verbose => {
+                vec![format!("had {name} from {} after all", clean(&from.to_string()))]
+            }
+            Verdict::Failed { class, .. } => {
+                let after = time.map(|time| format!(" after {time}")).unwrap_or_default();
+                let roots = crate::root_failures(summary);
+                let root = roots.iter().find(|root| root.derivation.planned.drv_path == *drv_path);
+                let reason = root.map(crate::Root::reason).unwrap_or_default();
+                let head = format!("FAILED {name}{after} ({class}): {}", clean(&reason));
+                let mut lines = vec![self.style.verdict(VerdictKind::Failed, &head)];
+                if let (false, Some(root)) = (self.print_logs, root) {
+                    lines.extend(root.derivation.tail.iter().map(|line| self.log_line(drv_path, line)));
+                }
+                lines
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn log_line(&self, drv_path: &StorePath, line: &str) -> String {
+        format!("{} {}", self.style.dim(&format!("{}>", drv_path.human_name())), clean(line))
+    }
+
+    fn message(&self, severity: Severity, text: &str) -> Vec<String> {
+        let (shown, head) = match severity {
+            Severity::Error => (true, "error: "),
+            Severity::Warning => (self.detail >= Detail::Normal, "warning: "),
+            Severity::Notice => (self.detail >= Detail::Normal, ""),
+            Severity::Detail => (self.detail >= Detail::Verbose, ""),
+        };
+        if !shown {
+            return Vec::new();
+        }
+        let lines = text.lines().map(clean);
+        lines.enumerate().map(|(at, line)| if at == 0 { format!("{head}{line}") } else { format!("  {line}") }).collect()
+    }
+}
+
+/// Whether a target's end is told as it comes; that of a derivation is told instead of its targets'.
+fn target_verdict_matters(verdict: &Verdict) -> &bool {
+    match verdict {
+        Verdict::NotEvaluated { .. } | Verdict::Skipped { .. } | Verdict::Cached { .. } => &true,
+        _ => &false,
+    }
+}
+
+fn plan_line(summary: &Summary, build: usize, fetch: usize) -> String {
+    let targets = summary.targets.len();
+    let mut parts = vec![format!("{targets} {}", plural(targets, "target"))];
+    parts.push(if build == 0 {
+        "nothing to build".to_owned()
+    } else {
+        format!("{build} {} to build", plural(build, "derivation"))
+    });
+    if fetch > 0 {
+        parts.push(format!("{fetch} {} to fetch", plural(fetch, "path")));
+    }
+    parts.join(", ")
+}
+
+fn still(summary: &Summary, now: Stamp) -> String {
+    let mut running: Vec<_> = summary
+        .derivations
+        .iter()
+        .filter(|state| state.verdict.is_none())
+        .filter_map(|state| state.started.map(|started| (now.seconds_since(started), state)))
+        .collect();
+    running.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let since = summary.started.map_or(0.0, |started| now.seconds_since(started));
+    if running.is_empty() {
+        let doing = match summary.stage {
+            Some((Stage::Evaluate, _)) => {
+                let attr = summary.evaluating.as_ref().map(|(attr, _)| format!(" {}", clean(attr)));
+                format!("evaluating{}, {} targets so far", attr.unwrap_or_default(), summary.targets.len())
+            }
+            Some((Stage::Plan, _)) => "looking for what exists already".to_owned(),
+            _ => "waiting for Nix".to_owned(),
+        };
+        return format!("still {doing} after {}", human_seconds(since));
+    }
+    let names: Vec<String> = running
+        .iter()
+        .take(HEARTBEAT_NAMES)
+        .map(|(seconds, state)| {
+            let phase = state.phase.as_ref().map(|phase| format!(", {}", clean(phase))).unwrap_or_default();
+            format!("{} ({}{phase})", state.planned.drv_path.human_name(), human_seconds(*seconds))
+        })
+        .collect();
+    let more = running.len().saturating_sub(HEARTBEAT_NAMES);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let done = summary.derivations.iter().filter(|state| state.verdict.is_some()).count();
+    format!(
+        "still building after {}: {}{more}; {done} of {} done",
+        human_seconds(since),
+        names.join(", "),
+        summary.derivations.len()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture;
+
+    fn all(detail: Detail, print_logs: bool) -> String {
+        let mut lines = Lines::new(detail, print_logs, Style::default());
+        let mut summary = Summary::default();
+        let mut text = Vec::new();
+        for event in fixture::events() {
+            summary.apply(&event);
+            text.extend(lines.lines(&summary, &event));
+        }
+        text.join("\n")
+    }
+
+    #[test]
+    fn a_run_in_lines() {
+        let text = all(Detail::Normal, false);
+        let (head, tail) = text.split_once("lib-1.0> line 7\n").unwrap();
+        insta::assert_snapshot!(head, @r"
+        evaluating .
+        skipped nixosConfigurations.arm.config.system.build.toplevel: it is for aarch64-linux, and this run is for x86_64-linux
+        not evaluated: packages.x86_64-linux.broken: boom
+        warning: substituter https://down.example: it answers 503 Service Unavailable; going on without it
+        8 targets, 5 derivations to build, 1 path to fetch
+        building hello-2.12 (1/5)
+        building lib-1.0 (2/5)
+        FAILED lib-1.0 after 2.0s (build failed): builder failed with exit code 1
+        ");
+        insta::assert_snapshot!(tail.split_once("line 30\n").unwrap().1, @r"
+        lib-1.0> FAILED 2 + 2 = 5
+        built hello-2.12 in 4.2s
+        stopping (SIGINT): what was built stays built
+        warning: Git tree '/x' is dirty
+        ");
+    }
+
+    #[test]
+    fn quiet_says_only_what_is_wrong_and_verbose_everything() {
+        let quiet = all(Detail::Quiet, false);
+        assert!(!quiet.contains("building") && quiet.contains("FAILED lib-1.0"), "{quiet}");
+        let verbose = all(Detail::Verbose, true);
+        for part in ["lib-1.0: checkPhase", "fetching stdenv.drv from", "cached packages.x86_64-linux.old in the store", "lib-1.0> line 1\n"] {
+            assert!(verbose.contains(part), "{part}");
+        }
+        assert_eq!(verbose.matches("line 30").count(), 1, "the tail is not printed again");
+    }
+
+    #[test]
+    fn a_sign_of_life_comes_after_thirty_silent_seconds_and_not_before() {
+        let mut lines = Lines::new(Detail::Normal, false, Style::default());
+        let mut summary = Summary::default();
+        for event in fixture::events().iter().take_while(|event| !matches!(event.event, Event::LogLine { .. })) {
+            summary.apply(event);
+            lines.lines(&summary, event);
+        }
+        let at = |seconds: u64| Stamp(1_700_000_000_100 + seconds * 1000);
+        assert_eq!(lines.heartbeat(&summary, at(29)), None);
+        insta::assert_snapshot!(
+            lines.heartbeat(&summary, at(31)).unwrap(),
+            @"still building after 31s: hello-2.12 (31s), lib-1.0 (31s, checkPhase); 0 of 5 done"
+        );
+        assert_eq!(lines.heartbeat(&summary, at(40)), None);
+        assert!(lines.heartbeat(&summary, at(62)).is_some());
+    }
+}

@@ -1,0 +1,36 @@
+//! Nix's base 32 (nix `src/libutil/hash.cc`, `printHash32`).
+
+use phoenix_model::NIX32_ALPHABET;
+
+/// The digits of some bytes, most significant first.
+pub(crate) fn encode(bytes: &[u8]) -> String {
+    let digits = (bytes.len() * 8).div_ceil(5);
+    (0..digits)
+        .rev()
+        .map(|digit| {
+            let bit = digit * 5;
+            let (byte, shift) = (bit / 8, bit % 8);
+            let low = u16::from(bytes[byte]) >> shift;
+            let high = bytes.get(byte + 1).map_or(0, |&next| u16::from(next) << (8 - shift));
+            char::from(NIX32_ALPHABET[usize::from((low | high) & 0x1f)])
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digits_are_those_of_nix() {
+        // `nix-hash --type sha256 --to-base32` of the hash of nothing.
+        let empty: Vec<u8> = (0..64)
+            .step_by(2)
+            .map(|at| {
+                let hex = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+                u8::from_str_radix(&hex[at..at + 2], 16).unwrap()
+            })
+            .collect();
+        assert_eq!(encode(&empty), "0mdqa9w1p6cmli6976v4wi0sw9r4p5prkj7lzfd1877wk11c9c73");
+    }
+}
