@@ -38,6 +38,13 @@ impl CommandError {
         self
     }
 
+    /// What failed and why.
+    pub(crate) fn in_one_line(&self) -> String {
+        let mut parts = vec![self.message.clone()];
+        parts.extend(self.causes.iter().cloned());
+        parts.join(": ")
+    }
+
     /// Says it on stderr.
     pub(crate) fn report(&self) -> ExitCode {
         let mut text = format!("error: {}\n", self.message);

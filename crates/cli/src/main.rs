@@ -1,11 +1,17 @@
 //! The `phoenix` command: wires the crates together, prints, and sets exit codes.
 
 mod args;
+mod building;
 mod config;
 mod error;
 mod evaluating;
+mod pipeline;
+mod recorder;
+mod screen;
 mod setup;
 mod signals;
+mod state;
+mod status;
 mod talk;
 mod verbs;
 
@@ -26,8 +32,10 @@ fn main() -> ExitCode {
         }
     };
     let ended = match &cli.verb {
+        Verb::Run(args) => verbs::run::run(args),
+        Verb::Plan(args) => verbs::plan::plan(args),
         Verb::Eval(args) => verbs::eval::eval(args),
-        _ => return ExitCode::FAILURE,
+        Verb::Report(args) => verbs::report::report(args),
     };
     ended.unwrap_or_else(|error| error.report())
 }

@@ -27,6 +27,12 @@ pub(crate) struct Terminal {
 }
 
 impl Terminal {
+    /// Whether stdout shows colours.
+    pub(crate) fn stdout_colour() -> bool {
+        let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        io::stdout().is_terminal() && !set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+    }
+
     /// Looks at stderr and at `NO_COLOR` (no-color.org), `TERM`, `CI` and `CLICOLOR_FORCE`.
     pub(crate) fn detect() -> Self {
         let var = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());

@@ -1,3 +1,6 @@
 //! One file a verb.
 
 pub(crate) mod eval;
+pub(crate) mod plan;
+pub(crate) mod report;
+pub(crate) mod run;

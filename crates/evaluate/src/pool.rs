@@ -4,8 +4,9 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use phoenix_model::{AttrPath, Severity};
 use phoenix_store::{Nix, NixError};
 
@@ -15,6 +16,9 @@ use crate::walk::Inspect;
 use crate::{Ended, FlakeConfig, FoundTarget, LockedFlake, Selection, Walk};
 
 const INSPECT: &str = include_str!("nix/inspect.nix");
+
+/// How often [`Heard::Waiting`] is told.
+const TICK: Duration = Duration::from_millis(100);
 
 /// Settings of a `nixConfig` that Nix takes without asking (nix `src/libflake/config.cc`).
 const HARMLESS: &[&str] = &["bash-prompt", "bash-prompt-prefix", "bash-prompt-suffix", "flake-registry", "commit-lock-file-summary", "commit-lockfile-summary"];
@@ -77,6 +81,8 @@ pub enum Heard {
     },
     /// Settings that a flake asks for and that are used from here on.
     Config(FlakeConfig),
+    /// Nothing for a moment: evaluation goes on.
+    Waiting,
 }
 
 /// A target and the root it comes from.
@@ -320,7 +326,14 @@ fn walk(
             if busy == 0 {
                 break;
             }
-            let Ok(heard) = tell.recv() else { break };
+            let heard = match tell.recv_timeout(TICK) {
+                Ok(heard) => heard,
+                Err(RecvTimeoutError::Timeout) => {
+                    hear(Heard::Waiting);
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
             match heard {
                 Told::Said(line) => say(&line, hear),
                 Told::Stopped => busy -= 1,

@@ -117,6 +117,11 @@ impl Run {
         Self { fail_fast, ..Self::default() }
     }
 
+    /// Says whether Nix stops at the first failure, where that is known only after evaluating.
+    pub fn set_fail_fast(&mut self, fail_fast: bool) {
+        self.fail_fast = fail_fast;
+    }
+
     /// Takes in what happened at a point in time; returns the events that follow, the happening's own
     /// among them.
     pub fn apply(&mut self, at: Stamp, happening: Happening) -> Vec<Event> {
@@ -175,6 +180,13 @@ impl Run {
             .filter(|(_, state)| state.started.is_some() && state.verdict.is_none())
             .map(|(position, _)| position)
             .collect()
+    }
+
+    /// The derivation of the plan that a path is, or is an output of.
+    #[must_use]
+    pub fn derivation_of(&self, path: &StorePath) -> Option<StorePath> {
+        let step = *self.by_drv.get(path).or_else(|| self.by_output.get(path))?;
+        Some(self.steps[step as usize].drv_path.clone())
     }
 
     /// The steps of the plan.

@@ -25,9 +25,6 @@ pub struct Realise {
     pub derivations: Vec<(StorePath, Vec<String>)>,
     /// Go on with what does not depend on a failure.
     pub keep_going: bool,
-    /// Stop as soon as something has been built that was asked for and differs (`--check`), and others
-    /// of Nix's own flags, passed on as they are.
-    pub extra_args: Vec<String>,
 }
 
 /// Why a build could not be started.
@@ -69,7 +66,6 @@ impl Build {
         if what.keep_going {
             command.arg("--keep-going");
         }
-        command.args(&what.extra_args);
         for (drv_path, outputs) in &what.derivations {
             if outputs.is_empty() {
                 command.arg(drv_path.as_str());

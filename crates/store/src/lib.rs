@@ -23,4 +23,4 @@ pub use layout::{Layout, StoreEnv};
 pub use nix::{Nix, NixError};
 pub use settings::Settings;
 pub use text::strip_ansi;
-pub use validity::{Validity, ValidityError};
+pub use validity::{Validity, ValidityError, is_realised};

@@ -81,6 +81,16 @@ impl Validity {
     }
 }
 
+/// Whether all outputs of a derivation exist, where their paths come about in the build: Nix is asked to
+/// realise it and forbidden to do anything for it.
+#[must_use]
+pub fn is_realised(nix: &Nix, drv_path: &StorePath) -> bool {
+    let mut command = nix.nix_store("--realise");
+    command.args(["--no-gc-warning", "--option", "max-jobs", "0", "--option", "builders", ""]);
+    command.args(["--option", "substitute", "false", drv_path.as_str()]);
+    nix.run(&mut command, "nix-store --realise").is_ok()
+}
+
 fn open(layout: &Layout) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let database = Connection::open_with_flags(layout.database(), flags)?;

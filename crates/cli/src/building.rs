@@ -1,0 +1,248 @@
+//! Has Nix build the plan and watches it.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, bounded, never, select};
+use phoenix_model::{Event, Severity, StorePath};
+use phoenix_schedule::{BuilderEnd, Happening, Run, Step};
+use phoenix_store::{Build, BuildEvent, BuildExit, Nix, Realise, Validity, is_realised};
+
+use crate::error::CommandError;
+use crate::recorder::{Recorder, now};
+use crate::setup::Setup;
+
+/// The most bytes of arguments for one call of Nix; the rest waits for the next. Far below the limits of
+/// Linux (2 MiB with the environment) and macOS (1 MiB).
+const ARGUMENT_BYTES: usize = 400 * 1024;
+
+/// How often the screen is drawn and the process looked at.
+const TICK: Duration = Duration::from_millis(100);
+
+/// How many of Nix's last messages are kept to explain what is missing.
+const LAST_WORDS: usize = 5;
+
+/// A run at work.
+pub(crate) struct Builder<'a> {
+    pub(crate) setup: &'a Setup,
+    /// Nix with all options of this run.
+    pub(crate) nix: Nix,
+    pub(crate) fail_fast: bool,
+    pub(crate) signals: &'a Receiver<&'static str>,
+    pub(crate) run: &'a mut Run,
+    pub(crate) recorder: &'a mut Recorder,
+}
+
+impl Builder<'_> {
+    /// Builds what has to be built; `started` is called when Nix protects it from the garbage collector.
+    pub(crate) fn build(
+        &mut self,
+        wanted: &[(StorePath, Vec<String>)],
+        started: &mut dyn FnMut(),
+    ) -> Result<(), CommandError> {
+        let mut end = BuilderEnd { exit_code: Some(0), ..BuilderEnd::default() };
+        let mut words: Vec<String> = Vec::new();
+        let mut validity = Validity::open(&self.nix, self.setup.layout.as_ref());
+        for some in batches(wanted) {
+            if self.run.is_cancelled() || (self.fail_fast && end.exit_code != Some(0)) {
+                break;
+            }
+            let exit = self.one(some, &mut validity, &mut words, started)?;
+            if exit.code != Some(0) && end.exit_code == Some(0) {
+                end.exit_code = exit.code;
+            }
+        }
+        end.last_words = words.join("\n");
+        end.valid = self.present(&mut validity, end.exit_code == Some(0))?;
+        self.apply(Happening::BuilderEnded(end));
+        Ok(())
+    }
+
+    /// Runs Nix once, to its end.
+    fn one(
+        &mut self,
+        derivations: &[(StorePath, Vec<String>)],
+        validity: &mut Validity,
+        words: &mut Vec<String>,
+        started: &mut dyn FnMut(),
+    ) -> Result<BuildExit, CommandError> {
+        let (sender, events) = bounded(4096);
+        let what = Realise { derivations: derivations.to_vec(), keep_going: !self.fail_fast };
+        let mut build = Build::start(&self.nix, &what, sender)
+            .map_err(|error| CommandError::because("cannot build", &error))?;
+        let mut events = events;
+        let mut listening = true;
+        let mut some_ended = false;
+        loop {
+            select! {
+                recv(events) -> event => match event {
+                    Ok(event) => {
+                        started();
+                        some_ended |= self.heard(event, words);
+                        // Everything that is there is taken in before the store is looked into.
+                        for _ in 0..256 {
+                            let Ok(event) = events.try_recv() else { break };
+                            some_ended |= self.heard(event, words);
+                        }
+                    }
+                    Err(_) => {
+                        listening = false;
+                        events = never();
+                    }
+                },
+                recv(self.signals) -> signal => {
+                    self.apply(Happening::Cancelled { reason: signal.unwrap_or("the end of signals").to_owned() });
+                    build.stop();
+                },
+                default(TICK) => self.recorder.tick(),
+            }
+            if std::mem::take(&mut some_ended) {
+                self.look_for_ended(validity);
+            }
+            if !listening
+                && let Some(exit) = build.try_wait().map_err(|error| CommandError::because("cannot wait for Nix", &error))?
+            {
+                return Ok(exit);
+            }
+        }
+    }
+
+    /// Takes in what Nix says; whether some build ended.
+    fn heard(&mut self, event: BuildEvent, words: &mut Vec<String>) -> bool {
+        match event {
+            BuildEvent::Started { drv_path, machine } => self.apply(Happening::BuildStarted { drv_path, machine }),
+            BuildEvent::Line { drv_path, line } => self.recorder.record(Event::LogLine { drv_path, line }),
+            BuildEvent::Phase { drv_path, phase } => self.recorder.record(Event::PhaseStarted { drv_path, phase }),
+            BuildEvent::Fetching { path, from } => self.apply(Happening::FetchStarted { path, from }),
+            BuildEvent::SomeEnded => return true,
+            BuildEvent::Failed(failure) => {
+                match self.run.derivation_of(&failure.about) {
+                    Some(drv_path) => {
+                        let (class, message) = (failure.class, failure.message);
+                        self.apply(Happening::BuildFailed { drv_path, class, message });
+                    }
+                    None => self.message(0, failure.message, words),
+                }
+                return true;
+            }
+            BuildEvent::Message { level, text } => self.message(level, text, words),
+        }
+        false
+    }
+
+    fn message(&mut self, level: u64, text: String, words: &mut Vec<String>) {
+        let severity = match level {
+            0 => {
+                if words.len() == LAST_WORDS {
+                    words.remove(0);
+                }
+                words.push(text.clone());
+                Severity::Error
+            }
+            1 => Severity::Warning,
+            _ => Severity::Detail,
+        };
+        self.recorder.say(severity, text);
+    }
+
+    /// Finds out which of the running builds are done. Nix says that some is, and of which only at its
+    /// end; the store knows.
+    fn look_for_ended(&mut self, validity: &mut Validity) {
+        let running: Vec<(StorePath, Vec<StorePath>)> = self
+            .run
+            .running()
+            .into_iter()
+            .map(|step| &self.run.steps()[step as usize])
+            .filter(|step| step.outputs.iter().all(Option::is_some))
+            .map(|step| (step.drv_path.clone(), step.outputs.iter().flatten().cloned().collect()))
+            .collect();
+        // When the store does not answer now, it is asked again at the end.
+        let Ok(valid) = validity.valid(running.iter().flat_map(|(_, outputs)| outputs)) else { return };
+        for (drv_path, outputs) in running {
+            if !outputs.is_empty() && outputs.iter().all(|output| valid.contains(output)) {
+                self.apply(Happening::Appeared { drv_path });
+            }
+        }
+    }
+
+    /// The steps whose needed outputs are all valid.
+    fn present(&self, validity: &mut Validity, all_went_well: bool) -> Result<HashSet<u32>, CommandError> {
+        let steps = self.run.steps();
+        let outputs = steps.iter().flat_map(|step| step.outputs.iter().flatten());
+        let valid =
+            validity.valid(outputs).map_err(|error| CommandError::because("cannot look into the store", &error))?;
+        let is_here = |step: &Step| {
+            step.unreadable.is_none()
+                && step.outputs.iter().flatten().all(|output| valid.contains(output))
+                // Where a path comes about in the build, Nix is asked whether it has come about.
+                && (step.outputs.iter().all(Option::is_some)
+                    || all_went_well
+                    || is_realised(&self.nix, &step.drv_path))
+        };
+        Ok((0..).zip(steps).filter(|(_, step)| is_here(step)).map(|(position, _)| position).collect())
+    }
+
+    fn apply(&mut self, happening: Happening) {
+        let at = now();
+        for event in self.run.apply(at, happening) {
+            self.recorder.record_at(at, event);
+        }
+    }
+}
+
+/// Copies derivations, with all they need, from the store they were evaluated in to the one they are built
+/// in.
+pub(crate) fn copy_derivations(
+    setup: &Setup,
+    nix: &Nix,
+    from: &str,
+    wanted: &[(StorePath, Vec<String>)],
+) -> Result<(), CommandError> {
+    for some in batches(wanted) {
+        let mut command = nix.nix(&["copy"]);
+        command.args(["--derivation", "--no-check-sigs", "--from", from, "--to", &setup.store]);
+        command.args(some.iter().map(|(drv_path, _)| drv_path.as_str()));
+        nix.run(&mut command, "nix copy --derivation")?;
+    }
+    Ok(())
+}
+
+/// Splits what is wanted so that each part fits into one call.
+fn batches(wanted: &[(StorePath, Vec<String>)]) -> Vec<&[(StorePath, Vec<String>)]> {
+    let mut batches = Vec::new();
+    let mut start = 0;
+    let mut bytes = 0;
+    for (at, (drv_path, outputs)) in wanted.iter().enumerate() {
+        let own = drv_path.as_str().len() + outputs.iter().map(|name| name.len() + 1).sum::<usize>() + 10;
+        if bytes + own > ARGUMENT_BYTES && at > start {
+            batches.push(&wanted[start..at]);
+            start = at;
+            bytes = 0;
+        }
+        bytes += own;
+    }
+    if start < wanted.len() {
+        batches.push(&wanted[start..]);
+    }
+    batches
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_call_of_nix_has_room_for_its_arguments() {
+        let one = |number: usize| {
+            let path = format!("/nix/store/{number:032}-{}.drv", "x".repeat(150));
+            (StorePath::parse(&path).unwrap(), vec!["out".to_owned()])
+        };
+        let wanted: Vec<_> = (0..10_000).map(one).collect();
+        let batches = batches(&wanted);
+        assert!(batches.len() > 1);
+        assert_eq!(batches.iter().map(|some| some.len()).sum::<usize>(), wanted.len());
+        for some in batches {
+            assert!(some.iter().map(|(path, _)| path.as_str().len() + 14).sum::<usize>() <= ARGUMENT_BYTES);
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! The way from installables to a plan, which `run` and `plan` share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crossbeam_channel::Receiver;
+use phoenix_evaluate::Heard;
+use phoenix_model::{Event, SCHEMA_VERSION, Severity, Stage, StorePath, Target};
+use phoenix_schedule::{Happening, Run};
+
+use crate::args::{BuildArgs, NixArgs, TalkArgs, Wanted};
+use crate::error::{CommandError, hint_for};
+use crate::evaluating::{self, Evaluated};
+use crate::recorder::{Recorder, now};
+use crate::screen::Screen;
+use crate::setup::{self, Setup};
+use crate::state::State;
+use crate::{signals, status};
+
+/// A run that has its plan, or was stopped before.
+pub(crate) struct Planned {
+    pub(crate) setup: Setup,
+    pub(crate) state: State,
+    pub(crate) recorder: Recorder,
+    pub(crate) run: Run,
+    pub(crate) signals: Receiver<&'static str>,
+    pub(crate) evaluated: Evaluated,
+    pub(crate) targets: Vec<Target>,
+    /// What Nix has to be asked to realise.
+    pub(crate) to_realise: Vec<(StorePath, Vec<String>)>,
+    /// Positions of the steps in the order of urgency.
+    pub(crate) urgency: Vec<u32>,
+    /// The expected seconds of the longest chain, and of everything.
+    pub(crate) expected: (f64, f64),
+    /// Substituters that Nix need not ask again.
+    pub(crate) failed_substituters: Vec<String>,
+    pub(crate) fail_fast: bool,
+}
+
+/// Evaluates and plans.
+pub(crate) fn plan(
+    wanted: &Wanted,
+    nix: &NixArgs,
+    build: &BuildArgs,
+    talk: &TalkArgs,
+) -> Result<Planned, CommandError> {
+    let mut setup = setup::setup(nix, Some(build))?;
+    let asked = evaluating::asked(wanted, &setup.settings.system)?;
+    let state = State::open();
+    let directory = state.new_run()?;
+    let mut recorder = Recorder::new(directory, talk.events.as_deref(), Screen::new(talk))?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let signals = signals::listen(&stop)?;
+    recorder.record(Event::RunStarted {
+        schema: SCHEMA_VERSION,
+        phoenix: env!("CARGO_PKG_VERSION").to_owned(),
+        nix: setup.nix.version().to_owned(),
+        systems: asked.systems(&setup),
+        installables: asked.installables.clone(),
+    });
+    recorder.record(Event::StageStarted { stage: Stage::Evaluate });
+    let mut run = Run::default();
+    let mut targets = Vec::new();
+    let evaluated = {
+        let recorder = std::cell::RefCell::new(&mut recorder);
+        evaluating::evaluate(
+            &setup,
+            asked,
+            nix,
+            &stop,
+            &mut |target, ended| {
+                if ended.is_none() {
+                    targets.push(target.clone());
+                }
+                let at = now();
+                for event in run.apply(at, Happening::Found { target, ended }) {
+                    recorder.borrow_mut().record_at(at, event);
+                }
+            },
+            &mut |heard| tell(&mut recorder.borrow_mut(), heard),
+        )?
+    };
+    if targets.is_empty() && run.exit_code() == 0 && !stop.load(Ordering::Relaxed) {
+        recorder.say(Severity::Notice, "no targets: nothing that was asked for can be built");
+    }
+    let fail_fast = build.fail_fast || (evaluated.fail_fast && !build.keep_going);
+    run.set_fail_fast(fail_fast);
+    for (name, value) in &evaluated.options {
+        setup.nix.set_option(name, value);
+    }
+    if !evaluated.options.is_empty() {
+        setup.settings = phoenix_store::Settings::read(&setup.nix)?;
+    }
+    let mut planned = Planned {
+        setup,
+        state,
+        recorder,
+        run,
+        signals,
+        evaluated,
+        targets,
+        to_realise: Vec::new(),
+        urgency: Vec::new(),
+        expected: (0.0, 0.0),
+        failed_substituters: Vec::new(),
+        fail_fast,
+    };
+    if !planned.was_stopped() {
+        planned.search(&stop)?;
+        planned.was_stopped();
+    }
+    Ok(planned)
+}
+
+impl Planned {
+    /// Takes in signals that came meanwhile; whether the run was stopped.
+    pub(crate) fn was_stopped(&mut self) -> bool {
+        while let Ok(signal) = self.signals.try_recv() {
+            self.apply(Happening::Cancelled { reason: signal.to_owned() });
+        }
+        self.run.is_cancelled()
+    }
+
+    /// Has the run take in what happens, and records what follows.
+    pub(crate) fn apply(&mut self, happening: Happening) {
+        let at = now();
+        for event in self.run.apply(at, happening) {
+            self.recorder.record_at(at, event);
+        }
+    }
+
+    fn search(&mut self, stop: &AtomicBool) -> Result<(), CommandError> {
+        self.recorder.record(Event::StageStarted { stage: Stage::Plan });
+        let estimates = self.state.estimates();
+        let recorder = &mut self.recorder;
+        let found = status::search(&self.setup, &self.targets, &estimates, stop, &mut |url, problem| {
+            recorder.record(Event::SubstituterFailed { url: url.to_owned(), problem: problem.to_owned() });
+        })?;
+        if stop.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.to_realise = found.plan.to_realise();
+        self.urgency = found.plan.by_urgency();
+        self.expected = (found.plan.critical_seconds(), found.plan.total_seconds());
+        self.failed_substituters = found.failed;
+        self.apply(Happening::Planned {
+            plan: found.plan,
+            targets: found.targets,
+            saved_seconds: found.saved_seconds,
+        });
+        Ok(())
+    }
+}
+
+fn tell(recorder: &mut Recorder, heard: Heard) {
+    match heard {
+        Heard::Evaluating { attr, left } => recorder.record(Event::Evaluating {
+            attr: attr.to_string(),
+            left: u64::try_from(left).unwrap_or(u64::MAX),
+        }),
+        Heard::Said { severity, text } => recorder.say(severity, text),
+        Heard::Config(config) => {
+            let names: Vec<String> = config.0.into_keys().collect();
+            recorder.say(Severity::Notice, format!("using the flake's settings: {}", names.join(", ")));
+        }
+        Heard::Waiting => recorder.tick(),
+        Heard::Found(found) => {
+            // Found targets are told on their own.
+            debug_assert!(false, "{found:?}");
+        }
+    }
+}
+
+/// What to do about errors of evaluation, where that is known; each hint once.
+pub(crate) fn hints(recorder: &Recorder) -> Vec<&'static str> {
+    let mut hints = Vec::new();
+    for state in recorder.summary().targets.values() {
+        let text = match &state.verdict {
+            Some(phoenix_model::Verdict::NotEvaluated { error }) => error,
+            Some(phoenix_model::Verdict::Failed { message, .. }) => message,
+            _ => continue,
+        };
+        if let Some(hint) = hint_for(text)
+            && !hints.contains(&hint)
+        {
+            hints.push(hint);
+        }
+    }
+    hints
+}

@@ -1,0 +1,173 @@
+//! Where events go: the events file, the logs, the summary, the screen.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+use phoenix_model::{Event, Logged, Severity, Stamp, StorePath};
+use phoenix_report::Summary;
+
+use crate::error::CommandError;
+use crate::screen::Screen;
+
+/// The most log files that are open at once.
+const MOST_OPEN: usize = 64;
+
+/// Takes in the events of a run, one after another.
+///
+/// Records are their own concern: when one cannot be written, that is said once, and the run goes on.
+#[derive(Debug)]
+pub(crate) struct Recorder {
+    summary: Summary,
+    screen: Screen,
+    directory: PathBuf,
+    files: Vec<fs::File>,
+    logs: HashMap<StorePath, Log>,
+    open: usize,
+    broken: bool,
+}
+
+#[derive(Debug)]
+struct Log {
+    path: PathBuf,
+    file: Option<std::io::BufWriter<fs::File>>,
+}
+
+impl Recorder {
+    /// Writes to `events.jsonl` in the run's directory, and to one more file if asked.
+    pub(crate) fn new(directory: PathBuf, also: Option<&Path>, screen: Screen) -> Result<Self, CommandError> {
+        let own = directory.join("events.jsonl");
+        let mut files = Vec::new();
+        for path in std::iter::once(own.as_path()).chain(also) {
+            let file = fs::File::create(path).map_err(|error| {
+                CommandError::because("cannot write the events of this run", &error)
+            })?;
+            files.push(file);
+        }
+        Ok(Self {
+            summary: Summary::default(),
+            screen,
+            directory,
+            files,
+            logs: HashMap::new(),
+            open: 0,
+            broken: false,
+        })
+    }
+
+    /// What is known of the run.
+    pub(crate) fn summary(&self) -> &Summary {
+        &self.summary
+    }
+
+    /// Where the records of this run are.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Takes in an event that happens now.
+    pub(crate) fn record(&mut self, event: Event) {
+        self.record_at(now(), event);
+    }
+
+    /// Takes in an event.
+    pub(crate) fn record_at(&mut self, at: Stamp, mut event: Event) {
+        match &mut event {
+            Event::LogLine { drv_path, line } => self.log(drv_path, line),
+            Event::DerivationSettled { settled } => settled.log = self.close_log(&settled.drv_path),
+            _ => {}
+        }
+        let logged = Logged { at, event };
+        self.write(&logged);
+        self.summary.apply(&logged);
+        self.screen.event(&self.summary, &logged);
+    }
+
+    /// Says something that is no event of the run's own.
+    pub(crate) fn say(&mut self, severity: Severity, text: impl Into<String>) {
+        self.record(Event::Message { severity, text: text.into() });
+    }
+
+    /// Time has passed.
+    pub(crate) fn tick(&mut self) {
+        self.screen.tick(&self.summary, now());
+    }
+
+    /// The run is over: the screen is left as it is.
+    pub(crate) fn finish(mut self) -> Summary {
+        self.screen.finish();
+        self.summary
+    }
+
+    fn write(&mut self, logged: &Logged) {
+        // A transient sign of progress is of no use to a report.
+        if matches!(logged.event, Event::Evaluating { .. }) {
+            return;
+        }
+        let Ok(mut line) = serde_json::to_vec(logged) else { return };
+        line.push(b'\n');
+        let mut trouble = None;
+        for file in &mut self.files {
+            if let Err(error) = file.write_all(&line) {
+                trouble = Some(error);
+            }
+        }
+        if let Some(error) = trouble {
+            self.trouble("events", &error);
+        }
+    }
+
+    fn log(&mut self, drv_path: &StorePath, line: &str) {
+        if self.open >= MOST_OPEN && !self.logs.contains_key(drv_path) {
+            for log in self.logs.values_mut() {
+                log.file = None;
+            }
+            self.open = 0;
+        }
+        let path = self.directory.join("logs").join(format!("{}.log", drv_path.base_name()));
+        let log = self.logs.entry(drv_path.clone()).or_insert(Log { path, file: None });
+        let written = open(log, &mut self.open).and_then(|file| {
+            file.write_all(line.as_bytes())?;
+            file.write_all(b"\n")
+        });
+        if let Err(error) = written {
+            self.trouble("logs", &error);
+        }
+    }
+
+    fn close_log(&mut self, drv_path: &StorePath) -> Option<String> {
+        let log = self.logs.get_mut(drv_path)?;
+        if let Some(mut file) = log.file.take() {
+            self.open = self.open.saturating_sub(1);
+            // What could not be flushed is missing from the file only; the verdict does not rest on it.
+            let _ = file.flush();
+        }
+        Some(log.path.display().to_string())
+    }
+
+    fn trouble(&mut self, what: &str, error: &std::io::Error) {
+        if !std::mem::replace(&mut self.broken, true) {
+            let text = format!("cannot write the {what} of this run ({error}); going on without");
+            let logged = Logged { at: now(), event: Event::Message { severity: Severity::Warning, text } };
+            self.summary.apply(&logged);
+            self.screen.event(&self.summary, &logged);
+        }
+    }
+}
+
+fn open<'a>(log: &'a mut Log, count: &mut usize) -> std::io::Result<&'a mut std::io::BufWriter<fs::File>> {
+    let file = match log.file.take() {
+        Some(file) => file,
+        None => {
+            *count += 1;
+            std::io::BufWriter::new(fs::OpenOptions::new().create(true).append(true).open(&log.path)?)
+        }
+    };
+    Ok(log.file.insert(file))
+}
+
+/// The time.
+pub(crate) fn now() -> Stamp {
+    Stamp(u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0))
+}

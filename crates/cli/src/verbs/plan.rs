@@ -1,0 +1,179 @@
+//! `phoenix plan`: what `run` would do.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use phoenix_model::{Severity, StorePath, Verdict};
+use phoenix_report::{Style, Summary, clean, human_seconds};
+use serde::Serialize;
+
+use crate::args::{PlanArgs, TalkArgs};
+use crate::error::CommandError;
+use crate::pipeline::{self, Planned};
+use crate::talk::{self, Terminal};
+
+/// The plan as JSON.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct JsonPlan<'a> {
+    schema: u32,
+    /// Expected seconds of the longest chain: no number of builders is faster.
+    critical_seconds: f64,
+    /// Expected seconds of everything, one after another.
+    total_seconds: f64,
+    /// What would be built, the most urgent first.
+    build: Vec<JsonBuild<'a>>,
+    /// What a build needs that would be fetched.
+    fetch: Vec<JsonFetch<'a>>,
+    targets: Vec<JsonTarget<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct JsonBuild<'a> {
+    drv_path: &'a StorePath,
+    system: &'a str,
+    /// What has to be built before it.
+    inputs: Vec<&'a StorePath>,
+    estimated_seconds: f64,
+    /// Built for safety: a substituter that might have it did not answer.
+    unknown: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct JsonFetch<'a> {
+    path: &'a StorePath,
+    from: String,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct JsonTarget<'a> {
+    attr: String,
+    drv_path: Option<&'a StorePath>,
+    /// What would become of it: `build`, `cached`, `skipped`, `notEvaluated`, `failed`.
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+/// Runs the verb.
+pub(crate) fn plan(args: &PlanArgs) -> Result<ExitCode, CommandError> {
+    let planned = pipeline::plan(&args.wanted, &args.nix, &args.build, &args.talk)?;
+    show(planned, &args.talk)
+}
+
+/// Shows a plan instead of carrying it out.
+pub(crate) fn show(mut planned: Planned, talk: &TalkArgs) -> Result<ExitCode, CommandError> {
+    if planned.was_stopped() {
+        planned.recorder.say(Severity::Error, "stopped before there was a plan");
+        return Ok(ExitCode::from(130));
+    }
+    let urgency = std::mem::take(&mut planned.urgency);
+    let expected = planned.expected;
+    let hints = pipeline::hints(&planned.recorder);
+    let summary = planned.recorder.finish();
+    if talk.json {
+        let json = json(&summary, &urgency, expected);
+        let text = serde_json::to_string_pretty(&json)
+            .map_err(|error| CommandError::because("cannot write the plan", &error))?;
+        talk::stdout(&format!("{text}\n"));
+    } else {
+        let colour = Terminal::detect().colour;
+        talk::stdout(&page(&summary, &urgency, expected, Style { colour }));
+    }
+    for hint in hints {
+        talk::stderr(&format!("hint: {hint}\n"));
+    }
+    let not_evaluated =
+        summary.targets.values().any(|state| matches!(state.verdict, Some(Verdict::NotEvaluated { .. })));
+    let unreadable = planned.run.exit_code() >= 100 && !not_evaluated;
+    Ok(match (unreadable, not_evaluated) {
+        (true, _) => ExitCode::from(100),
+        (false, true) => ExitCode::from(120),
+        (false, false) => ExitCode::SUCCESS,
+    })
+}
+
+fn status(verdict: Option<&Verdict>) -> (&'static str, Option<String>) {
+    match verdict {
+        None => ("build", None),
+        Some(Verdict::Cached { from }) => ("cached", Some(from.to_string())),
+        Some(Verdict::Skipped { reason }) => ("skipped", Some(reason.clone())),
+        Some(Verdict::NotEvaluated { error }) => ("notEvaluated", Some(error.clone())),
+        Some(Verdict::Failed { message, .. }) => ("failed", Some(message.clone())),
+        Some(Verdict::Built | Verdict::Blocked { .. } | Verdict::Cancelled) => ("build", None),
+    }
+}
+
+fn json<'a>(summary: &'a Summary, urgency: &[u32], (critical, total): (f64, f64)) -> JsonPlan<'a> {
+    let at = |position: u32| &summary.derivations[position as usize].planned;
+    JsonPlan {
+        schema: phoenix_model::SCHEMA_VERSION,
+        critical_seconds: critical,
+        total_seconds: total,
+        build: urgency
+            .iter()
+            .map(|&position| {
+                let planned = at(position);
+                JsonBuild {
+                    drv_path: &planned.drv_path,
+                    system: &planned.system,
+                    inputs: planned.inputs.iter().map(|&input| &at(input).drv_path).collect(),
+                    estimated_seconds: planned.estimate,
+                    unknown: planned.unknown,
+                }
+            })
+            .collect(),
+        fetch: summary.to_fetch.iter().map(|(path, from)| JsonFetch { path, from: from.to_string() }).collect(),
+        targets: summary
+            .targets
+            .values()
+            .map(|state| {
+                let (status, reason) = status(state.verdict.as_ref());
+                JsonTarget { attr: state.target.attr(), drv_path: state.target.drv_path.as_ref(), status, reason }
+            })
+            .collect(),
+    }
+}
+
+fn page(summary: &Summary, urgency: &[u32], (critical, total): (f64, f64), _style: Style) -> String {
+    let mut page = String::new();
+    for state in summary.targets.values() {
+        let (status, reason) = status(state.verdict.as_ref());
+        let status = if status == "notEvaluated" { "not evaluated" } else { status };
+        let reason = reason.and_then(|reason| reason.lines().next().map(str::to_owned)).unwrap_or_default();
+        let reason = if status == "cached" { format!("in {reason}") } else { reason };
+        let line = format!("{status:<13} {}  {}", clean(&summary.shown(&state.target)), clean(&reason));
+        let _ = writeln!(page, "{}", line.trim_end());
+    }
+    if !urgency.is_empty() {
+        page.push_str("\nto build, the most urgent first:\n");
+    }
+    for &position in urgency {
+        let planned = &summary.derivations[position as usize].planned;
+        let unknown = if planned.unknown { "  (unknown to a substituter that does not answer)" } else { "" };
+        let _ = writeln!(page, "  {:>6} {}{unknown}", human_seconds(planned.estimate), planned.drv_path);
+    }
+    if !summary.to_fetch.is_empty() {
+        page.push_str("\nto fetch for these builds:\n");
+    }
+    for (path, from) in &summary.to_fetch {
+        let _ = writeln!(page, "  {path} from {}", clean(&from.to_string()));
+    }
+    if urgency.is_empty() {
+        page.push_str("\nnothing to build\n");
+    } else {
+        let _ = writeln!(
+            page,
+            "\n{} to build: about {} of work, {} on the critical path",
+            urgency.len(),
+            human_seconds(total),
+            human_seconds(critical)
+        );
+    }
+    if summary.saved_seconds >= 0.05 {
+        let _ = writeln!(page, "{} of building saved by what exists already", human_seconds(summary.saved_seconds));
+    }
+    page
+}

@@ -1,0 +1,73 @@
+//! `phoenix report`: any report again, from an events file.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::ExitCode;
+
+use phoenix_model::{Event, Logged, SCHEMA_VERSION};
+use phoenix_report::{MARKDOWN_LIMIT, Style, Summary, end, json, junit, markdown};
+
+use crate::args::{Format, ReportArgs};
+use crate::error::CommandError;
+use crate::talk::{self, Terminal};
+
+/// Runs the verb. The exit code is that of the run the events are from; 1 when they end before it does.
+pub(crate) fn report(args: &ReportArgs) -> Result<ExitCode, CommandError> {
+    let shown = args.events.display().to_string();
+    let cannot = |error: &std::io::Error| CommandError::because(format!("cannot read {shown}"), error);
+    let reader: Box<dyn Read> = if shown == "-" {
+        Box::new(std::io::stdin())
+    } else {
+        Box::new(fs_err::File::open(&args.events).map_err(|error| cannot(&error))?)
+    };
+    let mut summary = Summary::default();
+    for (number, line) in (1..).zip(BufReader::new(reader).lines()) {
+        let line = line.map_err(|error| cannot(&error))?;
+        match serde_json::from_str::<Logged>(&line) {
+            Ok(logged) => {
+                check_version(&logged.event, &shown)?;
+                summary.apply(&logged);
+            }
+            // The last line of a run that was killed may be cut.
+            Err(_) if number > 1 && summary.exit_code.is_none() => {
+                talk::stderr(&format!("warning: line {number} of {shown} is no event and is passed over\n"));
+            }
+            Err(error) => {
+                return Err(CommandError::because(format!("{shown} is no events file (line {number})"), &error)
+                    .hint("`phoenix run --events FILE` writes one; every run's own is in its directory, events.jsonl"));
+            }
+        }
+    }
+    let text = render(&summary, args.format)?;
+    match &args.output {
+        Some(file) => fs_err::write(file, text)
+            .map_err(|error| CommandError::because("cannot write the report", &error))?,
+        None => {
+            talk::stdout(&text);
+        }
+    }
+    Ok(ExitCode::from(summary.exit_code.unwrap_or(1)))
+}
+
+fn check_version(event: &Event, shown: &str) -> Result<(), CommandError> {
+    match event {
+        Event::RunStarted { schema, .. } if *schema > SCHEMA_VERSION => Err(CommandError::new(format!(
+            "{shown} has version {schema} of the events; this phoenix knows versions up to {SCHEMA_VERSION}"
+        ))
+        .hint("use the version of phoenix that wrote it, or a later one")),
+        _ => Ok(()),
+    }
+}
+
+/// A report in a format.
+pub(crate) fn render(summary: &Summary, format: Format) -> Result<String, CommandError> {
+    Ok(match format {
+        Format::Terminal => end(summary, Style { colour: Terminal::stdout_colour() }),
+        Format::Json => {
+            let text = serde_json::to_string_pretty(&json(summary))
+                .map_err(|error| CommandError::because("cannot write the report", &error))?;
+            format!("{text}\n")
+        }
+        Format::Junit => junit(summary).map_err(|error| CommandError::because("cannot write the report", &error))?,
+        Format::Markdown => markdown(summary, MARKDOWN_LIMIT),
+    })
+}

@@ -1,0 +1,162 @@
+//! `phoenix run`: from a flake to a verdict.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use phoenix_model::{Event, Severity, Stage, StorePath, Target, Verdict};
+use phoenix_report::{Style, Summary, end};
+use phoenix_schedule::{BuilderEnd, Happening};
+
+use crate::args::{Format, RunArgs};
+use crate::building::{Builder, copy_derivations};
+use crate::error::CommandError;
+use crate::pipeline::{self, Planned};
+use crate::talk::{self, Terminal};
+use crate::verbs::plan;
+use crate::verbs::report::render;
+
+/// Runs the verb.
+pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, CommandError> {
+    let mut planned = pipeline::plan(&args.wanted, &args.nix, &args.build, &args.talk)?;
+    if args.dry_run {
+        return plan::show(planned, &args.talk);
+    }
+    // From here on there are verdicts: whatever goes wrong, they are written.
+    let trouble = build(&mut planned).err();
+    if let Some(error) = &trouble {
+        planned.recorder.say(Severity::Error, error.in_one_line());
+        let end = BuilderEnd { exit_code: None, last_words: error.in_one_line(), ..BuilderEnd::default() };
+        planned.apply(Happening::BuilderEnded(end));
+    }
+    let linked = link(&mut planned, args.out_link.as_deref());
+    let mut code = planned.run.exit_code();
+    if code == 0 && (!linked || trouble.is_some()) {
+        code = 1;
+    }
+    learn(&mut planned);
+    let directory = planned.recorder.directory().display().to_string();
+    planned.recorder.record(Event::RunEnded { exit_code: code, directory: Some(directory.clone()) });
+    let hints = pipeline::hints(&planned.recorder);
+    let summary = planned.recorder.finish();
+    drop(planned.evaluated);
+    talk::stderr(&format!("\n{}", end(&summary, Style { colour: Terminal::detect().colour })));
+    for hint in hints {
+        talk::stderr(&format!("hint: {hint}\n"));
+    }
+    let written = write_reports(args, &summary, Path::new(&directory));
+    if args.talk.json {
+        talk::stdout(&render(&summary, Format::Json)?);
+    }
+    written?;
+    Ok(ExitCode::from(code))
+}
+
+fn build(planned: &mut Planned) -> Result<(), CommandError> {
+    let nothing = BuilderEnd { exit_code: Some(0), ..BuilderEnd::default() };
+    if planned.was_stopped() || planned.to_realise.is_empty() {
+        planned.apply(Happening::BuilderEnded(nothing));
+        return Ok(());
+    }
+    planned.recorder.record(Event::StageStarted { stage: Stage::Build });
+    let wanted = std::mem::take(&mut planned.to_realise);
+    let mut nix = planned.setup.nix.clone();
+    // A substituter that breaks down while Nix fetches costs a rebuild, not the run.
+    nix.set_option("fallback", "true");
+    if !planned.failed_substituters.is_empty() {
+        nix.set_option("substituters", &healthy(planned).join(" "));
+    }
+    if let Some(from) = planned.setup.copy_from.clone() {
+        copy_derivations(&planned.setup, &nix, &from, &wanted)?;
+    }
+    let mut evaluators = Some(std::mem::take(&mut planned.evaluated.evaluators));
+    let mut builder = Builder {
+        setup: &planned.setup,
+        nix,
+        fail_fast: planned.fail_fast,
+        signals: &planned.signals,
+        run: &mut planned.run,
+        recorder: &mut planned.recorder,
+    };
+    // Once Nix is at work it protects the derivations itself, and the evaluators' memory can go.
+    builder.build(&wanted, &mut || drop(evaluators.take()))
+}
+
+fn healthy(planned: &Planned) -> Vec<String> {
+    let failed = &planned.failed_substituters;
+    let shown = |url: &str| phoenix_substituter::Location::parse(url).shown();
+    let all = planned.setup.settings.substituters.iter();
+    all.filter(|url| !failed.contains(&shown(url))).cloned().collect()
+}
+
+/// Makes the symlinks that were asked for, fetching what is only in a substituter; whether that went well.
+fn link(planned: &mut Planned, link: Option<&Path>) -> bool {
+    let Some(link) = link else { return true };
+    let green: Vec<Target> = planned
+        .targets
+        .iter()
+        .filter(|target| {
+            matches!(planned.run.verdict(target.id), Some(Verdict::Built | Verdict::Cached { .. }))
+        })
+        .cloned()
+        .collect();
+    let several = planned.targets.len() > 1;
+    let mut well = true;
+    for target in green {
+        let Some(drv_path) = &target.drv_path else { continue };
+        let name = if several { named(link, &target) } else { link.to_path_buf() };
+        if let Err(error) = realise_link(planned, drv_path, &target.wanted, &name) {
+            well = false;
+            let text = format!("cannot make the link {}: {}", name.display(), error.in_one_line());
+            planned.recorder.say(Severity::Error, text);
+        }
+    }
+    well
+}
+
+fn named(link: &Path, target: &Target) -> PathBuf {
+    let mut name = link.as_os_str().to_owned();
+    name.push(format!("-{}", target.attr().replace(['/', '"'], "_")));
+    PathBuf::from(name)
+}
+
+fn realise_link(planned: &Planned, drv_path: &StorePath, outputs: &[String], link: &Path) -> Result<(), CommandError> {
+    let nix = &planned.setup.nix;
+    let mut command = nix.nix_store("--realise");
+    let wanted = if outputs.is_empty() { drv_path.to_string() } else { format!("{drv_path}!{}", outputs.join(",")) };
+    command.arg(wanted).arg("--add-root").arg(link).arg("--indirect");
+    nix.run(&mut command, "nix-store --realise --add-root")?;
+    Ok(())
+}
+
+/// Remembers how long builds took.
+fn learn(planned: &mut Planned) {
+    let built: Vec<(StorePath, f64)> = planned
+        .recorder
+        .summary()
+        .derivations
+        .iter()
+        .filter(|state| state.verdict == Some(Verdict::Built))
+        .filter_map(|state| Some((state.planned.drv_path.clone(), state.seconds?)))
+        .collect();
+    if let Err(error) = planned.state.learn(&built) {
+        planned.recorder.say(Severity::Warning, format!("cannot remember how long builds took: {error}"));
+    }
+}
+
+fn write_reports(args: &RunArgs, summary: &Summary, directory: &Path) -> Result<(), CommandError> {
+    let cannot = |path: &Path, error: &std::io::Error| {
+        CommandError::because(format!("cannot write the report {}", path.display()), error)
+    };
+    for (name, format) in
+        [("report.json", Format::Json), ("report.xml", Format::Junit), ("report.md", Format::Markdown)]
+    {
+        let file = directory.join(name);
+        // The run's own copies are a convenience; those that were asked for are not.
+        let _ = fs_err::write(&file, render(summary, format)?);
+    }
+    for (at, file) in args.result_file.iter().enumerate() {
+        let format = args.result_format.get(at).copied().unwrap_or_else(|| Format::of_name(file));
+        fs_err::write(file, render(summary, format)?).map_err(|error| cannot(file, &error))?;
+    }
+    Ok(())
+}
