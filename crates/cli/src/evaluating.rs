@@ -4,13 +4,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use phoenix_evaluate::{Ended, Evaluators, Found, Heard, Installable, Request, Root, Selection};
+use phoenix_evaluate::{Ended, Evaluators, Found, GlobError, Heard, Installable, Request, Root, Selection};
 use phoenix_model::{AttrPath, Target, TargetId, Verdict};
 
 use crate::args::{NixArgs, Wanted};
 use crate::config::Config;
 use crate::error::CommandError;
 use crate::setup::{Setup, pairs};
+
+/// Patterns to include, to exclude, and systems.
+type MakeSelection = fn(&[String], &[String], &[String]) -> Result<Selection, GlobError>;
 
 /// What is asked for, understood.
 #[derive(Debug)]
@@ -90,7 +93,7 @@ impl Asked {
         if self.systems.is_empty() { vec![setup.settings.system.clone()] } else { self.systems.clone() }
     }
 
-    fn selection(&self, setup: &Setup, config: &Config) -> Result<Selection, String> {
+    fn selection(&self, setup: &Setup, config: &Config, make: MakeSelection) -> Result<Selection, String> {
         let or = |flags: &[String], config: &[String]| {
             if flags.is_empty() { config.to_vec() } else { flags.to_vec() }
         };
@@ -100,7 +103,7 @@ impl Asked {
         }
         let mut exclude = config.exclude.clone();
         exclude.extend(self.exclude.iter().cloned());
-        Selection::new(&or(&self.include, &config.include), &exclude, &systems).map_err(|error| error.to_string())
+        make(&or(&self.include, &config.include), &exclude, &systems).map_err(|error| error.to_string())
     }
 }
 
@@ -118,11 +121,11 @@ pub(crate) fn evaluate(
     let select = |root: Option<&str>| {
         // A file has no root that a configuration would belong to.
         let Some(root) = root else {
-            return asked.selection(setup, &Config::default());
+            return asked.selection(setup, &Config::default(), Selection::of_file);
         };
         let config = Config::load(&real_path(setup, root))?;
         fail_fast.set(fail_fast.get() || config.fail_fast);
-        asked.selection(setup, &config)
+        asked.selection(setup, &config, Selection::new)
     };
     let request = Request {
         nix: setup.eval_nix.clone(),

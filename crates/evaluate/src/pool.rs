@@ -350,6 +350,11 @@ fn walk(
                 }
             }
         }
+        if !stop.load(Ordering::Relaxed) {
+            for target in walk.finish() {
+                hear(Heard::Found(Found { source: root.source.clone(), target }));
+            }
+        }
         drop(jobs);
         let evaluators = workers.into_iter().filter_map(|worker| worker.join().ok().flatten()).collect();
         match lost {

@@ -37,7 +37,15 @@ impl Selection {
     /// When a pattern is malformed.
     pub fn new(include: &[String], exclude: &[String], systems: &[String]) -> Result<Self, GlobError> {
         let defaults: Vec<String> = DEFAULT_INCLUDE.iter().map(|&glob| glob.to_owned()).collect();
-        let include = if include.is_empty() { &defaults } else { include };
+        Self::of_file(if include.is_empty() { &defaults } else { include }, exclude, systems)
+    }
+
+    /// The selection of a file that is no flake, when no patterns are given: there are no usual places, so
+    /// sets are entered where they ask for it, as `nix-build` does.
+    ///
+    /// # Errors
+    /// When a pattern is malformed.
+    pub fn of_file(include: &[String], exclude: &[String], systems: &[String]) -> Result<Self, GlobError> {
         Ok(Self {
             include: expand(include, systems)?,
             exclude: expand(exclude, systems)?,
@@ -49,6 +57,11 @@ impl Selection {
     #[must_use]
     pub fn systems(&self) -> &[String] {
         &self.systems
+    }
+
+    /// Whether a name is that of a system, and if so whether it is selected.
+    pub(crate) fn selects_system(&self, name: &str) -> Option<bool> {
+        is_system(name).then(|| self.systems.iter().any(|system| system == name))
     }
 
     pub(crate) fn included(&self, path: &[String]) -> bool {
@@ -73,7 +86,7 @@ impl Selection {
         if candidates.peek().is_none() || self.excluded_by(&child).is_some() {
             return false;
         }
-        if !is_system(name) || self.systems.iter().any(|system| system == name) {
+        if self.selects_system(name) != Some(false) {
             return true;
         }
         candidates

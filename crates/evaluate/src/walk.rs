@@ -82,6 +82,8 @@ pub struct Walk {
     extra_platforms: Vec<String>,
     queue: VecDeque<Inspect>,
     found: HashSet<AttrPath>,
+    /// Sets that were named, and are not empty.
+    entered: Vec<AttrPath>,
 }
 
 impl Walk {
@@ -89,7 +91,7 @@ impl Walk {
     /// those of the selection.
     #[must_use]
     pub fn new(selection: Selection, extra_platforms: Vec<String>) -> Self {
-        Self { selection, extra_platforms, queue: VecDeque::new(), found: HashSet::new() }
+        Self { selection, extra_platforms, queue: VecDeque::new(), found: HashSet::new(), entered: Vec::new() }
     }
 
     /// Adds something that was asked for: the first of the candidates that exists. The root stands for
@@ -100,7 +102,8 @@ impl Walk {
             return;
         }
         let path = rest.remove(0);
-        let wanted = if path.names().is_empty() { self.selection.wanted_below(&[]) } else { None };
+        let by_patterns = path.names().is_empty() && self.selection.may_include_below(&[]);
+        let wanted = if by_patterns { self.selection.wanted_below(&[]) } else { None };
         self.queue.push_back(Inspect { path, wanted, reason: Reason::Named { rest, tried: Vec::new(), outputs } });
     }
 
@@ -178,18 +181,40 @@ impl Walk {
         Vec::new()
     }
 
+    /// What there is to say when nothing is left to inspect: a set that was named and holds something, but
+    /// no target, is no success.
+    pub fn finish(&mut self) -> Vec<FoundTarget> {
+        let found = &self.found;
+        let holds_target = |set: &AttrPath| found.iter().any(|path| path.names().starts_with(set.names()));
+        let empty: Vec<AttrPath> = std::mem::take(&mut self.entered);
+        empty
+            .into_iter()
+            .filter(|set| !holds_target(set))
+            .map(|set| {
+                let error = "there is no derivation in this set; sets below it are looked into when they have \
+                             `recurseForDerivations = true` or when `--include` says so";
+                ended(set, TargetKind::Unknown, Ended::NotEvaluated(error.to_owned()))
+            })
+            .collect()
+    }
+
     fn set(&mut self, inspect: Inspect, names: &[String], recurse: Option<&Value>) -> Vec<FoundTarget> {
         let path = inspect.path;
+        let is_named = matches!(inspect.reason, Reason::Named { .. });
+        if is_named && !path.names().is_empty() && !names.is_empty() {
+            self.entered.push(path.clone());
+        }
+        let of_system = path.names().last().and_then(|name| self.selection.selects_system(name)) == Some(true);
         match inspect.reason {
             Reason::Named { .. } | Reason::Selected if self.selection.may_include_below(path.names()) => {
                 let may_recurse = recurse.is_none_or(|recurse| *recurse != Value::Bool(false));
-                if may_recurse || matches!(inspect.reason, Reason::Named { .. }) {
+                if may_recurse || is_named {
                     return self.enter_selected(&path, names);
                 }
                 Vec::new()
             }
             Reason::Named { .. } => self.enter_below(&path, names),
-            Reason::Below if recurse == Some(&Value::Bool(true)) => self.enter_below(&path, names),
+            Reason::Below if of_system || recurse == Some(&Value::Bool(true)) => self.enter_below(&path, names),
             Reason::Below => Vec::new(),
             Reason::Selected | Reason::OfUnit => vec![wrong_type(path, "set")],
         }
@@ -211,7 +236,8 @@ impl Walk {
         if path.names().len() >= MAX_DEPTH {
             return vec![too_deep(path.clone())];
         }
-        for path in names.iter().map(|name| path.child(name)) {
+        let other_system = |name: &&String| self.selection.selects_system(name) == Some(false);
+        for path in names.iter().filter(|name| !other_system(name)).map(|name| path.child(name)) {
             if self.selection.excluded_by(path.names()).is_none() {
                 self.queue.push_back(Inspect { path, wanted: None, reason: Reason::Below });
             }
@@ -354,6 +380,7 @@ mod tests {
             let json = look(tree, &inspect);
             targets.extend(walk.answer(inspect, json.as_ref().map(String::as_str).map_err(Clone::clone)));
         }
+        targets.extend(walk.finish());
         targets
     }
 
@@ -466,6 +493,30 @@ mod tests {
         let mut mine = paths(&[".#mine"], &tree);
         mine.sort();
         assert_eq!(mine, ["mine.d", "mine.marked.g"]);
+    }
+
+    #[test]
+    fn a_named_set_is_entered_by_system_and_is_red_when_nothing_is_found() {
+        let tree = json!({
+            "mine": {"x86_64-linux": {"a": "drv"}, "aarch64-linux": {"a": "drv"}},
+            "nothing": {"plain": {"a": "drv"}},
+            "empty": {},
+        });
+        assert_eq!(paths(&[".#mine"], &tree), ["mine.x86_64-linux.a"]);
+        let found = walk(&[".#nothing"], &tree);
+        assert!(matches!(&found[..], [(path, Some(Ended::NotEvaluated(_)))] if path == "nothing"), "{found:?}");
+        assert_eq!(walk(&[".#empty"], &tree), []);
+    }
+
+    #[test]
+    fn a_file_is_looked_through_as_nix_build_does() {
+        let selection = Selection::of_file(&[], &[], &["x86_64-linux".to_owned()]).unwrap();
+        let tree = json!({"a": "drv", "f": "text", "checks": {"x86_64-linux": {"b": "drv"}},
+            "tools": {"recurseForDerivations": true, "c": "drv"}});
+        let mut found: Vec<_> =
+            walk_with(selection, &[".#."], &tree).iter().map(|found| found.path.to_string()).collect();
+        found.sort();
+        assert_eq!(found, ["a", "tools.c"]);
     }
 
     #[test]

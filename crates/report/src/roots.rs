@@ -74,6 +74,7 @@ impl Root<'_> {
             .message
             .replace(&format!("builder for '{drv_path}' "), "builder ")
             .replace(&format!("Cannot build '{drv_path}'."), "")
+            .replace(&format!("hash mismatch in fixed-output derivation '{drv_path}':"), "")
             .replace(drv_path, name);
         let lines: Vec<&str> =
             text.lines().map(|line| line.trim().trim_start_matches("Reason: ")).filter(|line| !line.is_empty()).collect();
