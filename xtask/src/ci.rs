@@ -1,0 +1,30 @@
+//! `cargo xtask ci`: everything that has to hold.
+
+use std::time::Instant;
+
+use crate::process::{cargo, run, say};
+use crate::{Result, architecture, demo, nix_versions, test};
+
+type Step = (&'static str, fn() -> Result<()>);
+
+const STEPS: &[Step] = &[
+    ("format", || run(&mut cargo(&["fmt", "--all", "--check"]))),
+    ("clippy", || run(&mut cargo(&["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]))),
+    ("documentation", || {
+        run(cargo(&["doc", "--workspace", "--no-deps", "--document-private-items"]).env("RUSTDOCFLAGS", "--deny warnings"))
+    }),
+    ("architecture", || architecture::architecture(&["--check".to_owned()])),
+    ("test", || test::test(&[])),
+    ("nix-versions", || nix_versions::nix_versions(&["--allow-skip".to_owned()])),
+    ("demo", demo::demo),
+];
+
+pub(crate) fn ci() -> Result<()> {
+    for (name, step) in STEPS {
+        say(&format!("=== {name}\n"));
+        let start = Instant::now();
+        step().map_err(|problem| format!("{name}: {problem}"))?;
+        say(&format!("=== {name}: done in {:.0} s\n", start.elapsed().as_secs_f64()));
+    }
+    Ok(())
+}
