@@ -1,6 +1,6 @@
 //! Has Nix build the plan and watches it.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded, never, select};
@@ -22,6 +22,12 @@ const TICK: Duration = Duration::from_millis(100);
 /// How many of Nix's last messages are kept to explain what is missing.
 const LAST_WORDS: usize = 5;
 
+/// How often Nix is called again although the last call brought nothing new.
+const MOST_FRUITLESS_TRIES: usize = 12;
+
+/// A derivation and the outputs that are wanted of it; none for all.
+type Wanted = (StorePath, Vec<String>);
+
 /// A run at work.
 pub(crate) struct Builder<'a> {
     pub(crate) setup: &'a Setup,
@@ -37,31 +43,76 @@ impl Builder<'_> {
     /// Builds what has to be built; `started` is called when Nix protects it from the garbage collector.
     pub(crate) fn build(
         &mut self,
-        wanted: &[(StorePath, Vec<String>)],
+        wanted: &[Wanted],
         started: &mut dyn FnMut(),
     ) -> Result<(), CommandError> {
-        let mut end = BuilderEnd { exit_code: Some(0), ..BuilderEnd::default() };
         let mut words: Vec<String> = Vec::new();
         let mut validity = Validity::open(&self.nix, self.setup.layout.as_ref());
-        for some in batches(wanted) {
-            if self.run.is_cancelled() || (self.fail_fast && end.exit_code != Some(0)) {
+        let mut exit_code = Some(0);
+        let mut fruitless = 0;
+        let mut left: VecDeque<Vec<Wanted>> = batches(wanted).into_iter().map(<[_]>::to_vec).collect();
+        while let Some(some) = left.pop_front() {
+            if self.run.is_cancelled() || (self.fail_fast && exit_code != Some(0)) {
                 break;
             }
-            let exit = self.one(some, &mut validity, &mut words, started)?;
-            if exit.code != Some(0) && end.exit_code == Some(0) {
-                end.exit_code = exit.code;
+            let before = self.run.unexplained().len();
+            let exit = self.one(&some, &mut validity, &mut words, started)?;
+            if exit.code == Some(0) {
+                continue;
+            }
+            self.settle_present(&mut validity)?;
+            let undone = self.undone(&some);
+            let progress = self.run.unexplained().len() < before;
+            fruitless += usize::from(!progress);
+            if undone.is_empty() || self.fail_fast || fruitless > MOST_FRUITLESS_TRIES {
+                exit_code = exit.code;
+            } else if progress {
+                // Nix stopped over something; what that did not concern is still to be built.
+                left.push_front(undone);
+            } else if undone.len() > 1 {
+                let (front, back) = undone.split_at(undone.len() / 2);
+                left.push_front(back.to_vec());
+                left.push_front(front.to_vec());
+            } else {
+                exit_code = exit.code;
             }
         }
-        end.last_words = words.join("\n");
-        end.valid = self.present(&mut validity, end.exit_code == Some(0))?;
+        let end = BuilderEnd {
+            exit_code,
+            valid: self.present(&mut validity, exit_code == Some(0))?,
+            last_words: words.join("\n"),
+        };
         self.apply(Happening::BuilderEnded(end));
+        Ok(())
+    }
+
+    /// What of this is neither built nor hindered by a failure.
+    fn undone(&self, some: &[Wanted]) -> Vec<Wanted> {
+        let unexplained = self.run.unexplained();
+        let is_undone = |drv_path: &StorePath| {
+            self.run.position(drv_path).is_some_and(|position| unexplained.contains(&position))
+        };
+        some.iter().filter(|(drv_path, _)| is_undone(drv_path)).cloned().collect()
+    }
+
+    /// Settles what is in the store by now.
+    fn settle_present(&mut self, validity: &mut Validity) -> Result<(), CommandError> {
+        let unexplained = self.run.unexplained();
+        let present = self.present(validity, false)?;
+        let appeared: Vec<StorePath> = present
+            .intersection(&unexplained)
+            .map(|&position| self.run.steps()[position as usize].drv_path.clone())
+            .collect();
+        for drv_path in appeared {
+            self.apply(Happening::Appeared { drv_path });
+        }
         Ok(())
     }
 
     /// Runs Nix once, to its end.
     fn one(
         &mut self,
-        derivations: &[(StorePath, Vec<String>)],
+        derivations: &[Wanted],
         validity: &mut Validity,
         words: &mut Vec<String>,
         started: &mut dyn FnMut(),
@@ -111,8 +162,14 @@ impl Builder<'_> {
     fn heard(&mut self, event: BuildEvent, words: &mut Vec<String>) -> bool {
         match event {
             BuildEvent::Started { drv_path, machine } => self.apply(Happening::BuildStarted { drv_path, machine }),
-            BuildEvent::Line { drv_path, line } => self.recorder.record(Event::LogLine { drv_path, line }),
-            BuildEvent::Phase { drv_path, phase } => self.recorder.record(Event::PhaseStarted { drv_path, phase }),
+            BuildEvent::Line { drv_path, line } => {
+                let drv_path = self.run.derivation_of(&drv_path).unwrap_or(drv_path);
+                self.recorder.record(Event::LogLine { drv_path, line });
+            }
+            BuildEvent::Phase { drv_path, phase } => {
+                let drv_path = self.run.derivation_of(&drv_path).unwrap_or(drv_path);
+                self.recorder.record(Event::PhaseStarted { drv_path, phase });
+            }
             BuildEvent::Fetching { path, from } => self.apply(Happening::FetchStarted { path, from }),
             BuildEvent::SomeEnded => return true,
             BuildEvent::Failed(failure) => {
@@ -168,18 +225,19 @@ impl Builder<'_> {
     /// The steps whose needed outputs are all valid.
     fn present(&self, validity: &mut Validity, all_went_well: bool) -> Result<HashSet<u32>, CommandError> {
         let steps = self.run.steps();
+        let open = self.run.unexplained();
         let outputs = steps.iter().flat_map(|step| step.outputs.iter().flatten());
         let valid =
             validity.valid(outputs).map_err(|error| CommandError::because("cannot look into the store", &error))?;
-        let is_here = |step: &Step| {
-            step.unreadable.is_none()
+        let is_here = |position: u32, step: &Step| {
+            step.hopeless.is_none()
                 && step.outputs.iter().flatten().all(|output| valid.contains(output))
                 // Where a path comes about in the build, Nix is asked whether it has come about.
                 && (step.outputs.iter().all(Option::is_some)
                     || all_went_well
-                    || is_realised(&self.nix, &step.drv_path))
+                    || (open.contains(&position) && is_realised(&self.nix, &step.drv_path)))
         };
-        Ok((0..).zip(steps).filter(|(_, step)| is_here(step)).map(|(position, _)| position).collect())
+        Ok((0..).zip(steps).filter(|(position, step)| is_here(*position, step)).map(|(position, _)| position).collect())
     }
 
     fn apply(&mut self, happening: Happening) {
@@ -196,7 +254,7 @@ pub(crate) fn copy_derivations(
     setup: &Setup,
     nix: &Nix,
     from: &str,
-    wanted: &[(StorePath, Vec<String>)],
+    wanted: &[Wanted],
 ) -> Result<(), CommandError> {
     for some in batches(wanted) {
         let mut command = nix.nix(&["copy"]);
@@ -208,7 +266,7 @@ pub(crate) fn copy_derivations(
 }
 
 /// Splits what is wanted so that each part fits into one call.
-fn batches(wanted: &[(StorePath, Vec<String>)]) -> Vec<&[(StorePath, Vec<String>)]> {
+fn batches(wanted: &[Wanted]) -> Vec<&[Wanted]> {
     let mut batches = Vec::new();
     let mut start = 0;
     let mut bytes = 0;

@@ -1,6 +1,7 @@
 //! From flags and environment to a Nix that can be used.
 
-use phoenix_store::{Layout, Nix, Settings, StoreEnv};
+use phoenix_schedule::{Builders, Machine};
+use phoenix_store::{Layout, Nix, RemoteBuilder, Settings, StoreEnv};
 
 use crate::args::{BuildArgs, NixArgs};
 use crate::error::CommandError;
@@ -85,4 +86,29 @@ pub(crate) fn pairs(values: &[String]) -> impl Iterator<Item = (&str, &str)> {
 /// A variable of the environment that is set and not empty.
 pub(crate) fn var(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+impl Setup {
+    /// Who builds: this machine and its remote builders. Nothing is known of who builds for a store that
+    /// is elsewhere.
+    pub(crate) fn builders(&self) -> Builders {
+        if self.layout.is_none() {
+            return Builders::default();
+        }
+        let settings = &self.settings;
+        let mut own = vec![settings.system.clone()];
+        own.extend(settings.extra_platforms.iter().cloned());
+        let mut machines = Vec::new();
+        if settings.max_jobs > 0 {
+            let features = settings.system_features.clone();
+            machines.push(Machine { systems: own, features, mandatory: Vec::new() });
+        }
+        let read = |file: &str| fs_err::read_to_string(file).ok();
+        for remote in RemoteBuilder::parse(&settings.builders, &read) {
+            let systems =
+                if remote.systems.is_empty() { vec![settings.system.clone()] } else { remote.systems };
+            machines.push(Machine { systems, features: remote.features, mandatory: remote.mandatory });
+        }
+        Builders { machines }
+    }
 }

@@ -4,12 +4,14 @@
 //! paths to ask for, and is told the answers; it ends in a [`Plan`]. [`Run`] is told what happens and
 //! answers with the events that follow from it, so that a whole run can be replayed in a unit test.
 
+mod builders;
 mod critical_path;
 mod estimates;
 mod plan;
 mod run;
 mod search;
 
+pub use builders::{Builders, Machine};
 pub use critical_path::{longest_paths, remaining_seconds};
 pub use estimates::{DEFAULT_SECONDS, Estimates, package_name};
 pub use plan::{Goal, Plan, Step};

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 
 use phoenix_model::{PlannedDerivation, Source, StorePath};
 
+use crate::Builders;
+
 /// What has to be built for which goals, and what need not be.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Plan {
@@ -36,8 +38,10 @@ pub struct Step {
     pub rank: f64,
     /// Whether it is built for safety, because a substituter that might have it did not answer.
     pub unknown: bool,
-    /// Why it could not be read, when it could not.
-    pub unreadable: Option<String>,
+    /// The features a builder has to have.
+    pub required_features: Vec<String>,
+    /// Why it cannot be built, when that is known beforehand.
+    pub hopeless: Option<String>,
 }
 
 /// One thing that was asked for.
@@ -53,6 +57,15 @@ pub struct Goal {
 }
 
 impl Plan {
+    /// Marks what no builder can build.
+    pub fn refuse(&mut self, builders: &Builders) {
+        for step in &mut self.steps {
+            if step.hopeless.is_none() && !step.system.is_empty() {
+                step.hopeless = builders.refuse(&step.system, &step.required_features);
+            }
+        }
+    }
+
     /// The positions of the steps in the order of urgency: the longest way to the end first, ties by
     /// path, so that a plan is reproducible.
     #[must_use]
@@ -110,13 +123,13 @@ impl Plan {
             .collect()
     }
 
-    /// Which steps cannot be built because a derivation they need cannot be read.
+    /// Which steps cannot be built because they, or a derivation they need, cannot.
     #[must_use]
     pub fn hopeless(&self) -> Vec<bool> {
         let mut hopeless = vec![false; self.steps.len()];
         for (position, step) in self.steps.iter().enumerate() {
             hopeless[position] =
-                step.unreadable.is_some() || step.inputs.iter().any(|&input| hopeless[input as usize]);
+                step.hopeless.is_some() || step.inputs.iter().any(|&input| hopeless[input as usize]);
         }
         hopeless
     }

@@ -132,11 +132,16 @@ impl Run {
                 self.planned(at, plan, &targets, saved_seconds, &mut events);
             }
             Happening::BuildStarted { drv_path, machine } => {
-                if let Some(&step) = self.by_drv.get(&drv_path)
-                    && self.states[step as usize].verdict.is_none()
-                {
-                    self.states[step as usize].started.get_or_insert(at);
-                }
+                let drv_path = match self.step_of(&drv_path) {
+                    Some(step) => {
+                        let state = &mut self.states[step as usize];
+                        if state.verdict.is_none() {
+                            state.started.get_or_insert(at);
+                        }
+                        self.steps[step as usize].drv_path.clone()
+                    }
+                    None => drv_path,
+                };
                 events.push(Event::BuildStarted { drv_path, machine });
             }
             Happening::FetchStarted { path, from } => {
@@ -189,6 +194,30 @@ impl Run {
         Some(self.steps[step as usize].drv_path.clone())
     }
 
+    /// The steps, by position, that have not ended although nothing they need has failed: after Nix has
+    /// ended, those it left undone for a reason that is not theirs.
+    #[must_use]
+    pub fn unexplained(&self) -> HashSet<u32> {
+        let mut hindered = vec![false; self.steps.len()];
+        let mut unexplained = HashSet::new();
+        for (position, step) in (0..).zip(&self.steps) {
+            let index = position as usize;
+            let verdict = self.states[index].verdict.as_ref();
+            hindered[index] = matches!(verdict, Some(Verdict::Failed { .. }))
+                || step.inputs.iter().any(|&input| hindered[input as usize]);
+            if verdict.is_none() && !hindered[index] {
+                unexplained.insert(position);
+            }
+        }
+        unexplained
+    }
+
+    /// The position of the step that a derivation of the plan is.
+    #[must_use]
+    pub fn position(&self, drv_path: &StorePath) -> Option<u32> {
+        self.by_drv.get(drv_path).copied()
+    }
+
     /// The steps of the plan.
     #[must_use]
     pub fn steps(&self) -> &[Step] {
@@ -229,6 +258,26 @@ impl Run {
         }
         let unsettled = kinds.iter().any(|kind| kind.is_none_or(VerdictKind::is_red));
         u8::from(self.disagreed || unsettled)
+    }
+
+    /// The step that a derivation is.
+    ///
+    /// Once its content-addressed inputs are built, Nix builds a derivation under another path, in which
+    /// they are resolved. It keeps its name, and only such a derivation has outputs without a path.
+    fn step_of(&mut self, drv_path: &StorePath) -> Option<u32> {
+        if let Some(&step) = self.by_drv.get(drv_path) {
+            return Some(step);
+        }
+        let resolved = |step: &Step, state: &StepState| {
+            step.outputs.iter().any(Option::is_none)
+                && step.drv_path.name() == drv_path.name()
+                && state.started.is_none()
+                && state.verdict.is_none()
+        };
+        let found = self.steps.iter().zip(&self.states).position(|(step, state)| resolved(step, state))?;
+        let step = u32::try_from(found).ok()?;
+        self.by_drv.insert(drv_path.clone(), step);
+        Some(step)
     }
 
     fn found(&mut self, target: Target, ended: Option<Verdict>, events: &mut Vec<Event>) {
@@ -289,8 +338,7 @@ impl Run {
             }
         }
         for position in (0..).take(self.steps.len()) {
-            if let Some(reason) = self.steps[position as usize].unreadable.clone() {
-                let message = format!("cannot read {}: {reason}", self.steps[position as usize].drv_path);
+            if let Some(message) = self.steps[position as usize].hopeless.clone() {
                 self.settle(at, position, Verdict::Failed { class: FailureClass::Other, message }, events);
             }
         }

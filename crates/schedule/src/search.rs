@@ -309,13 +309,15 @@ impl Search {
             estimate: 0.0,
             rank: 0.0,
             unknown: false,
-            unreadable: None,
+            required_features: Vec::new(),
+            hopeless: None,
         };
         match &node.body {
             Body::Unread => {}
-            Body::Unreadable(reason) => step.unreadable = Some(reason.clone()),
+            Body::Unreadable(reason) => step.hopeless = Some(format!("cannot read {}: {reason}", node.drv_path)),
             Body::Read(read) => {
                 step.system.clone_from(&read.derivation.system);
+                step.required_features.clone_from(&read.derivation.required_features);
                 step.unknown = read.unknown;
                 step.estimate = estimates.seconds(&node.drv_path);
                 step.outputs = read
@@ -496,7 +498,7 @@ mod tests {
     #[test]
     fn a_derivation_that_cannot_be_read_is_a_step_that_says_so() {
         let (plan, ..) = search(&["a"], &[("a", &[("gone", "out")])], &[]);
-        assert_eq!(plan.steps[0].unreadable.as_deref(), Some("gone"));
+        assert!(plan.steps[0].hopeless.as_ref().unwrap().ends_with(": gone"));
         assert_eq!(plan.steps[1].inputs, [0]);
     }
 

@@ -76,7 +76,9 @@ fn classify(text: &str) -> Option<FailureClass> {
 /// The store paths in quotes, in the order of the text. Only the last component is looked at, so that
 /// any store directory will do.
 fn quoted_paths(text: &str) -> impl Iterator<Item = StorePath> + '_ {
-    text.split(['\'', '"']).filter_map(|part| StorePath::parse(part).ok())
+    // A derivation may come with its outputs: `….drv!*`, `….drv^out`.
+    let bare = |part: &str| part.split(['!', '^']).next().map(str::to_owned).unwrap_or_default();
+    text.split(['\'', '"']).filter_map(move |part| StorePath::parse(&bare(part)).ok())
 }
 
 /// Leaves out what is shown elsewhere: the last log lines, and the list of outputs.
@@ -133,6 +135,7 @@ mod tests {
             ),
             (format!("error: building of '{X}' timed out after 1 seconds"), Some(FailureClass::TimedOut)),
             (format!("error: building of '{X}' timed out after 1 seconds of silence"), Some(FailureClass::TimedOut)),
+            (format!("building of '{X}!*' from .drv file timed out after 1 seconds"), Some(FailureClass::TimedOut)),
             (
                 format!("hash mismatch in fixed-output derivation '{X}':\n  specified: sha256-A\n     got:    sha256-B"),
                 Some(FailureClass::HashMismatch),

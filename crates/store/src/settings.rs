@@ -13,6 +13,8 @@ pub struct Settings {
     pub system: String,
     /// More systems this machine can build for.
     pub extra_platforms: Vec<String>,
+    /// The features of this machine that a derivation may require.
+    pub system_features: Vec<String>,
     /// The substituters, in the order of nix.conf.
     pub substituters: Vec<String>,
     /// Whether substituters are used at all.
@@ -74,6 +76,7 @@ impl Settings {
         Ok(Self {
             system,
             extra_platforms: list("extra-platforms"),
+            system_features: list("system-features"),
             substituters: list("substituters"),
             substitute: flag("substitute", true),
             trusted_public_keys: list("trusted-public-keys"),

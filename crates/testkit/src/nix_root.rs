@@ -31,7 +31,8 @@ impl NixRoot {
         let directory = tempfile::Builder::new().prefix("nix-").tempdir_in(base).expect("a directory");
         let sockets = tempfile::Builder::new().prefix("pnx-").tempdir().expect("a directory");
         let this = Self { directory, sockets };
-        for name in ["etc", "home", "var"] {
+        // A daemon that finds no state directory takes itself for its own client, without end.
+        for name in ["etc", "home", "var/nix"] {
             fs::create_dir_all(this.path(name)).expect("a directory");
         }
         this.configure("");

@@ -38,7 +38,8 @@ fn plan(inputs: &[Vec<u32>]) -> Plan {
         estimate: 1.0,
         rank: 1.0,
         unknown: false,
-        unreadable: None,
+        required_features: vec![],
+        hopeless: None,
     });
     let goals = (0..inputs.len()).map(|number| Goal {
         drv_path: drv(number),
@@ -207,7 +208,7 @@ fn not_evaluated_is_its_own_exit_code_but_a_failure_comes_first() {
 #[test]
 fn a_derivation_that_cannot_be_read_fails_at_once() {
     let mut damaged = plan(&[vec![], vec![0]]);
-    damaged.steps[0].unreadable = Some("it is damaged".into());
+    damaged.steps[0].hopeless = Some("it is damaged".into());
     assert_eq!(damaged.to_realise(), [], "nothing can be built");
     let mut run = Run::new(false);
     for number in 0..2 {
@@ -218,6 +219,29 @@ fn a_derivation_that_cannot_be_read_fails_at_once() {
     assert_eq!(verdict(&run, 0).kind(), VerdictKind::Failed);
     run.apply(Stamp(0), ended(0, &[]));
     assert_eq!(verdict(&run, 1), Verdict::Blocked { by: vec![drv(0)] });
+}
+
+#[test]
+fn a_content_addressed_derivation_is_known_by_its_name_when_it_is_resolved() {
+    let mut floating = plan(&[vec![], vec![0]]);
+    floating.steps[1].outputs = vec![None];
+    let mut run = Run::new(false);
+    run.apply(Stamp(0), Happening::Found { target: target(1), ended: None });
+    floating.goals.remove(0);
+    run.apply(Stamp(0), Happening::Planned { plan: floating, targets: vec![TargetId(1)], saved_seconds: 0.0 });
+    let resolved = StorePath::parse(&format!("/nix/store/{:032}-d1.drv", 77)).unwrap();
+    let events = run.apply(Stamp(1), Happening::BuildStarted { drv_path: resolved.clone(), machine: String::new() });
+    assert_eq!(events, [Event::BuildStarted { drv_path: drv(1), machine: String::new() }]);
+    assert_eq!(run.derivation_of(&resolved), Some(drv(1)));
+    run.apply(Stamp(2), ended(0, &[0, 1]));
+    assert_eq!(verdict(&run, 1), Verdict::Built);
+}
+
+#[test]
+fn what_nix_leaves_undone_can_be_told_from_what_is_hindered() {
+    let (mut run, _) = planned(&[vec![], vec![0], vec![1], vec![]], false);
+    run.apply(Stamp(0), failed(0, FailureClass::Build));
+    assert_eq!(run.unexplained(), HashSet::from([3]));
 }
 
 #[test]

@@ -1,0 +1,128 @@
+//! A phoenix with a Nix store of its own.
+#![expect(dead_code, reason = "each test file uses its own part")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use phoenix_testkit::NixRoot;
+use serde_json::Value;
+
+/// A throw-away world for one test.
+pub(crate) struct TestEnv {
+    pub(crate) nix: NixRoot,
+    daemon: bool,
+}
+
+/// How a run of phoenix ended.
+#[must_use = "look at how it ended"]
+pub(crate) struct Ran {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl TestEnv {
+    pub(crate) fn new() -> Self {
+        let this = Self { nix: NixRoot::new(Path::new(env!("CARGO_TARGET_TMPDIR"))), daemon: false };
+        if let Ok(expected) = std::env::var("PHOENIX_TEST_NIX_VERSION") {
+            let version = this.nix.run("nix", &["--version"]);
+            assert!(version.ends_with(&expected), "the wrong Nix: {version}, not {expected}");
+        }
+        this
+    }
+
+    /// The same through a daemon, which has to be started.
+    pub(crate) fn through_daemon(mut self) -> Self {
+        self.daemon = true;
+        self
+    }
+
+    /// This machine's system in Nix's words.
+    pub(crate) fn system(&self) -> String {
+        let os = if cfg!(target_os = "macos") { "darwin" } else { "linux" };
+        format!("{}-{os}", std::env::consts::ARCH)
+    }
+
+    pub(crate) fn command(&self) -> Command {
+        let mut command = self.nix.command(env!("CARGO_BIN_EXE_phoenix"));
+        if self.daemon {
+            command.env("NIX_REMOTE", "daemon");
+        }
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    pub(crate) fn phoenix(&self, args: &[&str]) -> Ran {
+        Ran::from(self.command().args(args).output().expect("phoenix"))
+    }
+
+    /// A run whose report is wanted.
+    pub(crate) fn report(&self, args: &[&str]) -> (Ran, Report) {
+        let ran = self.phoenix(&[&["run", "--json"], args].concat());
+        let json = serde_json::from_str(&ran.stdout).unwrap_or_else(|error| panic!("{error}: {ran}"));
+        (ran, Report(json))
+    }
+
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.nix.path("home").join(name)
+    }
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Self {
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Self { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+}
+
+impl std::fmt::Display for Ran {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "exit code {:?}\n--- stdout\n{}\n--- stderr\n{}", self.code, self.stdout, self.stderr)
+    }
+}
+
+impl Ran {
+    /// Asserts the exit code.
+    pub(crate) fn ends_with(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "{self}");
+        self
+    }
+
+    /// Asserts that something was said on stderr.
+    pub(crate) fn says(self, text: &str) -> Self {
+        assert!(self.stderr.contains(text), "no `{text}` in {self}");
+        self
+    }
+}
+
+/// A report as JSON.
+pub(crate) struct Report(pub(crate) Value);
+
+impl Report {
+    fn target(&self, attr: &str) -> &Value {
+        let targets = self.0["targets"].as_array().expect("targets");
+        let found: Vec<&Value> = targets.iter().filter(|target| target["attr"] == attr).collect();
+        assert_eq!(found.len(), 1, "{attr} in {:#}", self.0);
+        found[0]
+    }
+
+    /// The verdict of a package by its name.
+    pub(crate) fn verdict(&self, attr: &str) -> &str {
+        self.target(attr)["verdict"].as_str().expect("a verdict")
+    }
+
+    pub(crate) fn field(&self, attr: &str, name: &str) -> &Value {
+        &self.target(attr)[name]
+    }
+
+    pub(crate) fn attrs(&self) -> Vec<String> {
+        let targets = self.0["targets"].as_array().expect("targets");
+        let mut attrs: Vec<String> = targets.iter().map(|target| target["attr"].as_str().unwrap().to_owned()).collect();
+        attrs.sort();
+        attrs
+    }
+
+    pub(crate) fn count(&self, of: &str, verdict: &str) -> u64 {
+        self.0["summary"][of][verdict].as_u64().expect("a count")
+    }
+}
