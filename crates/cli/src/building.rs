@@ -1,10 +1,10 @@
 //! Has Nix build the plan and watches it.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded, never, select};
-use phoenix_model::{Event, Severity, StorePath};
+use phoenix_model::{Event, FailureClass, Severity, Stamp, StorePath};
 use phoenix_schedule::{BuilderEnd, Happening, Run, Step};
 use phoenix_store::{Build, BuildEvent, BuildExit, Nix, Realise, Validity, is_realised};
 
@@ -37,6 +37,8 @@ pub(crate) struct Builder<'a> {
     pub(crate) signals: &'a Receiver<&'static str>,
     pub(crate) run: &'a mut Run,
     pub(crate) recorder: &'a mut Recorder,
+    /// When each build printed its last line.
+    pub(crate) last_line: HashMap<StorePath, Stamp>,
 }
 
 impl Builder<'_> {
@@ -164,6 +166,7 @@ impl Builder<'_> {
             BuildEvent::Started { drv_path, machine } => self.apply(Happening::BuildStarted { drv_path, machine }),
             BuildEvent::Line { drv_path, line } => {
                 let drv_path = self.run.derivation_of(&drv_path).unwrap_or(drv_path);
+                self.last_line.insert(drv_path.clone(), now());
                 self.recorder.record(Event::LogLine { drv_path, line });
             }
             BuildEvent::Phase { drv_path, phase } => {
@@ -182,9 +185,36 @@ impl Builder<'_> {
                 }
                 return true;
             }
+            BuildEvent::Message { level: 0, text } if text.contains("timed out after") => {
+                return self.timed_out(text, words);
+            }
             BuildEvent::Message { level, text } => self.message(level, text, words),
         }
         false
+    }
+
+    /// Some versions of Nix (2.26) do not say which build timed out: it is the one that ran longest, or was
+    /// silent longest.
+    fn timed_out(&mut self, text: String, words: &mut Vec<String>) -> bool {
+        let of_silence = text.contains("of silence");
+        let started = |drv_path: &StorePath| {
+            self.recorder.summary().of_derivation(drv_path).and_then(|state| state.started)
+        };
+        let since = |drv_path: &StorePath| {
+            let line = self.last_line.get(drv_path).copied().filter(|_| of_silence);
+            line.max(started(drv_path))
+        };
+        let running = self.run.running().into_iter().map(|step| self.run.steps()[step as usize].drv_path.clone());
+        match running.min_by_key(since) {
+            Some(drv_path) => {
+                self.apply(Happening::BuildFailed { drv_path, class: FailureClass::TimedOut, message: text });
+                true
+            }
+            None => {
+                self.message(0, text, words);
+                false
+            }
+        }
     }
 
     fn message(&mut self, level: u64, text: String, words: &mut Vec<String>) {

@@ -118,7 +118,8 @@ pub(crate) fn hint_for(message: &str) -> Option<&'static str> {
     if has("cannot connect to socket") || has("Connection refused") {
         return Some("is the Nix daemon running? (`systemctl start nix-daemon`)");
     }
-    if has("does not contain a 'flake.nix'") || has("could not find a flake.nix") {
+    let no_file = has("/flake.nix'") && (has("No such file") || has("does not exist"));
+    if no_file || has("does not contain a 'flake.nix'") || has("could not find a flake.nix") {
         return Some("`phoenix run DIRECTORY` needs a directory with a flake.nix; `-f FILE` evaluates a file instead");
     }
     None
@@ -134,6 +135,7 @@ mod tests {
             ("error: writing to file: No space left on device", "disk is full"),
             ("opening lock file '/nix/var/nix/db/big-lock': Permission denied", "may not write"),
             ("cannot connect to socket at '/nix/var/nix/daemon-socket/socket': Connection refused", "daemon"),
+            ("path '/nix/store/x-source/flake.nix' does not exist", "flake.nix"),
             ("path '/x' does not contain a 'flake.nix', searching up", "flake.nix"),
         ] {
             assert!(hint_for(message).unwrap().contains(hint), "{message}");

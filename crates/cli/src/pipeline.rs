@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::Receiver;
 use phoenix_evaluate::Heard;
-use phoenix_model::{Event, SCHEMA_VERSION, Severity, Stage, StorePath, Target};
+use phoenix_model::{Event, SCHEMA_VERSION, Severity, Stage, StorePath, Target, Verdict};
+use phoenix_report::Summary;
 use phoenix_schedule::{Happening, Run};
 
 use crate::args::{BuildArgs, NixArgs, TalkArgs, Wanted};
@@ -171,18 +172,20 @@ fn tell(recorder: &mut Recorder, heard: Heard) {
     }
 }
 
-/// What to do about errors of evaluation, where that is known; each hint once.
-pub(crate) fn hints(recorder: &Recorder) -> Vec<&'static str> {
-    let mut hints = Vec::new();
-    for state in recorder.summary().targets.values() {
-        let text = match &state.verdict {
-            Some(phoenix_model::Verdict::NotEvaluated { error }) => error,
-            Some(phoenix_model::Verdict::Failed { message, .. }) => message,
-            _ => continue,
-        };
-        if let Some(hint) = hint_for(text)
-            && !hints.contains(&hint)
-        {
+/// What to do about what went wrong, where that is known; each hint once.
+pub(crate) fn hints(summary: &Summary) -> Vec<&'static str> {
+    let targets = summary.targets.values().filter_map(|state| match &state.verdict {
+        Some(Verdict::NotEvaluated { error }) => Some(error),
+        Some(Verdict::Failed { message, .. }) => Some(message),
+        _ => None,
+    });
+    let failed =
+        summary.derivations.iter().filter(|state| matches!(state.verdict, Some(Verdict::Failed { .. })));
+    let logs = failed.flat_map(|state| &state.tail);
+    let messages = summary.messages.iter().map(|(_, text)| text);
+    let mut hints: Vec<&'static str> = Vec::new();
+    for hint in targets.chain(logs).chain(messages).filter_map(|text| hint_for(text)) {
+        if !hints.contains(&hint) {
             hints.push(hint);
         }
     }

@@ -22,6 +22,7 @@ pub struct LockedFlake {
     info: Map<String, Value>,
     dir: String,
     locks: Value,
+    own_dir: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -81,7 +82,8 @@ impl LockedFlake {
         };
         let dir = text(locked, "dir").or_else(|| text(&metadata.resolved, "dir")).unwrap_or_default();
         let info = source_info(locked, metadata.last_modified, &nar_hash);
-        Ok(Self { store_path: metadata.path, nar_hash, info, dir, locks: metadata.locks })
+        let own_dir = nix.version_numbers() >= (2, 14);
+        Ok(Self { store_path: metadata.path, nar_hash, info, dir, locks: metadata.locks, own_dir })
     }
 
     /// The directory of the flake in the store.
@@ -105,7 +107,12 @@ impl LockedFlake {
                 json(&Value::Object(self.info.clone()))
             ),
             format!("{name}Locks = builtins.fromJSON {}", json(&self.locks)),
-            format!("{name} = ({}) {name}Locks {name}Info {}", one_line(CALL_FLAKE), quote(&self.dir)),
+            format!(
+                "{name} = ({}) {} {name}Locks {name}Info {}",
+                one_line(CALL_FLAKE),
+                self.own_dir,
+                quote(&self.dir)
+            ),
         ]
     }
 

@@ -71,8 +71,8 @@ pub(crate) fn show(mut planned: Planned, talk: &TalkArgs) -> Result<ExitCode, Co
     }
     let urgency = std::mem::take(&mut planned.urgency);
     let expected = planned.expected;
-    let hints = pipeline::hints(&planned.recorder);
     let summary = planned.recorder.finish();
+    let hints = pipeline::hints(&summary);
     if talk.json {
         let json = json(&summary, &urgency, expected);
         let text = serde_json::to_string_pretty(&json)

@@ -36,8 +36,8 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, CommandError> {
     learn(&mut planned);
     let directory = planned.recorder.directory().display().to_string();
     planned.recorder.record(Event::RunEnded { exit_code: code, directory: Some(directory.clone()) });
-    let hints = pipeline::hints(&planned.recorder);
     let summary = planned.recorder.finish();
+    let hints = pipeline::hints(&summary);
     drop(planned.evaluated);
     talk::stderr(&format!("\n{}", end(&summary, Style { colour: Terminal::detect().colour })));
     for hint in hints {
@@ -76,6 +76,7 @@ fn build(planned: &mut Planned) -> Result<(), CommandError> {
         signals: &planned.signals,
         run: &mut planned.run,
         recorder: &mut planned.recorder,
+        last_line: std::collections::HashMap::new(),
     };
     // Once Nix is at work it protects the derivations itself, and the evaluators' memory can go.
     builder.build(&wanted, &mut || drop(evaluators.take()))

@@ -1,5 +1,5 @@
 //! A phoenix with a Nix store of its own.
-#![expect(dead_code, reason = "each test file uses its own part")]
+#![allow(dead_code, clippy::allow_attributes, reason = "each test file uses its own part")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};

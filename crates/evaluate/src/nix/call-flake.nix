@@ -1,6 +1,7 @@
 # From a lock file and the root's source to the outputs of the root flake, as Nix itself does it
-# (nix `src/libflake/call-flake.nix`), so that what is evaluated here has the same derivations.
-lock: rootInfo: rootDir:
+# (nix `src/libflake/call-flake.nix`), so that what is evaluated here has the same derivations. Since 2.14 a
+# flake in a subdirectory has that directory as its `outPath`; before, it had the root of its source.
+ownDir: lock: rootInfo: rootDir:
 let
   # Follows a list of input names from a node.
   follow = key: names:
@@ -26,8 +27,10 @@ let
       outputs = flake.outputs (inputs // { self = value; });
       value =
         if info.flake or true
-        then outputs // sourceInfo // { inherit outPath inputs outputs sourceInfo; _type = "flake"; }
-        else sourceInfo // { inherit sourceInfo outPath; };
+        then outputs // sourceInfo // { inherit inputs outputs sourceInfo; }
+          // (if ownDir then { inherit outPath; _type = "flake"; } else { })
+        else if ownDir then sourceInfo // { inherit sourceInfo outPath; }
+        else sourceInfo;
     in { inherit value sourceInfo outPath; };
 
   nodes = builtins.mapAttrs node lock.nodes;

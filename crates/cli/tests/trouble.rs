@@ -1,0 +1,345 @@
+//! Bad input and bad surroundings: each ends in words that help, and loses nothing.
+
+mod common;
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use common::{Ran, TestEnv};
+use phoenix_testkit::Flake;
+use phoenix_testkit::binary_cache::{BinaryCache, Reply};
+
+/// A directory with a program called `nix` that is this script.
+fn fake_nix(env: &TestEnv, script: &str) -> String {
+    let directory = env.file("fake");
+    fs_err::create_dir_all(&directory).unwrap();
+    let program = directory.join("nix");
+    fs_err::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+    fs_err::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = std::env::var("PATH").unwrap();
+    format!("{}:{path}", directory.display())
+}
+
+#[test]
+fn no_nix_on_path() {
+    let env = TestEnv::new();
+    let ran = Ran::from(env.command().arg("run").env("PATH", "/nowhere").output().unwrap());
+    let _ = ran.ends_with(1).says("error: no `nix` on PATH").says("hint: install Nix");
+}
+
+#[test]
+fn a_usage_error_is_exit_code_1() {
+    let env = TestEnv::new();
+    let _ = env.phoenix(&["run", "--no-such-flag"]).ends_with(1).says("--no-such-flag");
+    let _ = env.phoenix(&["run", "--keep-going", "--fail-fast"]).ends_with(1).says("cannot be used with");
+    let _ = env.phoenix(&["run", ".#a..b"]).ends_with(1).says("`.#a..b` is not an installable").says("a name is empty");
+    let _ = env.phoenix(&["run", "--include", "a..b", &Flake::new("{ }").reference()]).ends_with(1).says("a name is empty");
+    let _ = env.phoenix(&["--help"]).ends_with(0);
+}
+
+#[test]
+fn a_path_that_is_no_flake() {
+    let env = TestEnv::new();
+    let empty = env.file("empty");
+    fs_err::create_dir_all(&empty).unwrap();
+    let _ = env.phoenix(&["run", &format!("path:{}", empty.display())]).ends_with(120).says("hint: `phoenix run DIRECTORY` needs");
+    let _ = env.phoenix(&["run", "path:/no/such/place"]).ends_with(120).says("/no/such/place");
+    let _ = env.phoenix(&["run", "-f", "/no/such/file.nix"]).ends_with(1).says("cannot evaluate /no/such/file.nix");
+}
+
+#[test]
+fn an_attribute_that_does_not_exist() {
+    let env = TestEnv::new();
+    let flake = Flake::new(r#"{ packages.${system} = { greeting = ok "greeting"; other = ok "other"; }; }"#);
+    let _ = env
+        .phoenix(&["run", &format!("{}#greting", flake.reference())])
+        .ends_with(120)
+        .says("there is no attribute `greting`")
+        .says("did you mean `greeting`?");
+}
+
+#[test]
+fn a_flake_with_a_syntax_error() {
+    let env = TestEnv::new();
+    let flake = Flake::new("{ }");
+    flake.write("flake.nix", "{ outputs = { self }: { packages = ; }; }");
+    let _ = env.phoenix(&["run", &flake.reference()]).ends_with(120).says("syntax error").says("flake.nix:1:");
+    // Others go on.
+    let good = Flake::new(r#"{ packages.${system}.a = ok "a"; }"#);
+    let (ran, report) = env.report(&[&flake.reference(), &good.reference()]);
+    let _ = ran.ends_with(120);
+    assert_eq!((report.count("targets", "built"), report.count("targets", "notEvaluated")), (1, 1));
+}
+
+#[test]
+fn outputs_that_do_not_evaluate() {
+    let env = TestEnv::new();
+    let flake = Flake::new(r#"throw "the whole flake is broken""#);
+    let _ = env.phoenix(&["run", &flake.reference()]).ends_with(120).says("the whole flake is broken");
+}
+
+#[test]
+fn an_empty_flake_is_green() {
+    let env = TestEnv::new();
+    let (ran, report) = env.report(&[&Flake::new("{ }").reference()]);
+    let _ = ran.ends_with(0).says("no targets");
+    assert_eq!(report.attrs(), [""; 0]);
+}
+
+#[test]
+fn output_that_cannot_be_understood() {
+    let env = TestEnv::new();
+    let run = |script: &str| {
+        let path = fake_nix(&env, script);
+        Ran::from(env.command().args(["run", "."]).env("PATH", path).output().unwrap())
+    };
+    let _ = run("echo gibberish").ends_with(1).says("no version in `gibberish`");
+    let _ = run("test \"$1\" = --version && echo 'nix (Nix) 2.26.3' || echo '<html>'")
+        .ends_with(1)
+        .says("`nix config show` printed something that could not be understood");
+    let _ = run("test \"$1\" = --version && echo 'nix (Nix) 2.26.3' || { echo 'error: out of order' >&2; exit 1; }")
+        .ends_with(1)
+        .says("out of order");
+}
+
+#[test]
+fn a_damaged_and_a_missing_derivation() {
+    let env = TestEnv::new();
+    let flake = Flake::new(
+        r#"{ packages.${system} = rec {
+          damaged = d "damaged" "echo x > $out" { };
+          above = d "above" "echo x > $out" { inherit damaged; };
+          good = ok "good";
+        }; }"#,
+    );
+    let attr = |name: &str| format!("packages.{}.{name}", env.system());
+    let ran = env.phoenix(&["eval", &format!("{}#damaged", flake.reference())]).ends_with(0);
+    let line: serde_json::Value = serde_json::from_str(ran.stdout.trim()).unwrap();
+    let drv = line["drvPath"].as_str().unwrap().to_owned();
+    for (what, words) in [("cut", "it is damaged at byte"), ("gone", "it is not in the store")] {
+        fs_err::set_permissions(&drv, std::fs::Permissions::from_mode(0o644)).unwrap();
+        if what == "cut" {
+            let text = fs_err::read(&drv).unwrap();
+            fs_err::write(&drv, &text[..text.len() / 2]).unwrap();
+        } else {
+            fs_err::remove_file(&drv).unwrap();
+        }
+        let (ran, report) = env.report(&[&flake.reference()]);
+        assert_ne!(ran.code, Some(0), "{ran}");
+        // Some versions of Nix notice while evaluating; then it is told there.
+        let verdict = report.verdict(&attr("damaged"));
+        assert!(matches!(verdict, "failed" | "notEvaluated"), "{ran}");
+        if verdict == "failed" {
+            let _ = ran.says(words);
+            assert_eq!(report.verdict(&attr("above")), "blocked");
+        }
+        assert!(matches!(report.verdict(&attr("good")), "built" | "cached"));
+    }
+}
+
+#[test]
+fn a_store_that_may_not_be_written() {
+    let env = TestEnv::new();
+    let flake = Flake::new(r#"{ packages.${system}.a = ok "a"; }"#);
+    if !is_root() {
+        return;
+    }
+    // Somebody who owns nothing of this store.
+    let home = tempfile_home();
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(env!("CARGO_BIN_EXE_phoenix"));
+    command.args(["run", &flake.reference()]).env_clear().envs(env.nix.env());
+    command.env("PATH", std::env::var("PATH").unwrap());
+    for name in ["HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"] {
+        command.env(name, &home);
+    }
+    fs_err::set_permissions(flake.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let Ok(output) = command.output() else {
+        eprintln!("skipped: there is no setpriv here");
+        return;
+    };
+    let ran = Ran::from(output);
+    assert!(matches!(ran.code, Some(1 | 120)), "{ran}");
+    let _ = ran.says("hint: this user may not write there");
+}
+
+#[test]
+fn a_full_disk() {
+    let env = TestEnv::new();
+    if !is_root() {
+        return;
+    }
+    // The store is on a small file system of its own.
+    let store = env.nix.path("store");
+    fs_err::create_dir_all(&store).unwrap();
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(&store).status();
+    if !mounted.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: no file system can be mounted here");
+        return;
+    }
+    let _unmount = Unmount(&store);
+    let flake = Flake::new(
+        r#"{ packages.${system} = {
+          big = d "big" "head -c 8000000 /dev/zero > $out" { };
+          a-small = ok "a-small";
+        }; }"#,
+    );
+    let (ran, report) = env.report(&[&flake.reference(), "-j", "1"]);
+    let _ = ran.ends_with(100).says("No space left on device").says("hint: the disk is full");
+    assert_eq!(report.verdict(&format!("packages.{}.a-small", env.system())), "built");
+    assert_eq!(report.verdict(&format!("packages.{}.big", env.system())), "failed");
+}
+
+struct Unmount<'a>(&'a Path);
+
+impl Drop for Unmount<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(self.0).status();
+    }
+}
+
+fn is_root() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        eprintln!("skipped: this needs root");
+    }
+    root
+}
+
+fn tempfile_home() -> std::path::PathBuf {
+    let home = std::env::temp_dir().join(format!("phoenix-test-home-{}", std::process::id()));
+    fs_err::create_dir_all(&home).unwrap();
+    fs_err::set_permissions(&home, std::fs::Permissions::from_mode(0o777)).unwrap();
+    home
+}
+
+#[test]
+fn an_unknown_key_in_phoenix_toml() {
+    let env = TestEnv::new();
+    let flake = Flake::new(r#"{ packages.${system}.a = ok "a"; }"#);
+    flake.write("phoenix.toml", "exclud = []");
+    let _ = env.phoenix(&["run", &flake.reference()]).ends_with(1).says("`exclud`; did you mean `exclude`?");
+}
+
+/// Sends a signal to a run once it has said something, and waits for its end.
+fn stopped(env: &TestEnv, flake: &Flake, signal: rustix::process::Signal) -> (Ran, Duration) {
+    let report = env.file("report.json").display().to_string();
+    let args = ["run", &flake.reference(), "-j", "1", "-L", "--result-file", &report];
+    let mut child = env.command().args(args).spawn().unwrap();
+    let mut stderr = std::io::BufReader::new(child.stderr.take().unwrap());
+    let mut said = String::new();
+    loop {
+        let before = said.len();
+        assert_ne!(std::io::BufRead::read_line(&mut stderr, &mut said).unwrap(), 0, "{said}");
+        if said[before..].contains("sleeping now") {
+            break;
+        }
+    }
+    let start = Instant::now();
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), signal).unwrap();
+    std::io::Read::read_to_string(&mut stderr, &mut said).unwrap();
+    let code = child.wait().unwrap().code();
+    (Ran { code, stdout: String::new(), stderr: said }, start.elapsed())
+}
+
+#[test]
+fn a_signal_ends_everything_in_order() {
+    for signal in [rustix::process::Signal::INT, rustix::process::Signal::TERM] {
+        let env = TestEnv::new();
+        let alive = env.file("alive");
+        let flake = Flake::new(&format!(
+            r#"let first = ok "first"; in {{ packages.${{system}} = {{
+              inherit first;
+              slow = d "slow" "echo sleeping now; sleep 20; echo > {}; echo x > $out" {{ inherit first; }};
+              third = d "third" "echo x > $out" {{ inherit first; }};
+            }}; }}"#,
+            alive.display()
+        ));
+        let (ran, took) = stopped(&env, &flake, signal);
+        let _ = ran.ends_with(130).says("stopping (SIG").says("cancelled");
+        assert!(took < Duration::from_secs(15), "{took:?}");
+        let text = fs_err::read_to_string(env.file("report.json")).unwrap();
+        let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(report["exitCode"], 130);
+        assert_eq!(report["summary"]["withoutVerdict"], 0);
+        assert_eq!(report["summary"]["targets"]["built"], 1, "{report:#}");
+        let first = report["targets"].as_array().unwrap().iter().find(|target| target["name"] == "first").unwrap();
+        assert!(env.nix.is_valid(first["outputs"]["out"].as_str().unwrap()), "what was built stays valid");
+        // The builder is gone: it would have left a mark.
+        let sleeping = Command::new("pgrep").args(["-f", "sleep 20"]).output();
+        let ours = sleeping.is_ok_and(|found| {
+            let pids = String::from_utf8_lossy(&found.stdout).into_owned();
+            pids.lines().any(|pid| {
+                let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+                String::from_utf8_lossy(&environment).contains(&env.nix.store_dir())
+            })
+        });
+        assert!(!ours, "the builder still runs");
+    }
+}
+
+#[test]
+fn a_substituter_that_is_down_makes_unknown_and_the_run_goes_on() {
+    let env = TestEnv::new();
+    let cache = BinaryCache::start(&env.nix.store_dir()).unwrap();
+    cache.rule(|request| request.path.ends_with(".narinfo").then(|| Reply::status(401)));
+    env.nix.configure(&format!("substituters = {} http://127.0.0.1:1", cache.url()));
+    let flake = Flake::new(r#"{ packages.${system} = { a = ok "a"; b = ok "b"; }; }"#);
+    let (ran, report) = env.report(&[&flake.reference()]);
+    let ran = ran.ends_with(0).says("401 Unauthorized").says("cannot connect");
+    assert_eq!(report.count("targets", "built"), 2);
+    assert_eq!(report.0["substitutersFailed"].as_array().unwrap().len(), 2);
+    assert_eq!(ran.stderr.matches("warning: substituter").count(), 2, "each is named once: {ran}");
+    let nix_asked = cache.requests().len();
+    assert!(nix_asked <= 4, "Nix is not sent there again: {nix_asked}");
+}
+
+#[test]
+fn what_a_substituter_has_is_cached_and_fetched_only_for_a_build() {
+    let env = TestEnv::new();
+    let flake = Flake::new(
+        r#"{ packages.${system} = rec { base = ok "base"; app = d "app" "read x < $base; echo $x > $out" { inherit base; }; }; }"#,
+    );
+    // Another Nix has built it all and put it into a cache.
+    let (ran, report) = env.report(&[&flake.reference()]);
+    let _ = ran.ends_with(0);
+    let out = |name: &str| {
+        report.field(&format!("packages.{}.{name}", env.system()), "outputs")["out"].as_str().unwrap().to_owned()
+    };
+    let directory = env.file("cache");
+    env.nix.run("nix", &["copy", "--to", &format!("file://{}", directory.display()), &out("base")]);
+    let cache = BinaryCache::start(&env.nix.store_dir()).unwrap();
+    cache.serve_directory(&directory);
+    env.nix.run("nix-store", &["--delete", &out("app"), &out("base")]);
+    env.nix.configure(&format!("substituters = {}\nrequire-sigs = false", cache.url()));
+
+    let ran = env.phoenix(&["plan", &format!("{}#base", flake.reference())]).ends_with(0);
+    assert!(ran.stdout.contains(&format!("in {}", cache.url())), "{ran}");
+    let (ran, report) = env.report(&[&format!("{}#base", flake.reference())]);
+    let _ = ran.ends_with(0);
+    assert_eq!(report.count("targets", "cached"), 1);
+    assert!(!env.nix.is_valid(&out("base")), "a cached target is not fetched");
+
+    let (ran, report) = env.report(&[&flake.reference(), "-v"]);
+    let _ = ran.ends_with(0).says("fetching ");
+    assert_eq!((report.count("targets", "cached"), report.count("targets", "built")), (1, 1));
+    assert!(env.nix.is_valid(&out("base")) && env.nix.is_valid(&out("app")));
+}
+
+/// Names and logs of a flake are the words of strangers.
+#[test]
+fn a_hostile_flake_cannot_draw_on_the_terminal() {
+    let env = TestEnv::new();
+    let flake = Flake::new(
+        r#"let esc = builtins.fromJSON "\"\\u001b\""; in { packages.${system} = {
+          ${"evil${esc}]0;owned${esc}[2J\n::error::x"} = throw "${esc}[2J::add-mask::x";
+          loud = d "loud" "printf '\\033[2Jowned\\n::set-output name=x::y\\n'; exit 1" { };
+        }; }"#,
+    );
+    let (ran, _) = env.report(&[&flake.reference(), "-L"]);
+    assert!(!ran.stderr.contains('\u{1b}'), "{:?}", ran.stderr);
+    assert!(!ran.stderr.lines().any(|line| line.starts_with("::")), "{ran}");
+    let _ = ran.ends_with(100).says("owned");
+}
