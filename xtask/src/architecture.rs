@@ -23,7 +23,8 @@ pub(crate) fn architecture(args: &[String]) -> Result<()> {
     let check = args.iter().any(|arg| arg == "--check");
     let file = root().join(FILE);
     let text = fs_err::read_to_string(&file).map_err(|error| error.to_string())?;
-    let markers = || format!("{FILE} has no place for the picture; it goes between `{}` and `{END}`", BEGIN.trim());
+    let markers =
+        || format!("{FILE} has no place for the picture; it goes between `{}` and `{END}`", BEGIN.trim());
     let (before, rest) = text.split_once(BEGIN).ok_or_else(markers)?;
     let (_, after) = rest.split_once(END).ok_or_else(markers)?;
     let new = format!("{before}{BEGIN}{}{END}{after}", picture()?);
@@ -31,7 +32,9 @@ pub(crate) fn architecture(args: &[String]) -> Result<()> {
         return Ok(());
     }
     if check {
-        return Err(format!("the picture in {FILE} is out of date; `cargo xtask architecture` draws it anew"));
+        return Err(format!(
+            "the picture in {FILE} is out of date; `cargo xtask architecture` draws it anew"
+        ));
     }
     fs_err::write(&file, new).map_err(|error| error.to_string())
 }
@@ -59,7 +62,9 @@ fn picture() -> Result<String> {
         }
         picture.push_str("  end\n");
     }
-    if let Some(stranger) = crates.iter().find(|name| !KINDS.iter().any(|(_, members)| members.contains(name))) {
+    if let Some(stranger) =
+        crates.iter().find(|name| !KINDS.iter().any(|(_, members)| members.contains(name)))
+    {
         return Err(format!("the crate {stranger} has no kind: say in xtask/src/architecture.rs what it is"));
     }
     // What everybody depends on would only hide the rest.

@@ -11,7 +11,8 @@ const STEPS: &[Step] = &[
     ("format", || run(&mut cargo(&["fmt", "--all", "--check"]))),
     ("clippy", || run(&mut cargo(&["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]))),
     ("documentation", || {
-        run(cargo(&["doc", "--workspace", "--no-deps", "--document-private-items"]).env("RUSTDOCFLAGS", "--deny warnings"))
+        run(cargo(&["doc", "--workspace", "--no-deps", "--document-private-items"])
+            .env("RUSTDOCFLAGS", "--deny warnings"))
     }),
     ("architecture", || architecture::architecture(&["--check".to_owned()])),
     ("test", || test::test(&[])),

@@ -38,7 +38,10 @@ pub(crate) fn demo() -> Result<()> {
         return Err(format!("the second run was to build nothing, and built {}", second.built));
     }
     if broken.exit_code != Some(100) {
-        return Err(format!("the failing example was to end with exit code 100, and ended with {:?}", broken.exit_code));
+        return Err(format!(
+            "the failing example was to end with exit code 100, and ended with {:?}",
+            broken.exit_code
+        ));
     }
     say(&format!(
         "first run:  {} derivations built for {} targets in {:.1} s\n\
@@ -75,7 +78,8 @@ impl Place {
         for name in ["flake", "nix/etc", "nix/home"] {
             fs_err::create_dir_all(directory.join(name)).map_err(text)?;
         }
-        fs_err::copy(root().join("examples/flake/flake.nix"), directory.join("flake/flake.nix")).map_err(text)?;
+        fs_err::copy(root().join("examples/flake/flake.nix"), directory.join("flake/flake.nix"))
+            .map_err(text)?;
         // No sandbox: it needs rights that not everybody has.
         let configuration = "sandbox = false\nbuild-users-group =\nsubstituters =\n";
         fs_err::write(directory.join("nix/etc/nix.conf"), configuration).map_err(text)?;
@@ -87,7 +91,9 @@ impl Place {
         let nix = self.directory.join("nix");
         let report = self.directory.join(format!("{name}.json"));
         let mut command = Command::new(target().join("release/phoenix"));
-        command.args(["run", installable, "--events"]).arg(self.directory.join(format!("{name}.events.jsonl")));
+        command
+            .args(["run", installable, "--events"])
+            .arg(self.directory.join(format!("{name}.events.jsonl")));
         for (format, ending) in [("json", "json"), ("markdown", "md"), ("junit", "xml")] {
             command.arg("--result-file").arg(self.directory.join(format!("{name}.{ending}")));
             command.args(["--result-format", format]);
@@ -108,7 +114,8 @@ impl Place {
 
 fn read(report: &Path, exit_code: Option<i32>) -> Result<Ran> {
     let text = fs_err::read_to_string(report).map_err(|error| format!("the run wrote no report: {error}"))?;
-    let report: Value = serde_json::from_str(&text).map_err(|error| format!("the report is no JSON: {error}"))?;
+    let report: Value =
+        serde_json::from_str(&text).map_err(|error| format!("the report is no JSON: {error}"))?;
     let count = |of: &str, verdict: &str| report["summary"][of][verdict].as_u64().unwrap_or(0);
     Ok(Ran {
         exit_code,

@@ -38,7 +38,11 @@ fn main() -> ExitCode {
         "ci" => ci::ci(),
         _ => {
             process::say(USAGE);
-            return if matches!(verb, "" | "help" | "-h" | "--help") { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+            return if matches!(verb, "" | "help" | "-h" | "--help") {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            };
         }
     };
     match done {

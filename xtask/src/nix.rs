@@ -12,9 +12,15 @@ pub(crate) fn ensure_nix() -> Result<()> {
     }
     say("Nix is not installed; installing nix-bin\n");
     install(&["nix-bin"]).map_err(|problem| {
-        format!("{problem}\nNix is needed: https://nixos.org/download says how to install it, then run this again")
+        format!(
+            "{problem}\nNix is needed: https://nixos.org/download says how to install it, then run this again"
+        )
     })?;
-    if on_path("nix") { Ok(()) } else { Err("nix-bin was installed, but there is no `nix` on PATH".to_owned()) }
+    if on_path("nix") {
+        Ok(())
+    } else {
+        Err("nix-bin was installed, but there is no `nix` on PATH".to_owned())
+    }
 }
 
 /// Installs packages of Debian or Ubuntu.

@@ -17,8 +17,15 @@ const SUITES: &[&str] = &["trixie", "sid"];
 
 /// The names by which Nix's one program is called.
 const PROGRAMS: &[&str] = &[
-    "nix-build", "nix-collect-garbage", "nix-copy-closure", "nix-daemon", "nix-env", "nix-hash", "nix-instantiate",
-    "nix-shell", "nix-store",
+    "nix-build",
+    "nix-collect-garbage",
+    "nix-copy-closure",
+    "nix-daemon",
+    "nix-env",
+    "nix-hash",
+    "nix-instantiate",
+    "nix-shell",
+    "nix-store",
 ];
 
 pub(crate) fn nix_versions(args: &[String]) -> Result<()> {
@@ -57,7 +64,17 @@ fn end_to_end(name: &str, programs: Option<&Path>) -> Result<String> {
         .and_then(|text| text.split(' ').next_back().map(str::to_owned))
         .ok_or_else(|| format!("the nix of {name} does not run"))?;
     say(&format!("--- Nix {version} ({name})\n"));
-    let mut tests = cargo(&["test", "--package", "phoenix-cli", "--package", "phoenix-substituter", "--package", "phoenix-evaluate", "--test", "*"]);
+    let mut tests = cargo(&[
+        "test",
+        "--package",
+        "phoenix-cli",
+        "--package",
+        "phoenix-substituter",
+        "--package",
+        "phoenix-evaluate",
+        "--test",
+        "*",
+    ]);
     run(tests.env("PATH", &path).env("PHOENIX_TEST_NIX_VERSION", &version))?;
     Ok(version)
 }
@@ -75,7 +92,8 @@ fn provide(suite: &str) -> Result<PathBuf> {
     if !is_root() {
         return Err("root is needed to bootstrap it".to_owned());
     }
-    let missing: Vec<&str> = ["debootstrap", "patchelf"].into_iter().filter(|program| !on_path(program)).collect();
+    let missing: Vec<&str> =
+        ["debootstrap", "patchelf"].into_iter().filter(|program| !on_path(program)).collect();
     if !missing.is_empty() {
         install(&missing)?;
     }

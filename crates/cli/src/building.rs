@@ -43,11 +43,7 @@ pub(crate) struct Builder<'a> {
 
 impl Builder<'_> {
     /// Builds what has to be built; `started` is called when Nix protects it from the garbage collector.
-    pub(crate) fn build(
-        &mut self,
-        wanted: &[Wanted],
-        started: &mut dyn FnMut(),
-    ) -> Result<(), CommandError> {
+    pub(crate) fn build(&mut self, wanted: &[Wanted], started: &mut dyn FnMut()) -> Result<(), CommandError> {
         let mut words: Vec<String> = Vec::new();
         let mut validity = Validity::open(&self.nix, self.setup.layout.as_ref());
         let mut exit_code = Some(0);
@@ -153,7 +149,8 @@ impl Builder<'_> {
                 self.look_for_ended(validity);
             }
             if !listening
-                && let Some(exit) = build.try_wait().map_err(|error| CommandError::because("cannot wait for Nix", &error))?
+                && let Some(exit) =
+                    build.try_wait().map_err(|error| CommandError::because("cannot wait for Nix", &error))?
             {
                 return Ok(exit);
             }
@@ -163,7 +160,9 @@ impl Builder<'_> {
     /// Takes in what Nix says; whether some build ended.
     fn heard(&mut self, event: BuildEvent, words: &mut Vec<String>) -> bool {
         match event {
-            BuildEvent::Started { drv_path, machine } => self.apply(Happening::BuildStarted { drv_path, machine }),
+            BuildEvent::Started { drv_path, machine } => {
+                self.apply(Happening::BuildStarted { drv_path, machine });
+            }
             BuildEvent::Line { drv_path, line } => {
                 let drv_path = self.run.derivation_of(&drv_path).unwrap_or(drv_path);
                 self.last_line.insert(drv_path.clone(), now());
@@ -204,7 +203,8 @@ impl Builder<'_> {
             let line = self.last_line.get(drv_path).copied().filter(|_| of_silence);
             line.max(started(drv_path))
         };
-        let running = self.run.running().into_iter().map(|step| self.run.steps()[step as usize].drv_path.clone());
+        let running =
+            self.run.running().into_iter().map(|step| self.run.steps()[step as usize].drv_path.clone());
         match running.min_by_key(since) {
             Some(drv_path) => {
                 self.apply(Happening::BuildFailed { drv_path, class: FailureClass::TimedOut, message: text });
@@ -257,8 +257,9 @@ impl Builder<'_> {
         let steps = self.run.steps();
         let open = self.run.unexplained();
         let outputs = steps.iter().flat_map(|step| step.outputs.iter().flatten());
-        let valid =
-            validity.valid(outputs).map_err(|error| CommandError::because("cannot look into the store", &error))?;
+        let valid = validity
+            .valid(outputs)
+            .map_err(|error| CommandError::because("cannot look into the store", &error))?;
         let is_here = |position: u32, step: &Step| {
             step.hopeless.is_none()
                 && step.outputs.iter().flatten().all(|output| valid.contains(output))
@@ -267,7 +268,11 @@ impl Builder<'_> {
                     || all_went_well
                     || (open.contains(&position) && is_realised(&self.nix, &step.drv_path)))
         };
-        Ok((0..).zip(steps).filter(|(position, step)| is_here(*position, step)).map(|(position, _)| position).collect())
+        Ok((0..)
+            .zip(steps)
+            .filter(|(position, step)| is_here(*position, step))
+            .map(|(position, _)| position)
+            .collect())
     }
 
     fn apply(&mut self, happening: Happening) {

@@ -41,7 +41,12 @@ impl Config {
         let file = directory.join("phoenix.toml");
         match fs_err::read_to_string(&file) {
             Ok(text) => Self::parse(&text),
-            Err(error) if matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
+                ) =>
+            {
                 Ok(Self::default())
             }
             Err(error) => Err(error.to_string()),
@@ -49,12 +54,13 @@ impl Config {
     }
 
     fn parse(text: &str) -> Result<Self, String> {
-        let table: toml::Table =
-            text.parse().map_err(|error: toml::de::Error| format!("phoenix.toml is not TOML: {}", error.to_string().trim()))?;
+        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+            format!("phoenix.toml is not TOML: {}", error.to_string().trim())
+        })?;
         if let Some(key) = table.keys().find(|key| !KEYS.contains(&key.as_str())) {
-            let nearest = KEYS.iter().max_by(|a, b| {
-                strsim::jaro_winkler(key, a).total_cmp(&strsim::jaro_winkler(key, b))
-            });
+            let nearest = KEYS
+                .iter()
+                .max_by(|a, b| strsim::jaro_winkler(key, a).total_cmp(&strsim::jaro_winkler(key, b)));
             return Err(format!(
                 "phoenix.toml has an unknown key `{key}`; did you mean `{}`? (known: {})",
                 nearest.unwrap_or(&""),

@@ -110,7 +110,11 @@ pub(crate) fn hint_for(message: &str) -> Option<&'static str> {
     if has("No space left on device") || has("disk is full") || has("database or disk is full") {
         return Some("the disk is full: `nix-collect-garbage` frees what nothing uses");
     }
-    if has("Permission denied") || has("read-only") || has("Read-only file system") || has("readonly database") {
+    if has("Permission denied")
+        || has("read-only")
+        || has("Read-only file system")
+        || has("readonly database")
+    {
         return Some(
             "this user may not write there: is the Nix daemon running, and is NIX_REMOTE or --store what it should be?",
         );
@@ -120,7 +124,9 @@ pub(crate) fn hint_for(message: &str) -> Option<&'static str> {
     }
     let no_file = has("/flake.nix'") && (has("No such file") || has("does not exist"));
     if no_file || has("does not contain a 'flake.nix'") || has("could not find a flake.nix") {
-        return Some("`phoenix run DIRECTORY` needs a directory with a flake.nix; `-f FILE` evaluates a file instead");
+        return Some(
+            "`phoenix run DIRECTORY` needs a directory with a flake.nix; `-f FILE` evaluates a file instead",
+        );
     }
     None
 }

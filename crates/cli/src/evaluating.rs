@@ -56,9 +56,8 @@ pub(crate) fn asked(wanted: &Wanted, system: &str) -> Result<Asked, CommandError
 }
 
 fn file_root(file: &Path, attrs: &[String]) -> Result<Root, CommandError> {
-    let absolute = fs_err::canonicalize(file).map_err(|error| {
-        CommandError::because(format!("cannot evaluate {}", file.display()), &error)
-    })?;
+    let absolute = fs_err::canonicalize(file)
+        .map_err(|error| CommandError::because(format!("cannot evaluate {}", file.display()), &error))?;
     let mut asked = Vec::new();
     for attr in attrs {
         let path = AttrPath::parse(attr).map_err(|error| CommandError::because("cannot use -A", &error))?;
@@ -111,7 +110,7 @@ impl Asked {
 /// that is heard.
 pub(crate) fn evaluate(
     setup: &Setup,
-    asked: Asked,
+    asked: &Asked,
     args: &NixArgs,
     stop: &Arc<AtomicBool>,
     found: &mut dyn FnMut(Target, Option<Verdict>),

@@ -66,7 +66,7 @@ pub(crate) fn plan(
         let recorder = std::cell::RefCell::new(&mut recorder);
         evaluating::evaluate(
             &setup,
-            asked,
+            &asked,
             nix,
             &stop,
             &mut |target, ended| {

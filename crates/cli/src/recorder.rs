@@ -40,9 +40,8 @@ impl Recorder {
         let own = directory.join("events.jsonl");
         let mut files = Vec::new();
         for path in std::iter::once(own.as_path()).chain(also) {
-            let file = fs::File::create(path).map_err(|error| {
-                CommandError::because("cannot write the events of this run", &error)
-            })?;
+            let file = fs::File::create(path)
+                .map_err(|error| CommandError::because("cannot write the events of this run", &error))?;
             files.push(file);
         }
         Ok(Self {

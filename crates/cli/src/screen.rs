@@ -95,7 +95,13 @@ impl Live {
         self.drawn = Instant::now();
         let (width, height) = size();
         // One column and one line are left free, so that no terminal wraps or scrolls.
-        let lines = frame(summary, now, width.saturating_sub(1), MOST_LINES.min(height.saturating_sub(2)), self.style);
+        let lines = frame(
+            summary,
+            now,
+            width.saturating_sub(1),
+            MOST_LINES.min(height.saturating_sub(2)),
+            self.style,
+        );
         self.bar.set_message(lines.join("\n"));
         self.bar.tick();
     }

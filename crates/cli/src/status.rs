@@ -150,7 +150,10 @@ fn substituter_settings(setup: &Setup) -> phoenix_substituter::Settings {
         require_sigs: nix.require_sigs,
         store_dir: setup.eval_layout.store_dir.clone(),
         netrc_file: file(&nix.netrc_file),
-        ssl_cert_file: var("NIX_SSL_CERT_FILE").or_else(|| var("SSL_CERT_FILE")).map(Into::into).or_else(|| file(&nix.ssl_cert_file)),
+        ssl_cert_file: var("NIX_SSL_CERT_FILE")
+            .or_else(|| var("SSL_CERT_FILE"))
+            .map(Into::into)
+            .or_else(|| file(&nix.ssl_cert_file)),
         connections: nix.http_connections.max(phoenix_substituter::DEFAULT_CONNECTIONS),
         timeout: Duration::from_secs(30),
     }

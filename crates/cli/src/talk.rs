@@ -30,7 +30,9 @@ impl Terminal {
     /// Whether stdout shows colours.
     pub(crate) fn stdout_colour() -> bool {
         let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-        io::stdout().is_terminal() && !set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+        io::stdout().is_terminal()
+            && !set("NO_COLOR")
+            && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
     }
 
     /// Looks at stderr and at `NO_COLOR` (no-color.org), `TERM`, `CI` and `CLICOLOR_FORCE`.

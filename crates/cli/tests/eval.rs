@@ -1,4 +1,5 @@
 //! `phoenix eval` gives what Nix itself gives.
+#![allow(clippy::unwrap_used, clippy::allow_attributes, reason = "a test says so by failing")]
 
 mod common;
 
@@ -52,7 +53,10 @@ fn a_line_is_nix_eval_jobs_s() {
     let lines = evaluated(&env, &[&flake.reference()]);
     let good = &lines[&format!("packages.{}.\"with.dot\"", env.system())];
     assert_eq!(good["attrPath"], serde_json::json!(["packages", env.system(), "with.dot"]));
-    assert_eq!((good["name"].as_str(), good["system"].as_str()), (Some("dotted"), Some(env.system().as_str())));
+    assert_eq!(
+        (good["name"].as_str(), good["system"].as_str()),
+        (Some("dotted"), Some(env.system().as_str()))
+    );
     assert!(good["drvPath"].as_str().unwrap().ends_with("-dotted.drv"));
     assert!(good["outputs"]["dev"].as_str().unwrap().ends_with("-dotted-dev"));
     assert_eq!(good["requiredSystemFeatures"], serde_json::json!(["kvm"]));
@@ -86,7 +90,10 @@ fn inputs_that_follow_are_overridden_or_no_flakes() {
     let env = TestEnv::new();
     let lib = |word: &str| {
         let flake = Flake::new("{ }");
-        flake.write("flake.nix", &format!("{{ outputs = {{ self }}: {{ word = \"{word}\"; root = ./.; }}; }}"));
+        flake.write(
+            "flake.nix",
+            &format!("{{ outputs = {{ self }}: {{ word = \"{word}\"; root = ./.; }}; }}"),
+        );
         flake
     };
     let (one, two) = (lib("one"), lib("two"));
@@ -176,7 +183,8 @@ fn several_evaluators_find_the_same() {
 #[test]
 fn nothing_but_data_is_on_stdout_and_a_closed_pipe_is_no_error() {
     let env = TestEnv::new();
-    let flake = Flake::new(r#"{ packages.${system} = { a = builtins.trace "hello" (ok "a"); b = ok "b"; }; }"#);
+    let flake =
+        Flake::new(r#"{ packages.${system} = { a = builtins.trace "hello" (ok "a"); b = ok "b"; }; }"#);
     let ran = env.phoenix(&["eval", &flake.reference()]).ends_with(0).says("hello");
     assert!(ran.stdout.lines().all(|line| line.starts_with('{')), "{ran}");
     let mut child = env.command().args(["eval", &flake.reference()]).spawn().unwrap();

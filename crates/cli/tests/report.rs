@@ -1,4 +1,5 @@
 //! Reports: four of them, from one stream of events.
+#![allow(clippy::unwrap_used, clippy::allow_attributes, reason = "a test says so by failing")]
 
 mod common;
 
@@ -57,9 +58,17 @@ fn what_is_no_events_file_is_told() {
     let file = env.file("x");
     std::fs::write(&file, "<html>").unwrap();
     let name = file.display().to_string();
-    let _ = env.phoenix(&["report", &name]).ends_with(1).says("is no events file (line 1)").says("hint: `phoenix run --events");
+    let _ = env
+        .phoenix(&["report", &name])
+        .ends_with(1)
+        .says("is no events file (line 1)")
+        .says("hint: `phoenix run --events");
     let _ = env.phoenix(&["report", "/no/such"]).ends_with(1).says("cannot read /no/such");
-    std::fs::write(&file, r#"{"at":1,"event":"runStarted","schema":99,"phoenix":"9","nix":"3","systems":[],"installables":[]}"#).unwrap();
+    std::fs::write(
+        &file,
+        r#"{"at":1,"event":"runStarted","schema":99,"phoenix":"9","nix":"3","systems":[],"installables":[]}"#,
+    )
+    .unwrap();
     let _ = env.phoenix(&["report", &name]).ends_with(1).says("version 99 of the events");
 }
 

@@ -1,4 +1,5 @@
 //! `phoenix run` on real Nix: builds, verdicts, exit codes.
+#![allow(clippy::unwrap_used, clippy::allow_attributes, reason = "a test says so by failing")]
 
 mod common;
 
@@ -40,11 +41,18 @@ fn the_first_run_builds_each_derivation_once_and_the_second_nothing() {
     let _ = ran.ends_with(0).says("building shared").says("4 built");
     assert_eq!((first.count("targets", "built"), first.count("derivations", "built")), (4, 5));
     assert_eq!(marks(&env), ["a", "b", "c", "shared", "works"]);
-    assert!(first.field("packages.x.a".replace(".x.", &format!(".{}.", env.system())).as_str(), "seconds").is_f64());
+    assert!(
+        first
+            .field("packages.x.a".replace(".x.", &format!(".{}.", env.system())).as_str(), "seconds")
+            .is_f64()
+    );
 
     let (ran, second) = env.report(&[&flake.reference()]);
     let _ = ran.ends_with(0);
-    assert_eq!((second.count("targets", "cached"), second.0["derivations"].as_array().unwrap().len()), (4, 0));
+    assert_eq!(
+        (second.count("targets", "cached"), second.0["derivations"].as_array().unwrap().len()),
+        (4, 0)
+    );
     assert!(second.0["summary"]["savedSeconds"].as_f64().unwrap() > 0.0);
     assert_eq!(marks(&env).len(), 5);
 }
@@ -167,7 +175,12 @@ fn fail_fast_leaves_the_rest() {
     let (ran, report) = env.report(&[&flake.reference(), "--fail-fast", "-j", "1"]);
     let _ = ran.ends_with(100);
     assert!(start.elapsed() < Duration::from_secs(25));
-    assert_eq!((report.count("targets", "failed"), report.count("targets", "cancelled")), (1, 2), "{:#}", report.0);
+    assert_eq!(
+        (report.count("targets", "failed"), report.count("targets", "cancelled")),
+        (1, 2),
+        "{:#}",
+        report.0
+    );
 }
 
 #[test]
@@ -193,7 +206,9 @@ fn what_nix_cannot_build_here_says_why() {
 #[test]
 fn several_installables_with_and_without_attributes() {
     let env = TestEnv::new();
-    let one = Flake::new(r#"{ packages.${system}.a = ok "a"; checks.${system}.b = ok "b"; other.deep.c = ok "c"; }"#);
+    let one = Flake::new(
+        r#"{ packages.${system}.a = ok "a"; checks.${system}.b = ok "b"; other.deep.c = ok "c"; }"#,
+    );
     let two = Flake::new(r#"{ packages.${system}.a = ok "a2"; }"#);
     let (ran, report) = env.report(&[
         &format!("{}#a", one.reference()),
@@ -303,7 +318,10 @@ fn a_flake_s_settings_are_used_only_when_accepted() {
             phoenix_testkit::PREAMBLE
         ),
     );
-    let _ = env.phoenix(&["plan", &flake.reference()]).ends_with(0).says("extra-substituters; `--accept-flake-config`");
+    let _ = env
+        .phoenix(&["plan", &flake.reference()])
+        .ends_with(0)
+        .says("extra-substituters; `--accept-flake-config`");
     let ran = env.phoenix(&["run", &flake.reference(), "--accept-flake-config"]).ends_with(0);
     let ran = ran.says("substituter http://127.0.0.1:1").says("its answers are unknown");
     assert!(ran.stderr.contains("1 built"), "{ran}");
@@ -326,7 +344,12 @@ fn content_addressed_derivations() {
     let (ran, report) = env.report(&[&flake.reference()]);
     let _ = ran.ends_with(100);
     let attr = |name: &str| format!("packages.{}.{name}", env.system());
-    assert_eq!((report.verdict(&attr("a")), report.verdict(&attr("b"))), ("built", "built"), "{:#}", report.0);
+    assert_eq!(
+        (report.verdict(&attr("a")), report.verdict(&attr("b"))),
+        ("built", "built"),
+        "{:#}",
+        report.0
+    );
     assert_eq!(report.verdict(&attr("bad")), "failed");
     let (ran, report) = env.report(&[&format!("{}#b", flake.reference())]);
     let _ = ran.ends_with(0);

@@ -1,4 +1,5 @@
 //! Bad input and bad surroundings: each ends in words that help, and loses nothing.
+#![allow(clippy::unwrap_used, clippy::allow_attributes, reason = "a test says so by failing")]
 
 mod common;
 
@@ -34,8 +35,15 @@ fn a_usage_error_is_exit_code_1() {
     let env = TestEnv::new();
     let _ = env.phoenix(&["run", "--no-such-flag"]).ends_with(1).says("--no-such-flag");
     let _ = env.phoenix(&["run", "--keep-going", "--fail-fast"]).ends_with(1).says("cannot be used with");
-    let _ = env.phoenix(&["run", ".#a..b"]).ends_with(1).says("`.#a..b` is not an installable").says("a name is empty");
-    let _ = env.phoenix(&["run", "--include", "a..b", &Flake::new("{ }").reference()]).ends_with(1).says("a name is empty");
+    let _ = env
+        .phoenix(&["run", ".#a..b"])
+        .ends_with(1)
+        .says("`.#a..b` is not an installable")
+        .says("a name is empty");
+    let _ = env
+        .phoenix(&["run", "--include", "a..b", &Flake::new("{ }").reference()])
+        .ends_with(1)
+        .says("a name is empty");
     let _ = env.phoenix(&["--help"]).ends_with(0);
 }
 
@@ -44,9 +52,15 @@ fn a_path_that_is_no_flake() {
     let env = TestEnv::new();
     let empty = env.file("empty");
     fs_err::create_dir_all(&empty).unwrap();
-    let _ = env.phoenix(&["run", &format!("path:{}", empty.display())]).ends_with(120).says("hint: `phoenix run DIRECTORY` needs");
+    let _ = env
+        .phoenix(&["run", &format!("path:{}", empty.display())])
+        .ends_with(120)
+        .says("hint: `phoenix run DIRECTORY` needs");
     let _ = env.phoenix(&["run", "path:/no/such/place"]).ends_with(120).says("/no/such/place");
-    let _ = env.phoenix(&["run", "-f", "/no/such/file.nix"]).ends_with(1).says("cannot evaluate /no/such/file.nix");
+    let _ = env
+        .phoenix(&["run", "-f", "/no/such/file.nix"])
+        .ends_with(1)
+        .says("cannot evaluate /no/such/file.nix");
 }
 
 #[test]
@@ -65,7 +79,8 @@ fn a_flake_with_a_syntax_error() {
     let env = TestEnv::new();
     let flake = Flake::new("{ }");
     flake.write("flake.nix", "{ outputs = { self }: { packages = ; }; }");
-    let _ = env.phoenix(&["run", &flake.reference()]).ends_with(120).says("syntax error").says("flake.nix:1:");
+    let _ =
+        env.phoenix(&["run", &flake.reference()]).ends_with(120).says("syntax error").says("flake.nix:1:");
     // Others go on.
     let good = Flake::new(r#"{ packages.${system}.a = ok "a"; }"#);
     let (ran, report) = env.report(&[&flake.reference(), &good.reference()]);
@@ -99,9 +114,11 @@ fn output_that_cannot_be_understood() {
     let _ = run("test \"$1\" = --version && echo 'nix (Nix) 2.26.3' || echo '<html>'")
         .ends_with(1)
         .says("`nix config show` printed something that could not be understood");
-    let _ = run("test \"$1\" = --version && echo 'nix (Nix) 2.26.3' || { echo 'error: out of order' >&2; exit 1; }")
-        .ends_with(1)
-        .says("out of order");
+    let _ = run(
+        "test \"$1\" = --version && echo 'nix (Nix) 2.26.3' || { echo 'error: out of order' >&2; exit 1; }",
+    )
+    .ends_with(1)
+    .says("out of order");
 }
 
 #[test]
@@ -265,7 +282,8 @@ fn a_signal_ends_everything_in_order() {
         assert_eq!(report["exitCode"], 130);
         assert_eq!(report["summary"]["withoutVerdict"], 0);
         assert_eq!(report["summary"]["targets"]["built"], 1, "{report:#}");
-        let first = report["targets"].as_array().unwrap().iter().find(|target| target["name"] == "first").unwrap();
+        let first =
+            report["targets"].as_array().unwrap().iter().find(|target| target["name"] == "first").unwrap();
         assert!(env.nix.is_valid(first["outputs"]["out"].as_str().unwrap()), "what was built stays valid");
         // The builder is gone: it would have left a mark.
         let sleeping = Command::new("pgrep").args(["-f", "sleep 20"]).output();
@@ -306,7 +324,10 @@ fn what_a_substituter_has_is_cached_and_fetched_only_for_a_build() {
     let (ran, report) = env.report(&[&flake.reference()]);
     let _ = ran.ends_with(0);
     let out = |name: &str| {
-        report.field(&format!("packages.{}.{name}", env.system()), "outputs")["out"].as_str().unwrap().to_owned()
+        report.field(&format!("packages.{}.{name}", env.system()), "outputs")["out"]
+            .as_str()
+            .unwrap()
+            .to_owned()
     };
     let directory = env.file("cache");
     env.nix.run("nix", &["copy", "--to", &format!("file://{}", directory.display()), &out("base")]);

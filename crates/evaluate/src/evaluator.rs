@@ -54,7 +54,12 @@ pub(crate) struct Evaluator {
 
 impl Evaluator {
     /// Starts a process and gives it definitions, each an assignment on one line.
-    pub(crate) fn start(nix: &Nix, purity: Purity, flags: &[&str], definitions: &[String]) -> io::Result<Self> {
+    pub(crate) fn start(
+        nix: &Nix,
+        purity: Purity,
+        flags: &[&str],
+        definitions: &[String],
+    ) -> io::Result<Self> {
         // The repl writes a history file; not into the user's.
         let home = tempfile::Builder::new().prefix("phoenix-eval-").tempdir()?;
         let mark = mark(home.path());
@@ -131,7 +136,7 @@ impl Evaluator {
                 Err(RecvTimeoutError::Timeout) if stop.load(Ordering::Relaxed) => return Answer::Stopped,
                 Err(RecvTimeoutError::Timeout) => continue,
                 Err(RecvTimeoutError::Disconnected) => {
-                    return Answer::Died(self.last_words(error.unwrap_or_default(), sent.err()));
+                    return Answer::Died(self.last_words(&error.unwrap_or_default(), sent.err()));
                 }
             };
             if line == end {
@@ -164,11 +169,12 @@ impl Evaluator {
         self.stdin.flush()
     }
 
-    fn last_words(&mut self, lines: Vec<String>, sent: Option<io::Error>) -> String {
+    fn last_words(&mut self, lines: &[String], sent: Option<io::Error>) -> String {
         let end = match self.child.wait() {
             Ok(status) => match (status.code(), status.signal()) {
                 (_, Some(11 | 7 | 10)) => {
-                    "the evaluator crashed, most likely because its stack overflowed (infinite recursion)".to_owned()
+                    "the evaluator crashed, most likely because its stack overflowed (infinite recursion)"
+                        .to_owned()
                 }
                 (_, Some(9)) => "the evaluator was killed, maybe for want of memory".to_owned(),
                 (_, Some(signal)) => format!("the evaluator was ended by signal {signal}"),
@@ -177,7 +183,7 @@ impl Evaluator {
             },
             Err(error) => format!("the evaluator ended ({error})"),
         };
-        let said = tidy(&lines);
+        let said = tidy(lines);
         match (said.is_empty(), sent) {
             (false, _) => format!("{said}\n({end})"),
             (true, Some(error)) => format!("{end} ({error})"),

@@ -47,7 +47,11 @@ pub(crate) struct LockOptions<'a> {
 impl LockedFlake {
     /// Has Nix fetch a flake and lock its inputs. The lock file is not written. Also returns what Nix
     /// had to say about it (a dirty tree, an input that is not locked).
-    pub(crate) fn lock(nix: &Nix, reference: &str, options: &LockOptions<'_>) -> Result<(Self, String), NixError> {
+    pub(crate) fn lock(
+        nix: &Nix,
+        reference: &str,
+        options: &LockOptions<'_>,
+    ) -> Result<(Self, String), NixError> {
         let shown = format!("nix flake metadata {reference}");
         let mut command = nix.nix(&["flake", "metadata"]);
         command.args(["--json", "--no-write-lock-file"]);
@@ -72,9 +76,8 @@ impl LockedFlake {
     }
 
     fn new(nix: &Nix, metadata: Metadata, shown: &str) -> Result<Self, NixError> {
-        let text = |from: &Map<String, Value>, name: &str| {
-            from.get(name).and_then(Value::as_str).map(str::to_owned)
-        };
+        let text =
+            |from: &Map<String, Value>, name: &str| from.get(name).and_then(Value::as_str).map(str::to_owned);
         let locked = &metadata.locked;
         let nar_hash = match text(locked, "narHash") {
             Some(hash) => hash,
@@ -88,7 +91,11 @@ impl LockedFlake {
 
     /// The directory of the flake in the store.
     pub(crate) fn root(&self) -> String {
-        if self.dir.is_empty() { self.store_path.clone() } else { format!("{}/{}", self.store_path, self.dir) }
+        if self.dir.is_empty() {
+            self.store_path.clone()
+        } else {
+            format!("{}/{}", self.store_path, self.dir)
+        }
     }
 
     /// Definitions for an evaluator after which `name` is the flake.
@@ -125,7 +132,11 @@ impl LockedFlake {
 
 /// What `sourceInfo` holds besides the path, as Nix makes it of a locked reference
 /// (nix `src/libexpr/primops/fetchTree.cc`, `emitTreeAttrs`).
-fn source_info(locked: &Map<String, Value>, last_modified: Option<i64>, nar_hash: &str) -> Map<String, Value> {
+fn source_info(
+    locked: &Map<String, Value>,
+    last_modified: Option<i64>,
+    nar_hash: &str,
+) -> Map<String, Value> {
     let mut info = Map::new();
     for name in ["rev", "revCount", "dirtyRev", "dirtyShortRev"] {
         if let Some(value) = locked.get(name) {
@@ -207,7 +218,8 @@ mod tests {
 
     #[test]
     fn configuration_is_options() {
-        let config = parse_config(r#"{"extra-substituters":["https://a","https://b"],"sandbox":false,"x":"y"}"#);
+        let config =
+            parse_config(r#"{"extra-substituters":["https://a","https://b"],"sandbox":false,"x":"y"}"#);
         assert_eq!(
             config.0.into_iter().collect::<Vec<_>>(),
             [

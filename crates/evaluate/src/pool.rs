@@ -21,7 +21,14 @@ const INSPECT: &str = include_str!("nix/inspect.nix");
 const TICK: Duration = Duration::from_millis(100);
 
 /// Settings of a `nixConfig` that Nix takes without asking (nix `src/libflake/config.cc`).
-const HARMLESS: &[&str] = &["bash-prompt", "bash-prompt-prefix", "bash-prompt-suffix", "flake-registry", "commit-lock-file-summary", "commit-lockfile-summary"];
+const HARMLESS: &[&str] = &[
+    "bash-prompt",
+    "bash-prompt-prefix",
+    "bash-prompt-suffix",
+    "flake-registry",
+    "commit-lock-file-summary",
+    "commit-lockfile-summary",
+];
 
 /// Tells which attributes are targets, given the root of a flake's sources as a store path with the
 /// flake's directory in it (none for a file): it may hold a configuration. An error ends the evaluation.
@@ -195,8 +202,9 @@ fn prepare(
     if let Some(file) = &root.file {
         let file = quote(&file.to_string_lossy());
         // An absolute path is needed: the repl has another idea of what is relative.
-        let definition =
-            format!("root = let value = import (/. + {file}); in if builtins.isFunction value then value {{ }} else value");
+        let definition = format!(
+            "root = let value = import (/. + {file}); in if builtins.isFunction value then value {{ }} else value"
+        );
         return Ok(Prepared {
             nix: request.nix.clone(),
             purity: Purity::Impure,
@@ -219,7 +227,8 @@ fn prepare(
         selection: (request.select)(Some(&flake.root())).map_err(EvaluateError::Selection)?,
     };
     let mut evaluator = prepared.start_and_probe(stop)?;
-    let expression = format!("{} + builtins.toJSON ({})", quote(evaluator.mark()), flake.config_expression("root"));
+    let expression =
+        format!("{} + builtins.toJSON ({})", quote(evaluator.mark()), flake.config_expression("root"));
     let config = match evaluator.ask(&expression, stop, &mut |_| {}) {
         Answer::Text(json) => parse_config(&json),
         Answer::Stopped => return Err(Unprepared::Stopped),
@@ -230,7 +239,12 @@ fn prepare(
     Ok(prepared)
 }
 
-fn apply_config(request: &Request<'_>, mut config: FlakeConfig, prepared: &mut Prepared, hear: &mut dyn FnMut(Heard)) {
+fn apply_config(
+    request: &Request<'_>,
+    mut config: FlakeConfig,
+    prepared: &mut Prepared,
+    hear: &mut dyn FnMut(Heard),
+) {
     config.0.retain(|name, _| !HARMLESS.contains(&name.as_str()));
     if config.0.is_empty() {
         return;
@@ -307,7 +321,7 @@ fn walk(
             while !stop.load(Ordering::Relaxed)
                 && lost.is_none()
                 && (!idle.is_empty() || jobs.len() < request.workers.max(1))
-                && let Some(inspect) = walk.next()
+                && let Some(inspect) = walk.take_next()
             {
                 hear(Heard::Evaluating { attr: inspect.path.clone(), left: walk.left() });
                 let worker = idle.pop().unwrap_or_else(|| {
@@ -417,7 +431,12 @@ fn question(inspect: &Inspect) -> String {
 fn say(line: &str, hear: &mut dyn FnMut(Heard)) {
     let line = line.trim_end();
     // The repl's greeting.
-    if line.is_empty() || line.starts_with("Welcome to Nix") || line == "Type :? for help." || line.starts_with("Nix 2.") || line.starts_with("Lix ") {
+    if line.is_empty()
+        || line.starts_with("Welcome to Nix")
+        || line == "Type :? for help."
+        || line.starts_with("Nix 2.")
+        || line.starts_with("Lix ")
+    {
         return;
     }
     let (severity, text) = if let Some(text) = line.strip_prefix("warning:") {

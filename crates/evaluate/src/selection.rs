@@ -81,7 +81,8 @@ impl Selection {
     /// excluded, and not a system that is not selected, unless a pattern names it.
     pub(crate) fn may_enter(&self, path: &[String], name: &str) -> bool {
         let child = AttrPath(path.to_vec()).child(name).0;
-        let candidates = self.include.iter().filter(|glob| glob.matches(&child) || glob.may_match_below(&child));
+        let candidates =
+            self.include.iter().filter(|glob| glob.matches(&child) || glob.may_match_below(&child));
         let mut candidates = candidates.peekable();
         if candidates.peek().is_none() || self.excluded_by(&child).is_some() {
             return false;
@@ -89,8 +90,9 @@ impl Selection {
         if self.selects_system(name) != Some(false) {
             return true;
         }
-        candidates
-            .any(|glob| matches!(glob.next(path), Next::Names(names) if names.iter().any(|named| named == name)))
+        candidates.any(
+            |glob| matches!(glob.next(path), Next::Names(names) if names.iter().any(|named| named == name)),
+        )
     }
 
     /// The names below a path that have to be looked at; `None` for all.
@@ -109,7 +111,12 @@ impl Selection {
 
     /// Why a derivation is not for the systems selected, if it is not: its own system counts where its
     /// attribute path names none.
-    pub(crate) fn foreign(&self, path: &[String], system: &str, extra_platforms: &[String]) -> Option<String> {
+    pub(crate) fn foreign(
+        &self,
+        path: &[String],
+        system: &str,
+        extra_platforms: &[String],
+    ) -> Option<String> {
         let named = path.iter().any(|name| is_system(name));
         let known = |systems: &[String]| systems.iter().any(|known| known == system);
         if named || system == "builtin" || known(&self.systems) || known(extra_platforms) {
@@ -138,11 +145,29 @@ fn expand(globs: &[String], systems: &[String]) -> Result<Vec<Glob>, GlobError> 
 #[must_use]
 pub fn is_system(name: &str) -> bool {
     const ARCHITECTURES: &[&str] = &[
-        "x86_64", "aarch64", "i686", "armv5tel", "armv6l", "armv7l", "armv7a", "riscv32", "riscv64", "powerpc64le",
-        "powerpc64", "powerpc", "s390x", "loongarch64", "mips64el", "mipsel", "m68k", "wasm32",
+        "x86_64",
+        "aarch64",
+        "i686",
+        "armv5tel",
+        "armv6l",
+        "armv7l",
+        "armv7a",
+        "riscv32",
+        "riscv64",
+        "powerpc64le",
+        "powerpc64",
+        "powerpc",
+        "s390x",
+        "loongarch64",
+        "mips64el",
+        "mipsel",
+        "m68k",
+        "wasm32",
     ];
-    const KERNELS: &[&str] = &["linux", "darwin", "freebsd", "openbsd", "netbsd", "wasi", "cygwin", "windows", "none"];
-    name.split_once('-').is_some_and(|(arch, kernel)| ARCHITECTURES.contains(&arch) && KERNELS.contains(&kernel))
+    const KERNELS: &[&str] =
+        &["linux", "darwin", "freebsd", "openbsd", "netbsd", "wasi", "cygwin", "windows", "none"];
+    name.split_once('-')
+        .is_some_and(|(arch, kernel)| ARCHITECTURES.contains(&arch) && KERNELS.contains(&kernel))
 }
 
 #[cfg(test)]
@@ -174,7 +199,9 @@ mod tests {
         ] {
             assert!(selection.included(&path(included)), "{included}");
         }
-        for not in ["checks.aarch64-linux.a", "legacyPackages.x86_64-linux.a", "packages.x86_64-linux.a.b", "lib.x"] {
+        for not in
+            ["checks.aarch64-linux.a", "legacyPackages.x86_64-linux.a", "packages.x86_64-linux.a.b", "lib.x"]
+        {
             assert!(!selection.included(&path(not)), "{not}");
         }
         assert!(!selection.may_enter(&[], "legacyPackages"));

@@ -62,7 +62,10 @@ mod tests {
 
     #[test]
     fn a_plain_error_keeps_its_place() {
-        assert_eq!(tidied("error: boom\n\n       at /s/flake.nix:1:2:\n\n            1| x"), "boom\n\nat /s/flake.nix:1:2:\n\n     1| x");
+        assert_eq!(
+            tidied("error: boom\n\n       at /s/flake.nix:1:2:\n\n            1| x"),
+            "boom\n\nat /s/flake.nix:1:2:\n\n     1| x"
+        );
     }
 
     #[test]
@@ -90,7 +93,10 @@ error:
     fn an_error_of_only_our_frames_is_what_it_says() {
         let text = "error:\n       … while calling the 'toJSON' builtin\n         at «string»:1:3:\n            1| y\n\n       error: boom";
         assert_eq!(tidied(text), "boom");
-        assert_eq!(tidied("error: attribute 'x' missing\n       at «string»:1:1:\n            1| y"), "attribute 'x' missing");
+        assert_eq!(
+            tidied("error: attribute 'x' missing\n       at «string»:1:1:\n            1| y"),
+            "attribute 'x' missing"
+        );
     }
 
     #[test]

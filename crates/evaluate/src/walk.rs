@@ -91,7 +91,13 @@ impl Walk {
     /// those of the selection.
     #[must_use]
     pub fn new(selection: Selection, extra_platforms: Vec<String>) -> Self {
-        Self { selection, extra_platforms, queue: VecDeque::new(), found: HashSet::new(), entered: Vec::new() }
+        Self {
+            selection,
+            extra_platforms,
+            queue: VecDeque::new(),
+            found: HashSet::new(),
+            entered: Vec::new(),
+        }
     }
 
     /// Adds something that was asked for: the first of the candidates that exists. The root stands for
@@ -104,11 +110,15 @@ impl Walk {
         let path = rest.remove(0);
         let by_patterns = path.names().is_empty() && self.selection.may_include_below(&[]);
         let wanted = if by_patterns { self.selection.wanted_below(&[]) } else { None };
-        self.queue.push_back(Inspect { path, wanted, reason: Reason::Named { rest, tried: Vec::new(), outputs } });
+        self.queue.push_back(Inspect {
+            path,
+            wanted,
+            reason: Reason::Named { rest, tried: Vec::new(), outputs },
+        });
     }
 
     /// Takes the next attribute to inspect.
-    pub fn next(&mut self) -> Option<Inspect> {
+    pub fn take_next(&mut self) -> Option<Inspect> {
         self.queue.pop_front()
     }
 
@@ -151,7 +161,8 @@ impl Walk {
             }
             _ => None,
         };
-        let kind = if inspect.reason == Reason::OfUnit { TargetKind::WorkUnit } else { TargetKind::Derivation };
+        let kind =
+            if inspect.reason == Reason::OfUnit { TargetKind::WorkUnit } else { TargetKind::Derivation };
         let wanted = match inspect.reason {
             Reason::Named { outputs, .. } => outputs,
             _ => Vec::new(),
@@ -204,7 +215,8 @@ impl Walk {
         if is_named && !path.names().is_empty() && !names.is_empty() {
             self.entered.push(path.clone());
         }
-        let of_system = path.names().last().and_then(|name| self.selection.selects_system(name)) == Some(true);
+        let of_system =
+            path.names().last().and_then(|name| self.selection.selects_system(name)) == Some(true);
         match inspect.reason {
             Reason::Named { .. } | Reason::Selected if self.selection.may_include_below(path.names()) => {
                 let may_recurse = recurse.is_none_or(|recurse| *recurse != Value::Bool(false));
@@ -214,7 +226,9 @@ impl Walk {
                 Vec::new()
             }
             Reason::Named { .. } => self.enter_below(&path, names),
-            Reason::Below if of_system || recurse == Some(&Value::Bool(true)) => self.enter_below(&path, names),
+            Reason::Below if of_system || recurse == Some(&Value::Bool(true)) => {
+                self.enter_below(&path, names)
+            }
             Reason::Below => Vec::new(),
             Reason::Selected | Reason::OfUnit => vec![wrong_type(path, "set")],
         }
@@ -255,7 +269,13 @@ impl Walk {
         }
     }
 
-    fn missing(&mut self, inspect: Inspect, left: usize, r#type: &str, names: Vec<String>) -> Vec<FoundTarget> {
+    fn missing(
+        &mut self,
+        inspect: Inspect,
+        left: usize,
+        r#type: &str,
+        names: Vec<String>,
+    ) -> Vec<FoundTarget> {
         let Reason::Named { mut rest, mut tried, outputs } = inspect.reason else {
             // A name that a pattern wants and this flake does not have.
             return Vec::new();
@@ -293,7 +313,8 @@ fn no_attribute(
         format!("there is no attribute `{path}`{nor}")
     };
     let elsewhere = tried.iter().flat_map(|(_, names)| names);
-    let all: Vec<String> = if known > 0 { names.to_vec() } else { names.iter().chain(elsewhere).cloned().collect() };
+    let all: Vec<String> =
+        if known > 0 { names.to_vec() } else { names.iter().chain(elsewhere).cloned().collect() };
     let nearest = nearest(wanted, &all);
     if !nearest.is_empty() {
         error.push_str(&format!("; did you mean {}?", nearest.join(" or ")));
@@ -343,7 +364,9 @@ mod tests {
                 let names: Vec<_> = at.as_object().map(|set| set.keys().collect()).unwrap_or_default();
                 let left = inspect.path.names().len() - depth;
                 let r#type = if at.is_object() { "set" } else { "string" };
-                return Ok(json!({"kind": "missing", "left": left, "type": r#type, "names": names}).to_string());
+                return Ok(
+                    json!({"kind": "missing", "left": left, "type": r#type, "names": names}).to_string()
+                );
             };
             at = next;
         }
@@ -356,11 +379,13 @@ mod tests {
                     "outputs": {"out": path, "ca": "/1rz4placeholder"}})
             }
             Value::Object(set) if set.contains_key("unit") => {
-                let names: Vec<_> = set.keys().filter(|name| *name != "unit").map(|name| vec![name]).collect();
+                let names: Vec<_> =
+                    set.keys().filter(|name| *name != "unit").map(|name| vec![name]).collect();
                 json!({"kind": "workUnit", "paths": names})
             }
             Value::Object(set) => {
-                let wanted = |name: &&String| inspect.wanted.as_ref().is_none_or(|wanted| wanted.contains(name));
+                let wanted =
+                    |name: &&String| inspect.wanted.as_ref().is_none_or(|wanted| wanted.contains(name));
                 let names: Vec<_> = set.keys().filter(wanted).collect();
                 json!({"kind": "set", "names": names, "recurse": set.get("recurseForDerivations")})
             }
@@ -376,7 +401,7 @@ mod tests {
             walk.add(installable.candidates("x86_64-linux"), installable.outputs);
         }
         let mut targets = Vec::new();
-        while let Some(inspect) = walk.next() {
+        while let Some(inspect) = walk.take_next() {
             let json = look(tree, &inspect);
             targets.extend(walk.answer(inspect, json.as_ref().map(String::as_str).map_err(Clone::clone)));
         }
@@ -386,7 +411,10 @@ mod tests {
 
     fn walk(asked: &[&str], tree: &Value) -> Vec<(String, Option<Ended>)> {
         let selection = Selection::new(&[], &[], &["x86_64-linux".to_owned()]).unwrap();
-        walk_with(selection, asked, tree).into_iter().map(|found| (found.path.to_string(), found.ended)).collect()
+        walk_with(selection, asked, tree)
+            .into_iter()
+            .map(|found| (found.path.to_string(), found.ended))
+            .collect()
     }
 
     fn paths(asked: &[&str], tree: &Value) -> Vec<String> {
@@ -504,7 +532,10 @@ mod tests {
         });
         assert_eq!(paths(&[".#mine"], &tree), ["mine.x86_64-linux.a"]);
         let found = walk(&[".#nothing"], &tree);
-        assert!(matches!(&found[..], [(path, Some(Ended::NotEvaluated(_)))] if path == "nothing"), "{found:?}");
+        assert!(
+            matches!(&found[..], [(path, Some(Ended::NotEvaluated(_)))] if path == "nothing"),
+            "{found:?}"
+        );
         assert_eq!(walk(&[".#empty"], &tree), []);
     }
 
@@ -574,7 +605,7 @@ mod tests {
         let selection = Selection::new(&[], &[], &["x86_64-linux".to_owned()]).unwrap();
         let mut walk = Walk::new(selection, vec![]);
         walk.add(vec![AttrPath(vec!["a".into()])], vec![]);
-        let inspect = walk.next().unwrap();
+        let inspect = walk.take_next().unwrap();
         let found = walk.answer(inspect, Ok("{"));
         assert!(matches!(&found[0].ended, Some(Ended::NotEvaluated(_))));
     }

@@ -333,7 +333,7 @@ impl<'a> Reader<'a> {
                     self.string()?.split_ascii_whitespace().map(str::to_owned).collect();
             }
             b"preferLocalBuild" => options.prefer_local = self.string()? == "1",
-            b"allowSubstitutes" => options.no_substitutes = self.string()? == "",
+            b"allowSubstitutes" => options.no_substitutes = self.string()?.is_empty(),
             b"__json" => {
                 let json = self.string()?;
                 structured(&json, options);
@@ -417,13 +417,19 @@ mod tests {
 
     #[test]
     fn dynamic_inputs_are_seen_and_passed_over() {
-        let text = drv("", &format!(r#"("{A_DRV}",(["out"],[("out",["x"])]))"#), "")
-            .replacen("Derive(", r#"DrvWithVersion("xp-dyn-drv","#, 1);
+        let text = drv("", &format!(r#"("{A_DRV}",(["out"],[("out",["x"])]))"#), "").replacen(
+            "Derive(",
+            r#"DrvWithVersion("xp-dyn-drv","#,
+            1,
+        );
         let read = Derivation::parse(text.as_bytes()).unwrap();
         assert!(read.dynamic);
         assert_eq!(read.input_drvs[0].1, ["out"]);
-        let static_input = drv("", &format!(r#"("{A_DRV}",(["out"],[]))"#), "")
-            .replacen("Derive(", r#"DrvWithVersion("xp-dyn-drv","#, 1);
+        let static_input = drv("", &format!(r#"("{A_DRV}",(["out"],[]))"#), "").replacen(
+            "Derive(",
+            r#"DrvWithVersion("xp-dyn-drv","#,
+            1,
+        );
         assert!(!Derivation::parse(static_input.as_bytes()).unwrap().dynamic);
     }
 

@@ -225,8 +225,7 @@ mod tests {
     #[test]
     fn an_event_is_one_line_of_json_and_comes_back() {
         let drv_path = StorePath::parse("/nix/store/kh4g5sd1xfq5kiwd0yk7zrq7r5s9y8kv-a.drv").unwrap();
-        let settled =
-            SettledDerivation { drv_path, verdict: Verdict::Built, seconds: Some(1.5), log: None };
+        let settled = SettledDerivation { drv_path, verdict: Verdict::Built, seconds: Some(1.5), log: None };
         let logged = Logged { at: Stamp(1234), event: Event::DerivationSettled { settled } };
         let line = serde_json::to_string(&logged).unwrap();
         assert_eq!(

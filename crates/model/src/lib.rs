@@ -14,7 +14,8 @@ mod verdict;
 pub use attr_path::{AttrPath, AttrPathError};
 pub use derivation::{Derivation, DerivationError, Output, OutputKind};
 pub use event::{
-    Event, Logged, PlannedDerivation, PlannedTarget, Severity, SettledDerivation, Stage, Stamp, SCHEMA_VERSION,
+    Event, Logged, PlannedDerivation, PlannedTarget, SCHEMA_VERSION, SettledDerivation, Severity, Stage,
+    Stamp,
 };
 pub use status::{Source, Status};
 pub use store_path::{NIX32_ALPHABET, StorePath, StorePathError};

@@ -164,9 +164,18 @@ mod tests {
             ("nix/store/kh4g5sd1xfq5kiwd0yk7zrq7r5s9y8kv-a", "it is not absolute"),
             ("/nix/store/hello", "its last component is not HASH-NAME"),
             ("/nix/store/kh4g5sd1xfq5kiwd0yk7zrq7r5s9y8kv-", "its last component is not HASH-NAME"),
-            ("/nix/store/eh4g5sd1xfq5kiwd0yk7zrq7r5s9y8kv-a", "its hash has a character outside Nix's base 32"),
-            ("/nix/store/kh4g5sd1xfq5kiwd0yk7zrq7r5s9y8kv-a b", "its name has a character that Nix does not allow"),
-            ("/nix/store/kh4g5sd1xfq5kiwd0yk7zrq7r5s9y8kv-é", "its name has a character that Nix does not allow"),
+            (
+                "/nix/store/eh4g5sd1xfq5kiwd0yk7zrq7r5s9y8kv-a",
+                "its hash has a character outside Nix's base 32",
+            ),
+            (
+                "/nix/store/kh4g5sd1xfq5kiwd0yk7zrq7r5s9y8kv-a b",
+                "its name has a character that Nix does not allow",
+            ),
+            (
+                "/nix/store/kh4g5sd1xfq5kiwd0yk7zrq7r5s9y8kv-é",
+                "its name has a character that Nix does not allow",
+            ),
         ] {
             assert_eq!(StorePath::parse(text).unwrap_err().reason, reason, "{text}");
         }

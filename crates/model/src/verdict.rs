@@ -178,10 +178,7 @@ mod tests {
     fn json_names_the_verdict() {
         let verdict = Verdict::Failed { class: FailureClass::HashMismatch, message: "m".into() };
         let json = serde_json::to_value(&verdict).unwrap();
-        assert_eq!(
-            json,
-            serde_json::json!({"verdict": "failed", "class": "hashMismatch", "message": "m"})
-        );
+        assert_eq!(json, serde_json::json!({"verdict": "failed", "class": "hashMismatch", "message": "m"}));
         assert_eq!(serde_json::from_value::<Verdict>(json).unwrap(), verdict);
         let cached = Verdict::Cached { from: Source::Substituter("https://c".into()) };
         assert_eq!(

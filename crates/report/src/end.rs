@@ -43,9 +43,19 @@ pub fn end(summary: &Summary, style: Style) -> String {
 
 fn failure(page: &mut String, root: &Root<'_>, style: Style) {
     let drv_path = &root.derivation.planned.drv_path;
-    let time = root.derivation.seconds.map(|seconds| format!(" after {}", human_seconds(seconds))).unwrap_or_default();
+    let time = root
+        .derivation
+        .seconds
+        .map(|seconds| format!(" after {}", human_seconds(seconds)))
+        .unwrap_or_default();
     let head = format!("{} {}{time}", "FAILED", drv_path.human_name());
-    let _ = writeln!(page, "{} ({}): {}", style.verdict(VerdictKind::Failed, &head), root.class, clean(&root.reason()));
+    let _ = writeln!(
+        page,
+        "{} ({}): {}",
+        style.verdict(VerdictKind::Failed, &head),
+        root.class,
+        clean(&root.reason())
+    );
     for line in &root.derivation.tail {
         let _ = writeln!(page, "  {} {}", style.dim("|"), clean(line));
     }
@@ -63,7 +73,8 @@ fn not_evaluated(page: &mut String, summary: &Summary, style: Style) {
     for state in summary.targets.values() {
         let Some(Verdict::NotEvaluated { error }) = &state.verdict else { continue };
         let name = clean(&summary.shown(&state.target)).into_owned();
-        let _ = writeln!(page, "{}", style.verdict(VerdictKind::NotEvaluated, &format!("NOT EVALUATED {name}")));
+        let _ =
+            writeln!(page, "{}", style.verdict(VerdictKind::NotEvaluated, &format!("NOT EVALUATED {name}")));
         let lines: Vec<&str> = error.lines().collect();
         for line in lines.iter().take(ERROR_LINES) {
             let line = clean(line);
@@ -80,7 +91,8 @@ fn not_evaluated(page: &mut String, summary: &Summary, style: Style) {
 fn failed_without_a_build(page: &mut String, summary: &Summary, style: Style) {
     for state in summary.targets.values() {
         let Some(Verdict::Failed { message, .. }) = &state.verdict else { continue };
-        let built = state.target.drv_path.as_ref().is_some_and(|drv_path| summary.of_derivation(drv_path).is_some());
+        let built =
+            state.target.drv_path.as_ref().is_some_and(|drv_path| summary.of_derivation(drv_path).is_some());
         if !built {
             let name = clean(&summary.shown(&state.target)).into_owned();
             let head = style.verdict(VerdictKind::Failed, &format!("FAILED {name}"));
@@ -104,7 +116,12 @@ fn table(page: &mut String, summary: &Summary, style: Style) {
         };
         for state in states.iter().take(most) {
             let mark = style.verdict(kind, &format!("{:<13}", kind.to_string()));
-            let _ = writeln!(page, "{mark} {}{}", clean(&summary.shown(&state.target)), particulars(summary, state));
+            let _ = writeln!(
+                page,
+                "{mark} {}{}",
+                clean(&summary.shown(&state.target)),
+                particulars(summary, state)
+            );
         }
         if states.len() > most {
             let mark = style.verdict(kind, &format!("{:<13}", kind.to_string()));
@@ -143,12 +160,13 @@ fn particulars(summary: &Summary, state: &TargetState) -> String {
         Some(Verdict::Cached { from }) => format!("in {from}"),
         Some(Verdict::Blocked { by }) => {
             let more = if by.len() > 1 { format!(" and {} more", by.len() - 1) } else { String::new() };
-            format!("by {}{more}", by.first().map(|root| root.human_name()).unwrap_or_default())
+            format!("by {}{more}", by.first().map(phoenix_model::StorePath::human_name).unwrap_or_default())
         }
         Some(Verdict::Skipped { reason }) => reason.clone(),
         Some(Verdict::Built | Verdict::Failed { .. }) => {
             let drv_path = state.target.drv_path.as_ref();
-            let seconds = drv_path.and_then(|path| summary.of_derivation(path)).and_then(|state| state.seconds);
+            let seconds =
+                drv_path.and_then(|path| summary.of_derivation(path)).and_then(|state| state.seconds);
             seconds.map(human_seconds).unwrap_or_default()
         }
         _ => String::new(),
@@ -213,7 +231,8 @@ mod tests {
 
     #[test]
     fn a_run_with_nothing_to_do() {
-        let events = [Event::RunEnded { exit_code: 0, directory: None }].map(|event| Logged { at: Stamp(0), event });
+        let events =
+            [Event::RunEnded { exit_code: 0, directory: None }].map(|event| Logged { at: Stamp(0), event });
         assert_eq!(end(&fixture::fold(&events), Style::default()), "0 targets: nothing to do in 0.0s\n");
     }
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use phoenix_model::{
-    AttrPath, Event, FailureClass, Logged, PlannedDerivation, PlannedTarget, SettledDerivation, Severity, Source,
-    Stage, Stamp, StorePath, Target, TargetId, TargetKind, Verdict,
+    AttrPath, Event, FailureClass, Logged, PlannedDerivation, PlannedTarget, SettledDerivation, Severity,
+    Source, Stage, Stamp, StorePath, Target, TargetId, TargetKind, Verdict,
 };
 
 use crate::Summary;
@@ -57,10 +57,30 @@ pub(crate) fn events() -> Vec<Logged> {
         add(30, Event::TargetFound { target: target(id, attr, name) });
     }
     let settle = |id: u32, verdict: Verdict| Event::TargetSettled { target: TargetId(id), verdict };
-    add(40, settle(5, Verdict::Skipped { reason: "it is for aarch64-linux, and this run is for x86_64-linux".into() }));
-    add(40, settle(6, Verdict::NotEvaluated { error: "boom\n\nat /nix/store/x/flake.nix:3:4:\n\n  3| throw \"boom\"".into() }));
+    add(
+        40,
+        settle(
+            5,
+            Verdict::Skipped { reason: "it is for aarch64-linux, and this run is for x86_64-linux".into() },
+        ),
+    );
+    add(
+        40,
+        settle(
+            6,
+            Verdict::NotEvaluated {
+                error: "boom\n\nat /nix/store/x/flake.nix:3:4:\n\n  3| throw \"boom\"".into(),
+            },
+        ),
+    );
     add(50, Event::StageStarted { stage: Stage::Plan });
-    add(60, Event::SubstituterFailed { url: "https://down.example".into(), problem: "it answers 503 Service Unavailable".into() });
+    add(
+        60,
+        Event::SubstituterFailed {
+            url: "https://down.example".into(),
+            problem: "it answers 503 Service Unavailable".into(),
+        },
+    );
     let planned = |name: &str, inputs: &[u32]| PlannedDerivation {
         drv_path: drv(name),
         system: "x86_64-linux".into(),

@@ -28,7 +28,10 @@ pub fn junit(summary: &Summary) -> Result<String, quick_junit::SerializeError> {
 fn case(summary: &Summary, state: &TargetState) -> TestCase {
     let names = state.target.attr_path.names();
     let attr = clean(&state.target.attr()).into_owned();
-    let mut case = TestCase::new(if attr.is_empty() { "(the whole flake)".to_owned() } else { attr }, status(summary, state));
+    let mut case = TestCase::new(
+        if attr.is_empty() { "(the whole flake)".to_owned() } else { attr },
+        status(summary, state),
+    );
     let class = names.split_last().map(|(_, class)| class.join(".")).unwrap_or_default();
     if !class.is_empty() {
         case.set_classname(clean(&class).into_owned());
@@ -57,12 +60,18 @@ fn status(summary: &Summary, state: &TargetState) -> TestCaseStatus {
         }
         Some(Verdict::Failed { class, message }) => {
             let built = state.target.drv_path.as_ref().and_then(|drv_path| summary.of_derivation(drv_path));
-            let tail = built.map(|state| state.tail.iter().cloned().collect::<Vec<_>>().join("\n")).unwrap_or_default();
-            failure(&class.to_string(), message.lines().next().unwrap_or_default(), &format!("{message}\n{tail}"))
+            let tail = built
+                .map(|state| state.tail.iter().cloned().collect::<Vec<_>>().join("\n"))
+                .unwrap_or_default();
+            failure(
+                &class.to_string(),
+                message.lines().next().unwrap_or_default(),
+                &format!("{message}\n{tail}"),
+            )
         }
         Some(Verdict::Blocked { by }) => {
-            let names: Vec<&str> = by.iter().map(|root| root.as_str()).collect();
-            let first = by.first().map(|root| root.human_name()).unwrap_or_default();
+            let names: Vec<&str> = by.iter().map(phoenix_model::StorePath::as_str).collect();
+            let first = by.first().map(phoenix_model::StorePath::human_name).unwrap_or_default();
             failure("blocked", &format!("blocked by {first}"), &names.join("\n"))
         }
         Some(Verdict::NotEvaluated { error }) => {
@@ -86,8 +95,9 @@ mod tests {
         assert_eq!((report.tests, report.failures), (8, 4));
         let suite = &report.test_suites[0];
         assert_eq!((suite.name.as_str(), suite.test_cases.len()), (".", 8));
-        let lib = suite.test_cases.iter().find(|case| case.name.as_str() == "packages.x86_64-linux.lib").unwrap();
-        assert_eq!(lib.classname.as_ref().map(|name| name.as_str()), Some("packages.x86_64-linux"));
+        let lib =
+            suite.test_cases.iter().find(|case| case.name.as_str() == "packages.x86_64-linux.lib").unwrap();
+        assert_eq!(lib.classname.as_ref().map(quick_junit::XmlString::as_str), Some("packages.x86_64-linux"));
         assert_eq!(lib.time, Some(Duration::from_secs(2)));
         assert!(xml.contains("FAILED 2 + 2 = 5"));
     }

@@ -73,15 +73,16 @@ impl Lines {
                 let Some(state) = summary.targets.get(target) else { return Vec::new() };
                 self.early_end(&clean(&summary.shown(&state.target)), verdict)
             }
-            Event::SubstituterFailed { url, problem } => vec![format!(
-                "warning: substituter {}: {}; going on without it",
-                clean(url),
-                clean(problem)
-            )],
-            Event::Planned { derivations, fetched, .. } if normal => vec![plan_line(summary, derivations.len(), fetched.len())],
+            Event::SubstituterFailed { url, problem } => {
+                vec![format!("warning: substituter {}: {}; going on without it", clean(url), clean(problem))]
+            }
+            Event::Planned { derivations, fetched, .. } if normal => {
+                vec![plan_line(summary, derivations.len(), fetched.len())]
+            }
             Event::BuildStarted { drv_path, machine } if normal => {
                 self.started += 1;
-                let place = if machine.is_empty() { String::new() } else { format!(" on {}", clean(machine)) };
+                let place =
+                    if machine.is_empty() { String::new() } else { format!(" on {}", clean(machine)) };
                 let of = summary.derivations.len().max(self.started);
                 vec![format!("building {}{place} ({}/{of})", drv_path.human_name(), self.started)]
             }
@@ -92,9 +93,13 @@ impl Lines {
             Event::FetchStarted { path, from } if verbose => {
                 vec![format!("fetching {} from {}", path.name(), clean(from))]
             }
-            Event::DerivationSettled { settled } => self.ended(summary, &settled.drv_path, &settled.verdict, settled.seconds),
+            Event::DerivationSettled { settled } => {
+                self.ended(summary, &settled.drv_path, &settled.verdict, settled.seconds)
+            }
             Event::Message { severity, text } => self.message(*severity, text),
-            Event::Cancelling { reason } => vec![format!("stopping ({}): what was built stays built", clean(reason))],
+            Event::Cancelling { reason } => {
+                vec![format!("stopping ({}): what was built stays built", clean(reason))]
+            }
             _ => Vec::new(),
         }
     }
@@ -117,7 +122,13 @@ impl Lines {
         }
     }
 
-    fn ended(&self, summary: &Summary, drv_path: &StorePath, verdict: &Verdict, seconds: Option<f64>) -> Vec<String> {
+    fn ended(
+        &self,
+        summary: &Summary,
+        drv_path: &StorePath,
+        verdict: &Verdict,
+        seconds: Option<f64>,
+    ) -> Vec<String> {
         let name = drv_path.human_name();
         let time = seconds.map(human_seconds);
         match verdict {
@@ -159,7 +170,10 @@ impl Lines {
             return Vec::new();
         }
         let lines = text.lines().map(clean);
-        lines.enumerate().map(|(at, line)| if at == 0 { format!("{head}{line}") } else { format!("  {line}") }).collect()
+        lines
+            .enumerate()
+            .map(|(at, line)| if at == 0 { format!("{head}{line}") } else { format!("  {line}") })
+            .collect()
     }
 }
 
@@ -267,7 +281,12 @@ mod tests {
         let quiet = all(Detail::Quiet, false);
         assert!(!quiet.contains("building") && quiet.contains("FAILED lib-1.0"), "{quiet}");
         let verbose = all(Detail::Verbose, true);
-        for part in ["lib-1.0: checkPhase", "fetching stdenv.drv from", "cached packages.x86_64-linux.old in the store", "lib-1.0> line 1\n"] {
+        for part in [
+            "lib-1.0: checkPhase",
+            "fetching stdenv.drv from",
+            "cached packages.x86_64-linux.old in the store",
+            "lib-1.0> line 1\n",
+        ] {
             assert!(verbose.contains(part), "{part}");
         }
         assert_eq!(verbose.matches("line 30").count(), 1, "the tail is not printed again");
@@ -277,7 +296,9 @@ mod tests {
     fn a_sign_of_life_comes_after_thirty_silent_seconds_and_not_before() {
         let mut lines = Lines::new(Detail::Normal, false, Style::default());
         let mut summary = Summary::default();
-        for event in fixture::events().iter().take_while(|event| !matches!(event.event, Event::LogLine { .. })) {
+        for event in
+            fixture::events().iter().take_while(|event| !matches!(event.event, Event::LogLine { .. }))
+        {
             summary.apply(event);
             lines.lines(&summary, event);
         }

@@ -32,11 +32,15 @@ pub fn frame(summary: &Summary, now: Stamp, width: usize, height: usize, style: 
 
 fn running_line(state: &DerivationState, seconds: f64, width: usize, style: Style) -> String {
     let phase = state.phase.as_ref().map(|phase| format!(" {}", clean(phase))).unwrap_or_default();
-    let machine = if state.machine.is_empty() { String::new() } else { format!(" on {}", clean(&state.machine)) };
+    let machine =
+        if state.machine.is_empty() { String::new() } else { format!(" on {}", clean(&state.machine)) };
     let head = format!("  {:>6} ", human_seconds(seconds));
     let rest = format!("{phase}{machine}");
     let room = width.saturating_sub(head.width() + rest.width());
-    let name = shorten(state.planned.drv_path.human_name(), room.max(width / 2).min(width.saturating_sub(head.width())));
+    let name = shorten(
+        state.planned.drv_path.human_name(),
+        room.max(width / 2).min(width.saturating_sub(head.width())),
+    );
     let plain = fit(&format!("{head}{name}{rest}"), width);
     if style.colour && plain.len() > head.len() + name.len() {
         let (front, back) = plain.split_at(head.len() + name.len());
@@ -50,20 +54,29 @@ fn status_line(summary: &Summary, now: Stamp, running: usize) -> String {
     let head = human_seconds(elapsed);
     match summary.stage {
         Some((Stage::Evaluate, _)) => {
-            let attr = summary.evaluating.as_ref().map(|(attr, left)| format!(" {} ({left} left)", clean(attr)));
+            let attr =
+                summary.evaluating.as_ref().map(|(attr, left)| format!(" {} ({left} left)", clean(attr)));
             let failed = summary.target_counts().get(&VerdictKind::NotEvaluated).copied().unwrap_or(0);
             let failed = if failed > 0 { format!(", {failed} not evaluated") } else { String::new() };
-            format!("{head} evaluating: {} targets{failed}{}", summary.targets.len(), attr.unwrap_or_default())
+            format!(
+                "{head} evaluating: {} targets{failed}{}",
+                summary.targets.len(),
+                attr.unwrap_or_default()
+            )
         }
-        Some((Stage::Plan, _)) => format!("{head} looking for what exists already: {} targets", summary.targets.len()),
+        Some((Stage::Plan, _)) => {
+            format!("{head} looking for what exists already: {} targets", summary.targets.len())
+        }
         _ => {
             let of = |wanted: fn(&Verdict) -> bool| {
                 summary.derivations.iter().filter(|state| state.verdict.as_ref().is_some_and(wanted)).count()
             };
             let done = of(|verdict| matches!(verdict, Verdict::Built | Verdict::Cached { .. }));
             let failed = of(|verdict| matches!(verdict, Verdict::Failed { .. }));
-            let waiting = summary.derivations.iter().filter(|state| state.verdict.is_none()).count() - running;
-            let mut parts = vec![format!("{done}/{} built", summary.derivations.len()), format!("{running} running")];
+            let waiting =
+                summary.derivations.iter().filter(|state| state.verdict.is_none()).count() - running;
+            let mut parts =
+                vec![format!("{done}/{} built", summary.derivations.len()), format!("{running} running")];
             if waiting > 0 {
                 parts.push(format!("{waiting} waiting"));
             }
@@ -104,7 +117,11 @@ fn shorten(name: &str, width: usize) -> String {
     let half = width.saturating_sub(1) / 2;
     let back: Vec<char> = take_width(name.chars().rev(), half);
     let front: String = take_width(name.chars(), width.saturating_sub(1 + half)).into_iter().collect();
-    if width == 0 { String::new() } else { format!("{front}…{}", back.into_iter().rev().collect::<String>()) }
+    if width == 0 {
+        String::new()
+    } else {
+        format!("{front}…{}", back.into_iter().rev().collect::<String>())
+    }
 }
 
 /// A line with its end left out where it is wider than `width`.

@@ -17,9 +17,14 @@ const BLOCKED_NAMES: usize = 10;
 #[must_use]
 pub fn markdown(summary: &Summary, limit: usize) -> String {
     // First fewer targets, then shorter logs, then fewer failures.
-    for (targets, tail, failures) in
-        [(usize::MAX, 25, usize::MAX), (1000, 25, usize::MAX), (200, 15, 100), (50, 5, 20), (0, 0, 5), (0, 0, 0)]
-    {
+    for (targets, tail, failures) in [
+        (usize::MAX, 25, usize::MAX),
+        (1000, 25, usize::MAX),
+        (200, 15, 100),
+        (50, 5, 20),
+        (0, 0, 5),
+        (0, 0, 0),
+    ] {
         let page = page(summary, targets, tail, failures);
         if page.len() <= limit {
             return page;
@@ -44,7 +49,8 @@ fn page(summary: &Summary, targets: usize, tail: usize, failures: usize) -> Stri
     let parts = if parts.is_empty() { "nothing to do".to_owned() } else { parts.join(", ") };
     let _ = writeln!(page, "## {mark} {count} {}: {parts}\n", plural(count, "target"));
     let built = summary.derivation_counts().get(&VerdictKind::Built).copied().unwrap_or(0);
-    let _ = write!(page, "{} · {built} {} built", human_seconds(summary.seconds()), plural(built, "derivation"));
+    let _ =
+        write!(page, "{} · {built} {} built", human_seconds(summary.seconds()), plural(built, "derivation"));
     if summary.saved_seconds >= 0.05 {
         let _ = write!(page, " · {} of building saved", human_seconds(summary.saved_seconds));
     }
@@ -67,8 +73,13 @@ fn page(summary: &Summary, targets: usize, tail: usize, failures: usize) -> Stri
 
 fn failure(page: &mut String, root: &Root<'_>, tail: usize) {
     let name = root.derivation.planned.drv_path.human_name();
-    let time = root.derivation.seconds.map(|seconds| format!(" after {}", human_seconds(seconds))).unwrap_or_default();
-    let _ = writeln!(page, "### {} failed{time}\n\n{}: {}\n", escape(name), root.class, escape(&root.reason()));
+    let time = root
+        .derivation
+        .seconds
+        .map(|seconds| format!(" after {}", human_seconds(seconds)))
+        .unwrap_or_default();
+    let _ =
+        writeln!(page, "### {} failed{time}\n\n{}: {}\n", escape(name), root.class, escape(&root.reason()));
     let lines: Vec<_> = root.derivation.tail.iter().rev().take(tail).rev().map(|line| clean(line)).collect();
     if !lines.is_empty() {
         details(page, "Last lines of the log", &lines.join("\n"));
@@ -90,7 +101,7 @@ fn errors(page: &mut String, summary: &Summary, most: usize, lines: usize) {
     for (state, error) in failed.iter().take(most) {
         let _ = writeln!(page, "### {} did not evaluate\n", escape(&summary.shown(&state.target)));
         let text: Vec<_> = error.lines().take(lines.max(1)).map(clean).collect();
-        details(page, &escape(text.first().map(|line| line.as_ref()).unwrap_or_default()), &text.join("\n"));
+        details(page, &escape(text.first().map(AsRef::as_ref).unwrap_or_default()), &text.join("\n"));
     }
     left_out(page, failed.len(), most, "evaluation error");
 }
@@ -99,7 +110,8 @@ fn errors(page: &mut String, summary: &Summary, most: usize, lines: usize) {
 fn details(page: &mut String, title: &str, text: &str) {
     let longest = text.split(|char| char != '`').map(str::len).max().unwrap_or(0);
     let fence = "`".repeat(longest.max(2) + 1);
-    let _ = writeln!(page, "<details><summary>{title}</summary>\n\n{fence}text\n{text}\n{fence}\n\n</details>\n");
+    let _ =
+        writeln!(page, "<details><summary>{title}</summary>\n\n{fence}text\n{text}\n{fence}\n\n</details>\n");
 }
 
 fn table(page: &mut String, summary: &Summary, most: usize) {
@@ -110,7 +122,10 @@ fn table(page: &mut String, summary: &Summary, most: usize) {
     let mut states: Vec<&TargetState> = summary.targets.values().collect();
     states.sort_by_key(|state| state.verdict.as_ref().map(Verdict::kind));
     for state in states.iter().take(most) {
-        let verdict = state.verdict.as_ref().map_or_else(|| "no verdict".to_owned(), |verdict| verdict.kind().to_string());
+        let verdict = state
+            .verdict
+            .as_ref()
+            .map_or_else(|| "no verdict".to_owned(), |verdict| verdict.kind().to_string());
         let _ = writeln!(
             page,
             "| {verdict} | {} | {} |",
@@ -125,12 +140,15 @@ fn table(page: &mut String, summary: &Summary, most: usize) {
 fn particulars(summary: &Summary, state: &TargetState) -> String {
     match &state.verdict {
         Some(Verdict::Cached { from }) => format!("in {from}"),
-        Some(Verdict::Blocked { by }) => by.iter().take(3).map(|root| root.human_name()).collect::<Vec<_>>().join(", "),
+        Some(Verdict::Blocked { by }) => {
+            by.iter().take(3).map(phoenix_model::StorePath::human_name).collect::<Vec<_>>().join(", ")
+        }
         Some(Verdict::Skipped { reason }) => reason.clone(),
         Some(Verdict::Failed { class, .. }) => class.to_string(),
         Some(Verdict::Built) => {
             let drv_path = state.target.drv_path.as_ref();
-            let seconds = drv_path.and_then(|path| summary.of_derivation(path)).and_then(|state| state.seconds);
+            let seconds =
+                drv_path.and_then(|path| summary.of_derivation(path)).and_then(|state| state.seconds);
             seconds.map(human_seconds).unwrap_or_default()
         }
         _ => String::new(),
@@ -238,14 +256,19 @@ mod tests {
         let page = markdown(&fixture::fold(&events), MARKDOWN_LIMIT);
         assert!(!page.lines().any(|line| line.starts_with("## owned")));
         assert!(!page.contains("@everyone") && !page.contains("<code>x|"), "{page}");
-        assert!(page.contains("`````text\n````\n</details><script>\n`````"), "the fence is longer than what is in it");
+        assert!(
+            page.contains("`````text\n````\n</details><script>\n`````"),
+            "the fence is longer than what is in it"
+        );
     }
 
     #[test]
     fn a_limit_is_kept_whatever_the_size() {
         let mut events = fixture::events();
         for id in 100..3000 {
-            let found = Event::TargetFound { target: fixture::target(id, &format!("checks.t{id}"), Some("uses-lib")) };
+            let found = Event::TargetFound {
+                target: fixture::target(id, &format!("checks.t{id}"), Some("uses-lib")),
+            };
             let settled = Event::TargetSettled { target: TargetId(id), verdict: Verdict::Built };
             events.extend([found, settled].map(|event| Logged { at: Stamp(1_700_000_005_000), event }));
         }

@@ -32,7 +32,9 @@ pub fn root_failures(summary: &Summary) -> Vec<Root<'_>> {
         let Some(drv_path) = &state.target.drv_path else { continue };
         target_drvs.insert(drv_path);
         match &state.verdict {
-            Some(Verdict::Failed { .. }) => by_root.entry(drv_path).or_default().0.push(summary.shown(&state.target)),
+            Some(Verdict::Failed { .. }) => {
+                by_root.entry(drv_path).or_default().0.push(summary.shown(&state.target));
+            }
             Some(Verdict::Blocked { by }) => {
                 for root in by {
                     by_root.entry(root).or_default().1.push(summary.shown(&state.target));
@@ -76,15 +78,19 @@ impl Root<'_> {
             .replace(&format!("Cannot build '{drv_path}'."), "")
             .replace(&format!("hash mismatch in fixed-output derivation '{drv_path}':"), "")
             .replace(drv_path, name);
-        let lines: Vec<&str> =
-            text.lines().map(|line| line.trim().trim_start_matches("Reason: ")).filter(|line| !line.is_empty()).collect();
+        let lines: Vec<&str> = text
+            .lines()
+            .map(|line| line.trim().trim_start_matches("Reason: "))
+            .filter(|line| !line.is_empty())
+            .collect();
         lines.join(" ").trim_end_matches('.').to_owned()
     }
 
     /// What it stopped, in one line: some names and how many more; `None` when nothing.
     #[must_use]
     pub fn blocked_line(&self, most: usize) -> Option<String> {
-        let mut parts: Vec<String> = self.blocked.iter().take(most).map(|name| crate::clean(name).into_owned()).collect();
+        let mut parts: Vec<String> =
+            self.blocked.iter().take(most).map(|name| crate::clean(name).into_owned()).collect();
         let rest = self.blocked.len().saturating_sub(most);
         if rest > 0 {
             parts.push(format!("and {rest} more {}", plural(rest, "target")));

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use phoenix_model::{
-    Event, Logged, PlannedDerivation, Severity, Source, Stage, Stamp, StorePath, Target, TargetId, Verdict, VerdictKind,
+    Event, Logged, PlannedDerivation, Severity, Source, Stage, Stamp, StorePath, Target, TargetId, Verdict,
+    VerdictKind,
 };
 
 /// How many of the last lines of a log are kept.

@@ -8,7 +8,11 @@ pub fn human_seconds(seconds: f64) -> String {
         return format!("{seconds:.1}s");
     }
     // In range: a run takes no 10^19 seconds, and the cast saturates.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "rounded, positive and small")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "rounded, positive and small"
+    )]
     let whole = seconds.round() as u64;
     match whole {
         0..60 => format!("{whole}s"),

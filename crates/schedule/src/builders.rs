@@ -56,9 +56,15 @@ impl Builders {
             .map(String::as_str)
             .collect();
         Some(if missing.is_empty() {
-            format!("no single builder for {system} has all the features it requires: {}", required.join(", "))
+            format!(
+                "no single builder for {system} has all the features it requires: {}",
+                required.join(", ")
+            )
         } else {
-            format!("it requires the system feature {}, which no builder for {system} has", missing.join(", "))
+            format!(
+                "it requires the system feature {}, which no builder for {system} has",
+                missing.join(", ")
+            )
         })
     }
 }

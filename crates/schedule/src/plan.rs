@@ -119,7 +119,9 @@ impl Plan {
         order
             .into_iter()
             .filter(|&step| !hopeless[step as usize])
-            .map(|step| (self.steps[step as usize].drv_path.clone(), wanted.remove(&step).unwrap_or_default()))
+            .map(|step| {
+                (self.steps[step as usize].drv_path.clone(), wanted.remove(&step).unwrap_or_default())
+            })
             .collect()
     }
 

@@ -7,8 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use phoenix_model::{
-    Event, FailureClass, PlannedTarget, SettledDerivation, Severity, Source, Stamp, StorePath, Target, TargetId,
-    Verdict, VerdictKind,
+    Event, FailureClass, PlannedTarget, SettledDerivation, Severity, Source, Stamp, StorePath, Target,
+    TargetId, Verdict, VerdictKind,
 };
 
 use crate::plan::{Plan, Step};
@@ -153,12 +153,12 @@ impl Run {
             Happening::Appeared { drv_path } => {
                 if let Some(&step) = self.by_drv.get(&drv_path) {
                     let verdict = self.present_verdict(step);
-                    self.settle(at, step, verdict, &mut events);
+                    self.settle(at, step, &verdict, &mut events);
                 }
             }
             Happening::BuildFailed { drv_path, class, message } => {
                 if let Some(&step) = self.by_drv.get(&drv_path) {
-                    self.settle(at, step, Verdict::Failed { class, message }, &mut events);
+                    self.settle(at, step, &Verdict::Failed { class, message }, &mut events);
                 }
             }
             Happening::Cancelled { reason } => {
@@ -339,7 +339,7 @@ impl Run {
         }
         for position in (0..).take(self.steps.len()) {
             if let Some(message) = self.steps[position as usize].hopeless.clone() {
-                self.settle(at, position, Verdict::Failed { class: FailureClass::Other, message }, events);
+                self.settle(at, position, &Verdict::Failed { class: FailureClass::Other, message }, events);
             }
         }
     }
@@ -349,13 +349,17 @@ impl Run {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
-        let failed_before = self.states.iter().any(|state| matches!(state.verdict, Some(Verdict::Failed { .. })));
+        let failed_before =
+            self.states.iter().any(|state| matches!(state.verdict, Some(Verdict::Failed { .. })));
         let mut roots: Vec<BTreeSet<u32>> = vec![BTreeSet::new(); self.steps.len()];
         for position in (0..).take(self.steps.len()) {
             let index = position as usize;
             if self.states[index].verdict.is_none() {
-                let blocked_by: BTreeSet<u32> =
-                    self.steps[index].inputs.iter().flat_map(|&input| roots[input as usize].clone()).collect();
+                let blocked_by: BTreeSet<u32> = self.steps[index]
+                    .inputs
+                    .iter()
+                    .flat_map(|&input| roots[input as usize].clone())
+                    .collect();
                 let verdict = if end.valid.contains(&position) {
                     self.present_verdict(position)
                 } else if !blocked_by.is_empty() {
@@ -370,18 +374,14 @@ impl Run {
                 if matches!(verdict, Verdict::Blocked { .. }) {
                     roots[index] = blocked_by;
                 }
-                self.settle(at, position, verdict, events);
+                self.settle(at, position, &verdict, events);
             }
             if matches!(self.states[index].verdict, Some(Verdict::Failed { .. })) {
                 roots[index].insert(position);
             }
         }
-        let unsettled: Vec<TargetId> = self
-            .targets
-            .iter()
-            .filter(|(_, target)| target.verdict.is_none())
-            .map(|(&id, _)| id)
-            .collect();
+        let unsettled: Vec<TargetId> =
+            self.targets.iter().filter(|(_, target)| target.verdict.is_none()).map(|(&id, _)| id).collect();
         for id in unsettled {
             // Only a run that was stopped before there was a plan leaves these.
             let verdict = if self.cancelled {
@@ -427,7 +427,7 @@ impl Run {
         Verdict::Cached { from }
     }
 
-    fn settle(&mut self, at: Stamp, step: u32, verdict: Verdict, events: &mut Vec<Event>) {
+    fn settle(&mut self, at: Stamp, step: u32, verdict: &Verdict, events: &mut Vec<Event>) {
         let state = &mut self.states[step as usize];
         if state.verdict.is_some() {
             return;

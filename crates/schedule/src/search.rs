@@ -111,8 +111,13 @@ impl Search {
                     }
                 }
                 let asked = vec![None; derivation.outputs.len()];
-                node.body =
-                    Body::Read(Read { derivation, asked, missing: false, unknown: false, inputs: Vec::new() });
+                node.body = Body::Read(Read {
+                    derivation,
+                    asked,
+                    missing: false,
+                    unknown: false,
+                    inputs: Vec::new(),
+                });
                 for name in std::mem::take(&mut self.nodes[index as usize].wanted) {
                     self.want_output(index, name.as_deref());
                 }
@@ -200,7 +205,8 @@ impl Search {
             return;
         }
         let inputs = std::mem::take(&mut read.derivation.input_drvs);
-        let found: Vec<u32> = inputs.iter().map(|(drv_path, names)| self.want(drv_path, names, false)).collect();
+        let found: Vec<u32> =
+            inputs.iter().map(|(drv_path, names)| self.want(drv_path, names, false)).collect();
         if let Body::Read(read) = &mut self.nodes[index as usize].body {
             read.inputs = found;
         }
@@ -314,7 +320,9 @@ impl Search {
         };
         match &node.body {
             Body::Unread => {}
-            Body::Unreadable(reason) => step.hopeless = Some(format!("cannot read {}: {reason}", node.drv_path)),
+            Body::Unreadable(reason) => {
+                step.hopeless = Some(format!("cannot read {}: {reason}", node.drv_path));
+            }
             Body::Read(read) => {
                 step.system.clone_from(&read.derivation.system);
                 step.required_features.clone_from(&read.derivation.required_features);

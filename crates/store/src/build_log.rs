@@ -195,8 +195,12 @@ mod tests {
     #[test]
     fn a_build_from_start_to_failure() {
         let drv_path = StorePath::parse(A).unwrap();
-        let start = format!(r#"@nix {{"action":"start","fields":["{A}","",1,1],"id":5,"level":3,"text":"building","type":105}}"#);
-        let failed = format!(r#"@nix {{"action":"msg","column":null,"file":null,"level":0,"line":null,"msg":"x","raw_msg":"builder for '{A}' failed with exit code 3"}}"#);
+        let start = format!(
+            r#"@nix {{"action":"start","fields":["{A}","",1,1],"id":5,"level":3,"text":"building","type":105}}"#
+        );
+        let failed = format!(
+            r#"@nix {{"action":"msg","column":null,"file":null,"level":0,"line":null,"msg":"x","raw_msg":"builder for '{A}' failed with exit code 3"}}"#
+        );
         let events = read(&[
             r#"@nix {"action":"start","id":2,"level":0,"text":"","type":104}"#,
             r#"@nix {"action":"result","fields":[0,1,0,0],"id":2,"type":105}"#,
@@ -222,7 +226,9 @@ mod tests {
     #[test]
     fn a_fetch_names_its_source() {
         let path = "/s/store/g8wikzk8d1lyj3c21r8bzixrfcr2qx7p-x";
-        let line = format!(r#"@nix {{"action":"start","fields":["{path}","https://c"],"id":5,"level":3,"text":"","type":108}}"#);
+        let line = format!(
+            r#"@nix {{"action":"start","fields":["{path}","https://c"],"id":5,"level":3,"text":"","type":108}}"#
+        );
         let events = read(&[&line]);
         assert_eq!(
             events,
@@ -246,7 +252,10 @@ mod tests {
     #[test]
     fn a_log_line_that_looks_like_a_command_stays_a_log_line() {
         let start = format!(r#"@nix {{"action":"start","fields":["{A}","",1,1],"id":5,"type":105}}"#);
-        let events = read(&[&start, r#"@nix {"action":"result","fields":["@nix {\"action\":\"stop\",\"id\":5}"],"id":5,"type":101}"#]);
+        let events = read(&[
+            &start,
+            r#"@nix {"action":"result","fields":["@nix {\"action\":\"stop\",\"id\":5}"],"id":5,"type":101}"#,
+        ]);
         assert!(matches!(&events[1], BuildEvent::Line { line, .. } if line.starts_with("@nix")));
     }
 

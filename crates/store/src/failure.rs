@@ -127,37 +127,59 @@ mod tests {
         for (text, expected) in [
             // 2.8 and 2.26
             (format!("error: builder for '{X}' failed with exit code 3"), Some(FailureClass::Build)),
-            (format!("builder for '{X}' failed with exit code 1;\n       last 2 log lines:\n       > a"), Some(FailureClass::Build)),
+            (
+                format!("builder for '{X}' failed with exit code 1;\n       last 2 log lines:\n       > a"),
+                Some(FailureClass::Build),
+            ),
             (format!("error: builder for '{X}' failed due to signal 9 (Killed)"), Some(FailureClass::Build)),
             (
-                format!("builder for '{X}' failed to produce output path for output 'out' at '/s/store/zap2bal78b3rmi26y7i9pgh6fzz5m5hj-x'"),
+                format!(
+                    "builder for '{X}' failed to produce output path for output 'out' at '/s/store/zap2bal78b3rmi26y7i9pgh6fzz5m5hj-x'"
+                ),
                 Some(FailureClass::Build),
             ),
             (format!("error: building of '{X}' timed out after 1 seconds"), Some(FailureClass::TimedOut)),
-            (format!("error: building of '{X}' timed out after 1 seconds of silence"), Some(FailureClass::TimedOut)),
-            (format!("building of '{X}!*' from .drv file timed out after 1 seconds"), Some(FailureClass::TimedOut)),
             (
-                format!("hash mismatch in fixed-output derivation '{X}':\n  specified: sha256-A\n     got:    sha256-B"),
+                format!("error: building of '{X}' timed out after 1 seconds of silence"),
+                Some(FailureClass::TimedOut),
+            ),
+            (
+                format!("building of '{X}!*' from .drv file timed out after 1 seconds"),
+                Some(FailureClass::TimedOut),
+            ),
+            (
+                format!(
+                    "hash mismatch in fixed-output derivation '{X}':\n  specified: sha256-A\n     got:    sha256-B"
+                ),
                 Some(FailureClass::HashMismatch),
             ),
             (
-                format!("error: derivation '{X}' may not be deterministic: output '/s/store/zap2bal78b3rmi26y7i9pgh6fzz5m5hj-x' differs"),
+                format!(
+                    "error: derivation '{X}' may not be deterministic: output '/s/store/zap2bal78b3rmi26y7i9pgh6fzz5m5hj-x' differs"
+                ),
                 Some(FailureClass::NonDeterministic),
             ),
             (
-                format!("error: a 'aarch64-linux' with features {{}} is required to build '{X}', but I am a 'x86_64-linux' with features {{}}"),
+                format!(
+                    "error: a 'aarch64-linux' with features {{}} is required to build '{X}', but I am a 'x86_64-linux' with features {{}}"
+                ),
                 Some(FailureClass::Other),
             ),
             (format!("error: 1 dependencies of derivation '{X}' failed to build"), None),
             (format!("error: build of '{X}' failed"), None),
             // 2.34
             (
-                format!("error: Cannot build '{X}'.\n       Reason: builder failed with exit code 3.\n       Output paths:\n         /s/store/q"),
+                format!(
+                    "error: Cannot build '{X}'.\n       Reason: builder failed with exit code 3.\n       Output paths:\n         /s/store/q"
+                ),
                 Some(FailureClass::Build),
             ),
             (format!("Cannot build '{X}'.\nReason: 1 dependency failed.\nOutput paths:\n  /s"), None),
             (format!("Cannot build '{X}'.\nReason: 2 dependencies failed."), None),
-            (format!("Cannot build '{X}'.\nReason: required system or feature not available"), Some(FailureClass::Other)),
+            (
+                format!("Cannot build '{X}'.\nReason: required system or feature not available"),
+                Some(FailureClass::Other),
+            ),
             ("error: Build failed due to failed dependency".to_owned(), None),
             ("error: unable to start any build".to_owned(), None),
         ] {
@@ -169,7 +191,9 @@ mod tests {
     fn the_message_leaves_out_what_is_shown_elsewhere() {
         let message = |text: &str| failure_of(text).unwrap().message;
         assert_eq!(
-            message(&format!("error: Cannot build '{X}'.\n       Reason: builder failed with exit code 3.\n       Output paths:\n         /s/store/q")),
+            message(&format!(
+                "error: Cannot build '{X}'.\n       Reason: builder failed with exit code 3.\n       Output paths:\n         /s/store/q"
+            )),
             format!("Cannot build '{X}'.\nReason: builder failed with exit code 3.")
         );
         assert_eq!(
@@ -177,8 +201,10 @@ mod tests {
             format!("builder for '{X}' failed with exit code 1")
         );
         assert!(
-            message(&format!("hash mismatch in fixed-output derivation '{X}':\n  specified: A\n     got:    B"))
-                .ends_with("specified: A\ngot:    B")
+            message(&format!(
+                "hash mismatch in fixed-output derivation '{X}':\n  specified: A\n     got:    B"
+            ))
+            .ends_with("specified: A\ngot:    B")
         );
     }
 }

@@ -127,7 +127,11 @@ mod tests {
     #[test]
     fn the_usual_store() {
         for url in ["", "auto", "daemon", "local", "unix:///run/socket"] {
-            assert_eq!(real(url, &StoreEnv::default()), three("/nix/store", "/nix/store", "/nix/var/nix"), "{url}");
+            assert_eq!(
+                real(url, &StoreEnv::default()),
+                three("/nix/store", "/nix/store", "/nix/var/nix"),
+                "{url}"
+            );
         }
     }
 
@@ -135,7 +139,11 @@ mod tests {
     fn a_store_with_a_root_of_its_own() {
         let env = StoreEnv::default();
         for url in ["/tmp/r", "local?root=/tmp/r", "local?root=%2Ftmp%2Fr", "local:///tmp/r"] {
-            assert_eq!(real(url, &env), three("/nix/store", "/tmp/r/nix/store", "/tmp/r/nix/var/nix"), "{url}");
+            assert_eq!(
+                real(url, &env),
+                three("/nix/store", "/tmp/r/nix/store", "/tmp/r/nix/var/nix"),
+                "{url}"
+            );
         }
         assert_eq!(
             real("local?real=/a&state=/b&store=/c/", &env),

@@ -51,9 +51,11 @@ mod tests {
     #[test]
     fn entries_files_and_comments() {
         let file = |name: &str| {
-            (name == "/etc/nix/machines").then(|| "# mine\nssh://b aarch64-linux,armv7l-linux /key 4 1 kvm,nixos-test kvm\n".into())
+            (name == "/etc/nix/machines")
+                .then(|| "# mine\nssh://b aarch64-linux,armv7l-linux /key 4 1 kvm,nixos-test kvm\n".into())
         };
-        let builders = RemoteBuilder::parse("ssh://a x86_64-darwin - 2; @/etc/nix/machines\n\nssh://c", &file);
+        let builders =
+            RemoteBuilder::parse("ssh://a x86_64-darwin - 2; @/etc/nix/machines\n\nssh://c", &file);
         let owned = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
         assert_eq!(
             builders,

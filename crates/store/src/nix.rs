@@ -76,7 +76,8 @@ impl Nix {
     /// Major and minor version; zeros for what is not a number.
     #[must_use]
     pub fn version_numbers(&self) -> (u32, u32) {
-        let mut numbers = self.version.split(|char: char| !char.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
+        let mut numbers =
+            self.version.split(|char: char| !char.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
         (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
     }
 

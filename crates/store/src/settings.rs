@@ -44,7 +44,8 @@ impl Settings {
     /// When Nix does not answer, or not in JSON.
     pub fn read(nix: &Nix) -> Result<Self, NixError> {
         // `show-config` became `config show` in 2.18 or so; the old name is an alias with a warning.
-        let verb: &[&str] = if nix.version_numbers() >= (2, 19) { &["config", "show"] } else { &["show-config"] };
+        let verb: &[&str] =
+            if nix.version_numbers() >= (2, 19) { &["config", "show"] } else { &["show-config"] };
         let shown = format!("nix {}", verb.join(" "));
         let text = nix.run(nix.nix(verb).arg("--json"), &shown)?;
         Self::parse(&text).map_err(|problem| NixError::Output { command: shown, problem })
@@ -60,7 +61,10 @@ impl Settings {
         let string = |name| value(name).and_then(Value::as_str).unwrap_or_default().to_owned();
         let flag = |name, default| value(name).and_then(Value::as_bool).unwrap_or(default);
         let number = |name, default| {
-            value(name).and_then(Value::as_u64).and_then(|number| usize::try_from(number).ok()).unwrap_or(default)
+            value(name)
+                .and_then(Value::as_u64)
+                .and_then(|number| usize::try_from(number).ok())
+                .unwrap_or(default)
         };
         let list = |name| match value(name) {
             Some(Value::Array(items)) => {

@@ -17,9 +17,29 @@ pub(crate) fn encode(bytes: &[u8]) -> String {
         .collect()
 }
 
+/// The bytes of some digits; `None` when a digit is none, or bits are left over that are not zero.
+pub(crate) fn decode(digits: &str) -> Option<Vec<u8>> {
+    let mut bytes = vec![0u8; digits.len() * 5 / 8];
+    for (digit, char) in digits.bytes().rev().enumerate() {
+        let value = u16::try_from(NIX32_ALPHABET.iter().position(|&known| known == char)?).ok()?;
+        let bit = digit * 5;
+        let shifted = value << (bit % 8);
+        for (at, part) in [(bit / 8, shifted & 0xff), (bit / 8 + 1, shifted >> 8)] {
+            let part = u8::try_from(part).ok()?;
+            match bytes.get_mut(at) {
+                Some(byte) => *byte |= part,
+                None if part == 0 => {}
+                None => return None,
+            }
+        }
+    }
+    Some(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn digits_are_those_of_nix() {
@@ -32,5 +52,19 @@ mod tests {
             })
             .collect();
         assert_eq!(encode(&empty), "0mdqa9w1p6cmli6976v4wi0sw9r4p5prkj7lzfd1877wk11c9c73");
+    }
+
+    #[test]
+    fn digits_outside_the_alphabet_or_with_bits_to_spare_are_refused() {
+        assert_eq!(decode("e"), None);
+        assert_eq!(decode("zz"), None);
+        assert_eq!(decode("7z"), Some(vec![0xff]));
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_and_digits_are_one(bytes in prop::collection::vec(any::<u8>(), 0..65)) {
+            prop_assert_eq!(decode(&encode(&bytes)), Some(bytes));
+        }
     }
 }

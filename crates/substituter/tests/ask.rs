@@ -1,5 +1,7 @@
 //! Asking a server that misbehaves, and one that Nix itself filled.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +20,9 @@ fn path(number: usize) -> StorePath {
 }
 
 fn narinfo(path: &StorePath) -> String {
-    format!("StorePath: {path}\nURL: nar/x.nar\nCompression: none\nFileSize: 7\nNarHash: sha256:0mdqa9w1p6cmli6976v4wi0sw9r4p5prkj7lzfd1877wk11c9c73\nNarSize: 9\nReferences: \n")
+    format!(
+        "StorePath: {path}\nURL: nar/x.nar\nCompression: none\nFileSize: 7\nNarHash: sha256:0mdqa9w1p6cmli6976v4wi0sw9r4p5prkj7lzfd1877wk11c9c73\nNarSize: 9\nReferences: \n"
+    )
 }
 
 fn cache() -> BinaryCache {
@@ -82,6 +86,7 @@ fn in_cache(cache: &BinaryCache) -> Status {
 fn present_absent_and_one_request_a_path() {
     let cache = cache();
     has(&cache, &path(1));
+    cache.latency(Duration::from_millis(5));
     let paths: Vec<StorePath> = (1..200).map(path).collect();
     let told = asked(&settings(&[cache.url()]), &paths);
     assert_eq!(*told.of(&path(1)), in_cache(&cache));
@@ -176,10 +181,10 @@ fn torn_and_strange_answers_are_unknown() {
     let cache = cache();
     has(&cache, &path(1));
     cache.rule(|request| {
-        request.path.starts_with(&format!("/{}", path(1).hash_part())).then(|| Reply {
-            torn: true,
-            ..Reply::text(&narinfo(&path(1)))
-        })
+        request
+            .path
+            .starts_with(&format!("/{}", path(1).hash_part()))
+            .then(|| Reply { torn: true, ..Reply::text(&narinfo(&path(1))) })
     });
     assert_eq!(*asked(&settings(&[cache.url()]), &[path(1)]).of(&path(1)), Status::Unknown);
 
@@ -196,7 +201,8 @@ fn torn_and_strange_answers_are_unknown() {
 #[test]
 fn a_server_that_hangs_costs_a_time_out() {
     let cache = cache();
-    cache.rule(|request| request.path.ends_with(".narinfo").then(|| Reply { hang: true, ..Reply::default() }));
+    cache
+        .rule(|request| request.path.ends_with(".narinfo").then(|| Reply { hang: true, ..Reply::default() }));
     let mut settings = settings(&[cache.url()]);
     settings.timeout = Duration::from_millis(200);
     let told = asked(&settings, &[path(1)]);
@@ -248,35 +254,61 @@ fn credentials_come_from_netrc_and_are_not_told() {
     assert!(!format!("{told:?}").contains("wrong"), "{told:?}");
 }
 
-/// A cache that Nix wrote and signed.
+/// A store with a path that follows from its contents and one that does not.
+fn filled(root: &NixRoot) -> (StorePath, StorePath) {
+    let file = root.path("home/file");
+    std::fs::write(&file, "contents").unwrap();
+    let added = root.run("nix-store", &["--add", &file.display().to_string()]);
+    let expression = root.path("home/default.nix");
+    std::fs::write(
+        &expression,
+        r#"derivation { name = "built"; system = builtins.currentSystem; builder = "/bin/sh"; args = [ "-c" "echo > $out" ]; }"#,
+    )
+    .unwrap();
+    let built = root.run("nix-build", &["--no-out-link", &expression.display().to_string()]);
+    (StorePath::parse(&added).unwrap(), StorePath::parse(&built).unwrap())
+}
+
+/// A cache that Nix wrote and signed, and one that it wrote and did not sign.
 #[test]
 fn signatures_of_nix_itself_are_checked() {
     let root = NixRoot::new(Path::new(env!("CARGO_TARGET_TMPDIR")));
-    let file = root.path("home/file");
-    std::fs::write(&file, "contents").unwrap();
-    let stored = StorePath::parse(&root.run("nix-store", &["--add", &file.display().to_string()])).unwrap();
-    // What is added like this is content-addressed; a text with a reference to it is not, once signed.
+    let (added, built) = filled(&root);
     let (secret, public) = (root.path("home/secret"), root.path("home/public"));
-    root.run(
+    let _ = root.run(
         "nix-store",
-        &["--generate-binary-cache-key", "test-1", &secret.display().to_string(), &public.display().to_string()],
+        &[
+            "--generate-binary-cache-key",
+            "test-1",
+            &secret.display().to_string(),
+            &public.display().to_string(),
+        ],
     );
-    let place = root.path("cache");
-    let to = format!("file://{}?secret-key={}", place.display(), secret.display());
-    root.run("nix", &["copy", "--to", &to, stored.as_str()]);
+    let (signed, unsigned) = (root.path("signed"), root.path("unsigned"));
+    for (place, parameters) in
+        [(&signed, format!("?secret-key={}", secret.display())), (&unsigned, String::new())]
+    {
+        let to = format!("file://{}{parameters}", place.display());
+        let _ = root.run("nix", &["copy", "--to", &to, added.as_str(), built.as_str()]);
+    }
     let key = std::fs::read_to_string(&public).unwrap();
 
-    let cache = BinaryCache::start(&root.store_dir()).unwrap();
-    cache.serve_directory(&place);
-    for url in [cache.url().to_owned(), format!("file://{}", place.display())] {
-        let strict = Settings { require_sigs: true, store_dir: root.store_dir(), ..settings(&[&url]) };
-        let trusting = Settings { trusted_public_keys: vec![key.trim().to_owned()], ..strict.clone() };
-        let told = asked(&trusting, std::slice::from_ref(&stored));
-        assert_eq!(*told.of(&stored), Status::Present(Source::Substituter(url.clone())), "{told:?}");
-        let told = asked(&strict, std::slice::from_ref(&stored));
-        assert_eq!((told.of(&stored), told.untrusted), (&Status::Absent, 1), "{told:?}");
-        let marked = Settings { substituters: vec![format!("{url}?trusted=1")], ..strict };
-        assert_eq!(*asked(&marked, std::slice::from_ref(&stored)).of(&stored), Status::Present(Source::Substituter(url)));
+    for (place, is_signed) in [(&signed, true), (&unsigned, false)] {
+        let cache = BinaryCache::start(&root.store_dir()).unwrap();
+        cache.serve_directory(place);
+        for url in [cache.url().to_owned(), format!("file://{}", place.display())] {
+            let present = Status::Present(Source::Substituter(url.clone()));
+            let strict = Settings { require_sigs: true, store_dir: root.store_dir(), ..settings(&[&url]) };
+            let trusting = Settings { trusted_public_keys: vec![key.trim().to_owned()], ..strict.clone() };
+            let marked = Settings { substituters: vec![format!("{url}?trusted=1")], ..strict.clone() };
+            for (settings, takes) in [(&trusting, is_signed), (&strict, false), (&marked, true)] {
+                let told = asked(settings, &[added.clone(), built.clone()]);
+                // Nobody has to vouch for a path that follows from its contents: Nix checks those.
+                assert_eq!(*told.of(&added), present, "{told:?}");
+                let (status, untrusted) = if takes { (&present, 0) } else { (&Status::Absent, 1) };
+                assert_eq!((told.of(&built), told.untrusted), (status, untrusted), "{told:?}");
+            }
+        }
     }
 }
 
@@ -284,9 +316,7 @@ fn signatures_of_nix_itself_are_checked() {
 #[test]
 fn other_stores_are_asked_through_nix() {
     let root = NixRoot::new(Path::new(env!("CARGO_TARGET_TMPDIR")));
-    let file = root.path("home/file");
-    std::fs::write(&file, "contents").unwrap();
-    let stored = StorePath::parse(&root.run("nix-store", &["--add", &file.display().to_string()])).unwrap();
+    let (added, built) = filled(&root);
     let missing = StorePath::parse(&format!("{}/{:032}-missing", root.store_dir(), 1)).unwrap();
     let url = format!("local?state={}", root.path("var/nix").display());
     let mut nix = Nix::find().unwrap();
@@ -294,10 +324,18 @@ fn other_stores_are_asked_through_nix() {
         nix.set_env(name, value);
     }
     let settings = Settings { nix, store_dir: root.store_dir(), ..settings(&[&url]) };
-    let told = asked(&settings, &[stored.clone(), missing.clone()]);
-    assert_eq!(*told.of(&stored), Status::Present(Source::Substituter("local".into())), "{told:?}");
-    assert_eq!(*told.of(&missing), Status::Absent);
+    let told = asked(&settings, &[added.clone(), built.clone(), missing.clone()]);
+    let present = Status::Present(Source::Substituter("local".into()));
+    assert_eq!((told.of(&added), told.of(&built), told.of(&missing)), (&present, &present, &Status::Absent));
+    let strict = Settings { require_sigs: true, ..settings.clone() };
+    let told = asked(&strict, &[added.clone(), built.clone()]);
+    // What this store built itself it has not signed.
+    assert_eq!(
+        (told.of(&added), told.of(&built), told.untrusted),
+        (&present, &Status::Absent, 1),
+        "{told:?}"
+    );
     let broken = Settings { substituters: vec!["ssh-ng://no-such-host.invalid".into()], ..settings };
-    let told = asked(&broken, &[stored.clone()]);
-    assert_eq!((told.of(&stored), told.failed.len()), (&Status::Unknown, 1), "{told:?}");
+    let told = asked(&broken, std::slice::from_ref(&added));
+    assert_eq!((told.of(&added), told.failed.len()), (&Status::Unknown, 1), "{told:?}");
 }

@@ -59,6 +59,7 @@ struct State {
     directory: Option<PathBuf>,
     rules: Vec<Rule>,
     requests: Vec<Request>,
+    times: HashMap<String, usize>,
     latency: Duration,
 }
 
@@ -180,7 +181,8 @@ fn serve(
             }
             return Ok(());
         }
-        let mut bytes = format!("HTTP/1.1 {} x\r\nContent-Length: {}\r\n", reply.status, reply.body.len()).into_bytes();
+        let mut bytes =
+            format!("HTTP/1.1 {} x\r\nContent-Length: {}\r\n", reply.status, reply.body.len()).into_bytes();
         for header in &reply.headers {
             bytes.extend(header.as_bytes());
             bytes.extend(b"\r\n");
@@ -218,7 +220,9 @@ fn read_request(reader: &mut impl BufRead) -> io::Result<Option<Request>> {
 
 fn answer(state: &Mutex<State>, mut request: Request) -> (Reply, Duration) {
     let mut state = state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    request.times = state.requests.iter().filter(|earlier| earlier.path == request.path).count() + 1;
+    let times = state.times.entry(request.path.clone()).or_default();
+    *times += 1;
+    request.times = *times;
     state.requests.push(request.clone());
     let reply = state.rules.iter().find_map(|rule| rule(&request)).unwrap_or_else(|| {
         let file = state.files.get(&request.path).cloned().or_else(|| {

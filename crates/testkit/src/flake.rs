@@ -30,7 +30,8 @@ impl Flake {
     /// When it cannot be written.
     #[must_use]
     pub fn new(outputs: &str) -> Self {
-        let this = Self { directory: tempfile::Builder::new().prefix("flake-").tempdir().expect("a directory") };
+        let this =
+            Self { directory: tempfile::Builder::new().prefix("flake-").tempdir().expect("a directory") };
         this.outputs(outputs);
         this
     }

@@ -133,7 +133,8 @@ impl NixRoot {
         let deadline = Instant::now() + Duration::from_secs(10);
         while Instant::now() < deadline {
             let mut ping = self.command("nix");
-            ping.args(["--extra-experimental-features", "nix-command", "store", "ping"]).env("NIX_REMOTE", "daemon");
+            ping.args(["--extra-experimental-features", "nix-command", "store", "ping"])
+                .env("NIX_REMOTE", "daemon");
             if ping.output()?.status.success() {
                 return Ok(daemon);
             }

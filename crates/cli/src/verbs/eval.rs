@@ -43,7 +43,7 @@ pub(crate) fn eval(args: &EvalArgs) -> Result<ExitCode, CommandError> {
     let listening = std::cell::Cell::new(true);
     evaluating::evaluate(
         &setup,
-        asked,
+        &asked,
         &args.nix,
         &stop,
         &mut |target, verdict| {

@@ -97,12 +97,11 @@ pub(crate) fn show(mut planned: Planned, talk: &TalkArgs) -> Result<ExitCode, Co
 
 fn status(verdict: Option<&Verdict>) -> (&'static str, Option<String>) {
     match verdict {
-        None => ("build", None),
         Some(Verdict::Cached { from }) => ("cached", Some(from.to_string())),
         Some(Verdict::Skipped { reason }) => ("skipped", Some(reason.clone())),
         Some(Verdict::NotEvaluated { error }) => ("notEvaluated", Some(error.clone())),
         Some(Verdict::Failed { message, .. }) => ("failed", Some(message.clone())),
-        Some(Verdict::Built | Verdict::Blocked { .. } | Verdict::Cancelled) => ("build", None),
+        None | Some(Verdict::Built | Verdict::Blocked { .. } | Verdict::Cancelled) => ("build", None),
     }
 }
 
@@ -125,13 +124,22 @@ fn json<'a>(summary: &'a Summary, urgency: &[u32], (critical, total): (f64, f64)
                 }
             })
             .collect(),
-        fetch: summary.to_fetch.iter().map(|(path, from)| JsonFetch { path, from: from.to_string() }).collect(),
+        fetch: summary
+            .to_fetch
+            .iter()
+            .map(|(path, from)| JsonFetch { path, from: from.to_string() })
+            .collect(),
         targets: summary
             .targets
             .values()
             .map(|state| {
                 let (status, reason) = status(state.verdict.as_ref());
-                JsonTarget { attr: state.target.attr(), drv_path: state.target.drv_path.as_ref(), status, reason }
+                JsonTarget {
+                    attr: state.target.attr(),
+                    drv_path: state.target.drv_path.as_ref(),
+                    status,
+                    reason,
+                }
             })
             .collect(),
     }
@@ -173,7 +181,11 @@ fn page(summary: &Summary, urgency: &[u32], (critical, total): (f64, f64), _styl
         );
     }
     if summary.saved_seconds >= 0.05 {
-        let _ = writeln!(page, "{} of building saved by what exists already", human_seconds(summary.saved_seconds));
+        let _ = writeln!(
+            page,
+            "{} of building saved by what exists already",
+            human_seconds(summary.saved_seconds)
+        );
     }
     page
 }

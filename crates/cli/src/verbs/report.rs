@@ -67,7 +67,9 @@ pub(crate) fn render(summary: &Summary, format: Format) -> Result<String, Comman
                 .map_err(|error| CommandError::because("cannot write the report", &error))?;
             format!("{text}\n")
         }
-        Format::Junit => junit(summary).map_err(|error| CommandError::because("cannot write the report", &error))?,
+        Format::Junit => {
+            junit(summary).map_err(|error| CommandError::because("cannot write the report", &error))?
+        }
         Format::Markdown => markdown(summary, MARKDOWN_LIMIT),
     })
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use phoenix_model::{Event, Severity, Stage, StorePath, Target, Verdict};
+use phoenix_model::{Event, Severity, Source, Stage, StorePath, Target, Verdict};
 use phoenix_report::{Style, Summary, end};
 use phoenix_schedule::{BuilderEnd, Happening};
 
@@ -82,11 +82,17 @@ fn build(planned: &mut Planned) -> Result<(), CommandError> {
     builder.build(&wanted, &mut || drop(evaluators.take()))
 }
 
+/// The substituters Nix may ask: those that answered, and those that have something a build needs.
 fn healthy(planned: &Planned) -> Vec<String> {
-    let failed = &planned.failed_substituters;
-    let shown = |url: &str| phoenix_substituter::Location::parse(url).shown();
-    let all = planned.setup.settings.substituters.iter();
-    all.filter(|url| !failed.contains(&shown(url))).cloned().collect()
+    let needed = |shown: &str| {
+        let fetched = planned.recorder.summary().to_fetch.iter();
+        fetched.map(|(_, from)| from).any(|from| *from == Source::Substituter(shown.to_owned()))
+    };
+    let may_be_asked = |url: &&String| {
+        let shown = phoenix_substituter::Location::parse(url).shown();
+        !planned.failed_substituters.contains(&shown) || needed(&shown)
+    };
+    planned.setup.settings.substituters.iter().filter(may_be_asked).cloned().collect()
 }
 
 /// Makes the symlinks that were asked for, fetching what is only in a substituter; whether that went well.
@@ -120,10 +126,16 @@ fn named(link: &Path, target: &Target) -> PathBuf {
     PathBuf::from(name)
 }
 
-fn realise_link(planned: &Planned, drv_path: &StorePath, outputs: &[String], link: &Path) -> Result<(), CommandError> {
+fn realise_link(
+    planned: &Planned,
+    drv_path: &StorePath,
+    outputs: &[String],
+    link: &Path,
+) -> Result<(), CommandError> {
     let nix = &planned.setup.nix;
     let mut command = nix.nix_store("--realise");
-    let wanted = if outputs.is_empty() { drv_path.to_string() } else { format!("{drv_path}!{}", outputs.join(",")) };
+    let wanted =
+        if outputs.is_empty() { drv_path.to_string() } else { format!("{drv_path}!{}", outputs.join(",")) };
     command.arg(wanted).arg("--add-root").arg(link).arg("--indirect");
     nix.run(&mut command, "nix-store --realise --add-root")?;
     Ok(())

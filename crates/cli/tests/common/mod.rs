@@ -1,5 +1,6 @@
 //! A phoenix with a Nix store of its own.
 #![allow(dead_code, clippy::allow_attributes, reason = "each test file uses its own part")]
+#![allow(clippy::unwrap_used, reason = "a test says so by failing")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -117,7 +118,8 @@ impl Report {
 
     pub(crate) fn attrs(&self) -> Vec<String> {
         let targets = self.0["targets"].as_array().expect("targets");
-        let mut attrs: Vec<String> = targets.iter().map(|target| target["attr"].as_str().unwrap().to_owned()).collect();
+        let mut attrs: Vec<String> =
+            targets.iter().map(|target| target["attr"].as_str().unwrap().to_owned()).collect();
         attrs.sort();
         attrs
     }

@@ -228,9 +228,13 @@ fn a_content_addressed_derivation_is_known_by_its_name_when_it_is_resolved() {
     let mut run = Run::new(false);
     run.apply(Stamp(0), Happening::Found { target: target(1), ended: None });
     floating.goals.remove(0);
-    run.apply(Stamp(0), Happening::Planned { plan: floating, targets: vec![TargetId(1)], saved_seconds: 0.0 });
+    run.apply(
+        Stamp(0),
+        Happening::Planned { plan: floating, targets: vec![TargetId(1)], saved_seconds: 0.0 },
+    );
     let resolved = StorePath::parse(&format!("/nix/store/{:032}-d1.drv", 77)).unwrap();
-    let events = run.apply(Stamp(1), Happening::BuildStarted { drv_path: resolved.clone(), machine: String::new() });
+    let events =
+        run.apply(Stamp(1), Happening::BuildStarted { drv_path: resolved.clone(), machine: String::new() });
     assert_eq!(events, [Event::BuildStarted { drv_path: drv(1), machine: String::new() }]);
     assert_eq!(run.derivation_of(&resolved), Some(drv(1)));
     run.apply(Stamp(2), ended(0, &[0, 1]));
@@ -281,8 +285,12 @@ fn thing(steps: usize) -> impl Strategy<Value = Thing> {
     ]
 }
 
+/// Inputs of each step, what happens, what is valid in the end, how Nix ends, and whether it stops at the
+/// first failure.
+type Story = (Vec<Vec<u32>>, Vec<Thing>, Vec<bool>, Option<i32>, bool);
+
 /// A random acyclic graph, random things happening in it in a random order, and a random end.
-fn story() -> impl Strategy<Value = (Vec<Vec<u32>>, Vec<Thing>, Vec<bool>, Option<i32>, bool)> {
+fn story() -> impl Strategy<Value = Story> {
     (1_usize..12).prop_flat_map(|steps| {
         let inputs = (0..steps)
             .map(|step| prop::collection::vec(0..u32::try_from(step.max(1)).unwrap(), 0..3))
