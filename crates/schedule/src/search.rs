@@ -26,7 +26,8 @@ pub struct Question {
 pub struct Search {
     nodes: Vec<Node>,
     by_drv: HashMap<StorePath, u32>,
-    by_output: HashMap<StorePath, (u32, u32)>,
+    /// Who makes a path: more than one where downloads with the same hash are written differently.
+    by_output: HashMap<StorePath, Vec<(u32, u32)>>,
     goals: Vec<Goal>,
     to_read: Vec<StorePath>,
     to_ask: Vec<Question>,
@@ -107,7 +108,7 @@ impl Search {
             Ok(derivation) => {
                 for (position, output) in (0..).zip(&derivation.outputs) {
                     if let Some(path) = &output.path {
-                        self.by_output.insert(path.clone(), (index, position));
+                        self.by_output.entry(path.clone()).or_default().push((index, position));
                     }
                 }
                 let asked = vec![None; derivation.outputs.len()];
@@ -127,18 +128,24 @@ impl Search {
 
     /// Tells the answer to a question of [`Search::to_ask`].
     pub fn answer(&mut self, path: &StorePath, status: Status) {
-        let Some(&(index, position)) = self.by_output.get(path) else { return };
-        let Body::Read(read) = &mut self.nodes[index as usize].body else { return };
-        if let Status::Present(source) = &status {
-            if matches!(source, Source::Substituter(_)) {
-                self.fetched.push((path.clone(), source.clone()));
-            }
-        } else {
-            read.unknown |= status == Status::Unknown;
+        if let Status::Present(source @ Source::Substituter(_)) = &status {
+            self.fetched.push((path.clone(), source.clone()));
         }
-        let present = matches!(status, Status::Present(_));
-        read.asked[position as usize] = Some(Answer::Known(status));
-        if !present {
+        for (index, position) in self.by_output.get(path).cloned().unwrap_or_default() {
+            self.answer_one(index, position, &status);
+        }
+    }
+
+    /// Takes in an answer for one derivation, if it waits for it.
+    fn answer_one(&mut self, index: u32, position: u32, status: &Status) {
+        let Body::Read(read) = &mut self.nodes[index as usize].body else { return };
+        let asked = &mut read.asked[position as usize];
+        if !matches!(asked, Some(Answer::Pending)) {
+            return;
+        }
+        *asked = Some(Answer::Known(status.clone()));
+        read.unknown |= *status == Status::Unknown;
+        if !matches!(status, Status::Present(_)) {
             self.miss(index);
         }
     }
@@ -178,24 +185,41 @@ impl Search {
             }
             return;
         };
+        let store_only = !is_goal && !read.derivation.allow_substitutes;
         let mut missing = false;
-        for (asked, output) in read.asked.iter_mut().zip(&read.derivation.outputs) {
+        let mut wanted = Vec::new();
+        for (position, (asked, output)) in (0..).zip(read.asked.iter_mut().zip(&read.derivation.outputs)) {
             if name.is_some_and(|name| name != output.name) || asked.is_some() {
                 continue;
             }
             *asked = Some(Answer::Pending);
             match &output.path {
-                Some(path) => {
-                    let store_only = !is_goal && !read.derivation.allow_substitutes;
-                    self.to_ask.push(Question { path: path.clone(), store_only });
-                }
+                Some(path) => wanted.push((position, path.clone())),
                 // Its path comes about when it is built: nobody can be asked.
                 None => missing = true,
+            }
+        }
+        for (position, path) in wanted {
+            match self.asked_elsewhere(&path, index) {
+                None => self.to_ask.push(Question { path, store_only }),
+                Some(Answer::Pending) => {}
+                Some(Answer::Known(status)) => self.answer_one(index, position, &status),
             }
         }
         if missing {
             self.miss(index);
         }
+    }
+
+    /// What is known of a path that another derivation makes as well, if it was asked for.
+    fn asked_elsewhere(&self, path: &StorePath, index: u32) -> Option<Answer> {
+        let makers = self.by_output.get(path)?;
+        makers.iter().filter(|(maker, _)| *maker != index).find_map(|&(maker, position)| {
+            match &self.nodes[maker as usize].body {
+                Body::Read(read) => read.asked[position as usize].clone(),
+                _ => None,
+            }
+        })
     }
 
     /// An output of this derivation has to be built, so its inputs are needed.
@@ -363,7 +387,10 @@ impl Search {
         let mut fetched: Vec<_> = self
             .fetched
             .iter()
-            .filter(|(path, _)| self.by_output.get(path).is_some_and(|&(node, _)| needed[node as usize]))
+            .filter(|(path, _)| {
+                let makers = self.by_output.get(path).into_iter().flatten();
+                makers.clone().any(|&(node, _)| needed[node as usize])
+            })
             .cloned()
             .collect();
         fetched.sort();
@@ -501,6 +528,35 @@ mod tests {
         assert_eq!(plan.steps.len(), 3);
         assert_eq!(asked.len(), 4);
         assert_eq!(reads.len(), 3);
+    }
+
+    #[test]
+    fn two_derivations_may_make_the_same_path_and_it_is_asked_for_once() {
+        // The same download written in two ways, both needed.
+        let same = |name: &str| Derivation {
+            outputs: vec![Output { name: "out".into(), path: Some(path("same")), kind: OutputKind::Fixed }],
+            ..derivation(name, &[])
+        };
+        for late in [false, true] {
+            let mut search = Search::default();
+            search.add_goal(&drv("a"), &[]);
+            search.add_goal(&drv("b"), &[]);
+            search.to_read();
+            search.read(&drv("a"), Ok(same("a")));
+            let mut questions = search.to_ask();
+            if late {
+                search.answer(&path("same"), Status::Absent);
+            }
+            search.read(&drv("b"), Ok(same("b")));
+            questions.extend(search.to_ask());
+            assert_eq!(questions.len(), 1);
+            if !late {
+                search.answer(&path("same"), Status::Absent);
+            }
+            let plan = search.into_plan(&Estimates::default());
+            assert_eq!(plan.steps.len(), 2);
+            assert!(plan.steps.iter().all(|step| !step.unknown));
+        }
     }
 
     #[test]
