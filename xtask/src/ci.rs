@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use crate::args::Args;
 use crate::process::{cargo, run, say};
 use crate::{Result, architecture, demo, nix_versions, test};
 
@@ -14,18 +15,20 @@ const STEPS: &[Step] = &[
         run(cargo(&["doc", "--workspace", "--no-deps", "--document-private-items"])
             .env("RUSTDOCFLAGS", "--deny warnings"))
     }),
-    ("architecture", || architecture::architecture(&["--check".to_owned()])),
+    ("architecture", || architecture::architecture(Args::new(&["--check".to_owned()]))),
     ("test", || test::test(&[])),
-    ("nix-versions", || nix_versions::nix_versions(&["--allow-skip".to_owned()])),
+    ("nix-versions", || nix_versions::nix_versions(Args::new(&["--allow-skip".to_owned()]))),
     ("demo", demo::demo),
 ];
 
 pub(crate) fn ci() -> Result<()> {
-    for (name, step) in STEPS {
-        say(&format!("=== {name}\n"));
+    let start = Instant::now();
+    for (at, (name, step)) in STEPS.iter().enumerate() {
+        say(&format!("=== {name} ({} of {})\n", at + 1, STEPS.len()));
         let start = Instant::now();
         step().map_err(|problem| format!("{name}: {problem}"))?;
         say(&format!("=== {name}: done in {:.0} s\n", start.elapsed().as_secs_f64()));
     }
+    say(&format!("=== all {} steps done in {:.0} s\n", STEPS.len(), start.elapsed().as_secs_f64()));
     Ok(())
 }

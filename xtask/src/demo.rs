@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::Result;
 use crate::nix::ensure_nix;
-use crate::process::{cargo, root, run, say, status, target};
+use crate::process::{cargo, in_words, root, run, say, status, target};
 
 /// What one run gave.
 struct Ran {
@@ -32,22 +32,19 @@ pub(crate) fn demo() -> Result<()> {
 
     let green = |ran: &Ran| ran.exit_code == Some(0) && ran.targets > 0;
     if !green(&first) || first.built == 0 {
-        return Err(format!("the first run was to build all {} targets, and did not", first.targets));
+        return Err(format!("the first run was to build everything, and {}", in_short(&first)));
     }
     if !green(&second) || second.built != 0 || second.cached != second.targets {
-        return Err(format!("the second run was to build nothing, and built {}", second.built));
+        return Err(format!("the second run was to build nothing, and {}", in_short(&second)));
     }
     if broken.exit_code != Some(100) {
-        return Err(format!(
-            "the failing example was to end with exit code 100, and ended with {:?}",
-            broken.exit_code
-        ));
+        return Err(format!("the red run was to end with exit code 100, and {}", in_short(&broken)));
     }
     say(&format!(
         "first run:  {} derivations built for {} targets in {:.1} s\n\
          second run: {} built, {} targets cached, in {:.1} s ({:.0} % of the first)\n\
          red run:    exit code 100, as it should be\n\
-         reports:    {}\n",
+         reports:    {}/{{first,second,broken}}.{{json,md,xml,events.jsonl}}\n",
         first.built,
         first.targets,
         first.seconds,
@@ -60,7 +57,18 @@ pub(crate) fn demo() -> Result<()> {
     Ok(())
 }
 
+fn in_short(ran: &Ran) -> String {
+    format!(
+        "built {} derivations for {} targets, {} of them cached ({})",
+        ran.built,
+        ran.targets,
+        ran.cached,
+        in_words(ran.exit_code)
+    )
+}
+
 struct Place {
+    phoenix: PathBuf,
     directory: PathBuf,
     flake: String,
 }
@@ -68,7 +76,8 @@ struct Place {
 impl Place {
     /// A fresh Nix store and a copy of the example, so that nothing of the user's is touched.
     fn new() -> Result<Self> {
-        let directory = target().join("demo");
+        let target = target()?;
+        let directory = target.join("demo");
         let text = |error: std::io::Error| format!("cannot prepare the demo: {error}");
         if directory.exists() {
             // Store objects are read-only.
@@ -84,13 +93,13 @@ impl Place {
         let configuration = "sandbox = false\nbuild-users-group =\nsubstituters =\n";
         fs_err::write(directory.join("nix/etc/nix.conf"), configuration).map_err(text)?;
         let flake = format!("path:{}", directory.join("flake").display());
-        Ok(Self { directory, flake })
+        Ok(Self { phoenix: target.join("release/phoenix"), directory, flake })
     }
 
     fn phoenix(&self, name: &str, installable: &str) -> Result<Ran> {
         let nix = self.directory.join("nix");
         let report = self.directory.join(format!("{name}.json"));
-        let mut command = Command::new(target().join("release/phoenix"));
+        let mut command = Command::new(&self.phoenix);
         command
             .args(["run", installable, "--events"])
             .arg(self.directory.join(format!("{name}.events.jsonl")));
@@ -104,8 +113,10 @@ impl Place {
             .env("NIX_LOCALSTATE_DIR", nix.join("var"))
             .env("NIX_LOG_DIR", nix.join("var/log"))
             .env("NIX_CONF_DIR", nix.join("etc"))
+            .env("NIX_USER_CONF_FILES", nix.join("etc/nix.conf"))
             .env("XDG_CACHE_HOME", nix.join("home/cache"))
             .env("XDG_STATE_HOME", nix.join("home/state"))
+            .env_remove("NIX_CONFIG")
             .env_remove("NIX_REMOTE");
         let exit_code = status(&mut command)?;
         read(&report, exit_code)

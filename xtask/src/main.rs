@@ -1,6 +1,7 @@
 //! The tasks of this repository: `cargo xtask VERB`.
 
 mod architecture;
+mod args;
 mod bench;
 mod ci;
 mod demo;
@@ -11,13 +12,17 @@ mod test;
 
 use std::process::ExitCode;
 
+use crate::args::Args;
+use crate::process::say;
+
 const USAGE: &str = "\
 usage: cargo xtask VERB
 
   demo                       install Nix if it is missing, build phoenix, run it twice on the example flake
   test [ARGS...]             everything needed, then all tests; ARGS go to `cargo test`
-  nix-versions [--allow-skip] [--only NAME]
-                             the end-to-end tests on each version of Nix that is supported
+  nix-versions [--allow-skip] [--only installed|trixie|sid|VERSION]
+                             the end-to-end tests on each version of Nix that is supported; what cannot be
+                             had here is an error, or with --allow-skip a line that says so
   architecture [--check]     draw the dependency picture in docs/architecture.md, or check that it is true
   bench [NAME...]            the benchmarks; their figures are in docs/benchmarks.md
   ci                         everything that has to hold
@@ -27,29 +32,31 @@ usage: cargo xtask VERB
 type Result<T> = std::result::Result<T, String>;
 
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let (verb, rest) = args.split_first().map_or(("", &[][..]), |(verb, rest)| (verb.as_str(), rest));
-    let done = match verb {
-        "demo" => demo::demo(),
-        "test" => test::test(rest),
-        "nix-versions" => nix_versions::nix_versions(rest),
-        "architecture" => architecture::architecture(rest),
-        "bench" => bench::bench(rest),
-        "ci" => ci::ci(),
-        _ => {
-            process::say(USAGE);
-            return if matches!(verb, "" | "help" | "-h" | "--help") {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::FAILURE
-            };
-        }
-    };
-    match done {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    match task(&words) {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
-            process::say(&format!("error: {problem}\n"));
+            say(&format!("error: {problem}\n"));
             ExitCode::FAILURE
         }
+    }
+}
+
+fn task(words: &[String]) -> Result<()> {
+    let (verb, rest) = words.split_first().map_or(("help", &[][..]), |(verb, rest)| (verb.as_str(), rest));
+    let help = |word: &str| matches!(word, "help" | "-h" | "--help");
+    // `cargo test` has a help of its own.
+    if help(verb) || verb != "test" && rest.iter().any(|word| help(word)) {
+        say(USAGE);
+        return Ok(());
+    }
+    match verb {
+        "demo" => Args::new(rest).finish().and_then(|()| demo::demo()),
+        "test" => test::test(rest),
+        "nix-versions" => nix_versions::nix_versions(Args::new(rest)),
+        "architecture" => architecture::architecture(Args::new(rest)),
+        "bench" => bench::bench(rest),
+        "ci" => Args::new(rest).finish().and_then(|()| ci::ci()),
+        _ => Err(format!("there is no verb `{verb}`\n\n{USAGE}")),
     }
 }

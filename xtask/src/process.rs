@@ -5,6 +5,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use serde_json::Value;
+
 use crate::Result;
 
 /// The root of the repository.
@@ -13,9 +15,18 @@ pub(crate) fn root() -> PathBuf {
     manifest.parent().unwrap_or(manifest).to_path_buf()
 }
 
+/// What cargo knows of the workspace.
+pub(crate) fn metadata() -> Result<Value> {
+    let text = output(&mut cargo(&["metadata", "--no-deps", "--format-version", "1", "--offline"]))
+        .ok_or("`cargo metadata` failed; run it to see why")?;
+    serde_json::from_str(&text).map_err(|error| format!("`cargo metadata` printed no JSON: {error}"))
+}
+
 /// Where cargo builds to.
-pub(crate) fn target() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+pub(crate) fn target() -> Result<PathBuf> {
+    let metadata = metadata()?;
+    let directory = metadata["target_directory"].as_str();
+    directory.map(PathBuf::from).ok_or_else(|| "`cargo metadata` names no target directory".to_owned())
 }
 
 /// A call of cargo in the repository.
@@ -59,7 +70,8 @@ pub(crate) fn is_root() -> bool {
     output(Command::new("id").arg("-u")).as_deref() == Some("0")
 }
 
-fn in_words(code: Option<i32>) -> String {
+/// An exit code for people.
+pub(crate) fn in_words(code: Option<i32>) -> String {
     code.map_or_else(|| "ended by a signal".to_owned(), |code| format!("exit code {code}"))
 }
 

@@ -16,6 +16,10 @@ use phoenix_schedule::{Estimates, Search};
 use phoenix_store::{Layout, read_derivations};
 use serde_json::Value;
 
+/// The one phoenix has.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const RUNS: usize = 5;
 const SYNTHETIC: usize = 100_000;
 
@@ -31,6 +35,10 @@ fn main() {
     let args: Vec<String> = std::env::args().collect();
     if let Some(at) = args.iter().position(|arg| arg == "--measure") {
         measure(Path::new(&args[at + 1]));
+        return;
+    }
+    if let Some(at) = args.iter().position(|arg| arg == "--read-only") {
+        only_read(Path::new(&args[at + 1]));
         return;
     }
     let base = Path::new(env!("CARGO_TARGET_TMPDIR"));
@@ -57,8 +65,12 @@ fn bench(base: &Path, name: &str, nodes: &[Node]) {
     for input in nodes.iter().flat_map(|node| &node.inputs) {
         is_input[*input] = true;
     }
-    let goals: Vec<&str> =
-        nodes.iter().zip(&is_input).filter(|(_, is_input)| !**is_input).map(|(node, _)| node.drv.as_str()).collect();
+    let goals: Vec<&str> = nodes
+        .iter()
+        .zip(&is_input)
+        .filter(|(_, is_input)| !**is_input)
+        .map(|(node, _)| node.drv.as_str())
+        .collect();
     std::fs::write(directory.join("goals"), goals.join("\n")).expect("the goals");
     let edges: usize = nodes.iter().map(|node| node.inputs.len()).sum();
     println!(
@@ -67,30 +79,56 @@ fn bench(base: &Path, name: &str, nodes: &[Node]) {
         goals.len(),
         bytes as f64 / 1e6
     );
-    let mut seconds: Vec<f64> = Vec::new();
-    let mut memory: Vec<f64> = Vec::new();
-    for _ in 0..=RUNS {
-        let output = Command::new(std::env::current_exe().expect("this program"))
-            .arg("--measure")
-            .arg(&directory)
-            .output()
-            .expect("a measurement");
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let mut numbers = text.split_whitespace().map(|word| word.parse::<f64>().expect("a number"));
-        seconds.push(numbers.next().expect("seconds"));
-        memory.push(numbers.next().expect("megabytes"));
+    let (mut seconds, mut memory, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    // The first pair warms the page cache.
+    for pair in 0..=RUNS {
+        let (floor, _) = figures("--read-only", &directory);
+        let (whole, megabytes) = figures("--measure", &directory);
+        if pair > 0 {
+            seconds.push(whole);
+            memory.push(megabytes);
+            ratios.push(whole / floor);
+        }
     }
-    // The first run warms the page cache.
-    seconds.remove(0);
-    memory.remove(0);
-    println!("{name}: read, status and plan: {}; peak memory {} MB", shown(&mut seconds, "s"), shown(&mut memory, ""));
+    println!(
+        "{name}: read, status and plan: {} s; peak memory {} MB",
+        shown(&mut seconds),
+        shown(&mut memory)
+    );
+    println!("{name}: times as long as one thread that only reads the same files: {}", shown(&mut ratios));
     let _ = std::fs::remove_dir_all(&directory);
 }
 
-fn shown(figures: &mut [f64], unit: &str) -> String {
+/// What a process of this program prints: seconds and megabytes.
+fn figures(what: &str, directory: &Path) -> (f64, f64) {
+    let mut command = Command::new(std::env::current_exe().expect("this program"));
+    let output = command.arg(what).arg(directory).output().expect("a measurement");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let mut numbers = text.split_whitespace().map(|word| word.parse::<f64>().expect("a number"));
+    (numbers.next().expect("seconds"), numbers.next().expect("megabytes"))
+}
+
+fn shown(figures: &mut [f64]) -> String {
     figures.sort_by(f64::total_cmp);
     let median = figures[figures.len() / 2];
-    format!("{median:.2} {unit} (median of {}; {:.2} to {:.2})", figures.len(), figures[0], figures[figures.len() - 1])
+    format!(
+        "{median:.2} (median of {}; {:.2} to {:.2})",
+        figures.len(),
+        figures[0],
+        figures[figures.len() - 1]
+    )
+}
+
+/// Reads all files once, in this thread, and does nothing with them.
+fn only_read(directory: &Path) {
+    let start = Instant::now();
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(directory.join("store")).expect("the store") {
+        bytes += std::fs::read(entry.expect("an entry").path()).expect("a file").len();
+    }
+    assert!(bytes > 0);
+    println!("{} {}", start.elapsed().as_secs_f64(), peak_megabytes());
 }
 
 /// Does the work once, in this process, and prints seconds and megabytes.
@@ -107,11 +145,9 @@ fn measure(directory: &Path) {
         search.add_goal(&StorePath::parse(goal).expect("a path"), &[]);
     }
     loop {
-        let to_read = search.to_read();
-        for some in to_read.chunks(1024) {
-            for (path, derivation) in some.iter().zip(read_derivations(&layout, some)) {
-                search.read(path, derivation);
-            }
+        let to_read = search.to_read_some(1024);
+        for (path, derivation) in to_read.iter().zip(read_derivations(&layout, &to_read)) {
+            search.read(path, derivation);
         }
         let questions = search.to_ask();
         if questions.is_empty() && to_read.is_empty() {
@@ -135,7 +171,8 @@ fn measure(directory: &Path) {
 fn peak_megabytes() -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok()).map_or(0.0, |kb| kb / 1000.0)
+    line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok())
+        .map_or(0.0, |kb| kb / 1000.0)
 }
 
 fn real_graph() -> Option<Vec<Node>> {
@@ -153,7 +190,9 @@ fn real_graph() -> Option<Vec<Node>> {
             drv: string(&value["drv"]),
             system: string(&value["system"]),
             outputs: outputs.iter().map(|(name, path)| (name.clone(), string(path))).collect(),
-            inputs: inputs.map(|input| usize::try_from(input.as_u64().expect("a number")).expect("small")).collect(),
+            inputs: inputs
+                .map(|input| usize::try_from(input.as_u64().expect("a number")).expect("small"))
+                .collect(),
         }
     };
     Some(text.lines().map(node).collect())
@@ -177,11 +216,23 @@ fn synthetic() -> Vec<Node> {
                 .collect();
             inputs.sort_unstable();
             inputs.dedup();
-            let hash = |offset: usize| format!("{:032}", number * 2 + offset);
+            // Spread as hashes are.
+            let hash = |offset: usize| {
+                let mut value = (number * 2 + offset + 1) as u128 * 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
+                (0..32)
+                    .map(|_| {
+                        value = value.rotate_left(5);
+                        char::from(phoenix_model::NIX32_ALPHABET[(value % 32) as usize])
+                    })
+                    .collect::<String>()
+            };
             Node {
                 drv: format!("/nix/store/{}-package-{number}-1.{}.drv", hash(0), number % 50),
                 system: "x86_64-linux".to_owned(),
-                outputs: vec![("out".to_owned(), format!("/nix/store/{}-package-{number}-1.{}", hash(1), number % 50))],
+                outputs: vec![(
+                    "out".to_owned(),
+                    format!("/nix/store/{}-package-{number}-1.{}", hash(1), number % 50),
+                )],
                 inputs,
             }
         })
@@ -198,7 +249,9 @@ fn aterm(node: &Node, nodes: &[Node]) -> String {
         .map(|&input| format!("(\"{}\",[\"{}\"])", nodes[input].drv, nodes[input].outputs[0].0))
         .collect();
     let environment = (0..12)
-        .map(|number| format!("(\"variable{number}\",\"{}\")", "some words \\\"quoted\\\" and $(run)\\n".repeat(4)))
+        .map(|number| {
+            format!("(\"variable{number}\",\"{}\")", "some words \\\"quoted\\\" and $(run)\\n".repeat(4))
+        })
         .collect::<Vec<_>>();
     format!(
         "Derive([{}],[{}],[\"/nix/store/{:032}-builder.sh\"],\"{}\",\"/bin/sh\",[\"-e\",\"builder.sh\"],[{}])",

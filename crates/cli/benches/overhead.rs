@@ -48,7 +48,8 @@ fn world() -> (NixRoot, String) {
     );
     let os = if cfg!(target_os = "macos") { "darwin" } else { "linux" };
     let file = root.path("home/default.nix");
-    std::fs::write(&file, text.replace("SYSTEM", &format!("{}-{os}", std::env::consts::ARCH))).expect("a file");
+    std::fs::write(&file, text.replace("SYSTEM", &format!("{}-{os}", std::env::consts::ARCH)))
+        .expect("a file");
     (root, file.display().to_string())
 }
 
@@ -73,9 +74,13 @@ fn plain_nix() -> (f64, f64) {
 fn phoenix() -> f64 {
     let (root, file) = world();
     let start = Instant::now();
-    let output = root.command(env!("CARGO_BIN_EXE_phoenix")).args(["run", "-f", &file]).output().expect("phoenix");
+    let output =
+        root.command(env!("CARGO_BIN_EXE_phoenix")).args(["run", "-f", &file]).output().expect("phoenix");
     let seconds = start.elapsed().as_secs_f64();
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && stderr.contains(&format!("{DERIVATIONS} derivations built")), "{stderr}");
+    assert!(
+        output.status.success() && stderr.contains(&format!("{DERIVATIONS} derivations built")),
+        "{stderr}"
+    );
     seconds
 }

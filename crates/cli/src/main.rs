@@ -22,6 +22,10 @@ use clap::Parser;
 use crate::args::{Cli, Verb};
 use crate::error::EXIT_ERROR;
 
+/// Graphs are made in many threads and taken apart in one: the system's allocator takes its time over that.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

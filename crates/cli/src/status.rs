@@ -69,11 +69,10 @@ impl Driver<'_> {
         let ask = self.setup.settings.substitute && !self.setup.settings.substituters.is_empty();
         let mut remote = Vec::new();
         loop {
-            let to_read = self.search.to_read();
-            for some in to_read.chunks(READ_AT_ONCE) {
-                for (path, read) in some.iter().zip(read_derivations(&self.setup.eval_layout, some)) {
-                    self.search.read(path, read);
-                }
+            // A part at a time: what is read is held only until its questions are answered.
+            let to_read = self.search.to_read_some(READ_AT_ONCE);
+            for (path, read) in to_read.iter().zip(read_derivations(&self.setup.eval_layout, &to_read)) {
+                self.search.read(path, read);
             }
             let questions = self.search.to_ask();
             if questions.is_empty() && to_read.is_empty() {

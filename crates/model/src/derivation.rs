@@ -8,6 +8,9 @@
 
 use std::borrow::Cow;
 
+use compact_str::CompactString;
+use smallvec::SmallVec;
+
 use crate::{StorePath, StorePathError};
 
 /// What a derivation says of itself, less its arguments and most of its environment.
@@ -16,11 +19,11 @@ pub struct Derivation {
     /// The outputs, in the order of the file (sorted by name).
     pub outputs: Vec<Output>,
     /// The derivations it needs, each with the names of the outputs it needs of them.
-    pub input_drvs: Vec<(StorePath, Vec<String>)>,
+    pub input_drvs: Vec<(StorePath, OutputNames)>,
     /// The store paths it needs that are no outputs: sources.
     pub input_srcs: Vec<StorePath>,
     /// The system it is built on, such as `x86_64-linux`, or `builtin`.
-    pub system: String,
+    pub system: CompactString,
     /// What a builder must offer: `requiredSystemFeatures`.
     pub required_features: Vec<String>,
     /// `preferLocalBuild`: not worth sending anywhere.
@@ -31,11 +34,14 @@ pub struct Derivation {
     pub dynamic: bool,
 }
 
+/// Names of outputs; nearly always one, and short.
+pub type OutputNames = SmallVec<[CompactString; 1]>;
+
 /// One output of a derivation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Output {
     /// Its name: `out`, `dev`, …
-    pub name: String,
+    pub name: CompactString,
     /// Where it will be, where that is known before it is built.
     pub path: Option<StorePath>,
     /// How its path comes about.
@@ -91,7 +97,7 @@ impl Derivation {
         reader.byte(b',')?;
         let input_srcs = reader.list(Reader::path)?;
         reader.byte(b',')?;
-        let system = reader.string()?.into_owned();
+        let system = CompactString::from(reader.string()?);
         reader.byte(b',')?;
         reader.skip_string()?;
         reader.byte(b',')?;
@@ -131,7 +137,7 @@ struct Options {
 
 #[derive(Default)]
 struct Inputs {
-    drvs: Vec<(StorePath, Vec<String>)>,
+    drvs: Vec<(StorePath, OutputNames)>,
     dynamic: bool,
 }
 
@@ -261,7 +267,7 @@ impl<'a> Reader<'a> {
 
     fn output(&mut self) -> Result<Output, DerivationError> {
         self.byte(b'(')?;
-        let name = self.string()?.into_owned();
+        let name = CompactString::from(self.string()?);
         self.byte(b',')?;
         let path = self.string()?;
         self.byte(b',')?;
@@ -280,19 +286,28 @@ impl<'a> Reader<'a> {
         Ok(Output { name, path, kind })
     }
 
+    fn names(&mut self) -> Result<OutputNames, DerivationError> {
+        let mut names = OutputNames::new();
+        self.each(|reader| {
+            names.push(CompactString::from(reader.string()?));
+            Ok(())
+        })?;
+        Ok(names)
+    }
+
     fn input_drv(&mut self, inputs: &mut Inputs) -> Result<(), DerivationError> {
         self.byte(b'(')?;
         let drv = self.path()?;
         self.byte(b',')?;
         let names = if self.eat(b"(") {
             // (outputs, outputs of derivations that those outputs will hold)
-            let names = self.list(|reader| Ok(reader.string()?.into_owned()))?;
+            let names = self.names()?;
             self.byte(b',')?;
             inputs.dynamic |= self.skip_dynamic()?;
             self.byte(b')')?;
             names
         } else {
-            self.list(|reader| Ok(reader.string()?.into_owned()))?
+            self.names()?
         };
         self.byte(b')')?;
         inputs.drvs.push((drv, names));
@@ -381,7 +396,7 @@ mod tests {
         let drv = Derivation::parse(text.as_bytes()).unwrap();
         assert_eq!(drv.outputs.len(), 2);
         assert_eq!(drv.outputs[0].kind, OutputKind::InputAddressed);
-        assert_eq!(drv.input_drvs[0].1, ["dev", "out"]);
+        assert_eq!(drv.input_drvs[0].1.as_slice(), ["dev", "out"]);
         assert_eq!(drv.input_srcs[0].as_str(), A);
         assert_eq!(drv.system, "x86_64-linux");
         assert_eq!(drv.required_features, ["kvm", "big-parallel"]);
@@ -424,7 +439,7 @@ mod tests {
         );
         let read = Derivation::parse(text.as_bytes()).unwrap();
         assert!(read.dynamic);
-        assert_eq!(read.input_drvs[0].1, ["out"]);
+        assert_eq!(read.input_drvs[0].1.as_slice(), ["out"]);
         let static_input = drv("", &format!(r#"("{A_DRV}",(["out"],[]))"#), "").replacen(
             "Derive(",
             r#"DrvWithVersion("xp-dyn-drv","#,

@@ -12,7 +12,7 @@ mod target;
 mod verdict;
 
 pub use attr_path::{AttrPath, AttrPathError};
-pub use derivation::{Derivation, DerivationError, Output, OutputKind};
+pub use derivation::{Derivation, DerivationError, Output, OutputKind, OutputNames};
 pub use event::{
     Event, Logged, PlannedDerivation, PlannedTarget, SCHEMA_VERSION, SettledDerivation, Severity, Stage,
     Stamp,

@@ -1,6 +1,8 @@
 //! Paths of store objects, such as `/nix/store/kh4g5sd1xfq5kiwd0yk7zrq7r5s9y8kv-hello-2.12`.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -15,8 +17,12 @@ const MAX_NAME_LEN: usize = 211;
 /// The absolute path of one store object: a store directory, a 32-digit hash, and a name.
 ///
 /// Cheap to clone. Ordered by its text.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct StorePath(Arc<str>);
+#[derive(Clone)]
+pub struct StorePath {
+    text: Arc<str>,
+    /// Where the last component begins.
+    base: u32,
+}
 
 /// Why a text is not a store path.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -35,32 +41,41 @@ impl StorePath {
     /// When the text is not `DIRECTORY/HASH-NAME` with an absolute directory, a hash of 32 digits of
     /// Nix's base 32, and a name of 1 to 211 characters out of `[A-Za-z0-9+._?=-]`.
     pub fn parse(text: &str) -> Result<Self, StorePathError> {
-        check(text).map_err(|reason| StorePathError { text: text.chars().take(200).collect(), reason })?;
-        Ok(Self(text.into()))
+        let base = check(text)
+            .map_err(|reason| StorePathError { text: text.chars().take(200).collect(), reason })?;
+        Ok(Self { text: text.into(), base })
     }
 
     /// The whole path.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
     }
 
     /// The directory the object is in, without a trailing slash: usually `/nix/store`.
     #[must_use]
     pub fn store_dir(&self) -> &str {
-        &self.0[..self.base_start() - 1]
+        &self.text[..self.base as usize - 1]
     }
 
     /// The last component: `HASH-NAME`.
     #[must_use]
     pub fn base_name(&self) -> &str {
-        &self.0[self.base_start()..]
+        &self.text[self.base as usize..]
     }
 
     /// The 32 digits that identify the object: what binary caches are asked for.
     #[must_use]
     pub fn hash_part(&self) -> &str {
         &self.base_name()[..HASH_LEN]
+    }
+
+    /// The same as bytes: a key that is compared without following a pointer.
+    #[must_use]
+    pub fn key(&self) -> [u8; 32] {
+        let mut key = [0; HASH_LEN];
+        key.copy_from_slice(&self.text.as_bytes()[self.base as usize..][..HASH_LEN]);
+        key
     }
 
     /// The name after the hash; for a derivation with its `.drv`.
@@ -80,13 +95,40 @@ impl StorePath {
     pub fn is_derivation(&self) -> bool {
         self.name().ends_with(".drv")
     }
+}
 
-    fn base_start(&self) -> usize {
-        self.0.rfind('/').map_or(0, |slash| slash + 1)
+impl PartialEq for StorePath {
+    /// Paths differ in their hashes first; the directory is the same for all.
+    fn eq(&self, other: &Self) -> bool {
+        self.base_name() == other.base_name()
+            && self.text.len() == other.text.len()
+            && self.text == other.text
     }
 }
 
-fn check(text: &str) -> Result<(), &'static str> {
+impl Eq for StorePath {}
+
+impl Hash for StorePath {
+    /// The hash part is a hash already: 80 bits of it are enough.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write(&self.base_name().as_bytes()[..16]);
+    }
+}
+
+impl PartialOrd for StorePath {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for StorePath {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.text.cmp(&other.text)
+    }
+}
+
+/// Where the last component of a store path begins.
+fn check(text: &str) -> Result<u32, &'static str> {
     let (dir, base) = text.rsplit_once('/').ok_or("it is not absolute")?;
     if !dir.starts_with('/') {
         return Err("it is not absolute");
@@ -95,34 +137,51 @@ fn check(text: &str) -> Result<(), &'static str> {
     if bytes.len() < HASH_LEN + 2 || bytes[HASH_LEN] != b'-' {
         return Err("its last component is not HASH-NAME");
     }
-    if !bytes[..HASH_LEN].iter().all(|digit| NIX32_ALPHABET.contains(digit)) {
+    if !bytes[..HASH_LEN].iter().all(|&byte| DIGITS[byte as usize]) {
         return Err("its hash has a character outside Nix's base 32");
     }
     let name = &bytes[HASH_LEN + 1..];
     if name.len() > MAX_NAME_LEN {
         return Err("its name is longer than 211 characters");
     }
-    if !name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"+-._?=".contains(byte)) {
+    if !name.iter().all(|&byte| NAME_BYTES[byte as usize]) {
         return Err("its name has a character that Nix does not allow");
     }
-    Ok(())
+    u32::try_from(dir.len() + 1).map_err(|_| "it is longer than any path")
+}
+
+/// Which bytes are digits of Nix's base 32.
+const DIGITS: [bool; 256] = table(NIX32_ALPHABET);
+
+/// Which bytes may be in a name.
+const NAME_BYTES: [bool; 256] =
+    table(b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ+-._?=");
+
+const fn table(members: &[u8]) -> [bool; 256] {
+    let mut table = [false; 256];
+    let mut at = 0;
+    while at < members.len() {
+        table[members[at] as usize] = true;
+        at += 1;
+    }
+    table
 }
 
 impl fmt::Display for StorePath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 
 impl fmt::Debug for StorePath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&*self.0, f)
+        fmt::Debug::fmt(&*self.text, f)
     }
 }
 
 impl Serialize for StorePath {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0)
+        serializer.serialize_str(&self.text)
     }
 }
 
@@ -181,6 +240,16 @@ mod tests {
         }
         let long = format!("/nix/store/kh4g5sd1xfq5kiwd0yk7zrq7r5s9y8kv-{}", "a".repeat(212));
         assert_eq!(StorePath::parse(&long).unwrap_err().reason, "its name is longer than 211 characters");
+    }
+
+    #[test]
+    fn paths_are_equal_when_their_texts_are() {
+        let parse = |text: &str| StorePath::parse(text).unwrap();
+        let (one, two) = (parse(HELLO), parse(&HELLO.replace("/nix", "/abc")));
+        assert_ne!(one, two);
+        assert_eq!(one, parse(HELLO));
+        assert!(two < one, "ordered by the text");
+        assert_ne!(one, parse(&HELLO.replace("2.12", "2.13")));
     }
 
     #[test]

@@ -5,7 +5,10 @@
 
 use std::collections::HashMap;
 
+use compact_str::CompactString;
 use phoenix_model::{Derivation, Source, Status, StorePath};
+
+use smallvec::SmallVec;
 
 use crate::plan::{Goal, Plan, Step};
 use crate::{Estimates, critical_path};
@@ -25,20 +28,23 @@ pub struct Question {
 #[derive(Debug, Default)]
 pub struct Search {
     nodes: Vec<Node>,
-    by_drv: HashMap<StorePath, u32>,
+    by_drv: HashMap<Key, u32>,
     /// Who makes a path: more than one where downloads with the same hash are written differently.
-    by_output: HashMap<StorePath, Vec<(u32, u32)>>,
+    by_output: HashMap<Key, SmallVec<[(u32, u32); 1]>>,
     goals: Vec<Goal>,
     to_read: Vec<StorePath>,
     to_ask: Vec<Question>,
     fetched: Vec<(StorePath, Source)>,
 }
 
+/// The hash part of a path, which identifies it.
+type Key = [u8; 32];
+
 #[derive(Debug)]
 struct Node {
     drv_path: StorePath,
     /// Names of outputs that were wanted before the derivation was read; `None` stands for all.
-    wanted: Vec<Option<String>>,
+    wanted: Vec<Option<CompactString>>,
     is_goal: bool,
     body: Body,
 }
@@ -79,6 +85,12 @@ impl Search {
         std::mem::take(&mut self.to_read)
     }
 
+    /// Takes at most so many of the derivations that have to be read next.
+    pub fn to_read_some(&mut self, most: usize) -> Vec<StorePath> {
+        let rest = self.to_read.len().saturating_sub(most);
+        self.to_read.split_off(rest)
+    }
+
     /// Takes the questions that have to be answered next.
     pub fn to_ask(&mut self) -> Vec<Question> {
         std::mem::take(&mut self.to_ask)
@@ -98,17 +110,18 @@ impl Search {
 
     /// Tells what a derivation of [`Search::to_read`] says, or why it could not be read.
     pub fn read(&mut self, drv_path: &StorePath, derivation: Result<Derivation, String>) {
-        let Some(&index) = self.by_drv.get(drv_path) else { return };
+        let Some(&index) = self.by_drv.get(&drv_path.key()) else { return };
         let node = &mut self.nodes[index as usize];
         if !matches!(node.body, Body::Unread) {
             return;
         }
         match derivation {
             Err(reason) => node.body = Body::Unreadable(reason),
-            Ok(derivation) => {
+            Ok(mut derivation) => {
+                derivation.input_srcs = Vec::new();
                 for (position, output) in (0..).zip(&derivation.outputs) {
                     if let Some(path) = &output.path {
-                        self.by_output.entry(path.clone()).or_default().push((index, position));
+                        self.by_output.entry(path.key()).or_default().push((index, position));
                     }
                 }
                 let asked = vec![None; derivation.outputs.len()];
@@ -131,7 +144,7 @@ impl Search {
         if let Status::Present(source @ Source::Substituter(_)) = &status {
             self.fetched.push((path.clone(), source.clone()));
         }
-        for (index, position) in self.by_output.get(path).cloned().unwrap_or_default() {
+        for (index, position) in self.by_output.get(&path.key()).cloned().unwrap_or_default() {
             self.answer_one(index, position, &status);
         }
     }
@@ -150,8 +163,8 @@ impl Search {
         }
     }
 
-    fn want(&mut self, drv_path: &StorePath, names: &[String], is_goal: bool) -> u32 {
-        let index = if let Some(&index) = self.by_drv.get(drv_path) {
+    fn want(&mut self, drv_path: &StorePath, names: &[impl AsRef<str>], is_goal: bool) -> u32 {
+        let index = if let Some(&index) = self.by_drv.get(&drv_path.key()) {
             index
         } else {
             let index = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
@@ -161,7 +174,7 @@ impl Search {
                 is_goal: false,
                 body: Body::Unread,
             });
-            self.by_drv.insert(drv_path.clone(), index);
+            self.by_drv.insert(drv_path.key(), index);
             self.to_read.push(drv_path.clone());
             index
         };
@@ -170,7 +183,7 @@ impl Search {
             self.want_output(index, None);
         }
         for name in names {
-            self.want_output(index, Some(name));
+            self.want_output(index, Some(name.as_ref()));
         }
         index
     }
@@ -181,7 +194,7 @@ impl Search {
         let is_goal = node.is_goal;
         let Body::Read(read) = &mut node.body else {
             if !node.wanted.iter().any(|wanted| wanted.as_deref() == name) {
-                node.wanted.push(name.map(str::to_owned));
+                node.wanted.push(name.map(CompactString::from));
             }
             return;
         };
@@ -213,7 +226,7 @@ impl Search {
 
     /// What is known of a path that another derivation makes as well, if it was asked for.
     fn asked_elsewhere(&self, path: &StorePath, index: u32) -> Option<Answer> {
-        let makers = self.by_output.get(path)?;
+        let makers = self.by_output.get(&path.key())?;
         makers.iter().filter(|(maker, _)| *maker != index).find_map(|&(maker, position)| {
             match &self.nodes[maker as usize].body {
                 Body::Read(read) => read.asked[position as usize].clone(),
@@ -348,7 +361,7 @@ impl Search {
                 step.hopeless = Some(format!("cannot read {}: {reason}", node.drv_path));
             }
             Body::Read(read) => {
-                step.system.clone_from(&read.derivation.system);
+                step.system = read.derivation.system.to_string();
                 step.required_features.clone_from(&read.derivation.required_features);
                 step.unknown = read.unknown;
                 step.estimate = estimates.seconds(&node.drv_path);
@@ -388,7 +401,7 @@ impl Search {
             .fetched
             .iter()
             .filter(|(path, _)| {
-                let makers = self.by_output.get(path).into_iter().flatten();
+                let makers = self.by_output.get(&path.key()).into_iter().flatten();
                 makers.clone().any(|&(node, _)| needed[node as usize])
             })
             .cloned()
@@ -437,7 +450,10 @@ mod tests {
                 },
                 Output { name: "out".into(), path: Some(path(name)), kind: OutputKind::InputAddressed },
             ],
-            input_drvs: inputs.iter().map(|(name, output)| (drv(name), vec![(*output).to_owned()])).collect(),
+            input_drvs: inputs
+                .iter()
+                .map(|(name, output)| (drv(name), smallvec::smallvec![(*output).into()]))
+                .collect(),
             input_srcs: vec![],
             system: "x86_64-linux".into(),
             required_features: vec![],

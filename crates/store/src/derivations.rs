@@ -1,5 +1,7 @@
 //! Reading `.drv` files: no process per derivation, many at once.
 
+use std::io::Read;
+
 use phoenix_model::{Derivation, StorePath};
 use rayon::prelude::*;
 
@@ -12,16 +14,28 @@ use crate::Layout;
 pub fn read_derivations(layout: &Layout, paths: &[StorePath]) -> Vec<Result<Derivation, String>> {
     // Threads cost more than they save for a handful.
     if paths.len() < 32 {
-        return paths.iter().map(|path| read(layout, path)).collect();
+        let mut text = Vec::new();
+        return paths.iter().map(|path| read(layout, path, &mut text)).collect();
     }
-    paths.par_iter().with_min_len(16).map(|path| read(layout, path)).collect()
+    paths.par_iter().with_min_len(16).map_init(Vec::new, |text, path| read(layout, path, text)).collect()
 }
 
-fn read(layout: &Layout, path: &StorePath) -> Result<Derivation, String> {
-    let file = layout.real_path(path);
-    let text = std::fs::read(&file).map_err(|error| match error.kind() {
+/// Reads one derivation; `text` is a buffer to use again.
+fn read(layout: &Layout, path: &StorePath, text: &mut Vec<u8>) -> Result<Derivation, String> {
+    let in_words = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::NotFound => "it is not in the store".to_owned(),
         _ => error.to_string(),
-    })?;
-    Derivation::parse(&text).map_err(|error| error.to_string())
+    };
+    text.clear();
+    let mut file = std::fs::File::open(layout.real_path(path)).map_err(in_words)?;
+    // Without asking for its size first: most are small, and the buffer is soon large enough.
+    loop {
+        let start = text.len();
+        text.resize(start.max(4096) * 2, 0);
+        let count = file.read(&mut text[start..]).map_err(in_words)?;
+        text.truncate(start + count);
+        if count == 0 {
+            return Derivation::parse(text).map_err(|error| error.to_string());
+        }
+    }
 }
