@@ -10,10 +10,10 @@ pub(crate) fn ensure_nix() -> Result<()> {
     if on_path("nix") {
         return Ok(());
     }
-    say("Nix is not installed; installing nix-bin\n");
     install(&["nix-bin"]).map_err(|problem| {
         format!(
-            "{problem}\nNix is needed: https://nixos.org/download says how to install it, then run this again"
+            "Nix is not installed: {problem}\n\
+             https://nixos.org/download says how to install it; then run this again"
         )
     })?;
     if on_path("nix") {
@@ -31,6 +31,7 @@ pub(crate) fn install(packages: &[&str]) -> Result<()> {
     if !is_root() && !on_path("sudo") {
         return Err(format!("root is needed to install {}: `apt-get install {0}`", packages.join(" ")));
     }
+    say(&format!("installing {}\n", packages.join(", ")));
     run(apt().arg("update"))?;
     run(apt().args(["install", "--yes", "--no-install-recommends"]).args(packages))
 }

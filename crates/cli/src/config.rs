@@ -94,6 +94,18 @@ mod tests {
         assert_eq!(Config::parse("").unwrap(), Config::default());
     }
 
+    /// What `docs/phoenix-toml.md` says is true.
+    #[test]
+    fn the_documentation_is_read_and_its_default_is_the_default() {
+        let documentation = include_str!("../../../docs/phoenix-toml.md");
+        let blocks: Vec<&str> =
+            documentation.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+        let config = Config::parse(blocks[0]).unwrap();
+        assert_eq!(config.systems.len(), 2);
+        assert!(KEYS.iter().all(|key| blocks[0].contains(&format!("{key} ="))));
+        assert_eq!(Config::parse(blocks[1]).unwrap().include, phoenix_evaluate::DEFAULT_INCLUDE);
+    }
+
     #[test]
     fn an_unknown_key_names_the_nearest() {
         let error = Config::parse("inclde = []").unwrap_err();

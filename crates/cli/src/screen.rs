@@ -46,7 +46,8 @@ impl Screen {
             }
             Live { bar, style, drawn: Instant::now() }
         });
-        Self { lines: Lines::new(detail, args.print_build_logs, style), live }
+        let lines = Lines::new(detail, args.print_build_logs, style);
+        Self { lines: if live.is_some() { lines.without_starts() } else { lines }, live }
     }
 
     /// Shows an event that `summary` has taken in.

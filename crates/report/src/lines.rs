@@ -29,6 +29,8 @@ pub struct Lines {
     detail: Detail,
     print_logs: bool,
     style: Style,
+    /// Whether a start is worth a line; not where running builds are in view.
+    starts: bool,
     started: usize,
     last_line: Option<Stamp>,
 }
@@ -38,7 +40,13 @@ impl Lines {
     /// without, the last lines of a log come when its build has failed.
     #[must_use]
     pub fn new(detail: Detail, print_logs: bool, style: Style) -> Self {
-        Self { detail, print_logs, style, started: 0, last_line: None }
+        Self { detail, print_logs, style, starts: true, started: 0, last_line: None }
+    }
+
+    /// Without lines for builds that start: for beside a live view, which shows them.
+    #[must_use]
+    pub fn without_starts(self) -> Self {
+        Self { starts: false, ..self }
     }
 
     /// The lines for an event that `summary` has taken in already.
@@ -79,7 +87,7 @@ impl Lines {
             Event::Planned { derivations, fetched, .. } if normal => {
                 vec![plan_line(summary, derivations.len(), fetched.len())]
             }
-            Event::BuildStarted { drv_path, machine } if normal => {
+            Event::BuildStarted { drv_path, machine } if normal && self.starts => {
                 self.started += 1;
                 let place =
                     if machine.is_empty() { String::new() } else { format!(" on {}", clean(machine)) };
