@@ -36,6 +36,8 @@ pub(crate) struct Planned {
     /// Substituters that Nix need not ask again.
     pub(crate) failed_substituters: Vec<String>,
     pub(crate) fail_fast: bool,
+    /// Why there is no plan, when there is none.
+    pub(crate) trouble: Option<CommandError>,
 }
 
 /// Evaluates and plans.
@@ -105,9 +107,10 @@ pub(crate) fn plan(
         expected: (0.0, 0.0),
         failed_substituters: Vec::new(),
         fail_fast,
+        trouble: None,
     };
     if !planned.was_stopped() {
-        planned.search(&stop)?;
+        planned.trouble = planned.search(&stop).err();
         planned.was_stopped();
     }
     Ok(planned)

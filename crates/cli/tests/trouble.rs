@@ -233,6 +233,26 @@ fn tempfile_home() -> std::path::PathBuf {
 }
 
 #[test]
+fn a_store_that_does_not_answer_leaves_verdicts_all_the_same() {
+    let env = TestEnv::new();
+    let flake = Flake::new(r#"{ packages.${system}.a = ok "a"; }"#);
+    // An ssh that never gets anywhere.
+    let path = fake_nix(&env, "exit 1");
+    let directory = path.split(':').next().unwrap();
+    fs_err::remove_file(format!("{directory}/nix")).unwrap();
+    fs_err::write(format!("{directory}/ssh"), "#!/bin/sh\nexit 255\n").unwrap();
+    fs_err::set_permissions(format!("{directory}/ssh"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let run = |verb: &str| {
+        let args = [verb, "--json", "--store", "ssh-ng://nowhere", &flake.reference()];
+        Ran::from(env.command().args(args).env("PATH", &path).output().unwrap())
+    };
+    let ran = run("run").ends_with(100).says("cannot look into the store");
+    let report: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!((&report["exitCode"], &report["targets"][0]["verdict"]), (&100.into(), &"failed".into()));
+    let _ = run("plan").ends_with(1).says("error: cannot look into the store");
+}
+
+#[test]
 fn an_unknown_key_in_phoenix_toml() {
     let env = TestEnv::new();
     let flake = Flake::new(r#"{ packages.${system}.a = ok "a"; }"#);

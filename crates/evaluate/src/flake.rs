@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use phoenix_store::{Nix, NixError};
+use phoenix_store::{Nix, NixError, error_text};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::evaluator::quote;
+use crate::trace::tidy;
 
 const CALL_FLAKE: &str = include_str!("nix/call-flake.nix");
 
@@ -65,8 +66,9 @@ impl LockedFlake {
         let output = nix.output(&mut command, &shown)?;
         let said = phoenix_store::strip_ansi(&String::from_utf8_lossy(&output.stderr));
         if !output.status.success() {
-            let start = said.find("error:").map_or(0, |at| at + "error:".len());
-            return Err(NixError::Failed { command: shown, message: said[start..].trim().to_owned() });
+            let lines: Vec<String> =
+                format!("error: {}", error_text(&said)).lines().map(str::to_owned).collect();
+            return Err(NixError::Failed { command: shown, message: tidy(&lines) });
         }
         let text = String::from_utf8_lossy(&output.stdout);
         let metadata = serde_json::from_str(&text)

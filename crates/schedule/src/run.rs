@@ -387,7 +387,8 @@ impl Run {
             let verdict = if self.cancelled {
                 Verdict::Cancelled
             } else {
-                Verdict::Failed { class: FailureClass::Other, message: "it was never planned".to_owned() }
+                let words = if end.last_words.is_empty() { "it was never planned" } else { &end.last_words };
+                Verdict::Failed { class: FailureClass::Other, message: words.to_owned() }
             };
             self.settle_target(id, verdict, events);
         }

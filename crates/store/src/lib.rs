@@ -24,5 +24,5 @@ pub use layout::{Layout, StoreEnv};
 pub use machines::RemoteBuilder;
 pub use nix::{Nix, NixError};
 pub use settings::Settings;
-pub use text::strip_ansi;
+pub use text::{error_text, strip_ansi};
 pub use validity::{Validity, ValidityError, is_realised};

@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::process::{Command, Output, Stdio};
 
-use crate::strip_ansi;
+use crate::text::error_text;
 
 /// The Nix on PATH, and the options every call of it gets.
 ///
@@ -126,7 +126,10 @@ impl Nix {
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
-        Err(NixError::Failed { command: shown.to_owned(), message: error_text(&output.stderr) })
+        Err(NixError::Failed {
+            command: shown.to_owned(),
+            message: error_text(&String::from_utf8_lossy(&output.stderr)),
+        })
     }
 
     /// Runs a command to its end, however that is.
@@ -138,23 +141,5 @@ impl Nix {
             io::ErrorKind::NotFound => NixError::NotFound,
             _ => NixError::Start { command: shown.to_owned(), source },
         })
-    }
-}
-
-/// What Nix said on stderr, without colours and without its warnings.
-fn error_text(stderr: &[u8]) -> String {
-    let text = strip_ansi(&String::from_utf8_lossy(stderr));
-    let start = text.find("error:").unwrap_or(0);
-    text[start..].trim().strip_prefix("error:").unwrap_or(&text[start..]).trim().to_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_error_is_what_follows_the_warnings() {
-        assert_eq!(error_text(b"warning: x\n\x1b[31;1merror:\x1b[0m boom\n  at y\n"), "boom\n  at y");
-        assert_eq!(error_text(b"Killed\n"), "Killed");
     }
 }

@@ -34,9 +34,26 @@ pub fn strip_ansi(text: &str) -> String {
     plain
 }
 
+/// What a program of Nix says went wrong: from the first line that begins with `error:`, without that word;
+/// all of it when there is no such line. Warnings, which may quote errors, come before.
+#[must_use]
+pub fn error_text(stderr: &str) -> String {
+    let text = strip_ansi(stderr);
+    let start = if text.starts_with("error:") { Some(0) } else { text.find("\nerror:").map(|at| at + 1) };
+    let error = &text[start.unwrap_or(0)..];
+    error.strip_prefix("error:").unwrap_or(error).trim().to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_error_is_what_follows_the_warnings() {
+        assert_eq!(error_text("warning: x\n\u{1b}[31;1merror:\u{1b}[0m boom\n  at y\n"), "boom\n  at y");
+        assert_eq!(error_text("warning: error: no net; retrying\nerror: no net"), "no net");
+        assert_eq!(error_text("Killed\n"), "Killed");
+    }
 
     #[test]
     fn colours_go_and_text_stays() {

@@ -65,6 +65,10 @@ pub(crate) fn plan(args: &PlanArgs) -> Result<ExitCode, CommandError> {
 
 /// Shows a plan instead of carrying it out.
 pub(crate) fn show(mut planned: Planned, talk: &TalkArgs) -> Result<ExitCode, CommandError> {
+    if let Some(trouble) = planned.trouble.take() {
+        planned.recorder.finish();
+        return Err(trouble);
+    }
     if planned.was_stopped() {
         planned.recorder.say(Severity::Error, "stopped before there was a plan");
         return Ok(ExitCode::from(130));

@@ -22,7 +22,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, CommandError> {
         return plan::show(planned, &args.talk);
     }
     // From here on there are verdicts: whatever goes wrong, they are written.
-    let trouble = build(&mut planned).err();
+    let trouble = planned.trouble.take().or_else(|| build(&mut planned).err());
     if let Some(error) = &trouble {
         planned.recorder.say(Severity::Error, error.in_one_line());
         let end = BuilderEnd { exit_code: None, last_words: error.in_one_line(), ..BuilderEnd::default() };
