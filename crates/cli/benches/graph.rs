@@ -155,7 +155,7 @@ fn measure(directory: &Path) {
         }
         // The answer from memory: nothing exists, so everything has to be planned.
         for question in questions {
-            search.answer(&question.path, Status::Absent);
+            search.answer(&question.path, &Status::Absent);
         }
     }
     let looked_at = search.len();

@@ -1,7 +1,7 @@
 //! Has Nix build the plan and watches it.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded, never, select};
 use phoenix_model::{Event, FailureClass, Severity, Stamp, StorePath};
@@ -18,6 +18,9 @@ const ARGUMENT_BYTES: usize = 400 * 1024;
 
 /// How often the screen is drawn and the process looked at.
 const TICK: Duration = Duration::from_millis(100);
+
+/// How long the last lines of a log are waited for when Nix was stopped.
+const LAST_LINES: Duration = Duration::from_secs(2);
 
 /// How many of Nix's last messages are kept to explain what is missing.
 const LAST_WORDS: usize = 5;
@@ -122,6 +125,7 @@ impl Builder<'_> {
         let mut events = events;
         let mut listening = true;
         let mut some_ended = false;
+        let mut ended: Option<Instant> = None;
         loop {
             select! {
                 recv(events) -> event => match event {
@@ -148,11 +152,14 @@ impl Builder<'_> {
             if std::mem::take(&mut some_ended) {
                 self.look_for_ended(validity);
             }
-            if !listening
-                && let Some(exit) =
-                    build.try_wait().map_err(|error| CommandError::because("cannot wait for Nix", &error))?
-            {
-                return Ok(exit);
+            let exit =
+                build.try_wait().map_err(|error| CommandError::because("cannot wait for Nix", &error))?;
+            if let Some(exit) = exit {
+                let ended = *ended.get_or_insert_with(Instant::now);
+                // A builder that outlives a Nix that had to be killed still holds its end of the log.
+                if !listening || (self.run.is_cancelled() && ended.elapsed() > LAST_LINES) {
+                    return Ok(exit);
+                }
             }
         }
     }

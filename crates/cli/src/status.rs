@@ -84,11 +84,11 @@ impl Driver<'_> {
                 .map_err(|error| CommandError::because("cannot look into the store", &error))?;
             for question in questions {
                 if valid.contains(&question.path) {
-                    self.search.answer(&question.path, Status::Present(Source::Store));
+                    self.search.answer(&question.path, &Status::Present(Source::Store));
                 } else if ask && !question.store_only {
                     remote.push(question.path);
                 } else {
-                    self.search.answer(&question.path, Status::Absent);
+                    self.search.answer(&question.path, &Status::Absent);
                 }
             }
         }
@@ -107,7 +107,7 @@ impl Driver<'_> {
         let mut broken = None;
         let asked = phoenix_substituter::ask(&settings, stop, first, &mut |heard| {
             match heard {
-                Heard::Answer { path, status, .. } => self.search.answer(&path, status),
+                Heard::Answer { path, status, .. } => self.search.answer(&path, &status),
                 Heard::Failed { url, problem } => {
                     trouble(&url, &problem);
                     self.failed.push(url);

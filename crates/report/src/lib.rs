@@ -1,9 +1,9 @@
 //! Events in, documents out.
 //!
 //! [`Summary`] folds the events of a run; everything else is made from it: [`Lines`] for a log that is
-//! read later, [`frame`] for a terminal that is watched, [`end`] for its last page, [`json`], [`junit`] and
-//! [`markdown`] for machines and forges. Names and logs come from flakes that nobody has vetted: every
-//! renderer passes them through [`clean`].
+//! read later, [`frame()`] for a terminal that is watched, [`end()`] for its last page, [`json()`], [`junit()`] and
+//! [`markdown()`] for machines and forges. Names and logs come from flakes that nobody has vetted: every
+//! renderer passes them through [`clean()`].
 
 mod clean;
 mod end;

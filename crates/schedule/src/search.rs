@@ -140,12 +140,12 @@ impl Search {
     }
 
     /// Tells the answer to a question of [`Search::to_ask`].
-    pub fn answer(&mut self, path: &StorePath, status: Status) {
-        if let Status::Present(source @ Source::Substituter(_)) = &status {
+    pub fn answer(&mut self, path: &StorePath, status: &Status) {
+        if let Status::Present(source @ Source::Substituter(_)) = status {
             self.fetched.push((path.clone(), source.clone()));
         }
         for (index, position) in self.by_output.get(&path.key()).cloned().unwrap_or_default() {
-            self.answer_one(index, position, &status);
+            self.answer_one(index, position, status);
         }
     }
 
@@ -297,7 +297,7 @@ impl Search {
             .filter_map(|(_, output)| output.path.clone())
             .collect();
         for path in pending {
-            self.answer(&path, Status::Unknown);
+            self.answer(&path, &Status::Unknown);
         }
         for node in &mut self.nodes {
             if matches!(node.body, Body::Unread) {
@@ -493,7 +493,7 @@ mod tests {
                     .iter()
                     .find(|(path, _)| *path == question.path)
                     .map_or(Status::Absent, |(_, source)| Status::Present(source.clone()));
-                search.answer(&question.path, status);
+                search.answer(&question.path, &status);
                 asked.push(question.path);
             }
         }
@@ -561,13 +561,13 @@ mod tests {
             search.read(&drv("a"), Ok(same("a")));
             let mut questions = search.to_ask();
             if late {
-                search.answer(&path("same"), Status::Absent);
+                search.answer(&path("same"), &Status::Absent);
             }
             search.read(&drv("b"), Ok(same("b")));
             questions.extend(search.to_ask());
             assert_eq!(questions.len(), 1);
             if !late {
-                search.answer(&path("same"), Status::Absent);
+                search.answer(&path("same"), &Status::Absent);
             }
             let plan = search.into_plan(&Estimates::default());
             assert_eq!(plan.steps.len(), 2);
@@ -615,7 +615,7 @@ mod tests {
         search.to_read();
         search.read(&drv("a"), Ok(derivation("a", &[("b", "out")])));
         assert!(!search.to_ask()[0].store_only);
-        search.answer(&path("a"), Status::Absent);
+        search.answer(&path("a"), &Status::Absent);
         search.to_read();
         search.read(&drv("b"), Ok(Derivation { allow_substitutes: false, ..derivation("b", &[]) }));
         assert!(search.to_ask()[0].store_only);

@@ -15,6 +15,9 @@ use crate::{BuildEvent, BuildLog, Nix};
 /// How long Nix may take to end its builders before it is killed.
 const PATIENCE: Duration = Duration::from_secs(15);
 
+/// How often Nix is asked again to stop.
+const REMINDER: Duration = Duration::from_secs(1);
+
 /// The most bytes of one line of a log that are kept; a builder may print gigabytes without a newline.
 const LONGEST_LINE: usize = 1 << 20;
 
@@ -52,6 +55,7 @@ pub struct Build {
     child: Child,
     reader: Option<JoinHandle<()>>,
     stopped: Option<Instant>,
+    signalled: Option<Instant>,
     killed: bool,
 }
 
@@ -81,7 +85,7 @@ impl Build {
                 follow(stderr, &events);
             }
         });
-        Ok(Self { child, reader: Some(reader), stopped: None, killed: false })
+        Ok(Self { child, reader: Some(reader), stopped: None, signalled: None, killed: false })
     }
 
     /// Asks Nix to end its builders and itself; what was built stays valid. Asked again, or when it takes
@@ -89,6 +93,7 @@ impl Build {
     pub fn stop(&mut self) {
         let again = self.stopped.is_some();
         self.stopped.get_or_insert_with(Instant::now);
+        self.signalled = Some(Instant::now());
         self.signal(if again { Signal::KILL } else { Signal::TERM });
     }
 
@@ -97,16 +102,28 @@ impl Build {
     /// # Errors
     /// When the process cannot be waited for.
     pub fn try_wait(&mut self) -> io::Result<Option<BuildExit>> {
-        if !self.killed && self.stopped.is_some_and(|since| since.elapsed() > PATIENCE) {
-            self.killed = true;
-            self.signal(Signal::KILL);
-        }
-        let Some(status) = self.child.try_wait()? else { return Ok(None) };
+        let Some(status) = self.child.try_wait()? else {
+            self.insist();
+            return Ok(None);
+        };
         if let Some(reader) = self.reader.take_if(|reader| reader.is_finished()) {
             // A panic of the reader has lost log lines, no verdicts: those come from the store.
             let _ = reader.join();
         }
         Ok(Some(BuildExit { code: status.code(), signal: status.signal() }))
+    }
+
+    /// Reminds a Nix that was asked to stop. One that was just about to wait for its builders does not
+    /// notice the first time (2.34).
+    fn insist(&mut self) {
+        let (Some(stopped), Some(signalled)) = (self.stopped, self.signalled) else { return };
+        if !self.killed && stopped.elapsed() > PATIENCE {
+            self.killed = true;
+            self.signal(Signal::KILL);
+        } else if !self.killed && signalled.elapsed() > REMINDER {
+            self.signalled = Some(Instant::now());
+            self.signal(Signal::TERM);
+        }
     }
 
     fn signal(&self, signal: Signal) {

@@ -1,6 +1,6 @@
 //! Asks Nix's substituters which store paths they have.
 //!
-//! [`ask`] puts many questions at once and hands out each answer as it comes; the answer to one may lead
+//! [`ask()`] puts many questions at once and hands out each answer as it comes; the answer to one may lead
 //! to more. A path is *present* when a substituter has it and Nix would take it, *absent* when all
 //! answered that they have it not, and *unknown* when one that might have it did not answer. Async stays
 //! inside this crate.
