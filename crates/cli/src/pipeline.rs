@@ -176,7 +176,7 @@ fn tell(recorder: &mut Recorder, heard: Heard) {
 }
 
 /// What to do about what went wrong, where that is known; each hint once.
-pub(crate) fn hints(summary: &Summary) -> Vec<&'static str> {
+pub(crate) fn hints(summary: &Summary) -> Vec<String> {
     let targets = summary.targets.values().filter_map(|state| match &state.verdict {
         Some(Verdict::NotEvaluated { error }) => Some(error),
         Some(Verdict::Failed { message, .. }) => Some(message),
@@ -186,11 +186,24 @@ pub(crate) fn hints(summary: &Summary) -> Vec<&'static str> {
         summary.derivations.iter().filter(|state| matches!(state.verdict, Some(Verdict::Failed { .. })));
     let logs = failed.flat_map(|state| &state.tail);
     let messages = summary.messages.iter().map(|(_, text)| text);
-    let mut hints: Vec<&'static str> = Vec::new();
-    for hint in targets.chain(logs).chain(messages).filter_map(|text| hint_for(text)) {
+    let known = targets.chain(logs).chain(messages).filter_map(|text| hint_for(text)).map(str::to_owned);
+    let mut hints: Vec<String> = Vec::new();
+    for hint in known.chain(meant_directories(summary)) {
         if !hints.contains(&hint) {
             hints.push(hint);
         }
     }
     hints
+}
+
+/// A reference without `./` is a name in Nix's registry, even where there is such a directory.
+fn meant_directories(summary: &Summary) -> impl Iterator<Item = String> + '_ {
+    summary.targets.values().filter_map(|state| {
+        let source = state.target.source.as_str();
+        let is_name = !source.contains(':') && !source.starts_with(['.', '/', '~']);
+        let failed = matches!(state.verdict, Some(Verdict::NotEvaluated { .. }));
+        let whole = state.target.attr_path.names().is_empty();
+        (failed && whole && is_name && std::path::Path::new(source).is_dir())
+            .then(|| format!("`{source}` is looked up in Nix's registry; did you mean ./{source}?"))
+    })
 }

@@ -64,6 +64,18 @@ fn a_path_that_is_no_flake() {
 }
 
 #[test]
+fn a_directory_that_is_taken_for_a_name() {
+    let env = TestEnv::new();
+    // No registry is asked, so that nothing depends on the network.
+    env.nix.configure("flake-registry = /dev/null");
+    let flake = Flake::new("{ }");
+    let parent = flake.path().parent().unwrap();
+    let name = flake.path().file_name().unwrap().to_str().unwrap();
+    let ran = Ran::from(env.command().args(["run", name]).current_dir(parent).output().unwrap());
+    let _ = ran.ends_with(120).says(&format!("did you mean ./{name}?"));
+}
+
+#[test]
 fn an_attribute_that_does_not_exist() {
     let env = TestEnv::new();
     let flake = Flake::new(r#"{ packages.${system} = { greeting = ok "greeting"; other = ok "other"; }; }"#);
