@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use phoenix_model::{Status, StorePath};
 use phoenix_schedule::{Estimates, Search};
-use phoenix_store::{Layout, read_derivations};
+use phoenix_store::{Layout, ReadAhead};
 use serde_json::Value;
 
 /// The one phoenix has.
@@ -146,16 +146,17 @@ fn measure(directory: &Path) {
     }
     loop {
         let to_read = search.to_read_some(1024);
-        for (path, derivation) in to_read.iter().zip(read_derivations(&layout, &to_read)) {
-            search.read(path, derivation);
-        }
+        let ahead = (!to_read.is_empty()).then(|| ReadAhead::start(&layout, to_read));
         let questions = search.to_ask();
-        if questions.is_empty() && to_read.is_empty() {
+        if questions.is_empty() && ahead.is_none() {
             break;
         }
         // The answer from memory: nothing exists, so everything has to be planned.
         for question in questions {
             search.answer(&question.path, &Status::Absent);
+        }
+        for (path, derivation) in ahead.into_iter().flat_map(ReadAhead::wait) {
+            search.read(&path, derivation);
         }
     }
     let looked_at = search.len();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use phoenix_model::{Source, Status, StorePath, Target, TargetId};
 use phoenix_schedule::{Estimates, Plan, Search};
-use phoenix_store::{Validity, read_derivations};
+use phoenix_store::{ReadAhead, Validity, read_derivations};
 use phoenix_substituter::Heard;
 
 use crate::error::CommandError;
@@ -69,13 +69,11 @@ impl Driver<'_> {
         let ask = self.setup.settings.substitute && !self.setup.settings.substituters.is_empty();
         let mut remote = Vec::new();
         loop {
-            // A part at a time: what is read is held only until its questions are answered.
+            // A part at a time, and the next while the last one's questions are answered.
             let to_read = self.search.to_read_some(READ_AT_ONCE);
-            for (path, read) in to_read.iter().zip(read_derivations(&self.setup.eval_layout, &to_read)) {
-                self.search.read(path, read);
-            }
+            let ahead = (!to_read.is_empty()).then(|| ReadAhead::start(&self.setup.eval_layout, to_read));
             let questions = self.search.to_ask();
-            if questions.is_empty() && to_read.is_empty() {
+            if questions.is_empty() && ahead.is_none() {
                 return Ok(remote);
             }
             let valid = self
@@ -90,6 +88,9 @@ impl Driver<'_> {
                 } else {
                     self.search.answer(&question.path, &Status::Absent);
                 }
+            }
+            for (path, read) in ahead.into_iter().flat_map(ReadAhead::wait) {
+                self.search.read(&path, read);
             }
         }
     }

@@ -28,6 +28,8 @@ pub struct Question {
 #[derive(Debug, Default)]
 pub struct Search {
     nodes: Vec<Node>,
+    /// Which nodes have all their outputs asked for: most edges lead to one, and need not look at it.
+    all_asked: Vec<bool>,
     by_drv: HashMap<Key, u32>,
     /// Who makes a path: more than one where downloads with the same hash are written differently.
     by_output: HashMap<Key, SmallVec<[(u32, u32); 1]>>,
@@ -174,10 +176,14 @@ impl Search {
                 is_goal: false,
                 body: Body::Unread,
             });
+            self.all_asked.push(false);
             self.by_drv.insert(drv_path.key(), index);
             self.to_read.push(drv_path.clone());
             index
         };
+        if self.all_asked[index as usize] {
+            return index;
+        }
         self.nodes[index as usize].is_goal |= is_goal;
         if names.is_empty() {
             self.want_output(index, None);
@@ -212,6 +218,7 @@ impl Search {
                 None => missing = true,
             }
         }
+        self.all_asked[index as usize] = read.asked.iter().all(Option::is_some);
         for (position, path) in wanted {
             match self.asked_elsewhere(&path, index) {
                 None => self.to_ask.push(Question { path, store_only }),

@@ -2,6 +2,7 @@
 
 use std::io::Read;
 
+use crossbeam_channel::{Receiver, bounded};
 use phoenix_model::{Derivation, StorePath};
 use rayon::prelude::*;
 
@@ -18,6 +19,33 @@ pub fn read_derivations(layout: &Layout, paths: &[StorePath]) -> Vec<Result<Deri
         return paths.iter().map(|path| read(layout, path, &mut text)).collect();
     }
     paths.par_iter().with_min_len(16).map_init(Vec::new, |text, path| read(layout, path, text)).collect()
+}
+
+/// Derivations that are being read while something else is done.
+#[derive(Debug)]
+pub struct ReadAhead {
+    paths: Vec<StorePath>,
+    read: Receiver<Vec<Result<Derivation, String>>>,
+}
+
+impl ReadAhead {
+    /// Begins to read.
+    #[must_use]
+    pub fn start(layout: &Layout, paths: Vec<StorePath>) -> Self {
+        let (sender, read) = bounded(1);
+        let (layout, wanted) = (layout.clone(), paths.clone());
+        // Whoever waits may have gone; then nobody wants to know.
+        rayon::spawn(move || drop(sender.send(read_derivations(&layout, &wanted))));
+        Self { paths, read }
+    }
+
+    /// Waits for the end; each path with its derivation, or why it could not be read.
+    pub fn wait(self) -> impl Iterator<Item = (StorePath, Result<Derivation, String>)> {
+        // The reader sends exactly once, unless it panicked.
+        let read = self.read.recv().unwrap_or_default();
+        let lost = std::iter::repeat_with(|| Err("it could not be read".to_owned()));
+        self.paths.into_iter().zip(read.into_iter().chain(lost))
+    }
 }
 
 /// Reads one derivation; `text` is a buffer to use again.

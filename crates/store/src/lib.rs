@@ -18,7 +18,7 @@ mod validity;
 
 pub use build::{Build, BuildExit, Realise, RealiseError};
 pub use build_log::{BuildEvent, BuildLog};
-pub use derivations::read_derivations;
+pub use derivations::{ReadAhead, read_derivations};
 pub use failure::{Failure, failure_of};
 pub use layout::{Layout, StoreEnv};
 pub use machines::RemoteBuilder;
