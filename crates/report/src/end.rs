@@ -2,35 +2,57 @@
 
 use std::fmt::Write as _;
 
-use phoenix_model::{Severity, Verdict, VerdictKind};
+use phoenix_model::{Severity, VerdictKind};
 
-use crate::roots::plural;
+use crate::clean::{clean_log, clip, one_line};
+use crate::errors::evaluation_errors;
+use crate::roots::{failed_alone, plural};
+use crate::table::{self, particulars};
 use crate::{Root, Style, Summary, TargetState, clean, human_seconds, root_failures};
 
 /// How many names of what a failure stopped are shown.
 const BLOCKED_NAMES: usize = 5;
+/// How many different evaluation errors are shown.
+const ERRORS: usize = 20;
 /// How many lines of an evaluation error are shown.
 const ERROR_LINES: usize = 15;
-/// How many targets of a kind that is not red are listed.
+/// How many characters of such a line are shown.
+const LINE_LENGTH: usize = 500;
+/// How many targets of a verdict are listed.
 const LISTED: usize = 30;
+/// The widest column of names; longer ones stand out.
+const NAME_WIDTH: usize = 60;
 
-/// The last page.
+/// The last page. Its lines are as long as they are: a terminal wraps them, and `grep` finds them whole.
 #[must_use]
 pub fn end(summary: &Summary, style: Style) -> String {
     let mut page = String::new();
     for root in root_failures(summary) {
-        failure(&mut page, &root, style);
+        failure(&mut page, summary, &root, style);
     }
+    let alone = failed_alone(summary);
+    for (state, class, message) in alone.iter().take(LISTED) {
+        let head = failed(style, &clean(&summary.shown(&state.target)), "");
+        let _ = writeln!(page, "{head} ({class}): {}\n", one_line(message));
+    }
+    more(&mut page, alone.len(), LISTED, "failure");
     not_evaluated(&mut page, summary, style);
-    failed_without_a_build(&mut page, summary, style);
-    table(&mut page, summary, style);
+    targets(&mut page, summary, style);
+    totals(&mut page, summary, style);
     for (severity, text) in &summary.messages {
         if *severity == Severity::Error {
-            let _ = writeln!(page, "error: {}", clean(text));
+            let mut lines = text.lines().map(clean);
+            let _ = writeln!(page, "error: {}", lines.next().unwrap_or_default());
+            for line in lines {
+                let _ = writeln!(page, "  {line}");
+            }
         }
     }
     for (url, problem) in &summary.substituters_failed {
-        let _ = writeln!(page, "substituter {}: {}; its answers are unknown", clean(url), clean(problem));
+        let _ = writeln!(page, "substituter {}: {}; its answers are unknown", clean(url), one_line(problem));
+    }
+    if let Some(reason) = &summary.cancelled {
+        let _ = writeln!(page, "the run was stopped ({}); what was built stays built", one_line(reason));
     }
     if summary.exit_code.is_none() {
         page.push_str("the events end before the run does\n");
@@ -41,110 +63,112 @@ pub fn end(summary: &Summary, style: Style) -> String {
     page
 }
 
-fn failure(page: &mut String, root: &Root<'_>, style: Style) {
-    let drv_path = &root.derivation.planned.drv_path;
-    let time = root
-        .derivation
-        .seconds
-        .map(|seconds| format!(" after {}", human_seconds(seconds)))
-        .unwrap_or_default();
-    let head = format!("{} {}{time}", "FAILED", drv_path.human_name());
-    let _ = writeln!(
-        page,
-        "{} ({}): {}",
-        style.verdict(VerdictKind::Failed, &head),
-        root.class,
-        clean(&root.reason())
-    );
-    for line in &root.derivation.tail {
-        let _ = writeln!(page, "  {} {}", style.dim("|"), clean(line));
+fn failed(style: Style, name: &str, after: &str) -> String {
+    let mark = style.mark(VerdictKind::Failed);
+    style.verdict(VerdictKind::Failed, &format!("{mark}FAILED {name}{after}"))
+}
+
+fn failure(page: &mut String, summary: &Summary, root: &Root<'_>, style: Style) {
+    let state = root.derivation;
+    let drv_path = &state.planned.drv_path;
+    let time = state.seconds.map(|seconds| format!(" after {}", human_seconds(seconds))).unwrap_or_default();
+    let head = failed(style, drv_path.human_name(), &time);
+    let _ = writeln!(page, "{head} ({}): {}", root.class, root.reason());
+    for line in &state.tail {
+        let line = clean_log(line);
+        let _ = writeln!(page, "  {} {}", style.dim("|"), clip(&line, LINE_LENGTH));
     }
-    if let Some(log) = &root.derivation.log {
-        let _ = writeln!(page, "  whole log: less {}", clean(log));
+    if let Some(log) = &state.log {
+        let _ = writeln!(page, "  whole log: less {}", shell_word(&clean(log)));
         let _ = writeln!(page, "         or: nix-store --read-log {drv_path}");
     }
-    if let Some(blocked) = root.blocked_line(BLOCKED_NAMES) {
+    if let Some(blocked) = root.blocked_line(summary, BLOCKED_NAMES) {
         let _ = writeln!(page, "  blocked: {blocked}");
     }
     page.push('\n');
 }
 
+/// A text as one word of a shell.
+fn shell_word(text: &str) -> String {
+    let plain = |char: char| char.is_ascii_alphanumeric() || "/._-+=:,@%".contains(char);
+    if !text.is_empty() && text.chars().all(plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
 fn not_evaluated(page: &mut String, summary: &Summary, style: Style) {
-    for state in summary.targets.values() {
-        let Some(Verdict::NotEvaluated { error }) = &state.verdict else { continue };
-        let name = clean(&summary.shown(&state.target)).into_owned();
-        let _ =
-            writeln!(page, "{}", style.verdict(VerdictKind::NotEvaluated, &format!("NOT EVALUATED {name}")));
-        let lines: Vec<&str> = error.lines().collect();
-        for line in lines.iter().take(ERROR_LINES) {
+    let errors = evaluation_errors(summary);
+    for error in errors.iter().take(ERRORS) {
+        let mark = style.mark(VerdictKind::NotEvaluated);
+        let names = error.names(summary, BLOCKED_NAMES);
+        let head = style.verdict(VerdictKind::NotEvaluated, &format!("{mark}NOT EVALUATED {names}"));
+        let _ = writeln!(page, "{head}");
+        for line in error.text.lines().take(ERROR_LINES) {
             let line = clean(line);
+            let line = clip(&line, LINE_LENGTH);
             let _ = if line.trim().is_empty() { writeln!(page) } else { writeln!(page, "  {line}") };
         }
-        if lines.len() > ERROR_LINES {
-            let _ = writeln!(page, "  … {} more lines in the report", lines.len() - ERROR_LINES);
+        let more = error.text.lines().count().saturating_sub(ERROR_LINES);
+        if more > 0 {
+            let _ = writeln!(page, "  … {more} more {} in the report", plural(more, "line"));
         }
         page.push('\n');
     }
+    more(page, errors.len(), ERRORS, "evaluation error");
 }
 
-/// Targets that failed although no derivation of the plan did.
-fn failed_without_a_build(page: &mut String, summary: &Summary, style: Style) {
-    for state in summary.targets.values() {
-        let Some(Verdict::Failed { message, .. }) = &state.verdict else { continue };
-        let built =
-            state.target.drv_path.as_ref().is_some_and(|drv_path| summary.of_derivation(drv_path).is_some());
-        if !built {
-            let name = clean(&summary.shown(&state.target)).into_owned();
-            let head = style.verdict(VerdictKind::Failed, &format!("FAILED {name}"));
-            let _ = writeln!(page, "{head}: {}\n", clean(message));
-        }
+/// Says how many were left out, if any.
+fn more(page: &mut String, count: usize, most: usize, noun: &str) {
+    let more = count.saturating_sub(most);
+    if more > 0 {
+        let _ = writeln!(page, "… {more} more {} in the report\n", plural(more, noun));
     }
 }
 
-fn table(page: &mut String, summary: &Summary, style: Style) {
-    let counts = summary.target_counts();
-    for kind in VerdictKind::ALL {
-        let states: Vec<&TargetState> = summary
-            .targets
-            .values()
-            .filter(|state| state.verdict.as_ref().is_some_and(|verdict| verdict.kind() == kind))
-            .collect();
-        let most = match kind {
-            // One line with a count says as much as two hundred.
-            VerdictKind::Blocked | VerdictKind::Cancelled => BLOCKED_NAMES,
-            _ => LISTED,
-        };
-        for state in states.iter().take(most) {
-            let mark = style.verdict(kind, &format!("{:<13}", kind.to_string()));
-            let _ = writeln!(
-                page,
-                "{mark} {}{}",
-                clean(&summary.shown(&state.target)),
-                particulars(summary, state)
-            );
+/// The targets, worst first: verdict, name, and what else there is to say, in columns.
+fn targets(page: &mut String, summary: &Summary, style: Style) {
+    let groups = table::groups(summary);
+    let listed = |kind: Option<VerdictKind>, states: &[&TargetState]| match kind {
+        // One line with a count says as much as two hundred.
+        Some(VerdictKind::Blocked | VerdictKind::Cancelled) => states.len().min(BLOCKED_NAMES),
+        _ => states.len().min(LISTED),
+    };
+    let mut rows = Vec::new();
+    for (kind, states) in &groups {
+        let most = listed(*kind, states);
+        for state in &states[..most] {
+            let name = clean(&summary.shown(&state.target)).into_owned();
+            rows.push((*kind, name, one_line(&particulars(summary, state))));
         }
         if states.len() > most {
-            let mark = style.verdict(kind, &format!("{:<13}", kind.to_string()));
-            let _ = writeln!(page, "{mark} … and {} more", states.len() - most);
+            rows.push((*kind, format!("… and {} more", states.len() - most), String::new()));
         }
     }
-    for state in summary.targets.values().filter(|state| state.verdict.is_none()) {
-        let _ = writeln!(page, "{:<13} {}", "NO VERDICT", clean(&summary.shown(&state.target)));
+    let widths = rows.iter().filter(|row| !row.2.is_empty()).map(|row| table::width(&row.1));
+    let width = widths.filter(|width| *width <= NAME_WIDTH).max().unwrap_or(0);
+    for (kind, name, more) in &rows {
+        let word = format!("{:<13}", kind.map_or_else(|| "NO VERDICT".to_owned(), |kind| kind.to_string()));
+        let kind = kind.unwrap_or(VerdictKind::Failed);
+        let word = style.verdict(kind, &format!("{}{word}", style.mark(kind)));
+        let gap = if more.is_empty() { 0 } else { width.saturating_sub(table::width(name)) + 2 };
+        let _ = writeln!(page, "{word} {name}{}{more}", " ".repeat(gap));
     }
-    if !summary.targets.is_empty() {
+    if !rows.is_empty() {
         page.push('\n');
     }
-    let mut parts: Vec<String> = VerdictKind::ALL
-        .iter()
-        .filter_map(|kind| Some(style.verdict(*kind, &format!("{} {kind}", counts.get(kind)?))))
-        .collect();
-    if parts.is_empty() {
-        parts.push("nothing to do".to_owned());
-    }
+}
+
+/// One line: how many targets ended in which way, in what time, and what was spared.
+fn totals(page: &mut String, summary: &Summary, style: Style) {
     let count = summary.targets.len();
-    let built = summary.derivation_counts().get(&VerdictKind::Built).copied().unwrap_or(0);
     let head = style.bold(&format!("{count} {}", plural(count, "target")));
-    let _ = write!(page, "{head}: {} in {}", parts.join(", "), human_seconds(summary.seconds()));
+    let parts = table::count_words(summary).into_iter();
+    let parts: Vec<String> =
+        parts.map(|(kind, words)| style.verdict(kind.unwrap_or(VerdictKind::Failed), &words)).collect();
+    let parts = if parts.is_empty() { "nothing to do".to_owned() } else { parts.join(", ") };
+    let _ = write!(page, "{head}: {parts} in {}", human_seconds(summary.seconds()));
+    let built = summary.derivation_counts().get(&VerdictKind::Built).copied().unwrap_or(0);
     if built > 0 {
         let _ = write!(page, "; {built} {} built", plural(built, "derivation"));
     }
@@ -154,31 +178,11 @@ fn table(page: &mut String, summary: &Summary, style: Style) {
     page.push('\n');
 }
 
-/// What there is to say of a target besides its verdict, with a space before it.
-fn particulars(summary: &Summary, state: &TargetState) -> String {
-    let words = match &state.verdict {
-        Some(Verdict::Cached { from }) => format!("in {from}"),
-        Some(Verdict::Blocked { by }) => {
-            let more = if by.len() > 1 { format!(" and {} more", by.len() - 1) } else { String::new() };
-            format!("by {}{more}", by.first().map(phoenix_model::StorePath::human_name).unwrap_or_default())
-        }
-        Some(Verdict::Skipped { reason }) => reason.clone(),
-        Some(Verdict::Built | Verdict::Failed { .. }) => {
-            let drv_path = state.target.drv_path.as_ref();
-            let seconds =
-                drv_path.and_then(|path| summary.of_derivation(path)).and_then(|state| state.seconds);
-            seconds.map(human_seconds).unwrap_or_default()
-        }
-        _ => String::new(),
-    };
-    if words.is_empty() { String::new() } else { format!("  {}", clean(&words)) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::fixture;
-    use phoenix_model::{Event, Logged, Stamp, TargetId};
+    use phoenix_model::{Event, Logged, Stamp, TargetId, Verdict};
 
     #[test]
     fn the_whole_page() {
@@ -198,17 +202,18 @@ mod tests {
 
             3| throw "boom"
 
-        failed        packages.x86_64-linux.lib  2.0s
+        failed        packages.x86_64-linux.lib                             2.0s
         not evaluated packages.x86_64-linux.broken
-        blocked       checks.x86_64-linux.uses-lib  by lib-1.0
+        blocked       checks.x86_64-linux.uses-lib                          by lib-1.0
         cancelled     packages.x86_64-linux.late
-        built         packages.x86_64-linux.hello  4.2s
-        cached        packages.x86_64-linux.old  in the store
-        cached        packages.x86_64-linux.far  in https://cache.example
+        built         packages.x86_64-linux.hello                           4.2s
+        cached        packages.x86_64-linux.old                             in the store
+        cached        packages.x86_64-linux.far                             in https://cache.example
         skipped       nixosConfigurations.arm.config.system.build.toplevel  it is for aarch64-linux, and this run is for x86_64-linux
 
         8 targets: 1 failed, 1 not evaluated, 1 blocked, 1 cancelled, 1 built, 2 cached, 1 skipped in 5.3s; 1 derivation built; 1m15s of building saved
         substituter https://down.example: it answers 503 Service Unavailable; its answers are unknown
+        the run was stopped (SIGINT); what was built stays built
         logs and reports: /runs/1
         "#);
     }
@@ -224,7 +229,7 @@ mod tests {
             events.extend([found, settled].map(|event| Logged { at: Stamp(1_700_000_005_000), event }));
         }
         let page = end(&fixture::fold(&events), Style::default());
-        assert!(page.contains("and 196 more targets"), "{page}");
+        assert!(page.contains("t103, 196 more targets and 1 derivation on the way"), "{page}");
         assert!(page.contains("blocked       … and 196 more"), "{page}");
         assert!(page.lines().filter(|line| line.contains("checks.x86_64-linux.t")).count() < 12, "{page}");
     }
@@ -242,5 +247,59 @@ mod tests {
         let page = end(&fixture::fold(&events[..events.len() - 8]), Style::default());
         assert!(page.contains("NO VERDICT    packages.x86_64-linux.late"), "{page}");
         assert!(page.contains("the events end before the run does"));
+    }
+
+    #[test]
+    fn every_target_is_counted_with_a_verdict_or_without() {
+        let events = fixture::events();
+        let page = end(&fixture::fold(&events[..events.len() - 3]), Style::default());
+        assert!(page.contains("8 targets: 1 without a verdict, 1 failed, 1 not evaluated"), "{page}");
+    }
+
+    #[test]
+    fn one_error_of_many_targets_is_told_once() {
+        let mut events = fixture::events();
+        for id in 100..300 {
+            let error = (1..=20).map(|number| format!("line {number}")).collect::<Vec<_>>().join("\n");
+            let found = Event::TargetFound { target: fixture::target(id, &format!("t{id}"), None) };
+            let verdict = Verdict::NotEvaluated { error };
+            let settled = Event::TargetSettled { target: TargetId(id), verdict };
+            events.extend([found, settled].map(|event| Logged { at: Stamp(1_700_000_005_000), event }));
+        }
+        let page = end(&fixture::fold(&events), Style::default());
+        assert!(
+            page.contains("NOT EVALUATED t100, t101, t102, t103, t104 and 195 more targets\n  line 1\n"),
+            "{page}"
+        );
+        assert!(page.contains("  line 15\n  … 5 more lines in the report\n"), "{page}");
+        assert_eq!(page.matches("\n  line 15\n").count(), 1);
+    }
+
+    #[test]
+    fn what_failed_without_a_build_has_its_words_on_the_page() {
+        let mut events = fixture::events();
+        let class = phoenix_model::FailureClass::Other;
+        let verdict = Verdict::Failed { class, message: "its .drv\nis damaged".into() };
+        let found = Event::TargetFound { target: fixture::target(50, "odd", Some("odd")) };
+        let settled = Event::TargetSettled { target: TargetId(50), verdict };
+        let error = Event::Message { severity: Severity::Error, text: "the disk\nis full".into() };
+        events.extend([found, settled, error].map(|event| Logged { at: Stamp(1_700_000_005_000), event }));
+        let page = end(&fixture::fold(&events), Style::default());
+        assert!(page.contains("\nFAILED odd (could not be built): its .drv is damaged\n"), "{page}");
+        assert!(page.contains("\nerror: the disk\n  is full\n"), "{page}");
+    }
+
+    #[test]
+    fn marks_come_with_colours_only() {
+        assert!(!end(&fixture::summary(), Style::default()).contains(['✗', '✓', '\u{1b}']));
+        let painted = end(&fixture::summary(), Style { colour: true });
+        assert!(painted.contains("✗ FAILED lib-1.0") && painted.contains("✓ built"), "{painted}");
+    }
+
+    #[test]
+    fn a_command_can_be_pasted() {
+        assert_eq!(shell_word("/runs/1/a.log"), "/runs/1/a.log");
+        assert_eq!(shell_word("/my runs/it's"), r"'/my runs/it'\''s'");
+        assert_eq!(shell_word(""), "''");
     }
 }

@@ -19,6 +19,8 @@ pub struct JsonReport {
     pub nix: String,
     /// Milliseconds since 1970, or null.
     pub started_at: Option<u64>,
+    /// Milliseconds since 1970; null when the events end before the run does.
+    pub ended_at: Option<u64>,
     /// How long the run took.
     pub seconds: f64,
     /// The exit code of the run; null when the events end before it does.
@@ -150,6 +152,7 @@ pub fn json(summary: &Summary) -> JsonReport {
         phoenix: summary.phoenix.clone(),
         nix: summary.nix.clone(),
         started_at: summary.started.map(|at| at.0),
+        ended_at: summary.exit_code.and(summary.last).map(|at| at.0),
         seconds: summary.seconds(),
         exit_code: summary.exit_code,
         installables: summary.installables.clone(),

@@ -1,12 +1,18 @@
 //! The report as JUnit XML, as every CI system reads it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use phoenix_model::{Verdict, VerdictKind};
+use phoenix_model::{StorePath, Verdict};
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 
+use crate::clean::{clean_log, one_line};
+use crate::roots::reason;
+use crate::time::duration;
 use crate::{Summary, TargetState, clean};
+
+/// How many derivations that are in the way of a target are named.
+const BLOCKERS: usize = 10;
 
 /// One suite for each installable, one case for each target.
 ///
@@ -20,7 +26,7 @@ pub fn junit(summary: &Summary) -> Result<String, quick_junit::SerializeError> {
         suite.add_test_case(case(summary, state));
     }
     let mut report = Report::new("phoenix");
-    report.set_time(Duration::from_secs_f64(summary.seconds()));
+    report.set_time(duration(summary.seconds()));
     report.add_test_suites(suites.into_values());
     report.to_string()
 }
@@ -38,47 +44,53 @@ fn case(summary: &Summary, state: &TargetState) -> TestCase {
     }
     let built = state.target.drv_path.as_ref().and_then(|drv_path| summary.of_derivation(drv_path));
     if let Some(seconds) = built.and_then(|state| state.seconds) {
-        case.set_time(Duration::from_secs_f64(seconds.max(0.0)));
+        case.set_time(duration(seconds));
     }
     case
 }
 
 fn status(summary: &Summary, state: &TargetState) -> TestCaseStatus {
-    let failure = |kind: &str, message: &str, text: &str| {
-        let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
-        status.set_type(kind).set_message(clean(message).into_owned());
-        let text: Vec<_> = text.lines().map(clean).collect();
-        status.set_description(text.join("\n"));
-        status
-    };
+    let own = state.target.drv_path.as_ref().and_then(|drv_path| summary.of_derivation(drv_path));
     match &state.verdict {
         Some(Verdict::Built | Verdict::Cached { .. }) => TestCaseStatus::success(),
         Some(Verdict::Skipped { reason }) => {
             let mut status = TestCaseStatus::skipped();
-            status.set_message(clean(reason).into_owned());
+            status.set_message(one_line(reason));
             status
         }
         Some(Verdict::Failed { class, message }) => {
-            let built = state.target.drv_path.as_ref().and_then(|drv_path| summary.of_derivation(drv_path));
-            let tail = built
-                .map(|state| state.tail.iter().cloned().collect::<Vec<_>>().join("\n"))
-                .unwrap_or_default();
-            failure(
-                &class.to_string(),
-                message.lines().next().unwrap_or_default(),
-                &format!("{message}\n{tail}"),
-            )
+            let tail = own.iter().flat_map(|own| &own.tail).map(|line| clean_log(line));
+            let lines = message.lines().map(clean).chain(tail);
+            failure(&class.to_string(), message.lines().next().unwrap_or_default(), lines)
         }
         Some(Verdict::Blocked { by }) => {
-            let names: Vec<&str> = by.iter().map(phoenix_model::StorePath::as_str).collect();
-            let first = by.first().map(phoenix_model::StorePath::human_name).unwrap_or_default();
-            failure("blocked", &format!("blocked by {first}"), &names.join("\n"))
+            let first = by.first().map(StorePath::human_name).unwrap_or_default();
+            let more = if by.len() > 1 { format!(" and {} more", by.len() - 1) } else { String::new() };
+            let rest = by.len().saturating_sub(BLOCKERS);
+            let rest = (rest > 0).then(|| Cow::Owned(format!("and {rest} more")));
+            let lines = by.iter().take(BLOCKERS).map(|root| Cow::Owned(why(summary, root))).chain(rest);
+            failure("blocked", &format!("blocked by {first}{more}"), lines)
         }
         Some(Verdict::NotEvaluated { error }) => {
-            failure("not evaluated", error.lines().next().unwrap_or_default(), error)
+            failure("not evaluated", error.lines().next().unwrap_or_default(), error.lines().map(clean))
         }
-        Some(Verdict::Cancelled) => failure(&VerdictKind::Cancelled.to_string(), "the run was stopped", ""),
-        None => failure("no verdict", "the run ended without a verdict", ""),
+        Some(Verdict::Cancelled) => failure("cancelled", "the run was stopped", std::iter::empty()),
+        None => failure("no verdict", "the run ended without a verdict", std::iter::empty()),
+    }
+}
+
+fn failure<'a>(kind: &str, message: &str, lines: impl Iterator<Item = Cow<'a, str>>) -> TestCaseStatus {
+    let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
+    status.set_type(kind).set_message(clean(message).into_owned());
+    status.set_description(lines.collect::<Vec<_>>().join("\n"));
+    status
+}
+
+/// The derivation and, where it is known, why it failed.
+fn why(summary: &Summary, root: &StorePath) -> String {
+    match summary.of_derivation(root).and_then(|state| state.verdict.as_ref()) {
+        Some(Verdict::Failed { message, .. }) => format!("{root}: {}", reason(root, message)),
+        _ => root.to_string(),
     }
 }
 
@@ -98,8 +110,12 @@ mod tests {
         let lib =
             suite.test_cases.iter().find(|case| case.name.as_str() == "packages.x86_64-linux.lib").unwrap();
         assert_eq!(lib.classname.as_ref().map(quick_junit::XmlString::as_str), Some("packages.x86_64-linux"));
-        assert_eq!(lib.time, Some(Duration::from_secs(2)));
+        assert_eq!(lib.time, Some(std::time::Duration::from_secs(2)));
         assert!(xml.contains("FAILED 2 + 2 = 5"));
+        assert!(
+            xml.contains("-lib-1.0.drv: builder failed with exit code 1</failure>"),
+            "why it is blocked: {xml}"
+        );
     }
 
     #[test]
@@ -114,5 +130,17 @@ mod tests {
         let xml = junit(&fixture::fold(&events)).unwrap();
         let report = Report::deserialize_from_str(&xml).unwrap();
         assert_eq!(report.tests, 9);
+    }
+
+    #[test]
+    fn a_target_that_many_failures_block_names_some() {
+        let mut events = fixture::events();
+        let by = (0..50).map(|number| fixture::drv(&format!("root-{number}"))).collect();
+        let found = Event::TargetFound { target: fixture::target(50, "all", Some("all")) };
+        let settled = Event::TargetSettled { target: TargetId(50), verdict: Verdict::Blocked { by } };
+        events.extend([found, settled].map(|event| Logged { at: Stamp(0), event }));
+        let xml = junit(&fixture::fold(&events)).unwrap();
+        assert!(xml.contains("blocked by root-0 and 49 more"), "{xml}");
+        assert!(xml.contains("-root-9.drv\nand 40 more</failure>") && !xml.contains("root-10.drv"), "{xml}");
     }
 }

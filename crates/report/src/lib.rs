@@ -6,21 +6,28 @@
 //! renderer passes them through [`clean()`].
 
 mod clean;
+mod derivation_state;
 mod end;
+mod errors;
 mod json;
 mod junit;
 mod lines;
 mod live;
 mod markdown;
+mod markup;
 mod roots;
 mod style;
 mod summary;
+mod table;
 mod time;
 
 #[cfg(test)]
 mod fixture;
+#[cfg(test)]
+mod properties;
 
 pub use clean::clean;
+pub use derivation_state::{DerivationState, Progress, TAIL_LINES};
 pub use end::end;
 pub use json::{JsonDerivation, JsonReport, JsonTarget, json};
 pub use junit::junit;
@@ -29,5 +36,5 @@ pub use live::frame;
 pub use markdown::{MARKDOWN_LIMIT, markdown};
 pub use roots::{Root, root_failures};
 pub use style::Style;
-pub use summary::{DerivationState, Summary, TAIL_LINES, TargetState};
+pub use summary::{Summary, TargetState};
 pub use time::human_seconds;

@@ -1,9 +1,12 @@
 //! Plain lines, for a log that is read later: contiguous, greppable, and never silent for long.
 
-use phoenix_model::{Event, Logged, Severity, Stage, Stamp, StorePath, Verdict, VerdictKind};
+use phoenix_model::{
+    Event, Logged, SettledDerivation, Severity, Stage, Stamp, StorePath, Verdict, VerdictKind,
+};
 
-use crate::roots::plural;
-use crate::{Style, Summary, clean, human_seconds};
+use crate::clean::{clean_log, one_line};
+use crate::roots::{is_root, plural, reason};
+use crate::{DerivationState, Style, Summary, clean, human_seconds};
 
 /// After how many seconds without a line a sign of life is given.
 const HEARTBEAT_SECONDS: f64 = 30.0;
@@ -14,7 +17,7 @@ const HEARTBEAT_NAMES: usize = 4;
 /// How much is said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Detail {
-    /// Only what is wrong.
+    /// Only errors: what did not evaluate, what failed and why.
     Quiet,
     /// What is built, and how it ends.
     #[default]
@@ -77,12 +80,14 @@ impl Lines {
                 let what: Vec<_> = summary.installables.iter().map(|text| clean(text)).collect();
                 vec![format!("evaluating {}", what.join(" "))]
             }
-            Event::TargetSettled { target, verdict } if *target_verdict_matters(verdict) => {
+            Event::TargetSettled { target, verdict } => {
                 let Some(state) = summary.targets.get(target) else { return Vec::new() };
-                self.early_end(&clean(&summary.shown(&state.target)), verdict)
+                let told = is_root(summary, &state.target);
+                self.target_ended(|| clean(&summary.shown(&state.target)).into_owned(), verdict, told)
             }
-            Event::SubstituterFailed { url, problem } => {
-                vec![format!("warning: substituter {}: {}; going on without it", clean(url), clean(problem))]
+            Event::SubstituterFailed { url, problem } if normal => {
+                let problem = one_line(problem);
+                vec![format!("warning: substituter {}: {problem}; going on without it", clean(url))]
             }
             Event::Planned { derivations, fetched, .. } if normal => {
                 vec![plan_line(summary, derivations.len(), fetched.len())]
@@ -102,60 +107,58 @@ impl Lines {
                 vec![format!("fetching {} from {}", path.name(), clean(from))]
             }
             Event::DerivationSettled { settled } => {
-                self.ended(summary, &settled.drv_path, &settled.verdict, settled.seconds)
+                self.derivation_ended(summary.of_derivation(&settled.drv_path), settled)
             }
             Event::Message { severity, text } => self.message(*severity, text),
             Event::Cancelling { reason } => {
-                vec![format!("stopping ({}): what was built stays built", clean(reason))]
+                vec![format!("stopping ({}): what was built stays built", one_line(reason))]
             }
             _ => Vec::new(),
         }
     }
 
-    fn early_end(&self, name: &str, verdict: &Verdict) -> Vec<String> {
-        match verdict {
+    /// The end of a target, where it is not that of its derivation: `told` says that it is.
+    fn target_ended(&self, name: impl Fn() -> String, verdict: &Verdict, told: bool) -> Vec<String> {
+        let line = match verdict {
             Verdict::NotEvaluated { error } => {
                 let first = error.lines().rev().map(str::trim).find(|line| line.starts_with("error:"));
                 let first = first.or_else(|| error.lines().next()).unwrap_or_default();
                 let first = first.strip_prefix("error:").unwrap_or(first).trim();
-                vec![self.style.verdict(verdict.kind(), &format!("not evaluated: {name}: {}", clean(first)))]
+                self.style.verdict(verdict.kind(), &format!("not evaluated: {}: {}", name(), clean(first)))
+            }
+            Verdict::Failed { class, message } if !told => {
+                let line = format!("FAILED {} ({class}): {}", name(), one_line(message));
+                self.style.verdict(verdict.kind(), &line)
             }
             Verdict::Skipped { reason } if self.detail >= Detail::Normal => {
-                vec![format!("skipped {name}: {}", clean(reason))]
+                format!("skipped {}: {}", name(), one_line(reason))
             }
             Verdict::Cached { from } if self.detail >= Detail::Verbose => {
-                vec![format!("cached {name} in {}", clean(&from.to_string()))]
+                format!("cached {} in {}", name(), clean(&from.to_string()))
             }
-            _ => Vec::new(),
-        }
+            _ => return Vec::new(),
+        };
+        vec![line]
     }
 
-    fn ended(
-        &self,
-        summary: &Summary,
-        drv_path: &StorePath,
-        verdict: &Verdict,
-        seconds: Option<f64>,
-    ) -> Vec<String> {
+    fn derivation_ended(&self, state: Option<&DerivationState>, settled: &SettledDerivation) -> Vec<String> {
+        let drv_path = &settled.drv_path;
         let name = drv_path.human_name();
-        let time = seconds.map(human_seconds);
-        match verdict {
+        let time = |word: &str| {
+            settled.seconds.map(|seconds| format!(" {word} {}", human_seconds(seconds))).unwrap_or_default()
+        };
+        match &settled.verdict {
             Verdict::Built if self.detail >= Detail::Normal => {
-                let time = time.map(|time| format!(" in {time}")).unwrap_or_default();
-                vec![self.style.verdict(VerdictKind::Built, &format!("built {name}{time}"))]
+                vec![self.style.verdict(VerdictKind::Built, &format!("built {name}{}", time("in")))]
             }
             Verdict::Cached { from } if self.detail >= Detail::Verbose => {
                 vec![format!("had {name} from {} after all", clean(&from.to_string()))]
             }
-            Verdict::Failed { class, .. } => {
-                let after = time.map(|time| format!(" after {time}")).unwrap_or_default();
-                let roots = crate::root_failures(summary);
-                let root = roots.iter().find(|root| root.derivation.planned.drv_path == *drv_path);
-                let reason = root.map(crate::Root::reason).unwrap_or_default();
-                let head = format!("FAILED {name}{after} ({class}): {}", clean(&reason));
+            Verdict::Failed { class, message } => {
+                let head = format!("FAILED {name}{} ({class}): {}", time("after"), reason(drv_path, message));
                 let mut lines = vec![self.style.verdict(VerdictKind::Failed, &head)];
-                if let (false, Some(root)) = (self.print_logs, root) {
-                    lines.extend(root.derivation.tail.iter().map(|line| self.log_line(drv_path, line)));
+                if let (false, Some(state)) = (self.print_logs, state) {
+                    lines.extend(state.tail.iter().map(|line| self.log_line(drv_path, line)));
                 }
                 lines
             }
@@ -164,7 +167,7 @@ impl Lines {
     }
 
     fn log_line(&self, drv_path: &StorePath, line: &str) -> String {
-        format!("{} {}", self.style.dim(&format!("{}>", drv_path.human_name())), clean(line))
+        format!("{} {}", self.style.dim(&format!("{}>", drv_path.human_name())), clean_log(line))
     }
 
     fn message(&self, severity: Severity, text: &str) -> Vec<String> {
@@ -185,14 +188,6 @@ impl Lines {
     }
 }
 
-/// Whether a target's end is told as it comes; that of a derivation is told instead of its targets'.
-fn target_verdict_matters(verdict: &Verdict) -> &bool {
-    match verdict {
-        Verdict::NotEvaluated { .. } | Verdict::Skipped { .. } | Verdict::Cached { .. } => &true,
-        _ => &false,
-    }
-}
-
 fn plan_line(summary: &Summary, build: usize, fetch: usize) -> String {
     let targets = summary.targets.len();
     let mut parts = vec![format!("{targets} {}", plural(targets, "target"))];
@@ -208,13 +203,7 @@ fn plan_line(summary: &Summary, build: usize, fetch: usize) -> String {
 }
 
 fn still(summary: &Summary, now: Stamp) -> String {
-    let mut running: Vec<_> = summary
-        .derivations
-        .iter()
-        .filter(|state| state.verdict.is_none())
-        .filter_map(|state| state.started.map(|started| (now.seconds_since(started), state)))
-        .collect();
-    running.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let running = crate::live::running(summary, now);
     let since = summary.started.map_or(0.0, |started| now.seconds_since(started));
     if running.is_empty() {
         let doing = match summary.stage {
@@ -230,7 +219,7 @@ fn still(summary: &Summary, now: Stamp) -> String {
     let names: Vec<String> = running
         .iter()
         .take(HEARTBEAT_NAMES)
-        .map(|(seconds, state)| {
+        .map(|(state, seconds)| {
             let phase = state.phase.as_ref().map(|phase| format!(", {}", clean(phase))).unwrap_or_default();
             format!("{} ({}{phase})", state.planned.drv_path.human_name(), human_seconds(*seconds))
         })
@@ -252,12 +241,16 @@ mod tests {
     use crate::fixture;
 
     fn all(detail: Detail, print_logs: bool) -> String {
+        of(&fixture::events(), detail, print_logs)
+    }
+
+    fn of(events: &[Logged], detail: Detail, print_logs: bool) -> String {
         let mut lines = Lines::new(detail, print_logs, Style::default());
         let mut summary = Summary::default();
         let mut text = Vec::new();
-        for event in fixture::events() {
-            summary.apply(&event);
-            text.extend(lines.lines(&summary, &event));
+        for event in events {
+            summary.apply(event);
+            text.extend(lines.lines(&summary, event));
         }
         text.join("\n")
     }
@@ -287,7 +280,10 @@ mod tests {
     #[test]
     fn quiet_says_only_what_is_wrong_and_verbose_everything() {
         let quiet = all(Detail::Quiet, false);
-        assert!(!quiet.contains("building") && quiet.contains("FAILED lib-1.0"), "{quiet}");
+        for part in ["building", "built hello", "warning", "skipped"] {
+            assert!(!quiet.contains(part), "{part}: {quiet}");
+        }
+        assert!(quiet.contains("FAILED lib-1.0") && quiet.contains("not evaluated: "), "{quiet}");
         let verbose = all(Detail::Verbose, true);
         for part in [
             "lib-1.0: checkPhase",
@@ -298,6 +294,21 @@ mod tests {
             assert!(verbose.contains(part), "{part}");
         }
         assert_eq!(verbose.matches("line 30").count(), 1, "the tail is not printed again");
+    }
+
+    #[test]
+    fn a_target_that_failed_by_itself_is_told_and_one_whose_derivation_failed_is_not_told_twice() {
+        let mut events = fixture::events();
+        let verdict = Verdict::Failed {
+            class: phoenix_model::FailureClass::Other,
+            message: "its .drv\nis damaged".into(),
+        };
+        let found = Event::TargetFound { target: fixture::target(50, "odd", Some("odd")) };
+        let settled = Event::TargetSettled { target: phoenix_model::TargetId(50), verdict };
+        events.extend([found, settled].map(|event| Logged { at: Stamp(0), event }));
+        let text = of(&events, Detail::Quiet, false);
+        assert!(text.contains("\nFAILED odd (could not be built): its .drv is damaged"), "{text}");
+        assert_eq!(text.matches("FAILED lib").count(), 1);
     }
 
     #[test]

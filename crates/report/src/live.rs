@@ -1,98 +1,102 @@
 //! The frame of a live view: what runs, how far it is, and what is left.
 
-use phoenix_model::{Stage, Stamp, Verdict, VerdictKind};
+use phoenix_model::{Stage, Stamp, VerdictKind};
 use phoenix_schedule::remaining_seconds;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use crate::{DerivationState, Style, Summary, clean, human_seconds};
 
+/// The width of the column for the time a build has been running, with the space after it.
+const TIME_WIDTH: usize = 9;
+
 /// The lines to show now, none wider than `width` columns and no more than `height`.
 #[must_use]
 pub fn frame(summary: &Summary, now: Stamp, width: usize, height: usize, style: Style) -> Vec<String> {
-    let mut lines = Vec::new();
-    let mut running: Vec<(&DerivationState, f64)> = summary
-        .derivations
-        .iter()
-        .filter(|state| state.verdict.is_none())
-        .filter_map(|state| Some((state, now.seconds_since(state.started?))))
-        .collect();
-    running.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let running = running(summary, now);
     let room = height.saturating_sub(1);
     let shown = if running.len() > room { room.saturating_sub(1) } else { running.len() };
-    for (state, seconds) in &running[..shown] {
-        lines.push(running_line(state, *seconds, width, style));
-    }
+    let mut lines: Vec<String> = running
+        .iter()
+        .take(shown)
+        .map(|(state, seconds)| running_line(state, *seconds, width, style))
+        .collect();
     if running.len() > shown && room > 0 {
         lines.push(fit(&format!("  … and {} more", running.len() - shown), width));
     }
-    lines.push(fit(&status_line(summary, now, running.len()), width));
+    lines.push(status_line(summary, now, width));
     lines.truncate(height);
     lines
 }
 
+/// What runs and for how many seconds, the longest first.
+pub(crate) fn running(summary: &Summary, now: Stamp) -> Vec<(&DerivationState, f64)> {
+    let mut running: Vec<_> =
+        summary.derivations.iter().filter_map(|state| Some((state, state.running_for(now)?))).collect();
+    running.sort_by(|a, b| b.1.total_cmp(&a.1));
+    running
+}
+
+/// Time, name, phase and machine. The phase gives way before half of the line is left for the name, and the
+/// name loses its middle.
 fn running_line(state: &DerivationState, seconds: f64, width: usize, style: Style) -> String {
+    let head = fit(&format!("  {:>6} ", human_seconds(seconds)), width);
     let phase = state.phase.as_ref().map(|phase| format!(" {}", clean(phase))).unwrap_or_default();
     let machine =
         if state.machine.is_empty() { String::new() } else { format!(" on {}", clean(&state.machine)) };
-    let head = format!("  {:>6} ", human_seconds(seconds));
     let rest = format!("{phase}{machine}");
-    let room = width.saturating_sub(head.width() + rest.width());
-    let name = shorten(
-        state.planned.drv_path.human_name(),
-        room.max(width / 2).min(width.saturating_sub(head.width())),
-    );
-    let plain = fit(&format!("{head}{name}{rest}"), width);
-    if style.colour && plain.len() > head.len() + name.len() {
-        let (front, back) = plain.split_at(head.len() + name.len());
-        return format!("{front}{}", style.dim(back));
-    }
-    plain
+    let room = width.saturating_sub(head.width());
+    let for_name = room.saturating_sub(rest.width()).max(width / 2).min(room);
+    let name = shorten(state.planned.drv_path.human_name(), for_name);
+    let rest = fit(&rest, room.saturating_sub(name.width()));
+    format!("{head}{name}{}", if rest.is_empty() { rest } else { style.dim(&rest) })
 }
 
-fn status_line(summary: &Summary, now: Stamp, running: usize) -> String {
+fn status_line(summary: &Summary, now: Stamp, width: usize) -> String {
     let elapsed = summary.started.map_or(0.0, |started| now.seconds_since(started));
-    let head = human_seconds(elapsed);
-    match summary.stage {
-        Some((Stage::Evaluate, _)) => {
-            let attr =
-                summary.evaluating.as_ref().map(|(attr, left)| format!(" {} ({left} left)", clean(attr)));
-            let failed = summary.target_counts().get(&VerdictKind::NotEvaluated).copied().unwrap_or(0);
-            let failed = if failed > 0 { format!(", {failed} not evaluated") } else { String::new() };
-            format!(
-                "{head} evaluating: {} targets{failed}{}",
-                summary.targets.len(),
-                attr.unwrap_or_default()
-            )
-        }
+    let stopping = if summary.cancelled.is_some() { "stopping: " } else { "" };
+    let head = format!("{} {stopping}", human_seconds(elapsed));
+    let line = match summary.stage {
+        Some((Stage::Evaluate, _)) => return evaluating(summary, &head, width),
         Some((Stage::Plan, _)) => {
-            format!("{head} looking for what exists already: {} targets", summary.targets.len())
+            format!("{head}looking for what exists already: {} targets", summary.targets.len())
         }
-        _ => {
-            let of = |wanted: fn(&Verdict) -> bool| {
-                summary.derivations.iter().filter(|state| state.verdict.as_ref().is_some_and(wanted)).count()
-            };
-            let done = of(|verdict| matches!(verdict, Verdict::Built | Verdict::Cached { .. }));
-            let failed = of(|verdict| matches!(verdict, Verdict::Failed { .. }));
-            let waiting =
-                summary.derivations.iter().filter(|state| state.verdict.is_none()).count() - running;
-            let mut parts =
-                vec![format!("{done}/{} built", summary.derivations.len()), format!("{running} running")];
-            if waiting > 0 {
-                parts.push(format!("{waiting} waiting"));
-            }
-            if failed > 0 {
-                parts.push(format!("{failed} failed"));
-            }
-            if summary.fetched > 0 {
-                parts.push(format!("{} fetched", summary.fetched));
-            }
-            let left = left_on_critical_path(summary, now);
-            if left >= 1.0 {
-                parts.push(format!("about {} left on the critical path", human_seconds(left)));
-            }
-            format!("{head} {}", parts.join(", "))
+        _ => format!("{head}{}", building(summary, now)),
+    };
+    fit(&line, width)
+}
+
+fn evaluating(summary: &Summary, head: &str, width: usize) -> String {
+    let failed = summary.target_counts().get(&VerdictKind::NotEvaluated).copied().unwrap_or(0);
+    let failed = if failed > 0 { format!(", {failed} not evaluated") } else { String::new() };
+    let found = format!("{head}evaluating: {} targets{failed}", summary.targets.len());
+    let Some((attr, left)) = &summary.evaluating else { return fit(&found, width) };
+    let left = format!(" ({left} left)");
+    // An attribute path says most at its beginning and its end.
+    let room = width.saturating_sub(found.width() + 1 + left.width());
+    fit(&format!("{found} {}{left}", shorten(&clean(attr), room.max(TIME_WIDTH))), width)
+}
+
+fn building(summary: &Summary, now: Stamp) -> String {
+    let progress = summary.progress();
+    let mut parts = vec![
+        format!("{}/{} built", progress.done, summary.derivations.len()),
+        format!("{} running", progress.running),
+    ];
+    for (count, word) in [
+        (progress.waiting, "waiting"),
+        (progress.failed, "failed"),
+        (progress.stopped, "not to be built"),
+        (summary.fetched, "fetched"),
+    ] {
+        if count > 0 {
+            parts.push(format!("{count} {word}"));
         }
     }
+    let left = left_on_critical_path(summary, now);
+    if left >= 1.0 {
+        parts.push(format!("about {} left on the critical path", human_seconds(left)));
+    }
+    parts.join(", ")
 }
 
 /// The expected seconds of the longest chain of what is not done.
@@ -100,10 +104,10 @@ fn left_on_critical_path(summary: &Summary, now: Stamp) -> f64 {
     let left: Vec<f64> = summary
         .derivations
         .iter()
-        .map(|state| match (&state.verdict, state.started) {
+        .map(|state| match (&state.verdict, state.running_for(now)) {
             (Some(_), _) => 0.0,
-            (None, Some(started)) => (state.planned.estimate - now.seconds_since(started)).max(0.0),
-            (None, None) => state.planned.estimate,
+            // `max` also turns what is no number into 0.
+            (None, running) => (state.planned.estimate - running.unwrap_or(0.0)).max(0.0),
         })
         .collect();
     remaining_seconds(&left, |position| &summary.derivations[position].planned.inputs)
@@ -152,7 +156,6 @@ mod tests {
     use super::*;
     use crate::fixture;
     use phoenix_model::{Event, Logged};
-    use proptest::prelude::*;
 
     fn halfway() -> Summary {
         let events: Vec<Logged> = fixture::events()
@@ -191,14 +194,37 @@ mod tests {
         assert_eq!(shorten("abc", 0), "");
     }
 
-    proptest! {
-        #[test]
-        fn a_frame_keeps_to_its_size(width in 0_usize..120, height in 0_usize..8, seconds in 0_u64..100_000) {
-            for summary in [halfway(), fixture::summary(), Summary::default()] {
-                let lines = frame(&summary, now(seconds), width, height, Style::default());
-                prop_assert!(lines.len() <= height);
-                prop_assert!(lines.iter().all(|line| line.width() <= width), "{lines:?}");
+    #[test]
+    fn a_narrow_terminal_shows_what_fits_in_any_style() {
+        let summary = halfway();
+        for width in 0..40 {
+            let plain = frame(&summary, now(3), width, 10, Style { colour: false });
+            let painted = frame(&summary, now(3), width, 10, Style { colour: true });
+            for (plain, painted) in plain.iter().zip(painted) {
+                assert!(plain.width() <= width, "{plain}");
+                assert_eq!(painted.replace("\u{1b}[2m", "").replace("\u{1b}[0m", ""), *plain);
             }
         }
+        insta::assert_snapshot!(frame(&summary, now(3), 21, 10, Style::default()).join("\n"), @r"
+            3.0s hello-2.12
+            3.0s lib-1.0 che…
+        3.1s 0/5 built, 2 ru…
+        ");
+    }
+
+    #[test]
+    fn evaluation_is_shown_as_far_as_it_is() {
+        let events = fixture::events();
+        let mut summary = fixture::fold(&events[..15]);
+        summary.evaluating = Some(("packages.x86_64-linux.\u{1b}[2Ja-rather-long-name".into(), 12));
+        insta::assert_snapshot!(frame(&summary, now(3), 70, 10, Style::default()).join("\n"), @"3.1s evaluating: 6 targets packages.x86_64-…rather-long-name (12 left)");
+    }
+
+    #[test]
+    fn a_run_that_is_being_stopped_says_so() {
+        let mut summary = halfway();
+        summary.cancelled = Some("SIGINT".into());
+        let line = frame(&summary, now(3), 100, 10, Style::default()).pop().unwrap();
+        assert!(line.starts_with("3.1s stopping: 0/5 built"), "{line}");
     }
 }

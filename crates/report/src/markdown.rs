@@ -2,10 +2,14 @@
 
 use std::fmt::Write as _;
 
-use phoenix_model::{Verdict, VerdictKind};
+use phoenix_model::{Severity, VerdictKind};
 
-use crate::roots::plural;
-use crate::{Root, Summary, TargetState, clean, human_seconds, root_failures};
+use crate::clean::{clean_log, one_line};
+use crate::errors::evaluation_errors;
+use crate::markup::{code, details, escape};
+use crate::roots::{failed_alone, plural};
+use crate::table::{count_words, groups, particulars};
+use crate::{Root, Summary, human_seconds, root_failures};
 
 /// How many bytes a job summary may have, with a margin: GitHub takes 1 MiB a step.
 pub const MARKDOWN_LIMIT: usize = 1_000_000;
@@ -13,145 +17,161 @@ pub const MARKDOWN_LIMIT: usize = 1_000_000;
 /// How many names of what a failure stopped are shown.
 const BLOCKED_NAMES: usize = 10;
 
+/// How much of each part is shown.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    targets: usize,
+    lines: usize,
+    failures: usize,
+}
+
+/// From everything to next to nothing: first fewer targets, then shorter logs, then fewer failures.
+const BOUNDS: [Bounds; 7] = [
+    Bounds { targets: usize::MAX, lines: 50, failures: usize::MAX },
+    Bounds { targets: 1000, lines: 50, failures: usize::MAX },
+    Bounds { targets: 200, lines: 25, failures: usize::MAX },
+    Bounds { targets: 200, lines: 15, failures: 100 },
+    Bounds { targets: 50, lines: 5, failures: 20 },
+    Bounds { targets: 0, lines: 2, failures: 5 },
+    Bounds { targets: 0, lines: 0, failures: 0 },
+];
+
 /// The report in at most `limit` bytes; what does not fit is left out, the longest lists first, and said.
 #[must_use]
 pub fn markdown(summary: &Summary, limit: usize) -> String {
-    // First fewer targets, then shorter logs, then fewer failures.
-    for (targets, tail, failures) in [
-        (usize::MAX, 25, usize::MAX),
-        (1000, 25, usize::MAX),
-        (200, 15, 100),
-        (50, 5, 20),
-        (0, 0, 5),
-        (0, 0, 0),
-    ] {
-        let page = page(summary, targets, tail, failures);
-        if page.len() <= limit {
-            return page;
+    let mut shortest = String::new();
+    for bounds in BOUNDS {
+        shortest = page(summary, bounds);
+        if shortest.len() <= limit {
+            return shortest;
         }
     }
-    let mut head = page(summary, 0, 0, 0);
-    let mut end = limit.min(head.len());
-    while !head.is_char_boundary(end) {
+    // Not even the figures fit: what is said first is said.
+    let mut end = limit.min(shortest.len());
+    while !shortest.is_char_boundary(end) {
         end -= 1;
     }
-    head.truncate(end);
-    head
+    shortest.truncate(end);
+    shortest
 }
 
-fn page(summary: &Summary, targets: usize, tail: usize, failures: usize) -> String {
+fn page(summary: &Summary, bounds: Bounds) -> String {
     let mut page = String::new();
+    figures(&mut page, summary);
+    let roots = root_failures(summary);
+    for root in roots.iter().take(bounds.failures) {
+        failure(&mut page, summary, root, bounds.lines);
+    }
+    left_out(&mut page, roots.len(), bounds.failures, "failure");
+    let alone = failed_alone(summary);
+    for (state, class, message) in alone.iter().take(bounds.failures) {
+        let name = escape(&summary.shown(&state.target));
+        let _ = writeln!(page, "### {name} failed\n\n{class}: {}\n", escape(&one_line(message)));
+    }
+    left_out(&mut page, alone.len(), bounds.failures, "failure");
+    errors(&mut page, summary, bounds);
+    targets(&mut page, summary, bounds.targets);
+    remarks(&mut page, summary, bounds.failures);
+    page
+}
+
+fn figures(page: &mut String, summary: &Summary) {
     let mark = if summary.is_green() { "✅" } else { "❌" };
     let count = summary.targets.len();
-    let counts = summary.target_counts();
-    let parts: Vec<String> =
-        VerdictKind::ALL.iter().filter_map(|kind| Some(format!("{} {kind}", counts.get(kind)?))).collect();
+    let parts: Vec<String> = count_words(summary).into_iter().map(|(_, words)| words).collect();
     let parts = if parts.is_empty() { "nothing to do".to_owned() } else { parts.join(", ") };
     let _ = writeln!(page, "## {mark} {count} {}: {parts}\n", plural(count, "target"));
-    let built = summary.derivation_counts().get(&VerdictKind::Built).copied().unwrap_or(0);
+    let (targets, derivations) = (summary.target_counts(), summary.derivation_counts());
+    let built = derivations.get(&VerdictKind::Built).copied().unwrap_or(0);
     let _ =
         write!(page, "{} · {built} {} built", human_seconds(summary.seconds()), plural(built, "derivation"));
     if summary.saved_seconds >= 0.05 {
         let _ = write!(page, " · {} of building saved", human_seconds(summary.saved_seconds));
     }
     page.push_str("\n\n");
-    let roots = root_failures(summary);
-    for root in roots.iter().take(failures) {
-        failure(&mut page, root, tail);
+    if targets.is_empty() {
+        return;
     }
-    left_out(&mut page, roots.len(), failures, "failure");
-    errors(&mut page, summary, failures, tail);
-    table(&mut page, summary, targets);
-    for (url, problem) in &summary.substituters_failed {
-        let _ = writeln!(page, "- substituter {}: {}; its answers are unknown", code(url), escape(problem));
+    page.push_str("| verdict | targets | derivations |\n| --- | ---: | ---: |\n");
+    let unsettled = summary.derivations.iter().filter(|state| state.verdict.is_none()).count();
+    let rows = VerdictKind::ALL.map(|kind| {
+        let of = |counts: &std::collections::BTreeMap<_, _>| counts.get(&kind).copied().unwrap_or(0);
+        (kind.to_string(), of(&targets), of(&derivations))
+    });
+    let without = ("no verdict".to_owned(), summary.without_verdict(), unsettled);
+    for (words, targets, derivations) in std::iter::once(without).chain(rows) {
+        if targets + derivations > 0 {
+            let _ = writeln!(page, "| {words} | {targets} | {derivations} |");
+        }
     }
-    if summary.exit_code.is_none() {
-        page.push_str("\nThe events end before the run does.\n");
-    }
-    page
+    page.push('\n');
 }
 
-fn failure(page: &mut String, root: &Root<'_>, tail: usize) {
-    let name = root.derivation.planned.drv_path.human_name();
-    let time = root
-        .derivation
-        .seconds
-        .map(|seconds| format!(" after {}", human_seconds(seconds)))
-        .unwrap_or_default();
+fn failure(page: &mut String, summary: &Summary, root: &Root<'_>, lines: usize) {
+    let state = root.derivation;
+    let name = state.planned.drv_path.human_name();
+    let time = state.seconds.map(|seconds| format!(" after {}", human_seconds(seconds))).unwrap_or_default();
     let _ =
         writeln!(page, "### {} failed{time}\n\n{}: {}\n", escape(name), root.class, escape(&root.reason()));
-    let lines: Vec<_> = root.derivation.tail.iter().rev().take(tail).rev().map(|line| clean(line)).collect();
-    if !lines.is_empty() {
-        details(page, "Last lines of the log", &lines.join("\n"));
+    let first = state.tail.len().saturating_sub(lines);
+    let tail: Vec<_> = state.tail.iter().skip(first).map(|line| clean_log(line)).collect();
+    if !tail.is_empty() {
+        details(page, "Last lines of the log", tail.iter().map(AsRef::as_ref));
     }
-    if let Some(blocked) = root.blocked_line(BLOCKED_NAMES) {
+    if let Some(blocked) = root.blocked_line(summary, BLOCKED_NAMES) {
         let _ = writeln!(page, "Blocked: {}\n", escape(&blocked));
     }
 }
 
-fn errors(page: &mut String, summary: &Summary, most: usize, lines: usize) {
-    let failed: Vec<_> = summary
-        .targets
-        .values()
-        .filter_map(|state| match &state.verdict {
-            Some(Verdict::NotEvaluated { error }) => Some((state, error)),
-            _ => None,
-        })
-        .collect();
-    for (state, error) in failed.iter().take(most) {
-        let _ = writeln!(page, "### {} did not evaluate\n", escape(&summary.shown(&state.target)));
-        let text: Vec<_> = error.lines().take(lines.max(1)).map(clean).collect();
-        details(page, &escape(text.first().map(AsRef::as_ref).unwrap_or_default()), &text.join("\n"));
+fn errors(page: &mut String, summary: &Summary, bounds: Bounds) {
+    let errors = evaluation_errors(summary);
+    for error in errors.iter().take(bounds.failures) {
+        let _ = writeln!(page, "### {} did not evaluate\n", escape(&error.names(summary, BLOCKED_NAMES)));
+        let count = error.text.lines().count();
+        let most = bounds.lines.max(1);
+        let more = format!("… {} more lines in the JSON report", count.saturating_sub(most));
+        let lines = error.text.lines().take(most).chain((count > most).then_some(more.as_str()));
+        details(page, error.text.lines().next().unwrap_or("(no message)"), lines);
     }
-    left_out(page, failed.len(), most, "evaluation error");
+    left_out(page, errors.len(), bounds.failures, "evaluation error");
 }
 
-/// A block that can be opened, in a fence longer than any in it.
-fn details(page: &mut String, title: &str, text: &str) {
-    let longest = text.split(|char| char != '`').map(str::len).max().unwrap_or(0);
-    let fence = "`".repeat(longest.max(2) + 1);
-    let _ =
-        writeln!(page, "<details><summary>{title}</summary>\n\n{fence}text\n{text}\n{fence}\n\n</details>\n");
-}
-
-fn table(page: &mut String, summary: &Summary, most: usize) {
-    if summary.targets.is_empty() || most == 0 {
-        return left_out(page, summary.targets.len(), most, "target");
+fn targets(page: &mut String, summary: &Summary, most: usize) {
+    let groups = groups(summary);
+    let states: Vec<_> =
+        groups.iter().flat_map(|(kind, states)| states.iter().map(move |state| (kind, state))).collect();
+    if !states.is_empty() && most > 0 {
+        page.push_str("| verdict | target | |\n| --- | --- | --- |\n");
+        for (kind, state) in states.iter().take(most) {
+            let word = kind.map_or_else(|| "no verdict".to_owned(), |kind| kind.to_string());
+            let name = code(&summary.shown(&state.target));
+            let more = escape(&one_line(&particulars(summary, state)));
+            let _ = writeln!(page, "| {word} | {name} | {more} |");
+        }
+        page.push('\n');
     }
-    page.push_str("| verdict | target | |\n| --- | --- | --- |\n");
-    let mut states: Vec<&TargetState> = summary.targets.values().collect();
-    states.sort_by_key(|state| state.verdict.as_ref().map(Verdict::kind));
-    for state in states.iter().take(most) {
-        let verdict = state
-            .verdict
-            .as_ref()
-            .map_or_else(|| "no verdict".to_owned(), |verdict| verdict.kind().to_string());
-        let _ = writeln!(
-            page,
-            "| {verdict} | {} | {} |",
-            code(&summary.shown(&state.target)),
-            escape(&particulars(summary, state))
-        );
-    }
-    page.push('\n');
     left_out(page, states.len(), most, "target");
 }
 
-fn particulars(summary: &Summary, state: &TargetState) -> String {
-    match &state.verdict {
-        Some(Verdict::Cached { from }) => format!("in {from}"),
-        Some(Verdict::Blocked { by }) => {
-            by.iter().take(3).map(phoenix_model::StorePath::human_name).collect::<Vec<_>>().join(", ")
-        }
-        Some(Verdict::Skipped { reason }) => reason.clone(),
-        Some(Verdict::Failed { class, .. }) => class.to_string(),
-        Some(Verdict::Built) => {
-            let drv_path = state.target.drv_path.as_ref();
-            let seconds =
-                drv_path.and_then(|path| summary.of_derivation(path)).and_then(|state| state.seconds);
-            seconds.map(human_seconds).unwrap_or_default()
-        }
-        _ => String::new(),
+/// What belongs to no target and no derivation.
+fn remarks(page: &mut String, summary: &Summary, most: usize) {
+    let errors = summary.messages.iter().filter(|(severity, _)| *severity == Severity::Error);
+    for (_, text) in errors.take(most) {
+        let _ = writeln!(page, "- error: {}", escape(&one_line(text)));
+    }
+    for (url, problem) in summary.substituters_failed.iter().take(most) {
+        let problem = escape(&one_line(problem));
+        let _ = writeln!(page, "- substituter {}: {problem}; its answers are unknown", code(url));
+    }
+    if let Some(reason) = &summary.cancelled {
+        let _ = writeln!(
+            page,
+            "- the run was stopped ({}); what was built stays built",
+            escape(&one_line(reason))
+        );
+    }
+    if summary.exit_code.is_none() {
+        page.push_str("- the events end before the run does\n");
     }
 }
 
@@ -162,33 +182,11 @@ fn left_out(page: &mut String, count: usize, most: usize, noun: &str) {
     }
 }
 
-/// Text in which nothing is markup.
-fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for char in clean(text).chars() {
-        match char {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '\\' | '`' | '*' | '_' | '[' | ']' | '#' | '|' | '~' | '!' => escaped.extend(['\\', char]),
-            // No mention, no reference to another issue.
-            '@' => escaped.push_str("&#64;"),
-            other => escaped.push(other),
-        }
-    }
-    escaped
-}
-
-/// Text as code, in a table too: HTML, since backquotes cannot hold every text.
-fn code(text: &str) -> String {
-    format!("<code>{}</code>", escape(text))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::fixture;
-    use phoenix_model::{Event, Logged, Stamp, TargetId};
+    use phoenix_model::{Event, Logged, Stamp, TargetId, Verdict};
 
     #[test]
     fn the_whole_page() {
@@ -198,6 +196,16 @@ mod tests {
         ## ❌ 8 targets: 1 failed, 1 not evaluated, 1 blocked, 1 cancelled, 1 built, 2 cached, 1 skipped
 
         5.3s · 1 derivation built · 1m15s of building saved
+
+        | verdict | targets | derivations |
+        | --- | ---: | ---: |
+        | failed | 1 | 1 |
+        | not evaluated | 1 | 0 |
+        | blocked | 1 | 2 |
+        | cancelled | 1 | 1 |
+        | built | 1 | 1 |
+        | cached | 2 | 0 |
+        | skipped | 1 | 0 |
 
         ### lib-1.0 failed after 2.0s
 
@@ -231,9 +239,9 @@ mod tests {
 
         | verdict | target | |
         | --- | --- | --- |
-        | failed | <code>packages.x86\_64-linux.lib</code> | build failed |
+        | failed | <code>packages.x86\_64-linux.lib</code> | 2.0s |
         | not evaluated | <code>packages.x86\_64-linux.broken</code> |  |
-        | blocked | <code>checks.x86\_64-linux.uses-lib</code> | lib-1.0 |
+        | blocked | <code>checks.x86\_64-linux.uses-lib</code> | by lib-1.0 |
         | cancelled | <code>packages.x86\_64-linux.late</code> |  |
         | built | <code>packages.x86\_64-linux.hello</code> | 4.2s |
         | cached | <code>packages.x86\_64-linux.old</code> | in the store |
@@ -241,6 +249,7 @@ mod tests {
         | skipped | <code>nixosConfigurations.arm.config.system.build.toplevel</code> | it is for aarch64-linux, and this run is for x86\_64-linux |
 
         - substituter <code>https://down.example</code>: it answers 503 Service Unavailable; its answers are unknown
+        - the run was stopped (SIGINT); what was built stays built
         "#);
     }
 
@@ -278,5 +287,7 @@ mod tests {
             assert!(page.len() <= limit, "{limit}");
         }
         assert!(markdown(&summary, 60_000).contains("more targets in the JSON report"));
+        let short = markdown(&summary, 60_000);
+        assert!(short.contains("### lib-1.0 failed") && short.contains("did not evaluate"), "failures stay");
     }
 }

@@ -6,7 +6,7 @@ use phoenix_model::VerdictKind;
 /// How text may look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Style {
-    /// With colours.
+    /// With colours, and with marks beside verdicts; else words say it all.
     pub colour: bool,
 }
 
@@ -21,6 +21,17 @@ impl Style {
 
     pub(crate) fn dim(self, text: &str) -> String {
         self.paint(text, Ansi::new().dimmed())
+    }
+
+    /// A mark for a verdict with a space after it, where marks may be.
+    pub(crate) fn mark(self, kind: VerdictKind) -> &'static str {
+        match (self.colour, kind) {
+            (false, _) => "",
+            (true, VerdictKind::Failed | VerdictKind::NotEvaluated) => "✗ ",
+            (true, VerdictKind::Blocked) => "↯ ",
+            (true, VerdictKind::Cancelled | VerdictKind::Skipped) => "− ",
+            (true, VerdictKind::Built | VerdictKind::Cached) => "✓ ",
+        }
     }
 
     pub(crate) fn verdict(self, kind: VerdictKind, text: &str) -> String {

@@ -1,16 +1,16 @@
 //! What is known of a run, from its events.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 
 use phoenix_model::{
-    Event, Logged, PlannedDerivation, Severity, Source, Stage, Stamp, StorePath, Target, TargetId, Verdict,
-    VerdictKind,
+    Event, Logged, PlannedDerivation, SettledDerivation, Severity, Source, Stage, Stamp, StorePath, Target,
+    TargetId, Verdict, VerdictKind,
 };
 
-/// How many of the last lines of a log are kept.
-pub const TAIL_LINES: usize = 25;
+use crate::derivation_state::settle;
+use crate::{DerivationState, Progress};
 
-/// How many messages are kept.
+/// How many messages of a severity are kept.
 const MOST_MESSAGES: usize = 500;
 
 /// What is known of a run. It takes events in any order and of any number: an events file may be cut.
@@ -53,6 +53,13 @@ pub struct Summary {
     /// Where logs and reports are.
     pub directory: Option<String>,
     by_drv: HashMap<StorePath, u32>,
+    /// What was heard of derivations that are in no plan yet, and have not ended.
+    strays: HashMap<StorePath, DerivationState>,
+    /// Verdicts of targets that are not found yet.
+    early: HashMap<TargetId, Verdict>,
+    /// The source of the first target, and whether another has another.
+    source: Option<String>,
+    several_sources: bool,
 }
 
 /// What is known of a target.
@@ -64,32 +71,11 @@ pub struct TargetState {
     pub verdict: Option<Verdict>,
 }
 
-/// What is known of a derivation of the plan.
-#[derive(Debug, Clone)]
-pub struct DerivationState {
-    /// What was planned.
-    pub planned: PlannedDerivation,
-    /// When it was started.
-    pub started: Option<Stamp>,
-    /// Where it runs; empty for this machine.
-    pub machine: String,
-    /// What it is doing.
-    pub phase: Option<String>,
-    /// Its verdict, once it has one.
-    pub verdict: Option<Verdict>,
-    /// How long its builder ran.
-    pub seconds: Option<f64>,
-    /// The file with its log.
-    pub log: Option<String>,
-    /// The last lines of its log; dropped when it ends well.
-    pub tail: VecDeque<String>,
-}
-
 impl Summary {
     /// Takes in an event.
     pub fn apply(&mut self, logged: &Logged) {
         let at = logged.at;
-        self.started.get_or_insert(at);
+        self.started = Some(self.started.map_or(at, |started| started.min(at)));
         self.last = self.last.max(Some(at));
         match &logged.event {
             Event::RunStarted { phoenix, nix, systems, installables, .. } => {
@@ -103,10 +89,7 @@ impl Summary {
                 self.evaluating = None;
             }
             Event::Evaluating { attr, left } => self.evaluating = Some((attr.clone(), *left)),
-            Event::TargetFound { target } => {
-                let state = TargetState { target: target.clone(), verdict: None };
-                self.targets.entry(target.id).or_insert(state);
-            }
+            Event::TargetFound { target } => self.found(target),
             Event::SubstituterFailed { url, problem } => {
                 self.substituters_failed.push((url.clone(), problem.clone()));
             }
@@ -116,47 +99,25 @@ impl Summary {
                 self.saved_seconds = *saved_seconds;
             }
             Event::BuildStarted { drv_path, machine } => {
-                if let Some(state) = self.derivation(drv_path) {
-                    state.started.get_or_insert(at);
-                    state.machine.clone_from(machine);
-                }
+                self.derivation(drv_path).start(at, machine);
             }
             Event::PhaseStarted { drv_path, phase } => {
-                if let Some(state) = self.derivation(drv_path) {
-                    state.phase = Some(phase.clone());
-                }
+                self.derivation(drv_path).phase = Some(phase.clone());
             }
-            Event::LogLine { drv_path, line } => {
-                if let Some(state) = self.derivation(drv_path) {
-                    if state.tail.len() == TAIL_LINES {
-                        state.tail.pop_front();
-                    }
-                    state.tail.push_back(line.clone());
-                }
-            }
+            Event::LogLine { drv_path, line } => self.derivation(drv_path).log_line(line),
             Event::FetchStarted { .. } => self.fetched += 1,
-            Event::DerivationSettled { settled } => {
-                if let Some(state) = self.derivation(&settled.drv_path) {
-                    state.verdict = Some(settled.verdict.clone());
-                    state.seconds = settled.seconds;
-                    state.log.clone_from(&settled.log);
-                    if !settled.verdict.is_red() {
-                        state.tail = VecDeque::new();
-                    }
+            Event::DerivationSettled { settled } => self.settled(settled),
+            Event::TargetSettled { target, verdict } => match self.targets.get_mut(target) {
+                Some(state) => {
+                    settle(&mut state.verdict, verdict);
                 }
-            }
-            Event::TargetSettled { target, verdict } => {
-                if let Some(state) = self.targets.get_mut(target) {
-                    state.verdict.get_or_insert_with(|| verdict.clone());
+                None => {
+                    let mut early = self.early.remove(target);
+                    settle(&mut early, verdict);
+                    self.early.extend(early.map(|verdict| (*target, verdict)));
                 }
-            }
-            Event::Message { severity, text } => {
-                let new = (*severity, text.clone());
-                let kept = *severity <= Severity::Warning && self.messages.len() < MOST_MESSAGES;
-                if kept && !self.messages.contains(&new) {
-                    self.messages.push(new);
-                }
-            }
+            },
+            Event::Message { severity, text } => self.message(*severity, text),
             Event::Cancelling { reason } => self.cancelled = Some(reason.clone()),
             Event::RunEnded { exit_code, directory } => {
                 self.exit_code = Some(*exit_code);
@@ -165,29 +126,76 @@ impl Summary {
         }
     }
 
+    fn found(&mut self, target: &Target) {
+        if self.targets.contains_key(&target.id) {
+            return;
+        }
+        let first = self.source.get_or_insert_with(|| target.source.clone());
+        self.several_sources |= *first != target.source;
+        let verdict = self.early.remove(&target.id);
+        self.targets.insert(target.id, TargetState { target: target.clone(), verdict });
+    }
+
+    /// Takes in the plan; what was heard of its derivations before is kept.
     fn planned(&mut self, derivations: &[PlannedDerivation]) {
         self.by_drv.clear();
-        self.derivations = derivations
-            .iter()
-            .map(|planned| DerivationState {
-                planned: planned.clone(),
-                started: None,
-                machine: String::new(),
-                phase: None,
-                verdict: None,
-                seconds: None,
-                log: None,
-                tail: VecDeque::new(),
-            })
-            .collect();
-        for (position, planned) in (0..).zip(derivations) {
-            self.by_drv.insert(planned.drv_path.clone(), position);
+        for mut state in std::mem::take(&mut self.derivations) {
+            // Positions in the plan before mean nothing in this one.
+            state.planned.inputs.clear();
+            self.strays.insert(state.planned.drv_path.clone(), state);
+        }
+        for planned in derivations {
+            let mut planned = planned.clone();
+            planned.inputs.retain(|&input| (input as usize) < derivations.len());
+            let state = match self.strays.remove(&planned.drv_path) {
+                Some(stray) => DerivationState { planned, ..stray },
+                None => DerivationState::new(planned),
+            };
+            self.add(state);
+        }
+        // What ended outside the plan counts too.
+        let mut over: Vec<_> = self.strays.extract_if(|_, state| state.verdict.is_some()).collect();
+        over.sort_by(|(a, _), (b, _)| a.cmp(b));
+        for (_, state) in over {
+            self.add(state);
         }
     }
 
-    fn derivation(&mut self, drv_path: &StorePath) -> Option<&mut DerivationState> {
-        let position = *self.by_drv.get(drv_path)?;
-        self.derivations.get_mut(position as usize)
+    fn add(&mut self, state: DerivationState) {
+        if let Ok(position) = u32::try_from(self.derivations.len()) {
+            self.by_drv.insert(state.planned.drv_path.clone(), position);
+            self.derivations.push(state);
+        }
+    }
+
+    /// The derivation of the plan, or the stray.
+    fn derivation(&mut self, drv_path: &StorePath) -> &mut DerivationState {
+        match self.by_drv.get(drv_path).and_then(|&position| self.derivations.get_mut(position as usize)) {
+            Some(state) => state,
+            None => self
+                .strays
+                .entry(drv_path.clone())
+                .or_insert_with(|| DerivationState::unplanned(drv_path.clone())),
+        }
+    }
+
+    /// Takes in the end of a derivation. One that is in no plan counts from now on, so that no failure is
+    /// lost with the event that planned it.
+    fn settled(&mut self, settled: &SettledDerivation) {
+        self.derivation(&settled.drv_path).settle(settled);
+        if let Some(stray) = self.strays.remove(&settled.drv_path) {
+            self.add(stray);
+        }
+    }
+
+    fn message(&mut self, severity: Severity, text: &str) {
+        let of_this = || self.messages.iter().filter(|(other, _)| *other == severity);
+        let new = severity <= Severity::Warning
+            && of_this().count() < MOST_MESSAGES
+            && of_this().all(|(_, other)| other != text);
+        if new {
+            self.messages.push((severity, text.to_owned()));
+        }
     }
 
     /// What is known of a derivation of the plan.
@@ -206,6 +214,12 @@ impl Summary {
     #[must_use]
     pub fn derivation_counts(&self) -> BTreeMap<VerdictKind, usize> {
         count(self.derivations.iter().map(|state| state.verdict.as_ref()))
+    }
+
+    /// How far the derivations of the plan are.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        Progress::of(&self.derivations)
     }
 
     /// How many targets have no verdict. In a run that is over there are none.
@@ -235,8 +249,7 @@ impl Summary {
     /// clear. Not yet clean.
     #[must_use]
     pub fn shown(&self, target: &Target) -> String {
-        let several = self.targets.values().any(|other| other.target.source != target.source);
-        match (several, target.attr_path.names().is_empty()) {
+        match (self.several_sources, target.attr_path.names().is_empty()) {
             (_, true) => target.source.clone(),
             (true, false) => format!("{}#{}", target.source, target.attr()),
             (false, false) => target.attr(),
@@ -250,4 +263,109 @@ fn count<'a>(verdicts: impl Iterator<Item = Option<&'a Verdict>>) -> BTreeMap<Ve
         *counts.entry(verdict.kind()).or_default() += 1;
     }
     counts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{TAIL_LINES, fixture};
+
+    fn apply(summary: &mut Summary, event: Event) {
+        summary.apply(&Logged { at: Stamp(0), event });
+    }
+
+    #[test]
+    fn a_verdict_that_comes_before_its_target_waits_for_it() {
+        let mut summary = Summary::default();
+        apply(&mut summary, Event::TargetSettled { target: TargetId(0), verdict: Verdict::Cancelled });
+        assert_eq!(summary.targets.len(), 0);
+        apply(&mut summary, Event::TargetFound { target: fixture::target(0, "a", None) });
+        assert_eq!(summary.targets[&TargetId(0)].verdict, Some(Verdict::Cancelled));
+    }
+
+    #[test]
+    fn a_plan_that_comes_late_or_never_loses_no_failure() {
+        let mut events = fixture::events();
+        let planned = events.iter().position(|logged| matches!(logged.event, Event::Planned { .. })).unwrap();
+        let plan = events.remove(planned);
+        let mut summary = fixture::fold(&events);
+        let tail = |summary: &Summary| summary.of_derivation(&fixture::drv("lib-1.0")).unwrap().tail.clone();
+        assert_eq!((summary.progress().failed, tail(&summary).len()), (1, TAIL_LINES));
+        summary.apply(&plan);
+        let (late, whole) = (summary, fixture::summary());
+        assert_eq!(late.progress(), whole.progress());
+        assert_eq!(tail(&late), tail(&whole));
+        assert_eq!(late.derivations.len(), whole.derivations.len());
+    }
+
+    #[test]
+    fn a_plan_that_points_nowhere_is_mended() {
+        let mut summary = Summary::default();
+        let mut planned = DerivationState::unplanned(fixture::drv("a")).planned;
+        planned.inputs = vec![0, 7];
+        let (targets, fetched) = (Vec::new(), Vec::new());
+        apply(
+            &mut summary,
+            Event::Planned { derivations: vec![planned], targets, fetched, saved_seconds: 0.0 },
+        );
+        assert_eq!(summary.derivations[0].planned.inputs, [0]);
+    }
+
+    #[test]
+    fn what_ended_in_an_earlier_plan_points_at_nothing_in_the_next() {
+        let planned = |name: &str, inputs: Vec<u32>| PlannedDerivation {
+            inputs,
+            ..DerivationState::unplanned(fixture::drv(name)).planned
+        };
+        let plan = |derivations| Event::Planned {
+            derivations,
+            targets: Vec::new(),
+            fetched: Vec::new(),
+            saved_seconds: 0.0,
+        };
+        let mut summary = Summary::default();
+        apply(&mut summary, plan(vec![planned("a", vec![]), planned("b", vec![0])]));
+        let settled = SettledDerivation {
+            drv_path: fixture::drv("b"),
+            verdict: Verdict::Built,
+            seconds: None,
+            log: None,
+        };
+        for order in [true, false] {
+            let mut summary = summary.clone();
+            let settled = Event::DerivationSettled { settled: settled.clone() };
+            let next = plan(Vec::new());
+            for event in if order { [settled, next] } else { [next, settled] } {
+                apply(&mut summary, event);
+            }
+            let [state] = summary.derivations.as_slice() else { panic!("{:?}", summary.derivations) };
+            assert_eq!((state.planned.drv_path.human_name(), state.planned.inputs.len()), ("b", 0));
+        }
+    }
+
+    #[test]
+    fn an_error_is_kept_after_any_number_of_warnings_and_nothing_is_kept_twice() {
+        let mut summary = Summary::default();
+        for number in 0..600 {
+            let text = format!("warning {}", number / 2 * 2);
+            apply(&mut summary, Event::Message { severity: Severity::Warning, text });
+        }
+        assert_eq!(summary.messages.len(), 300);
+        for number in 0..MOST_MESSAGES {
+            apply(&mut summary, Event::Message { severity: Severity::Warning, text: number.to_string() });
+        }
+        apply(&mut summary, Event::Message { severity: Severity::Error, text: "disk full".into() });
+        assert_eq!(summary.messages.len(), MOST_MESSAGES + 1);
+    }
+
+    #[test]
+    fn a_target_is_shown_with_its_source_when_there_are_several() {
+        let mut summary = Summary::default();
+        apply(&mut summary, Event::TargetFound { target: fixture::target(0, "a.b", None) });
+        let shown = |summary: &Summary| summary.shown(&summary.targets[&TargetId(0)].target);
+        assert_eq!(shown(&summary), "a.b");
+        let other = Target { source: "./other".into(), ..fixture::target(1, "a.b", None) };
+        apply(&mut summary, Event::TargetFound { target: other });
+        assert_eq!(shown(&summary), ".#a.b");
+    }
 }

@@ -1,5 +1,7 @@
 //! Times in words.
 
+use std::time::Duration;
+
 /// Seconds as people say them: `0.3s`, `42s`, `2m10s`, `1h02m`.
 #[must_use]
 pub fn human_seconds(seconds: f64) -> String {
@@ -21,9 +23,25 @@ pub fn human_seconds(seconds: f64) -> String {
     }
 }
 
+/// Seconds as a duration; what no run takes, as an events file may claim it, is cut to a thousand years.
+pub(crate) fn duration(seconds: f64) -> Duration {
+    const MOST: f64 = 1000.0 * 365.25 * 86_400.0;
+    // What is no number stays none, and is refused.
+    Duration::try_from_secs_f64(seconds.clamp(0.0, MOST)).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_number_is_too_strange_for_a_duration() {
+        assert_eq!(duration(1.5), Duration::from_millis(1500));
+        for seconds in [-1.0, f64::NAN, f64::NEG_INFINITY] {
+            assert_eq!(duration(seconds), Duration::ZERO);
+        }
+        assert_eq!(duration(f64::INFINITY), duration(1e300));
+    }
 
     #[test]
     fn as_people_say_them() {
