@@ -74,7 +74,7 @@ pub enum Event {
     },
     /// What is to be done is known.
     Planned {
-        /// What will be built, in the order of urgency.
+        /// What will be built, inputs before what needs them.
         derivations: Vec<PlannedDerivation>,
         /// The targets that are built for.
         targets: Vec<PlannedTarget>,

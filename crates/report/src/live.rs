@@ -221,6 +221,14 @@ mod tests {
     }
 
     #[test]
+    fn an_attribute_cannot_draw_on_the_terminal() {
+        let mut summary = fixture::fold(&fixture::events()[..15]);
+        summary.evaluating = Some(("packages.\u{1b}[2Jx\ny\u{202e}".into(), 1));
+        let lines = frame(&summary, now(3), 200, 10, Style::default());
+        assert_eq!(lines, ["3.1s evaluating: 6 targets packages.x\u{fffd}y\u{fffd} (1 left)"]);
+    }
+
+    #[test]
     fn a_run_that_is_being_stopped_says_so() {
         let mut summary = halfway();
         summary.cancelled = Some("SIGINT".into());
