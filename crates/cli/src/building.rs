@@ -283,10 +283,7 @@ impl Builder<'_> {
     }
 
     fn apply(&mut self, happening: Happening) {
-        let at = now();
-        for event in self.run.apply(at, happening) {
-            self.recorder.record_at(at, event);
-        }
+        self.recorder.apply(self.run, happening);
     }
 }
 

@@ -12,7 +12,7 @@ use phoenix_schedule::{Happening, Run};
 use crate::args::{BuildArgs, NixArgs, TalkArgs, Wanted};
 use crate::error::{CommandError, hint_for};
 use crate::evaluating::{self, Evaluated};
-use crate::recorder::{Recorder, now};
+use crate::recorder::Recorder;
 use crate::screen::Screen;
 use crate::setup::{self, Setup};
 use crate::state::State;
@@ -75,10 +75,7 @@ pub(crate) fn plan(
                 if ended.is_none() {
                     targets.push(target.clone());
                 }
-                let at = now();
-                for event in run.apply(at, Happening::Found { target, ended }) {
-                    recorder.borrow_mut().record_at(at, event);
-                }
+                recorder.borrow_mut().apply(&mut run, Happening::Found { target, ended });
             },
             &mut |heard| tell(&mut recorder.borrow_mut(), heard),
         )?
@@ -127,10 +124,7 @@ impl Planned {
 
     /// Has the run take in what happens, and records what follows.
     pub(crate) fn apply(&mut self, happening: Happening) {
-        let at = now();
-        for event in self.run.apply(at, happening) {
-            self.recorder.record_at(at, event);
-        }
+        self.recorder.apply(&mut self.run, happening);
     }
 
     fn search(&mut self, stop: &AtomicBool) -> Result<(), CommandError> {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 use phoenix_model::{Event, Logged, Severity, Stamp, StorePath};
 use phoenix_report::Summary;
+use phoenix_schedule::{Happening, Run};
 
 use crate::error::CommandError;
 use crate::screen::Screen;
@@ -65,13 +66,21 @@ impl Recorder {
         &self.directory
     }
 
+    /// Tells a run what happens now, and takes in the events that follow.
+    pub(crate) fn apply(&mut self, run: &mut Run, happening: Happening) {
+        let at = now();
+        for event in run.apply(at, happening) {
+            self.record_at(at, event);
+        }
+    }
+
     /// Takes in an event that happens now.
     pub(crate) fn record(&mut self, event: Event) {
         self.record_at(now(), event);
     }
 
     /// Takes in an event.
-    pub(crate) fn record_at(&mut self, at: Stamp, mut event: Event) {
+    fn record_at(&mut self, at: Stamp, mut event: Event) {
         match &mut event {
             Event::LogLine { drv_path, line } => self.log(drv_path, line),
             Event::DerivationSettled { settled } => settled.log = self.close_log(&settled.drv_path),

@@ -4,13 +4,13 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use phoenix_model::{Severity, StorePath, Verdict};
-use phoenix_report::{Style, Summary, clean, human_seconds};
+use phoenix_report::{Summary, clean, human_seconds};
 use serde::Serialize;
 
 use crate::args::{PlanArgs, TalkArgs};
 use crate::error::CommandError;
 use crate::pipeline::{self, Planned};
-use crate::talk::{self, Terminal};
+use crate::talk;
 
 /// The plan as JSON.
 #[derive(Debug, Serialize)]
@@ -83,8 +83,7 @@ pub(crate) fn show(mut planned: Planned, talk: &TalkArgs) -> Result<ExitCode, Co
             .map_err(|error| CommandError::because("cannot write the plan", &error))?;
         talk::stdout(&format!("{text}\n"));
     } else {
-        let colour = Terminal::detect().colour;
-        talk::stdout(&page(&summary, &urgency, expected, Style { colour }));
+        talk::stdout(&page(&summary, &urgency, expected));
     }
     for hint in hints {
         talk::stderr(&format!("hint: {hint}\n"));
@@ -149,7 +148,7 @@ fn json<'a>(summary: &'a Summary, urgency: &[u32], (critical, total): (f64, f64)
     }
 }
 
-fn page(summary: &Summary, urgency: &[u32], (critical, total): (f64, f64), _style: Style) -> String {
+fn page(summary: &Summary, urgency: &[u32], (critical, total): (f64, f64)) -> String {
     let mut page = String::new();
     for state in summary.targets.values() {
         let (status, reason) = status(state.verdict.as_ref());
