@@ -1,0 +1,77 @@
+//! What every depot can do.
+
+use std::fmt::Debug;
+use std::io;
+use std::ops::Range;
+
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+
+use crate::{Blob, BlobName, DepotError};
+
+/// The bytes of a blob to be created, in pieces of any size. An error in it means the blob is not made.
+pub type Body = BoxStream<'static, io::Result<Bytes>>;
+
+/// How an attempt to create a blob ended that met no error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Created {
+    /// The blob is there, whole, with this many bytes. Others may see it later than we do.
+    New(u64),
+    /// A blob of that name is there already, or somebody is about to make one; ours was not kept.
+    Taken,
+}
+
+/// A place that keeps immutable blobs under names.
+///
+/// Every method may be called from many tasks at once. Retries, pacing and credentials are the depot's own
+/// business: an error means that asking again at once is of no use. Nothing here ever shows a secret.
+#[async_trait::async_trait]
+pub trait Depot: Debug + Send + Sync {
+    /// Where it is, for messages: its URL without credentials.
+    fn location(&self) -> &str;
+
+    /// Makes a blob, whole or not at all; never overwrites one. Memory used does not grow with `body`.
+    ///
+    /// # Errors
+    ///
+    /// When the depot may not be written, is full, cannot be reached, or `body` failed. Nothing of it is
+    /// visible then.
+    async fn create(&self, name: &BlobName, body: Body) -> Result<Created, DepotError>;
+
+    /// The blob of exactly this name, or none. A blob made a moment ago may not be found yet.
+    ///
+    /// # Errors
+    ///
+    /// When the depot did not give an answer. That is not the same as having none.
+    async fn find(&self, name: &BlobName) -> Result<Option<Blob>, DepotError>;
+
+    /// The blob made last among those whose names begin with `prefix` (any text, no segment needs to end
+    /// there). Later calls may answer an older blob than earlier ones did.
+    ///
+    /// # Errors
+    ///
+    /// When the depot did not give an answer.
+    async fn newest(&self, prefix: &str) -> Result<Option<Blob>, DepotError>;
+
+    /// The bytes of a range of a blob, all of them. An empty range gives no bytes and asks nobody.
+    ///
+    /// # Errors
+    ///
+    /// [`Problem::Gone`](crate::Problem::Gone) when the blob is no more, or when the depot did not give the
+    /// whole range.
+    async fn read(&self, blob: &Blob, range: Range<u64>) -> Result<Bytes, DepotError>;
+
+    /// All blobs whose names begin with `prefix`, by name.
+    ///
+    /// # Errors
+    ///
+    /// [`Problem::Unsupported`](crate::Problem::Unsupported) where a depot cannot tell, or no answer.
+    async fn list(&self, prefix: &str) -> Result<Vec<Blob>, DepotError>;
+
+    /// Removes a blob; one that is not there is not an error.
+    ///
+    /// # Errors
+    ///
+    /// [`Problem::Unsupported`](crate::Problem::Unsupported) where a depot cannot, or may not be asked to.
+    async fn remove(&self, name: &BlobName) -> Result<(), DepotError>;
+}

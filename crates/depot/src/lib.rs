@@ -1,0 +1,13 @@
+//! Where bytes are kept between runs: immutable blobs under names.
+//!
+//! [`Depot`] is what every place of that kind can do, and no more: create a blob whole or not at all, find
+//! it by name or by the newest of a prefix, read ranges of it. A depot may forget a blob at any time, may
+//! show a new one late, and is never trusted: whoever reads verifies what it reads.
+
+mod blob;
+mod depot;
+mod error;
+
+pub use blob::{Blob, BlobName, BlobNameError, LONGEST_NAME};
+pub use depot::{Body, Created, Depot};
+pub use error::{DepotError, Problem};
