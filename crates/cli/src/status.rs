@@ -172,7 +172,7 @@ fn saved(setup: &Setup, plan: &Plan, estimates: &Estimates) -> f64 {
         seconds += known.iter().filter_map(|drv_path| estimates.known(drv_path)).sum::<f64>();
         for some in known.chunks(READ_AT_ONCE) {
             for derivation in read_derivations(&setup.eval_layout, some).into_iter().flatten() {
-                next.extend(derivation.input_drvs.into_iter().map(|(drv_path, _)| drv_path));
+                next.extend(derivation.input_drvs.iter().map(|input| input.path.to_store_path()));
             }
         }
     }

@@ -9,9 +9,10 @@
 use std::borrow::Cow;
 
 use compact_str::CompactString;
-use smallvec::SmallVec;
 
-use crate::{StorePath, StorePathError};
+use crate::input_drvs::Span;
+use crate::store_path::check;
+use crate::{InputDrvs, StorePath, StorePathError};
 
 /// What a derivation says of itself, less its arguments and most of its environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +20,7 @@ pub struct Derivation {
     /// The outputs, in the order of the file (sorted by name).
     pub outputs: Vec<Output>,
     /// The derivations it needs, each with the names of the outputs it needs of them.
-    pub input_drvs: Vec<(StorePath, OutputNames)>,
+    pub input_drvs: InputDrvs,
     /// The store paths it needs that are no outputs: sources.
     pub input_srcs: Vec<StorePath>,
     /// The system it is built on, such as `x86_64-linux`, or `builtin`.
@@ -33,9 +34,6 @@ pub struct Derivation {
     /// Whether an input is an output of a derivation that will only be known at build time.
     pub dynamic: bool,
 }
-
-/// Names of outputs; nearly always one, and short.
-pub type OutputNames = SmallVec<[CompactString; 1]>;
 
 /// One output of a derivation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,8 +90,7 @@ impl Derivation {
         reader.header()?;
         let outputs = reader.list(Reader::output)?;
         reader.byte(b',')?;
-        let mut inputs = Inputs::default();
-        reader.each(|reader| reader.input_drv(&mut inputs))?;
+        let (input_drvs, dynamic) = reader.input_drvs()?;
         reader.byte(b',')?;
         let input_srcs = reader.list(Reader::path)?;
         reader.byte(b',')?;
@@ -111,13 +108,13 @@ impl Derivation {
         }
         Ok(Self {
             outputs,
-            input_drvs: inputs.drvs,
+            input_drvs,
             input_srcs,
             system,
             required_features: options.required_features,
             prefer_local: options.prefer_local,
             allow_substitutes: !options.no_substitutes,
-            dynamic: inputs.dynamic,
+            dynamic,
         })
     }
 
@@ -133,12 +130,6 @@ struct Options {
     required_features: Vec<String>,
     prefer_local: bool,
     no_substitutes: bool,
-}
-
-#[derive(Default)]
-struct Inputs {
-    drvs: Vec<(StorePath, OutputNames)>,
-    dynamic: bool,
 }
 
 struct Reader<'a> {
@@ -286,32 +277,50 @@ impl<'a> Reader<'a> {
         Ok(Output { name, path, kind })
     }
 
-    fn names(&mut self) -> Result<OutputNames, DerivationError> {
-        let mut names = OutputNames::new();
+    /// All inputs, and whether one of them will only be known at build time.
+    fn input_drvs(&mut self) -> Result<(InputDrvs, bool), DerivationError> {
+        let start = self.at;
+        let (mut spans, mut dynamic) = (Vec::new(), false);
         self.each(|reader| {
-            names.push(CompactString::from(reader.string()?));
+            let (span, is_dynamic) = reader.input_drv(start)?;
+            spans.push(span);
+            dynamic |= is_dynamic;
             Ok(())
         })?;
-        Ok(names)
+        let text = &self.text[start..self.at];
+        let text = std::str::from_utf8(text)
+            .map_err(|error| DerivationError::Damaged { at: start + error.valid_up_to(), wanted: "UTF-8" })?;
+        Ok((InputDrvs::from_spans(text, spans), dynamic))
     }
 
-    fn input_drv(&mut self, inputs: &mut Inputs) -> Result<(), DerivationError> {
+    /// One input, its offsets counted from `start`, and whether it will only be known at build time.
+    fn input_drv(&mut self, start: usize) -> Result<(Span, bool), DerivationError> {
         self.byte(b'(')?;
-        let drv = self.path()?;
+        let path = self.offset(start)? + 1;
+        let (raw, _) = self.raw_string()?;
+        let base = check(raw).map_err(|reason| StorePathError::new(&String::from_utf8_lossy(raw), reason))?;
+        let path_end = self.offset(start)? - 1;
         self.byte(b',')?;
-        let names = if self.eat(b"(") {
+        let with_dynamic = self.eat(b"(");
+        let names = self.offset(start)? + 1;
+        self.each(|reader| match reader.raw_string()? {
+            (_, false) => Ok(()),
+            (_, true) => Err(reader.damaged("a name of an output before it")),
+        })?;
+        let names_end = self.offset(start)? - 1;
+        let mut dynamic = false;
+        if with_dynamic {
             // (outputs, outputs of derivations that those outputs will hold)
-            let names = self.names()?;
             self.byte(b',')?;
-            inputs.dynamic |= self.skip_dynamic()?;
+            dynamic = self.skip_dynamic()?;
             self.byte(b')')?;
-            names
-        } else {
-            self.names()?
-        };
+        }
         self.byte(b')')?;
-        inputs.drvs.push((drv, names));
-        Ok(())
+        Ok((Span { path, base: path + base, path_end, names, names_end }, dynamic))
+    }
+
+    fn offset(&self, start: usize) -> Result<u32, DerivationError> {
+        u32::try_from(self.at - start).map_err(|_| self.damaged("an end below 4 GiB"))
     }
 
     /// Passes over `[("out",…)…]`, at any depth; whether there was anything in it.
@@ -386,6 +395,32 @@ mod tests {
         )
     }
 
+    fn inputs(drv: &Derivation) -> Vec<(&str, Vec<&str>)> {
+        drv.input_drvs.iter().map(|input| (input.path.as_str(), input.outputs().collect())).collect()
+    }
+
+    #[test]
+    fn inputs_are_told_as_they_stand() {
+        let other = A_DRV.replace("-a.drv", "-b.drv");
+        let text = drv("", &format!(r#"("{A_DRV}",[]),("{other}",["a,b","out"])"#), "");
+        let drv = Derivation::parse(text.as_bytes()).unwrap();
+        assert_eq!(inputs(&drv), [(A_DRV, vec![]), (other.as_str(), vec!["a,b", "out"])]);
+        let input = drv.input_drvs.iter().next().unwrap();
+        assert_eq!(input.path.to_store_path(), StorePath::parse(A_DRV).unwrap());
+        assert_eq!(input.path.key(), StorePath::parse(A_DRV).unwrap().key());
+    }
+
+    #[test]
+    fn an_input_that_is_no_path_or_no_name_is_damage() {
+        for bad in [r#"("/nix/store/x",["out"])"#, r#"("",["out"])"#] {
+            let error = Derivation::parse(drv("", bad, "").as_bytes()).unwrap_err();
+            assert!(matches!(error, DerivationError::Path(_)), "{bad}: {error}");
+        }
+        let escaped = format!(r#"("{A_DRV}",["o\"ut"])"#);
+        let error = Derivation::parse(drv("", &escaped, "").as_bytes()).unwrap_err();
+        assert!(matches!(error, DerivationError::Damaged { .. }), "{error}");
+    }
+
     #[test]
     fn reads_what_scheduling_needs() {
         let text = drv(
@@ -396,7 +431,7 @@ mod tests {
         let drv = Derivation::parse(text.as_bytes()).unwrap();
         assert_eq!(drv.outputs.len(), 2);
         assert_eq!(drv.outputs[0].kind, OutputKind::InputAddressed);
-        assert_eq!(drv.input_drvs[0].1.as_slice(), ["dev", "out"]);
+        assert_eq!(inputs(&drv), [(A_DRV, vec!["dev", "out"])]);
         assert_eq!(drv.input_srcs[0].as_str(), A);
         assert_eq!(drv.system, "x86_64-linux");
         assert_eq!(drv.required_features, ["kvm", "big-parallel"]);
@@ -439,7 +474,7 @@ mod tests {
         );
         let read = Derivation::parse(text.as_bytes()).unwrap();
         assert!(read.dynamic);
-        assert_eq!(read.input_drvs[0].1.as_slice(), ["out"]);
+        assert_eq!(inputs(&read), [(A_DRV, vec!["out"])]);
         let static_input = drv("", &format!(r#"("{A_DRV}",(["out"],[]))"#), "").replacen(
             "Derive(",
             r#"DrvWithVersion("xp-dyn-drv","#,

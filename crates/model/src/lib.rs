@@ -6,18 +6,20 @@
 mod attr_path;
 mod derivation;
 mod event;
+mod input_drvs;
 mod status;
 mod store_path;
 mod target;
 mod verdict;
 
 pub use attr_path::{AttrPath, AttrPathError};
-pub use derivation::{Derivation, DerivationError, Output, OutputKind, OutputNames};
+pub use derivation::{Derivation, DerivationError, Output, OutputKind};
 pub use event::{
     Event, Logged, PlannedDerivation, PlannedTarget, SCHEMA_VERSION, SettledDerivation, Severity, Stage,
     Stamp,
 };
+pub use input_drvs::{InputDrv, InputDrvs};
 pub use status::{Source, Status};
-pub use store_path::{NIX32_ALPHABET, StorePath, StorePathError};
+pub use store_path::{NIX32_ALPHABET, PathKey, StorePath, StorePathError, StorePathRef};
 pub use target::{Target, TargetId, TargetKind};
 pub use verdict::{FailureClass, Verdict, VerdictKind};

@@ -41,9 +41,10 @@ impl StorePath {
     /// When the text is not `DIRECTORY/HASH-NAME` with an absolute directory, a hash of 32 digits of
     /// Nix's base 32, and a name of 1 to 211 characters out of `[A-Za-z0-9+._?=-]`.
     pub fn parse(text: &str) -> Result<Self, StorePathError> {
-        let base = check(text)
-            .map_err(|reason| StorePathError { text: text.chars().take(200).collect(), reason })?;
-        Ok(Self { text: text.into(), base })
+        match check(text.as_bytes()) {
+            Ok(base) => Ok(Self { text: text.into(), base }),
+            Err(reason) => Err(StorePathError::new(text, reason)),
+        }
     }
 
     /// The whole path.
@@ -70,12 +71,10 @@ impl StorePath {
         &self.base_name()[..HASH_LEN]
     }
 
-    /// The same as bytes: a key that is compared without following a pointer.
+    /// The same as a key that is compared without following a pointer.
     #[must_use]
-    pub fn key(&self) -> [u8; 32] {
-        let mut key = [0; HASH_LEN];
-        key.copy_from_slice(&self.text.as_bytes()[self.base as usize..][..HASH_LEN]);
-        key
+    pub fn key(&self) -> PathKey {
+        key(&self.text, self.base)
     }
 
     /// The name after the hash; for a derivation with its `.drv`.
@@ -97,6 +96,68 @@ impl StorePath {
     }
 }
 
+/// A store path that stands in another text: what looking at it needs, without a copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StorePathRef<'a> {
+    text: &'a str,
+    base: u32,
+}
+
+impl<'a> StorePathRef<'a> {
+    /// Takes a text that [`check`] found right, with what it answered.
+    pub(crate) fn checked(text: &'a str, base: u32) -> Self {
+        Self { text, base }
+    }
+
+    /// The whole path.
+    #[must_use]
+    pub fn as_str(&self) -> &'a str {
+        self.text
+    }
+
+    /// The same as [`StorePath::key`].
+    #[must_use]
+    pub fn key(&self) -> PathKey {
+        key(self.text, self.base)
+    }
+
+    /// A copy that stands by itself.
+    #[must_use]
+    pub fn to_store_path(&self) -> StorePath {
+        StorePath { text: self.text.into(), base: self.base }
+    }
+}
+
+impl<'a> From<&'a StorePath> for StorePathRef<'a> {
+    fn from(path: &'a StorePath) -> Self {
+        Self { text: &path.text, base: path.base }
+    }
+}
+
+impl StorePathError {
+    pub(crate) fn new(text: &str, reason: &'static str) -> Self {
+        Self { text: text.chars().take(200).collect(), reason }
+    }
+}
+
+fn key(text: &str, base: u32) -> PathKey {
+    let mut key = [0; HASH_LEN];
+    key.copy_from_slice(&text.as_bytes()[base as usize..][..HASH_LEN]);
+    PathKey(key)
+}
+
+/// The hash part of a store path: what tells it from all others of one store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PathKey([u8; HASH_LEN]);
+
+impl Hash for PathKey {
+    /// It is a hash already: 80 bits of it are enough.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let (half, _) = self.0.split_at(HASH_LEN / 2);
+        state.write_u128(half.try_into().map_or(0, u128::from_le_bytes));
+    }
+}
+
 impl PartialEq for StorePath {
     /// Paths differ in their hashes first; the directory is the same for all.
     fn eq(&self, other: &Self) -> bool {
@@ -109,9 +170,8 @@ impl PartialEq for StorePath {
 impl Eq for StorePath {}
 
 impl Hash for StorePath {
-    /// The hash part is a hash already: 80 bits of it are enough.
     fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write(&self.base_name().as_bytes()[..16]);
+        self.key().hash(state);
     }
 }
 
@@ -127,13 +187,13 @@ impl Ord for StorePath {
     }
 }
 
-/// Where the last component of a store path begins.
-fn check(text: &str) -> Result<u32, &'static str> {
-    let (dir, base) = text.rsplit_once('/').ok_or("it is not absolute")?;
-    if !dir.starts_with('/') {
+/// Where the last component of a store path begins, or what is wrong with it.
+pub(crate) fn check(text: &[u8]) -> Result<u32, &'static str> {
+    let slash = memchr::memrchr(b'/', text).ok_or("it is not absolute")?;
+    let (dir, bytes) = (&text[..slash], &text[slash + 1..]);
+    if !dir.starts_with(b"/") {
         return Err("it is not absolute");
     }
-    let bytes = base.as_bytes();
     if bytes.len() < HASH_LEN + 2 || bytes[HASH_LEN] != b'-' {
         return Err("its last component is not HASH-NAME");
     }

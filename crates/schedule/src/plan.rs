@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
+use compact_str::CompactString;
 use phoenix_model::{PlannedDerivation, Source, StorePath};
+use smallvec::SmallVec;
 
 use crate::Builders;
 
@@ -27,9 +29,9 @@ pub struct Step {
     /// Its path.
     pub drv_path: StorePath,
     /// The system it is built on; empty when the derivation could not be read.
-    pub system: String,
+    pub system: CompactString,
     /// The outputs that are needed of it; `None` for one whose path comes about in the build.
-    pub outputs: Vec<Option<StorePath>>,
+    pub outputs: SmallVec<[Option<StorePath>; 1]>,
     /// Positions, in [`Plan::steps`], of what has to be built before it; each less than its own.
     pub inputs: Vec<u32>,
     /// How long it is expected to take, in seconds.
@@ -143,7 +145,7 @@ impl Plan {
             .iter()
             .map(|step| PlannedDerivation {
                 drv_path: step.drv_path.clone(),
-                system: step.system.clone(),
+                system: step.system.to_string(),
                 inputs: step.inputs.clone(),
                 estimate: step.estimate,
                 unknown: step.unknown,

@@ -4,10 +4,10 @@
 //! derivation looked at, so that what exists somewhere hides everything below it.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use compact_str::CompactString;
-use phoenix_model::{Derivation, Source, Status, StorePath};
-
+use phoenix_model::{Derivation, InputDrvs, PathKey, Source, Status, StorePath, StorePathRef};
 use smallvec::SmallVec;
 
 use crate::plan::{Goal, Plan, Step};
@@ -30,54 +30,101 @@ pub struct Search {
     nodes: Vec<Node>,
     /// Which nodes have all their outputs asked for: most edges lead to one, and need not look at it.
     all_asked: Vec<bool>,
-    by_drv: HashMap<Key, u32>,
-    /// Who makes a path: more than one where downloads with the same hash are written differently.
-    by_output: HashMap<Key, SmallVec<[(u32, u32); 1]>>,
+    by_drv: ByKey<u32>,
+    /// Who makes a path.
+    by_output: ByKey<Maker>,
+    /// Who makes it as well, where downloads with the same hash are written differently.
+    other_makers: ByKey<Vec<Maker>>,
     goals: Vec<Goal>,
     to_read: Vec<StorePath>,
     to_ask: Vec<Question>,
-    fetched: Vec<(StorePath, Source)>,
+    /// What is not in the store, but in a substituter.
+    remote: ByKey<(StorePath, Source)>,
 }
 
-/// The hash part of a path, which identifies it.
-type Key = [u8; 32];
+/// Things by path. A graph of 100,000 derivations has a million edges, each of which is looked up once; keys
+/// are SHA-256 already and need no strong hash on top.
+type ByKey<T> = HashMap<PathKey, T, foldhash::fast::FixedState>;
+
+/// A node, and the position of one of its outputs.
+type Maker = (u32, u32);
 
 #[derive(Debug)]
 struct Node {
     drv_path: StorePath,
-    /// Names of outputs that were wanted before the derivation was read; `None` stands for all.
-    wanted: Vec<Option<CompactString>>,
     is_goal: bool,
     body: Body,
 }
 
 #[derive(Debug)]
 enum Body {
-    Unread,
+    /// With the names of the outputs that were wanted so far; `None` stands for all.
+    Unread(Vec<Option<CompactString>>),
     Unreadable(String),
-    Read(Read),
+    Read(Box<Read>),
+}
+
+/// What is kept of a derivation.
+#[derive(Debug)]
+struct Read {
+    outputs: SmallVec<[Output; 1]>,
+    system: CompactString,
+    required_features: Vec<String>,
+    allow_substitutes: bool,
+    missing: bool,
+    unknown: bool,
+    inputs: Inputs,
 }
 
 #[derive(Debug)]
-struct Read {
-    derivation: Derivation,
-    asked: Vec<Option<Answer>>,
-    missing: bool,
-    unknown: bool,
-    inputs: Vec<u32>,
+struct Output {
+    name: CompactString,
+    path: Option<StorePath>,
+    asked: Asked,
 }
 
-#[derive(Debug, Clone)]
-enum Answer {
+/// The derivations that one needs: as its file names them until one of its outputs is missing, then as
+/// nodes.
+#[derive(Debug)]
+enum Inputs {
+    Named(InputDrvs),
+    Nodes(Vec<u32>),
+}
+
+/// What became of the question for an output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    No,
     Pending,
-    Known(Status),
+    Present,
+    Absent,
+    Unknown,
+}
+
+impl From<&Status> for Asked {
+    fn from(status: &Status) -> Self {
+        match status {
+            Status::Present(_) => Self::Present,
+            Status::Absent => Self::Absent,
+            Status::Unknown => Self::Unknown,
+        }
+    }
+}
+
+impl Read {
+    fn nodes(&self) -> &[u32] {
+        match &self.inputs {
+            Inputs::Named(_) => &[],
+            Inputs::Nodes(nodes) => nodes,
+        }
+    }
 }
 
 impl Search {
     /// Asks for a target's outputs: those named, or all when `wanted` is empty. Returns the number of the
     /// goal, counted from 0.
     pub fn add_goal(&mut self, drv_path: &StorePath, wanted: &[String]) -> usize {
-        let node = self.want(drv_path, wanted, true);
+        let node = self.want(drv_path.into(), wanted.iter().map(String::as_str), true);
         self.goals.push(Goal { step: None, drv_path: drv_path.clone(), node, wanted: wanted.to_vec() });
         self.goals.len() - 1
     }
@@ -114,82 +161,104 @@ impl Search {
     pub fn read(&mut self, drv_path: &StorePath, derivation: Result<Derivation, String>) {
         let Some(&index) = self.by_drv.get(&drv_path.key()) else { return };
         let node = &mut self.nodes[index as usize];
-        if !matches!(node.body, Body::Unread) {
-            return;
-        }
-        match derivation {
-            Err(reason) => node.body = Body::Unreadable(reason),
-            Ok(mut derivation) => {
-                derivation.input_srcs = Vec::new();
-                for (position, output) in (0..).zip(&derivation.outputs) {
-                    if let Some(path) = &output.path {
-                        self.by_output.entry(path.key()).or_default().push((index, position));
+        let Body::Unread(wanted) = &mut node.body else { return };
+        let wanted = std::mem::take(wanted);
+        let derivation = match derivation {
+            Ok(derivation) => derivation,
+            Err(reason) => {
+                node.body = Body::Unreadable(reason);
+                return;
+            }
+        };
+        for (position, output) in (0..).zip(&derivation.outputs) {
+            if let Some(path) = &output.path {
+                match self.by_output.entry(path.key()) {
+                    Entry::Vacant(entry) => {
+                        entry.insert((index, position));
+                    }
+                    Entry::Occupied(_) => {
+                        self.other_makers.entry(path.key()).or_default().push((index, position));
                     }
                 }
-                let asked = vec![None; derivation.outputs.len()];
-                node.body = Body::Read(Read {
-                    derivation,
-                    asked,
-                    missing: false,
-                    unknown: false,
-                    inputs: Vec::new(),
-                });
-                for name in std::mem::take(&mut self.nodes[index as usize].wanted) {
-                    self.want_output(index, name.as_deref());
-                }
             }
+        }
+        let outputs = derivation.outputs.into_iter();
+        node.body = Body::Read(Box::new(Read {
+            outputs: outputs
+                .map(|output| Output { name: output.name, path: output.path, asked: Asked::No })
+                .collect(),
+            system: derivation.system,
+            required_features: derivation.required_features,
+            allow_substitutes: derivation.allow_substitutes,
+            missing: false,
+            unknown: false,
+            inputs: Inputs::Named(derivation.input_drvs),
+        }));
+        for name in wanted {
+            self.want_output(index, name.as_deref());
         }
     }
 
     /// Tells the answer to a question of [`Search::to_ask`].
     pub fn answer(&mut self, path: &StorePath, status: &Status) {
         if let Status::Present(source @ Source::Substituter(_)) = status {
-            self.fetched.push((path.clone(), source.clone()));
+            self.remote.insert(path.key(), (path.clone(), source.clone()));
         }
-        for (index, position) in self.by_output.get(&path.key()).cloned().unwrap_or_default() {
-            self.answer_one(index, position, status);
+        let Some(&(index, position)) = self.by_output.get(&path.key()) else { return };
+        self.answer_one(index, position, status.into());
+        for (index, position) in self.others(path) {
+            self.answer_one(index, position, status.into());
         }
     }
 
+    /// All makers of a path but the first.
+    fn others(&self, path: &StorePath) -> Vec<Maker> {
+        // Nearly always there are none at all, and nothing needs to be looked up.
+        if self.other_makers.is_empty() {
+            return Vec::new();
+        }
+        self.other_makers.get(&path.key()).cloned().unwrap_or_default()
+    }
+
     /// Takes in an answer for one derivation, if it waits for it.
-    fn answer_one(&mut self, index: u32, position: u32, status: &Status) {
+    fn answer_one(&mut self, index: u32, position: u32, answer: Asked) {
         let Body::Read(read) = &mut self.nodes[index as usize].body else { return };
-        let asked = &mut read.asked[position as usize];
-        if !matches!(asked, Some(Answer::Pending)) {
+        let asked = &mut read.outputs[position as usize].asked;
+        if *asked != Asked::Pending {
             return;
         }
-        *asked = Some(Answer::Known(status.clone()));
-        read.unknown |= *status == Status::Unknown;
-        if !matches!(status, Status::Present(_)) {
+        *asked = answer;
+        read.unknown |= answer == Asked::Unknown;
+        if answer != Asked::Present {
             self.miss(index);
         }
     }
 
-    fn want(&mut self, drv_path: &StorePath, names: &[impl AsRef<str>], is_goal: bool) -> u32 {
-        let index = if let Some(&index) = self.by_drv.get(&drv_path.key()) {
-            index
-        } else {
-            let index = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
-            self.nodes.push(Node {
-                drv_path: drv_path.clone(),
-                wanted: Vec::new(),
-                is_goal: false,
-                body: Body::Unread,
-            });
-            self.all_asked.push(false);
-            self.by_drv.insert(drv_path.key(), index);
+    /// Wants outputs of a derivation: those named, or all when none is.
+    fn want<'n>(
+        &mut self,
+        drv_path: StorePathRef<'_>,
+        names: impl Iterator<Item = &'n str>,
+        is_goal: bool,
+    ) -> u32 {
+        let new = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
+        let index = *self.by_drv.entry(drv_path.key()).or_insert(new);
+        if index == new {
+            let drv_path = drv_path.to_store_path();
             self.to_read.push(drv_path.clone());
-            index
-        };
+            self.nodes.push(Node { drv_path, is_goal: false, body: Body::Unread(Vec::new()) });
+            self.all_asked.push(false);
+        }
         if self.all_asked[index as usize] {
             return index;
         }
         self.nodes[index as usize].is_goal |= is_goal;
-        if names.is_empty() {
+        let mut names = names.peekable();
+        if names.peek().is_none() {
             self.want_output(index, None);
         }
         for name in names {
-            self.want_output(index, Some(name.as_ref()));
+            self.want_output(index, Some(name));
         }
         index
     }
@@ -198,32 +267,36 @@ impl Search {
     fn want_output(&mut self, index: u32, name: Option<&str>) {
         let node = &mut self.nodes[index as usize];
         let is_goal = node.is_goal;
-        let Body::Read(read) = &mut node.body else {
-            if !node.wanted.iter().any(|wanted| wanted.as_deref() == name) {
-                node.wanted.push(name.map(CompactString::from));
+        let read = match &mut node.body {
+            Body::Read(read) => read,
+            Body::Unreadable(_) => return,
+            Body::Unread(wanted) => {
+                if !wanted.iter().any(|wanted| wanted.as_deref() == name) {
+                    wanted.push(name.map(CompactString::from));
+                }
+                return;
             }
-            return;
         };
-        let store_only = !is_goal && !read.derivation.allow_substitutes;
+        let store_only = !is_goal && !read.allow_substitutes;
         let mut missing = false;
-        let mut wanted = Vec::new();
-        for (position, (asked, output)) in (0..).zip(read.asked.iter_mut().zip(&read.derivation.outputs)) {
-            if name.is_some_and(|name| name != output.name) || asked.is_some() {
+        let mut wanted: SmallVec<[(u32, StorePath); 2]> = SmallVec::new();
+        for (position, output) in (0..).zip(&mut read.outputs) {
+            if name.is_some_and(|name| name != output.name) || output.asked != Asked::No {
                 continue;
             }
-            *asked = Some(Answer::Pending);
+            output.asked = Asked::Pending;
             match &output.path {
                 Some(path) => wanted.push((position, path.clone())),
                 // Its path comes about when it is built: nobody can be asked.
                 None => missing = true,
             }
         }
-        self.all_asked[index as usize] = read.asked.iter().all(Option::is_some);
+        self.all_asked[index as usize] = read.outputs.iter().all(|output| output.asked != Asked::No);
         for (position, path) in wanted {
             match self.asked_elsewhere(&path, index) {
-                None => self.to_ask.push(Question { path, store_only }),
-                Some(Answer::Pending) => {}
-                Some(Answer::Known(status)) => self.answer_one(index, position, &status),
+                Asked::No => self.to_ask.push(Question { path, store_only }),
+                Asked::Pending => {}
+                answer => self.answer_one(index, position, answer),
             }
         }
         if missing {
@@ -232,14 +305,23 @@ impl Search {
     }
 
     /// What is known of a path that another derivation makes as well, if it was asked for.
-    fn asked_elsewhere(&self, path: &StorePath, index: u32) -> Option<Answer> {
-        let makers = self.by_output.get(&path.key())?;
-        makers.iter().filter(|(maker, _)| *maker != index).find_map(|&(maker, position)| {
-            match &self.nodes[maker as usize].body {
-                Body::Read(read) => read.asked[position as usize].clone(),
+    fn asked_elsewhere(&self, path: &StorePath, index: u32) -> Asked {
+        let others = self.others(path);
+        if others.is_empty() {
+            return Asked::No;
+        }
+        let first = self.by_output.get(&path.key()).copied();
+        first
+            .into_iter()
+            .chain(others)
+            .filter(|(maker, _)| *maker != index)
+            .find_map(|(maker, position)| match &self.nodes[maker as usize].body {
+                Body::Read(read) => {
+                    Some(read.outputs[position as usize].asked).filter(|&asked| asked != Asked::No)
+                }
                 _ => None,
-            }
-        })
+            })
+            .unwrap_or(Asked::No)
     }
 
     /// An output of this derivation has to be built, so its inputs are needed.
@@ -248,11 +330,12 @@ impl Search {
         if std::mem::replace(&mut read.missing, true) {
             return;
         }
-        let inputs = std::mem::take(&mut read.derivation.input_drvs);
-        let found: Vec<u32> =
-            inputs.iter().map(|(drv_path, names)| self.want(drv_path, names, false)).collect();
+        let Inputs::Named(inputs) = std::mem::replace(&mut read.inputs, Inputs::Nodes(Vec::new())) else {
+            return;
+        };
+        let nodes = inputs.iter().map(|input| self.want(input.path, input.outputs(), false)).collect();
         if let Body::Read(read) = &mut self.nodes[index as usize].body {
-            read.inputs = found;
+            read.inputs = Inputs::Nodes(nodes);
         }
     }
 
@@ -268,8 +351,6 @@ impl Search {
         for (new, &old) in (0..).zip(&order) {
             position[old as usize] = new;
         }
-        let mut steps: Vec<Step> = order.iter().map(|&old| self.step(old, &position, estimates)).collect();
-        critical_path::rank(&mut steps);
         let goals = std::mem::take(&mut self.goals)
             .into_iter()
             .map(|goal| {
@@ -277,18 +358,20 @@ impl Search {
                 Goal { step, ..goal }
             })
             .collect();
-        let mut found = Vec::new();
-        for goal in &self.nodes {
-            if let Body::Read(read) = &goal.body
-                && goal.is_goal
-                && !read.missing
-            {
-                found.push((goal.drv_path.clone(), present_at(read)));
-            }
-        }
+        let found = self.found();
         // What a target is cached as is not fetched for it; only what a build needs is.
         let fetched = self.fetched_for_builds();
-        Plan { steps, goals, found: found.into_iter().collect(), fetched, looked_at: self.nodes.len() }
+        let looked_at = self.nodes.len();
+        // What the steps say is what the nodes said: it moves, nothing of it is copied.
+        let mut nodes: Vec<Option<Node>> = self.nodes.into_iter().map(Some).collect();
+        let mut steps: Vec<Step> = order
+            .iter()
+            .filter_map(|&old| nodes[old as usize].take())
+            .zip(0..)
+            .map(|(node, own)| node.into_step(own, &position, estimates))
+            .collect();
+        critical_path::rank(&mut steps);
+        Plan { steps, goals, found, fetched, looked_at }
     }
 
     fn settle_open_ends(&mut self) {
@@ -299,15 +382,15 @@ impl Search {
                 Body::Read(read) => Some(read),
                 _ => None,
             })
-            .flat_map(|read| read.asked.iter().zip(&read.derivation.outputs))
-            .filter(|(asked, _)| matches!(asked, Some(Answer::Pending)))
-            .filter_map(|(_, output)| output.path.clone())
+            .flat_map(|read| &read.outputs)
+            .filter(|output| output.asked == Asked::Pending)
+            .filter_map(|output| output.path.clone())
             .collect();
         for path in pending {
             self.answer(&path, &Status::Unknown);
         }
         for node in &mut self.nodes {
-            if matches!(node.body, Body::Unread) {
+            if matches!(node.body, Body::Unread(_)) {
                 node.body = Body::Unreadable("it was not read".to_owned());
             }
         }
@@ -316,7 +399,7 @@ impl Search {
     fn needs_work(&self, index: u32) -> bool {
         match &self.nodes[index as usize].body {
             Body::Read(read) => read.missing,
-            Body::Unreadable(_) | Body::Unread => true,
+            Body::Unreadable(_) | Body::Unread(_) => true,
         }
     }
 
@@ -324,15 +407,16 @@ impl Search {
     fn missing_in_order(&self) -> Vec<u32> {
         let mut order = Vec::new();
         let mut seen = vec![false; self.nodes.len()];
+        let mut stack = Vec::new();
         for start in 0..u32::try_from(self.nodes.len()).unwrap_or(u32::MAX) {
-            let mut stack = vec![(start, 0_usize)];
             if seen[start as usize] || !self.needs_work(start) {
                 continue;
             }
             seen[start as usize] = true;
+            stack.push((start, 0_usize));
             while let Some((node, next)) = stack.pop() {
                 let inputs = match &self.nodes[node as usize].body {
-                    Body::Read(read) => read.inputs.as_slice(),
+                    Body::Read(read) => read.nodes(),
                     _ => &[],
                 };
                 if let Some(&input) = inputs.get(next) {
@@ -349,12 +433,52 @@ impl Search {
         order
     }
 
-    fn step(&self, old: u32, position: &[u32], estimates: &Estimates) -> Step {
-        let node = &self.nodes[old as usize];
+    /// Where the goals are that need not be built: in a substituter when any output is only there, else
+    /// in the store.
+    fn found(&self) -> HashMap<StorePath, Source> {
+        let mut found = HashMap::new();
+        for node in self.nodes.iter().filter(|node| node.is_goal) {
+            let Body::Read(read) = &node.body else { continue };
+            if !read.missing {
+                let present = read.outputs.iter().filter(|output| output.asked == Asked::Present);
+                let remote = present.filter_map(|output| self.remote.get(&output.path.as_ref()?.key()));
+                let source = remote.map(|(_, source)| source).max().unwrap_or(&Source::Store);
+                found.insert(node.drv_path.clone(), source.clone());
+            }
+        }
+        found
+    }
+
+    fn fetched_for_builds(&self) -> Vec<(StorePath, Source)> {
+        if self.remote.is_empty() {
+            return Vec::new();
+        }
+        let mut needed = vec![false; self.nodes.len()];
+        for node in &self.nodes {
+            if let Body::Read(read) = &node.body {
+                for &input in read.nodes() {
+                    needed[input as usize] = true;
+                }
+            }
+        }
+        let is_needed = |path: &StorePath| {
+            let first = self.by_output.get(&path.key()).copied();
+            first.into_iter().chain(self.others(path)).any(|(node, _)| needed[node as usize])
+        };
+        let mut fetched: Vec<_> = self.remote.values().filter(|(path, _)| is_needed(path)).cloned().collect();
+        fetched.sort();
+        fetched
+    }
+}
+
+impl Node {
+    /// The step, at a position of its own, that has to be done for this derivation; `position` tells that
+    /// of every node.
+    fn into_step(self, own: u32, position: &[u32], estimates: &Estimates) -> Step {
         let mut step = Step {
-            drv_path: node.drv_path.clone(),
-            system: String::new(),
-            outputs: Vec::new(),
+            drv_path: self.drv_path,
+            system: CompactString::default(),
+            outputs: SmallVec::new(),
             inputs: Vec::new(),
             estimate: 0.0,
             rank: 0.0,
@@ -362,269 +486,34 @@ impl Search {
             required_features: Vec::new(),
             hopeless: None,
         };
-        match &node.body {
-            Body::Unread => {}
+        match self.body {
+            Body::Unread(_) => {}
             Body::Unreadable(reason) => {
-                step.hopeless = Some(format!("cannot read {}: {reason}", node.drv_path));
+                step.hopeless = Some(format!("cannot read {}: {reason}", step.drv_path));
             }
             Body::Read(read) => {
-                step.system = read.derivation.system.to_string();
-                step.required_features.clone_from(&read.derivation.required_features);
+                step.estimate = estimates.seconds(&step.drv_path);
+                step.system = read.system;
+                step.required_features = read.required_features;
                 step.unknown = read.unknown;
-                step.estimate = estimates.seconds(&node.drv_path);
-                step.outputs = read
-                    .asked
-                    .iter()
-                    .zip(&read.derivation.outputs)
-                    .filter(|(asked, _)| asked.is_some())
-                    .map(|(_, output)| output.path.clone())
-                    .collect();
-                // A damaged graph could go in circles; an input that comes later in the order is
-                // dropped here, and Nix will say what is wrong with it.
-                let own = position[old as usize];
-                step.inputs = read
-                    .inputs
-                    .iter()
-                    .map(|&input| position[input as usize])
-                    .filter(|&input| input < own)
-                    .collect();
-                step.inputs.sort_unstable();
-                step.inputs.dedup();
+                let asked = read.outputs.into_iter().filter(|output| output.asked != Asked::No);
+                step.outputs = asked.map(|output| output.path).collect();
+                if let Inputs::Nodes(mut inputs) = read.inputs {
+                    for input in &mut inputs {
+                        *input = position[*input as usize];
+                    }
+                    // A damaged graph could go in circles; an input that comes later in the order is
+                    // dropped here, and Nix will say what is wrong with it.
+                    inputs.retain(|&input| input < own);
+                    inputs.sort_unstable();
+                    inputs.dedup();
+                    step.inputs = inputs;
+                }
             }
         }
         step
     }
-
-    fn fetched_for_builds(&self) -> Vec<(StorePath, Source)> {
-        let mut needed = vec![false; self.nodes.len()];
-        for node in &self.nodes {
-            if let Body::Read(read) = &node.body {
-                for &input in &read.inputs {
-                    needed[input as usize] = true;
-                }
-            }
-        }
-        let mut fetched: Vec<_> = self
-            .fetched
-            .iter()
-            .filter(|(path, _)| {
-                let makers = self.by_output.get(&path.key()).into_iter().flatten();
-                makers.clone().any(|&(node, _)| needed[node as usize])
-            })
-            .cloned()
-            .collect();
-        fetched.sort();
-        fetched
-    }
-}
-
-/// Where a derivation is found whose wanted outputs are all present: a substituter when any output is
-/// only there, else the store.
-fn present_at(read: &Read) -> Source {
-    read.asked
-        .iter()
-        .filter_map(|answer| match answer {
-            Some(Answer::Known(Status::Present(source))) => Some(source),
-            _ => None,
-        })
-        .max()
-        .cloned()
-        .unwrap_or(Source::Store)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use phoenix_model::{Output, OutputKind};
-
-    pub(crate) fn path(name: &str) -> StorePath {
-        let digit = name.as_bytes().first().copied().map_or('0', char::from);
-        let digit = if "0123456789abcdfghijklmnpqrsvwxyz".contains(digit) { digit } else { '0' };
-        StorePath::parse(&format!("/nix/store/{}-{name}", digit.to_string().repeat(32))).unwrap()
-    }
-
-    fn drv(name: &str) -> StorePath {
-        path(&format!("{name}.drv"))
-    }
-
-    fn derivation(name: &str, inputs: &[(&str, &str)]) -> Derivation {
-        Derivation {
-            outputs: vec![
-                Output {
-                    name: "dev".into(),
-                    path: Some(path(&format!("{name}-dev"))),
-                    kind: OutputKind::InputAddressed,
-                },
-                Output { name: "out".into(), path: Some(path(name)), kind: OutputKind::InputAddressed },
-            ],
-            input_drvs: inputs
-                .iter()
-                .map(|(name, output)| (drv(name), smallvec::smallvec![(*output).into()]))
-                .collect(),
-            input_srcs: vec![],
-            system: "x86_64-linux".into(),
-            required_features: vec![],
-            prefer_local: false,
-            allow_substitutes: true,
-            dynamic: false,
-        }
-    }
-
-    /// Drives a search over `graph` where `present` exists; returns the plan and what was asked.
-    fn search(
-        goals: &[&str],
-        graph: &[(&str, &[(&str, &str)])],
-        present: &[(StorePath, Source)],
-    ) -> (Plan, Vec<StorePath>, Vec<StorePath>) {
-        let mut search = Search::default();
-        for goal in goals {
-            search.add_goal(&drv(goal), &["out".to_owned()]);
-        }
-        let (mut asked, mut reads) = (Vec::new(), Vec::new());
-        loop {
-            let to_read = search.to_read();
-            let to_ask = search.to_ask();
-            if to_read.is_empty() && to_ask.is_empty() {
-                break;
-            }
-            for path in to_read {
-                let found = graph.iter().find(|(name, _)| drv(name) == path);
-                search.read(
-                    &path,
-                    found.map(|(name, inputs)| derivation(name, inputs)).ok_or_else(|| "gone".to_owned()),
-                );
-                reads.push(path);
-            }
-            for question in to_ask {
-                let status = present
-                    .iter()
-                    .find(|(path, _)| *path == question.path)
-                    .map_or(Status::Absent, |(_, source)| Status::Present(source.clone()));
-                search.answer(&question.path, &status);
-                asked.push(question.path);
-            }
-        }
-        (search.into_plan(&Estimates::default()), asked, reads)
-    }
-
-    const CHAIN: &[(&str, &[(&str, &str)])] = &[("a", &[("b", "out")]), ("b", &[("c", "dev")]), ("c", &[])];
-
-    #[test]
-    fn what_is_present_hides_everything_below_it() {
-        let (plan, asked, reads) = search(&["a"], CHAIN, &[(path("b"), Source::Store)]);
-        assert_eq!(plan.steps.iter().map(|step| step.drv_path.clone()).collect::<Vec<_>>(), [drv("a")]);
-        assert_eq!(asked, [path("a"), path("b")]);
-        assert_eq!(reads, [drv("a"), drv("b")]);
-    }
-
-    #[test]
-    fn only_the_outputs_that_are_needed_are_asked_for() {
-        let (plan, asked, _) = search(&["a"], CHAIN, &[]);
-        assert_eq!(asked, [path("a"), path("b"), path("c-dev")]);
-        let names: Vec<_> = plan.steps.iter().map(|step| step.drv_path.human_name().to_owned()).collect();
-        assert_eq!(names, ["c", "b", "a"], "inputs first");
-        assert_eq!(plan.steps[2].inputs, [1]);
-    }
-
-    #[test]
-    fn a_present_goal_has_no_step_and_says_where_it_is() {
-        let from = Source::Substituter("https://cache".into());
-        let (plan, ..) = search(&["a"], CHAIN, &[(path("a"), from.clone())]);
-        assert!(plan.steps.is_empty());
-        assert_eq!(plan.goals[0].step, None);
-        assert_eq!(plan.found[&drv("a")], from);
-        assert!(plan.fetched.is_empty(), "a cached target is not fetched");
-    }
-
-    #[test]
-    fn what_a_build_needs_from_a_substituter_is_fetched() {
-        let from = Source::Substituter("https://cache".into());
-        let (plan, ..) = search(&["a"], CHAIN, &[(path("b"), from.clone())]);
-        assert_eq!(plan.fetched, [(path("b"), from)]);
-    }
-
-    #[test]
-    fn a_shared_derivation_stands_once() {
-        let graph: &[(&str, &[(&str, &str)])] =
-            &[("a", &[("c", "out")]), ("b", &[("c", "out"), ("c", "dev")]), ("c", &[])];
-        let (plan, asked, reads) = search(&["a", "b"], graph, &[]);
-        assert_eq!(plan.steps.len(), 3);
-        assert_eq!(asked.len(), 4);
-        assert_eq!(reads.len(), 3);
-    }
-
-    #[test]
-    fn two_derivations_may_make_the_same_path_and_it_is_asked_for_once() {
-        // The same download written in two ways, both needed.
-        let same = |name: &str| Derivation {
-            outputs: vec![Output { name: "out".into(), path: Some(path("same")), kind: OutputKind::Fixed }],
-            ..derivation(name, &[])
-        };
-        for late in [false, true] {
-            let mut search = Search::default();
-            search.add_goal(&drv("a"), &[]);
-            search.add_goal(&drv("b"), &[]);
-            search.to_read();
-            search.read(&drv("a"), Ok(same("a")));
-            let mut questions = search.to_ask();
-            if late {
-                search.answer(&path("same"), &Status::Absent);
-            }
-            search.read(&drv("b"), Ok(same("b")));
-            questions.extend(search.to_ask());
-            assert_eq!(questions.len(), 1);
-            if !late {
-                search.answer(&path("same"), &Status::Absent);
-            }
-            let plan = search.into_plan(&Estimates::default());
-            assert_eq!(plan.steps.len(), 2);
-            assert!(plan.steps.iter().all(|step| !step.unknown));
-        }
-    }
-
-    #[test]
-    fn a_derivation_that_cannot_be_read_is_a_step_that_says_so() {
-        let (plan, ..) = search(&["a"], &[("a", &[("gone", "out")])], &[]);
-        assert!(plan.steps[0].hopeless.as_ref().unwrap().ends_with(": gone"));
-        assert_eq!(plan.steps[1].inputs, [0]);
-    }
-
-    #[test]
-    fn an_unanswered_question_is_built_for_safety() {
-        let mut search = Search::default();
-        search.add_goal(&drv("c"), &[]);
-        search.to_read();
-        search.read(&drv("c"), Ok(derivation("c", &[])));
-        assert_eq!(search.to_ask().len(), 2, "all outputs");
-        let plan = search.into_plan(&Estimates::default());
-        assert!(plan.steps[0].unknown);
-    }
-
-    #[test]
-    fn an_output_without_a_path_is_built() {
-        let mut search = Search::default();
-        search.add_goal(&drv("c"), &[]);
-        search.to_read();
-        let mut floating = derivation("c", &[("b", "out")]);
-        for output in &mut floating.outputs {
-            output.path = None;
-            output.kind = OutputKind::Floating;
-        }
-        search.read(&drv("c"), Ok(floating));
-        assert_eq!(search.to_read(), [drv("b")]);
-        assert!(search.to_ask().is_empty());
-    }
-
-    #[test]
-    fn an_input_nix_would_not_substitute_is_only_looked_for_here() {
-        let mut search = Search::default();
-        search.add_goal(&drv("a"), &["out".to_owned()]);
-        search.to_read();
-        search.read(&drv("a"), Ok(derivation("a", &[("b", "out")])));
-        assert!(!search.to_ask()[0].store_only);
-        search.answer(&path("a"), &Status::Absent);
-        search.to_read();
-        search.read(&drv("b"), Ok(Derivation { allow_substitutes: false, ..derivation("b", &[]) }));
-        assert!(search.to_ask()[0].store_only);
-    }
-}
+mod tests;

@@ -33,7 +33,7 @@ fn plan(inputs: &[Vec<u32>]) -> Plan {
     let steps = inputs.iter().enumerate().map(|(number, inputs)| Step {
         drv_path: drv(number),
         system: "x86_64-linux".into(),
-        outputs: vec![Some(out(number))],
+        outputs: smallvec::smallvec![Some(out(number))],
         inputs: inputs.clone(),
         estimate: 1.0,
         rank: 1.0,
@@ -224,7 +224,7 @@ fn a_derivation_that_cannot_be_read_fails_at_once() {
 #[test]
 fn a_content_addressed_derivation_is_known_by_its_name_when_it_is_resolved() {
     let mut floating = plan(&[vec![], vec![0]]);
-    floating.steps[1].outputs = vec![None];
+    floating.steps[1].outputs = smallvec::smallvec![None];
     let mut run = Run::new(false);
     run.apply(Stamp(0), Happening::Found { target: target(1), ended: None });
     floating.goals.remove(0);
