@@ -12,7 +12,7 @@ use compact_str::CompactString;
 
 use crate::input_drvs::Span;
 use crate::store_path::check;
-use crate::{InputDrvs, StorePath, StorePathError};
+use crate::{InputDrvs, PathKey, StorePath, StorePathError};
 
 /// What a derivation says of itself, less its arguments and most of its environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -316,7 +316,8 @@ impl<'a> Reader<'a> {
             self.byte(b')')?;
         }
         self.byte(b')')?;
-        Ok((Span { path, base: path + base, path_end, names, names_end }, dynamic))
+        let key = PathKey::of(raw, base);
+        Ok((Span { key, path, base: path + base, path_end, names, names_end }, dynamic))
     }
 
     fn offset(&self, start: usize) -> Result<u32, DerivationError> {

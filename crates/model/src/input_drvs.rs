@@ -3,7 +3,7 @@
 //! A graph has some ten edges to each derivation, and nearly all lead to one that is known already. So they
 //! are kept as the text they came from: one allocation for all, and none for looking at them.
 
-use crate::StorePathRef;
+use crate::{PathKey, StorePathRef};
 
 /// The derivations that a derivation needs, each with the names of the outputs it needs of them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -16,6 +16,7 @@ pub struct InputDrvs {
 /// Where one input stands in the text; offsets in bytes, ends exclusive, quotes not included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Span {
+    pub(crate) key: PathKey,
     pub(crate) path: u32,
     pub(crate) base: u32,
     pub(crate) path_end: u32,
@@ -44,6 +45,12 @@ impl InputDrvs {
             path: StorePathRef::checked(part(span.path, span.path_end), span.base - span.path),
             names: part(span.names, span.names_end),
         })
+    }
+
+    /// The keys of their paths, in the same order: what tells whether one is known already, without looking
+    /// at the text.
+    pub fn keys(&self) -> impl ExactSizeIterator<Item = PathKey> {
+        self.spans.iter().map(|span| span.key)
     }
 
     /// How many there are.

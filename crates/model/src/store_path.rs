@@ -74,7 +74,7 @@ impl StorePath {
     /// The same as a key that is compared without following a pointer.
     #[must_use]
     pub fn key(&self) -> PathKey {
-        key(&self.text, self.base)
+        PathKey::of(self.text.as_bytes(), self.base)
     }
 
     /// The name after the hash; for a derivation with its `.drv`.
@@ -118,7 +118,7 @@ impl<'a> StorePathRef<'a> {
     /// The same as [`StorePath::key`].
     #[must_use]
     pub fn key(&self) -> PathKey {
-        key(self.text, self.base)
+        PathKey::of(self.text.as_bytes(), self.base)
     }
 
     /// A copy that stands by itself.
@@ -140,15 +140,18 @@ impl StorePathError {
     }
 }
 
-fn key(text: &str, base: u32) -> PathKey {
-    let mut key = [0; HASH_LEN];
-    key.copy_from_slice(&text.as_bytes()[base as usize..][..HASH_LEN]);
-    PathKey(key)
-}
-
 /// The hash part of a store path: what tells it from all others of one store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PathKey([u8; HASH_LEN]);
+
+impl PathKey {
+    /// That of a path that [`check`] found right, with what it answered.
+    pub(crate) fn of(text: &[u8], base: u32) -> Self {
+        let mut key = [0; HASH_LEN];
+        key.copy_from_slice(&text[base as usize..][..HASH_LEN]);
+        Self(key)
+    }
+}
 
 impl Hash for PathKey {
     /// It is a hash already: 80 bits of it are enough.

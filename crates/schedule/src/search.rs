@@ -333,7 +333,15 @@ impl Search {
         let Inputs::Named(inputs) = std::mem::replace(&mut read.inputs, Inputs::Nodes(Vec::new())) else {
             return;
         };
-        let nodes = inputs.iter().map(|input| self.want(input.path, input.outputs(), false)).collect();
+        // Where they are is looked up in a loop that does nothing else: most of the time of a large search is
+        // waiting for memory here, and so the processor waits for several at once.
+        let mut nodes: Vec<u32> =
+            inputs.keys().map(|key| self.by_drv.get(&key).copied().unwrap_or(u32::MAX)).collect();
+        for (node, input) in nodes.iter_mut().zip(inputs.iter()) {
+            if self.all_asked.get(*node as usize) != Some(&true) {
+                *node = self.want(input.path, input.outputs(), false);
+            }
+        }
         if let Body::Read(read) = &mut self.nodes[index as usize].body {
             read.inputs = Inputs::Nodes(nodes);
         }
@@ -362,14 +370,13 @@ impl Search {
         // What a target is cached as is not fetched for it; only what a build needs is.
         let fetched = self.fetched_for_builds();
         let looked_at = self.nodes.len();
-        // What the steps say is what the nodes said: it moves, nothing of it is copied.
+        // What the steps say is what the nodes said: it moves, nothing of it is copied, and there is room.
+        drop((self.by_drv, self.by_output, self.other_makers, self.remote));
         let mut nodes: Vec<Option<Node>> = self.nodes.into_iter().map(Some).collect();
-        let mut steps: Vec<Step> = order
-            .iter()
-            .filter_map(|&old| nodes[old as usize].take())
-            .zip(0..)
-            .map(|(node, own)| node.into_step(own, &position, estimates))
-            .collect();
+        let mut steps = Vec::with_capacity(order.len());
+        for (&old, own) in order.iter().zip(0..) {
+            steps.extend(nodes[old as usize].take().map(|node| node.into_step(own, &position, estimates)));
+        }
         critical_path::rank(&mut steps);
         Plan { steps, goals, found, fetched, looked_at }
     }
