@@ -80,7 +80,6 @@ fn failure(page: &mut String, summary: &Summary, root: &Root<'_>, style: Style) 
     }
     if let Some(log) = &state.log {
         let _ = writeln!(page, "  whole log: less {}", shell_word(&clean(log)));
-        let _ = writeln!(page, "         or: nix-store --read-log {drv_path}");
     }
     if let Some(blocked) = root.blocked_line(summary, BLOCKED_NAMES) {
         let _ = writeln!(page, "  blocked: {blocked}");
@@ -192,7 +191,6 @@ mod tests {
         insta::assert_snapshot!(tail.split_once("  | line 30\n").unwrap().1, @r#"
           | FAILED 2 + 2 = 5
           whole log: less /runs/1/logs/lib-1.0.log
-                 or: nix-store --read-log /nix/store/00000000000000000000000000000000-lib-1.0.drv
           blocked: checks.x86_64-linux.uses-lib and 1 derivation on the way
 
         NOT EVALUATED packages.x86_64-linux.broken

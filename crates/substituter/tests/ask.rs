@@ -2,49 +2,26 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use common::{STORE, file, narinfo, path, settings};
 use phoenix_model::{Source, Status, StorePath};
 use phoenix_store::Nix;
 use phoenix_substituter::{Heard, Settings, ask};
 use phoenix_testkit::NixRoot;
 use phoenix_testkit::binary_cache::{BinaryCache, Reply};
 
-const STORE: &str = "/nix/store";
-
-fn path(number: usize) -> StorePath {
-    StorePath::parse(&format!("{STORE}/{number:032}-p{number}")).unwrap()
-}
-
-fn narinfo(path: &StorePath) -> String {
-    format!(
-        "StorePath: {path}\nURL: nar/x.nar\nCompression: none\nFileSize: 7\nNarHash: sha256:0mdqa9w1p6cmli6976v4wi0sw9r4p5prkj7lzfd1877wk11c9c73\nNarSize: 9\nReferences: \n"
-    )
-}
-
 fn cache() -> BinaryCache {
     BinaryCache::start(STORE).unwrap()
 }
 
 fn has(cache: &BinaryCache, path: &StorePath) {
-    cache.add(&format!("/{}.narinfo", path.hash_part()), &narinfo(path));
-}
-
-fn settings(urls: &[&str]) -> Settings {
-    Settings {
-        nix: Nix::find().expect("Nix is installed"),
-        substituters: urls.iter().map(|&url| url.to_owned()).collect(),
-        trusted_public_keys: vec![],
-        require_sigs: false,
-        store_dir: STORE.to_owned(),
-        netrc_file: None,
-        ssl_cert_file: None,
-        connections: 16,
-        timeout: Duration::from_secs(2),
-    }
+    cache.add(&file(path), &narinfo(path));
 }
 
 #[derive(Default, Debug)]

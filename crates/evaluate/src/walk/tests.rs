@@ -1,0 +1,248 @@
+use super::*;
+use serde_json::json;
+
+/// What is at a path of a tree in which `"drv"` stands for a derivation, `"throw"` for an error, and
+/// a set with `"unit"` for a work unit.
+fn look(tree: &Value, inspect: &Inspect) -> Result<String, String> {
+    let mut at = tree;
+    for (depth, name) in inspect.path.names().iter().enumerate() {
+        let Some(next) = at.get(name) else {
+            let names: Vec<_> = at.as_object().map(|set| set.keys().collect()).unwrap_or_default();
+            let left = inspect.path.names().len() - depth;
+            let r#type = if at.is_object() { "set" } else { "string" };
+            return Ok(json!({"kind": "missing", "left": left, "type": r#type, "names": names}).to_string());
+        };
+        at = next;
+    }
+    let path = format!("/nix/store/{}-x", "0".repeat(32));
+    Ok(match at {
+        Value::String(text) if text == "throw" => return Err("boom".into()),
+        Value::String(text) if text.starts_with("drv") => {
+            let system = text.strip_prefix("drv:").unwrap_or("x86_64-linux");
+            json!({"kind": "derivation", "name": "x", "system": system, "drvPath": format!("{path}.drv"),
+                "outputs": {"out": path, "ca": "/1rz4placeholder"}})
+        }
+        Value::Object(set) if set.contains_key("unit") => {
+            let names: Vec<_> = set.keys().filter(|name| *name != "unit").map(|name| vec![name]).collect();
+            json!({"kind": "workUnit", "paths": names})
+        }
+        Value::Object(set) => {
+            let wanted = |name: &&String| inspect.wanted.as_ref().is_none_or(|wanted| wanted.contains(name));
+            let names: Vec<_> = set.keys().filter(wanted).collect();
+            json!({"kind": "set", "names": names, "recurse": set.get("recurseForDerivations")})
+        }
+        _ => json!({"kind": "other", "type": "string"}),
+    }
+    .to_string())
+}
+
+fn walk_with(selection: Selection, asked: &[&str], tree: &Value) -> Vec<FoundTarget> {
+    let mut walk = Walk::new(selection, vec![]);
+    for text in asked {
+        let installable = crate::Installable::parse(text).unwrap();
+        walk.add(installable.candidates("x86_64-linux"), installable.outputs);
+    }
+    let mut targets = Vec::new();
+    while let Some(inspect) = walk.take_next() {
+        let json = look(tree, &inspect);
+        targets.extend(walk.answer(inspect, json.as_ref().map(String::as_str).map_err(Clone::clone)));
+    }
+    targets.extend(walk.finish());
+    targets
+}
+
+fn walk(asked: &[&str], tree: &Value) -> Vec<(String, Option<Ended>)> {
+    let selection = Selection::new(&[], &[], &["x86_64-linux".to_owned()]).unwrap();
+    walk_with(selection, asked, tree).into_iter().map(|found| (found.path.to_string(), found.ended)).collect()
+}
+
+fn paths(asked: &[&str], tree: &Value) -> Vec<String> {
+    walk(asked, tree).into_iter().map(|(path, _)| path).collect()
+}
+
+#[test]
+fn the_default_targets_of_a_flake() {
+    let tree = json!({
+        "checks": {"x86_64-linux": {"a": "drv"}, "aarch64-linux": {"a": "drv"}},
+        "packages": {"x86_64-linux": {"b": "drv", "bad": "throw"}},
+        "hydraJobs": {"deep": {"deeper": {"c": "drv"}, "note": "text"}},
+        "formatter": {"x86_64-linux": "drv"},
+        "legacyPackages": {"x86_64-linux": {"never": "throw"}},
+        "nixosConfigurations": {"host": {"options": "throw", "config": {"system": {"build": {"toplevel": "drv"}}}}},
+        "lib": "text",
+    });
+    let mut found = paths(&["."], &tree);
+    found.sort();
+    assert_eq!(
+        found,
+        [
+            "checks.x86_64-linux.a",
+            "formatter.x86_64-linux",
+            "hydraJobs.deep.deeper.c",
+            "nixosConfigurations.host.config.system.build.toplevel",
+            "packages.x86_64-linux.b",
+            "packages.x86_64-linux.bad",
+        ]
+    );
+}
+
+#[test]
+fn an_error_is_a_target_of_its_own() {
+    let tree = json!({"packages": {"x86_64-linux": {"bad": "throw", "good": "drv"}}});
+    assert_eq!(
+        walk(&["."], &tree),
+        [
+            ("packages.x86_64-linux.bad".to_owned(), Some(Ended::NotEvaluated("boom".into()))),
+            ("packages.x86_64-linux.good".to_owned(), None),
+        ]
+    );
+}
+
+#[test]
+fn what_is_of_the_wrong_type_is_not_evaluated() {
+    let tree = json!({"packages": {"x86_64-linux": {"set": {"x": "drv"}, "text": "text"}}});
+    let wrong = |what: &str| Some(Ended::NotEvaluated(format!("it is {what}, not a derivation")));
+    assert_eq!(
+        walk(&["."], &tree),
+        [
+            ("packages.x86_64-linux.set".to_owned(), wrong("a set")),
+            ("packages.x86_64-linux.text".to_owned(), wrong("a string")),
+        ]
+    );
+}
+
+#[test]
+fn a_named_attribute_is_found_where_nix_finds_it() {
+    let tree = json!({
+        "packages": {"x86_64-linux": {"a": "drv"}},
+        "legacyPackages": {"x86_64-linux": {"b": "drv"}},
+        "c": "drv",
+    });
+    assert_eq!(paths(&[".#a"], &tree), ["packages.x86_64-linux.a"]);
+    assert_eq!(paths(&[".#b"], &tree), ["legacyPackages.x86_64-linux.b"]);
+    assert_eq!(paths(&[".#c"], &tree), ["c"]);
+    assert_eq!(paths(&[".#c", ".#.c"], &tree), ["c"], "once");
+}
+
+#[test]
+fn a_name_that_does_not_exist_gets_suggestions() {
+    let tree = json!({"checks": {"x86_64-linux": {"unit-tests": "drv", "lint": "drv"}}});
+    let found = walk(&[".#checks.x86_64-linux.unit-test"], &tree);
+    let Some(Ended::NotEvaluated(error)) = &found[0].1 else { panic!("{found:?}") };
+    assert_eq!(
+        error,
+        "there is no attribute `unit-test` in `checks.x86_64-linux`; did you mean `unit-tests`?"
+    );
+    assert_eq!(found.len(), 1);
+    let tree =
+        json!({"checks": {"x86_64-linux": {"lint": "text"}}, "packages": {"x86_64-linux": {"hello": "drv"}}});
+    let found = walk(&[".#helo"], &tree);
+    let Some(Ended::NotEvaluated(error)) = &found[0].1 else { panic!("{found:?}") };
+    assert_eq!(
+        error,
+        "there is no attribute `helo`, nor `packages.x86_64-linux.helo` or `legacyPackages.x86_64-linux.helo`; \
+         did you mean `hello`?"
+    );
+    let found = walk(&[".#checks.x86_64-linux.lint.x"], &tree);
+    let Some(Ended::NotEvaluated(error)) = &found[0].1 else { panic!("{found:?}") };
+    assert!(error.contains("which is a string"), "{error}");
+}
+
+#[test]
+fn a_named_set_is_entered() {
+    let tree = json!({
+        "hydraJobs": {"a": {"b": "drv"}},
+        "checks": {"x86_64-linux": {"c": "drv"}, "aarch64-linux": {"c": "drv:aarch64-linux"}},
+        "mine": {"d": "drv", "f": "text", "plain": {"e": "drv"}, "marked": {"recurseForDerivations": true, "g": "drv"}},
+    });
+    assert_eq!(paths(&[".#hydraJobs"], &tree), ["hydraJobs.a.b"]);
+    assert_eq!(paths(&[".#checks"], &tree), ["checks.x86_64-linux.c"]);
+    assert_eq!(paths(&[".#checks.aarch64-linux"], &tree), ["checks.aarch64-linux.c"], "it was named");
+    let mut mine = paths(&[".#mine"], &tree);
+    mine.sort();
+    assert_eq!(mine, ["mine.d", "mine.marked.g"]);
+}
+
+#[test]
+fn a_named_set_is_entered_by_system_and_is_red_when_nothing_is_found() {
+    let tree = json!({
+        "mine": {"x86_64-linux": {"a": "drv"}, "aarch64-linux": {"a": "drv"}},
+        "nothing": {"plain": {"a": "drv"}},
+        "empty": {},
+    });
+    assert_eq!(paths(&[".#mine"], &tree), ["mine.x86_64-linux.a"]);
+    let found = walk(&[".#nothing"], &tree);
+    assert!(matches!(&found[..], [(path, Some(Ended::NotEvaluated(_)))] if path == "nothing"), "{found:?}");
+    assert_eq!(walk(&[".#empty"], &tree), []);
+}
+
+#[test]
+fn a_file_is_looked_through_as_nix_build_does() {
+    let selection = Selection::of_file(&[], &[], &["x86_64-linux".to_owned()]).unwrap();
+    let tree = json!({"a": "drv", "f": "text", "checks": {"x86_64-linux": {"b": "drv"}},
+        "tools": {"recurseForDerivations": true, "c": "drv"}});
+    let mut found: Vec<_> =
+        walk_with(selection, &[".#."], &tree).iter().map(|found| found.path.to_string()).collect();
+    found.sort();
+    assert_eq!(found, ["a", "tools.c"]);
+}
+
+#[test]
+fn work_units_are_their_derivations() {
+    let tree = json!({"ci": {"unit": 0, "drv": "drv"}, "x": 1});
+    assert_eq!(paths(&[".#ci"], &tree), ["ci.drv"]);
+    let found = walk(&["."], &json!({"ci": {"empty": {"unit": 0}}}));
+    assert!(matches!(&found[..], [(path, Some(Ended::Skipped(_)))] if path == "ci.empty"));
+}
+
+#[test]
+fn outputs_that_do_not_exist_are_named() {
+    let tree = json!({"packages": {"x86_64-linux": {"a": "drv"}}});
+    let found = walk(&[".#a^dev"], &tree);
+    let Some(Ended::NotEvaluated(error)) = &found[0].1 else { panic!("{found:?}") };
+    assert!(error.contains("no output `dev`") && error.contains("out"), "{error}");
+    assert!(walk(&[".#a^out"], &tree)[0].1.is_none());
+}
+
+#[test]
+fn a_set_that_holds_itself_ends() {
+    let mut tree = json!("drv");
+    for _ in 0..40 {
+        tree = json!({ "self": tree });
+    }
+    let found = walk(&["."], &json!({ "hydraJobs": tree }));
+    assert!(matches!(&found[..], [(_, Some(Ended::NotEvaluated(error)))] if error.contains("deeper")));
+}
+
+#[test]
+fn a_set_that_asks_not_to_be_entered_is_not() {
+    let tree = json!({"hydraJobs": {"no": {"recurseForDerivations": false, "a": "drv"}, "b": "drv"}});
+    assert_eq!(paths(&["."], &tree), ["hydraJobs.b"]);
+}
+
+#[test]
+fn exclude_prunes_before_evaluation_and_skips_what_is_named() {
+    let systems = ["x86_64-linux".to_owned()];
+    let selection = || Selection::new(&[], &["packages.*.bad".to_owned()], &systems).unwrap();
+    let tree = json!({"packages": {"x86_64-linux": {"bad": "throw", "good": "drv"}}});
+    let found = walk_with(selection(), &["."], &tree);
+    assert_eq!(found.len(), 1);
+    let tree = json!({"packages": {"x86_64-linux": {"bad": "drv"}}});
+    let found = walk_with(selection(), &[".#bad"], &tree);
+    assert!(matches!(&found[0].ended, Some(Ended::Skipped(reason)) if reason.contains("packages.*.bad")));
+}
+
+#[test]
+fn an_empty_flake_has_no_targets() {
+    assert_eq!(walk(&["."], &json!({})), []);
+}
+
+#[test]
+fn an_answer_that_cannot_be_read_is_an_error_of_its_attribute() {
+    let selection = Selection::new(&[], &[], &["x86_64-linux".to_owned()]).unwrap();
+    let mut walk = Walk::new(selection, vec![]);
+    walk.add(vec![AttrPath(vec!["a".into()])], vec![]);
+    let inspect = walk.take_next().unwrap();
+    let found = walk.answer(inspect, Ok("{"));
+    assert!(matches!(&found[0].ended, Some(Ended::NotEvaluated(_))));
+}
