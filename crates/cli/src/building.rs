@@ -81,6 +81,12 @@ impl Builder<'_> {
         let end = BuilderEnd {
             exit_code,
             valid: self.present(&mut validity, exit_code == Some(0))?,
+            realised: self
+                .run
+                .beside_plan()
+                .filter(|drv_path| is_realised(&self.nix, drv_path))
+                .cloned()
+                .collect(),
             last_words: words.join("\n"),
         };
         self.apply(Happening::BuilderEnded(end));

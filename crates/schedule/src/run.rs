@@ -77,6 +77,8 @@ pub struct BuilderEnd {
     /// The steps, by position, whose needed outputs are all valid now. A step with an output whose path
     /// comes about in the build counts as valid when Nix said so by its exit code.
     pub valid: HashSet<u32>,
+    /// Which of [`Run::beside_plan`] are realised now.
+    pub realised: HashSet<StorePath>,
     /// What Nix said last that belongs to no derivation: the best guess at why something is missing.
     pub last_words: String,
 }
@@ -90,6 +92,9 @@ pub struct Run {
     states: Vec<StepState>,
     by_drv: HashMap<StorePath, u32>,
     by_output: HashMap<StorePath, u32>,
+    /// What Nix builds that is not in the plan, and since when: what a substituter promised and did not
+    /// give, or what somebody deleted meanwhile.
+    beside: BTreeMap<StorePath, Stamp>,
     cancelled: bool,
     ended: bool,
     disagreed: bool,
@@ -140,7 +145,10 @@ impl Run {
                         }
                         self.steps[step as usize].drv_path.clone()
                     }
-                    None => drv_path,
+                    None => {
+                        self.beside.entry(drv_path.clone()).or_insert(at);
+                        drv_path
+                    }
                 };
                 events.push(Event::BuildStarted { drv_path, machine });
             }
@@ -210,6 +218,11 @@ impl Run {
             }
         }
         unexplained
+    }
+
+    /// What Nix has begun to build that is not in the plan.
+    pub fn beside_plan(&self) -> impl Iterator<Item = &StorePath> {
+        self.beside.keys()
     }
 
     /// The position of the step that a derivation of the plan is.
@@ -349,6 +362,7 @@ impl Run {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
+        self.settle_beside(at, end, events);
         let failed_before =
             self.states.iter().any(|state| matches!(state.verdict, Some(Verdict::Failed { .. })));
         let mut roots: Vec<BTreeSet<u32>> = vec![BTreeSet::new(); self.steps.len()];
@@ -393,6 +407,22 @@ impl Run {
             self.settle_target(id, verdict, events);
         }
         self.compare(end, events);
+    }
+
+    /// What was built beside the plan ends as the store says.
+    fn settle_beside(&mut self, at: Stamp, end: &BuilderEnd, events: &mut Vec<Event>) {
+        for (drv_path, started) in std::mem::take(&mut self.beside) {
+            let verdict = if end.realised.contains(&drv_path) {
+                Verdict::Built
+            } else if self.cancelled {
+                Verdict::Cancelled
+            } else {
+                Verdict::Failed { class: FailureClass::Other, message: unexplained(end) }
+            };
+            let seconds = Some(at.seconds_since(started));
+            let settled = SettledDerivation { drv_path, verdict, seconds, log: None };
+            events.push(Event::DerivationSettled { settled });
+        }
     }
 
     /// Exit codes are read, and have to agree with what was seen.

@@ -74,7 +74,7 @@ fn ended(exit_code: i32, valid: &[u32]) -> Happening {
     Happening::BuilderEnded(BuilderEnd {
         exit_code: Some(exit_code),
         valid: valid.iter().copied().collect(),
-        last_words: String::new(),
+        ..BuilderEnd::default()
     })
 }
 
@@ -93,6 +93,35 @@ fn a_built_derivation_has_its_seconds() {
         if (s - 2.5).abs() < 1e-9));
     run.apply(Stamp(4000), ended(0, &[0]));
     assert_eq!((verdict(&run, 0), run.exit_code()), (Verdict::Built, 0));
+}
+
+#[test]
+fn what_nix_builds_beside_the_plan_ends_too() {
+    for (realised, cancelled, wanted) in [
+        (true, false, VerdictKind::Built),
+        (false, false, VerdictKind::Failed),
+        (false, true, VerdictKind::Cancelled),
+    ] {
+        let (mut run, _) = planned(&[vec![]], false);
+        run.apply(Stamp(1000), started(7));
+        assert_eq!(run.beside_plan().collect::<Vec<_>>(), [&drv(7)]);
+        if cancelled {
+            run.apply(Stamp(1500), Happening::Cancelled { reason: "SIGINT".into() });
+        }
+        let end = BuilderEnd {
+            exit_code: Some(i32::from(!realised)),
+            valid: [0].into(),
+            realised: realised.then(|| drv(7)).into_iter().collect(),
+            ..BuilderEnd::default()
+        };
+        let events = run.apply(Stamp(3000), Happening::BuilderEnded(end));
+        let settled = events.iter().find_map(|event| match event {
+            Event::DerivationSettled { settled } if settled.drv_path == drv(7) => Some(settled),
+            _ => None,
+        });
+        let settled = settled.expect("it ends");
+        assert_eq!((settled.verdict.kind(), settled.seconds), (wanted, Some(2.0)));
+    }
 }
 
 #[test]
@@ -332,7 +361,7 @@ proptest! {
         }
         let valid: HashSet<u32> =
             (0..).zip(&valid).filter(|(_, valid)| **valid).map(|(step, _)| step).collect();
-        let end = BuilderEnd { exit_code, valid: valid.clone(), last_words: String::new() };
+        let end = BuilderEnd { exit_code, valid: valid.clone(), ..BuilderEnd::default() };
         events.extend(run.apply(Stamp(99), Happening::BuilderEnded(end)));
         // Nothing that comes after the end changes anything.
         for thing in &things {
@@ -356,7 +385,8 @@ proptest! {
             }
         }
         prop_assert_eq!(targets.len(), inputs.len());
-        prop_assert_eq!(derivations.len(), inputs.len());
+        let stranger = things.iter().any(|thing| matches!(thing, Thing::Stranger));
+        prop_assert_eq!(derivations.len(), inputs.len() + usize::from(stranger));
         prop_assert!(targets.values().chain(derivations.values()).all(|verdicts| verdicts.len() == 1));
 
         let verdict_of = |step: usize| derivations[&drv(step)][0].clone();
