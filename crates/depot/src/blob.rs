@@ -5,8 +5,11 @@ use std::fmt;
 /// The most characters a name may have; GitHub's cache takes keys of up to 512, and a prefix is added there.
 pub const LONGEST_NAME: usize = 400;
 
+/// The most characters a segment of a name may have; file systems take names of up to 255, and some add to them.
+pub const LONGEST_SEGMENT: usize = 200;
+
 /// The name of a blob: segments of `[A-Za-z0-9._+=-]` joined by `/`, none of them empty, `.` or `..`; at most
-/// [`LONGEST_NAME`] characters.
+/// [`LONGEST_NAME`] characters, and [`LONGEST_SEGMENT`] a segment.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlobName(String);
 
@@ -15,11 +18,12 @@ impl BlobName {
     ///
     /// # Errors
     ///
-    /// When it is empty, too long, or holds a character or a segment that no name may have.
+    /// When it or a segment of it is empty, too long, or holds what no name may have.
     pub fn new(name: impl Into<String>) -> Result<Self, BlobNameError> {
         let name = name.into();
         let character = |c: char| c.is_ascii_alphanumeric() || "._+=-".contains(c);
-        let segment = |s: &str| !s.is_empty() && s != "." && s != ".." && s.chars().all(character);
+        let length = |s: &str| (1..=LONGEST_SEGMENT).contains(&s.len());
+        let segment = |s: &str| length(s) && s != "." && s != ".." && s.chars().all(character);
         if name.len() <= LONGEST_NAME && name.split('/').all(segment) {
             Ok(Self(name))
         } else {
@@ -31,6 +35,16 @@ impl BlobName {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The segments before the last one.
+    pub(crate) fn folders(&self) -> impl Iterator<Item = &str> {
+        self.0.rsplit_once('/').map(|(folders, _)| folders.split('/')).into_iter().flatten()
+    }
+
+    /// The last segment.
+    pub(crate) fn leaf(&self) -> &str {
+        self.0.rsplit_once('/').map_or(&self.0, |(_, leaf)| leaf)
     }
 }
 
@@ -44,7 +58,7 @@ impl fmt::Display for BlobName {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{name:?} cannot name a blob: names are segments of letters, digits and ._+=- joined by /, at most \
-     {LONGEST_NAME} characters"
+     {LONGEST_SEGMENT} characters each and {LONGEST_NAME} together"
 )]
 pub struct BlobNameError {
     /// What was given.
@@ -76,7 +90,10 @@ mod tests {
         {
             assert!(BlobName::new(bad).is_err(), "{bad:?} was taken");
         }
-        assert!(BlobName::new("a".repeat(LONGEST_NAME)).is_ok());
-        assert!(BlobName::new("a".repeat(LONGEST_NAME + 1)).is_err());
+        assert!(BlobName::new("a".repeat(LONGEST_SEGMENT)).is_ok());
+        assert!(BlobName::new("a".repeat(LONGEST_SEGMENT + 1)).is_err());
+        let long = vec!["a".repeat(LONGEST_SEGMENT - 1); 2].join("/") + "/";
+        assert!(BlobName::new(format!("{long}{}", "a".repeat(LONGEST_NAME - long.len()))).is_ok());
+        assert!(BlobName::new(format!("{long}{}", "a".repeat(LONGEST_NAME - long.len() + 1))).is_err());
     }
 }

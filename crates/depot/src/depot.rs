@@ -7,7 +7,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 
-use crate::{Blob, BlobName, DepotError};
+use crate::{Blob, BlobName, DepotError, Problem};
 
 /// The bytes of a blob to be created, in pieces of any size. An error in it means the blob is not made.
 pub type Body = BoxStream<'static, io::Result<Bytes>>;
@@ -25,12 +25,19 @@ pub enum Created {
 ///
 /// Every method may be called from many tasks at once. Retries, pacing and credentials are the depot's own
 /// business: an error means that asking again at once is of no use. Nothing here ever shows a secret.
+/// Futures may be dropped at any time, and are polled in a Tokio runtime with its clock and I/O enabled.
+///
+/// A name may not go on below another blob's (`a/b` beside `a`): some depots keep both, others know the
+/// first of them only and answer [`Problem::Unsupported`] to the second.
 #[async_trait::async_trait]
 pub trait Depot: Debug + Send + Sync {
     /// Where it is, for messages: its URL without credentials.
     fn location(&self) -> &str;
 
     /// Makes a blob, whole or not at all; never overwrites one. Memory used does not grow with `body`.
+    ///
+    /// Of several who create one name at once, at most one is answered [`Created::New`], where the depot can
+    /// promise that; where it cannot, its documentation says so, and the blob is whole all the same.
     ///
     /// # Errors
     ///
@@ -53,25 +60,35 @@ pub trait Depot: Debug + Send + Sync {
     /// When the depot did not give an answer.
     async fn newest(&self, prefix: &str) -> Result<Option<Blob>, DepotError>;
 
-    /// The bytes of a range of a blob, all of them. An empty range gives no bytes and asks nobody.
+    /// The bytes of a range of a blob, all of them. An empty range gives no bytes and asks nobody, wherever
+    /// it is. All of the range is in memory at once: whoever wants much asks for it in pieces.
     ///
     /// # Errors
     ///
-    /// [`Problem::Gone`](crate::Problem::Gone) when the blob is no more, or when the depot did not give the
-    /// whole range.
+    /// [`Problem::Gone`] when the blob is no more,
+    /// [`Problem::Short`] when it ends before the range does, or no answer.
     async fn read(&self, blob: &Blob, range: Range<u64>) -> Result<Bytes, DepotError>;
 
     /// All blobs whose names begin with `prefix`, by name.
     ///
     /// # Errors
     ///
-    /// [`Problem::Unsupported`](crate::Problem::Unsupported) where a depot cannot tell, or no answer.
+    /// [`Problem::Unsupported`] where a depot cannot tell, or no answer.
     async fn list(&self, prefix: &str) -> Result<Vec<Blob>, DepotError>;
 
     /// Removes a blob; one that is not there is not an error.
     ///
     /// # Errors
     ///
-    /// [`Problem::Unsupported`](crate::Problem::Unsupported) where a depot cannot, or may not be asked to.
+    /// [`Problem::Unsupported`] where a depot cannot, or may not be asked to.
     async fn remove(&self, name: &BlobName) -> Result<(), DepotError>;
+}
+
+/// How many bytes a range has that lies within `size` bytes.
+pub(crate) fn within(range: &Range<u64>, size: u64) -> Result<usize, Problem> {
+    let length = range.end.saturating_sub(range.start);
+    match usize::try_from(length) {
+        Ok(length) if range.end <= size => Ok(length),
+        _ => Err(Problem::Short(format!("bytes {} to {} of {size} were asked for", range.start, range.end))),
+    }
 }

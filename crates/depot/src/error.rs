@@ -22,6 +22,8 @@ pub enum Problem {
     Gone,
     /// It says that we may not. The text is its own; it holds no secret.
     Denied(String),
+    /// There are fewer bytes than were asked for: the range is not the blob's, or the blob was cut off.
+    Short(String),
     /// It asked for patience longer than we have.
     Busy(String),
     /// There is no room, or no budget.
@@ -39,6 +41,7 @@ impl fmt::Display for Problem {
         match self {
             Self::Gone => f.write_str("it is not there any more"),
             Self::Denied(said) => write!(f, "not permitted: {said}"),
+            Self::Short(said) => write!(f, "too few bytes: {said}"),
             Self::Busy(said) => write!(f, "asked to wait too long: {said}"),
             Self::Full(said) => write!(f, "no room: {said}"),
             Self::Unreachable(said) => write!(f, "no answer: {said}"),

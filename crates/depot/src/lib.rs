@@ -6,8 +6,10 @@
 
 mod blob;
 mod depot;
+mod directory;
 mod error;
 
-pub use blob::{Blob, BlobName, BlobNameError, LONGEST_NAME};
+pub use blob::{Blob, BlobName, BlobNameError, LONGEST_NAME, LONGEST_SEGMENT};
 pub use depot::{Body, Created, Depot};
+pub use directory::Directory;
 pub use error::{DepotError, Problem};
