@@ -92,7 +92,7 @@ mod tests {
         }
         assert!(BlobName::new("a".repeat(LONGEST_SEGMENT)).is_ok());
         assert!(BlobName::new("a".repeat(LONGEST_SEGMENT + 1)).is_err());
-        let long = vec!["a".repeat(LONGEST_SEGMENT - 1); 2].join("/") + "/";
+        let long = "a/".repeat(LONGEST_SEGMENT / 2 + 1);
         assert!(BlobName::new(format!("{long}{}", "a".repeat(LONGEST_NAME - long.len()))).is_ok());
         assert!(BlobName::new(format!("{long}{}", "a".repeat(LONGEST_NAME - long.len() + 1))).is_err());
     }

@@ -8,8 +8,16 @@ mod blob;
 mod depot;
 mod directory;
 mod error;
+mod object;
+mod open;
+mod redacted;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use blob::{Blob, BlobName, BlobNameError, LONGEST_NAME, LONGEST_SEGMENT};
 pub use depot::{Body, Created, Depot};
 pub use directory::Directory;
 pub use error::{DepotError, Problem};
+pub use object::ObjectDepot;
+pub use open::{OpenError, Opener, default_url, default_url_of_environment, open};
+pub use redacted::redacted;

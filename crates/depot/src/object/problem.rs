@@ -1,0 +1,137 @@
+//! What the errors of object stores mean, in words that hold no secret.
+
+use std::fmt;
+
+use object_store::Error;
+
+use crate::Problem;
+
+/// How much of an answer that nobody understands is shown, in characters.
+const MOST_SHOWN: usize = 300;
+
+/// What may not stand in any message.
+#[derive(Clone, Default)]
+pub(super) struct Secrets(Vec<String>);
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
+}
+
+impl Secrets {
+    /// The secrets among these; what is shorter than 6 characters keeps no secret.
+    pub(super) fn new<'a>(secrets: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut secrets: Vec<_> =
+            secrets.into_iter().filter(|secret| secret.len() >= 6).map(ToOwned::to_owned).collect();
+        // The longer ones first, for one may hold another.
+        secrets.sort_unstable_by_key(|secret| std::cmp::Reverse(secret.len()));
+        Self(secrets)
+    }
+
+    /// A text in which none of them stands.
+    pub(super) fn scrub(&self, text: &str) -> String {
+        self.0.iter().fold(text.to_owned(), |text, secret| text.replace(secret, "…"))
+    }
+}
+
+/// What an error means to whoever uses the depot. That an object is not there is for the caller to know about;
+/// here it is the bucket that is not there.
+pub(super) fn problem(error: &Error, secrets: &Secrets) -> Problem {
+    let said = secrets.scrub(&words(error));
+    let denied = |said: String| {
+        Problem::Denied(format!("{said}; look at the credentials in the environment and at what they permit"))
+    };
+    let has = |any: &[&str]| any.iter().any(|code| said.contains(code));
+    match error {
+        Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => denied(said),
+        Error::NotImplemented { .. } | Error::NotSupported { .. } => {
+            Problem::Unsupported("do that: the object store refuses the kind of request")
+        }
+        _ if has(&[
+            "QuotaExceeded",
+            "InsufficientStorage",
+            "507 ",
+            "XMinioStorageFull",
+            "EntityTooLarge",
+        ]) =>
+        {
+            Problem::Full(said)
+        }
+        _ if has(&["429 ", "503 ", "SlowDown", "ServerBusy", "Too Many Requests"]) => Problem::Busy(said),
+        _ => Problem::Unreachable(said),
+    }
+}
+
+/// The innermost cause of an error, on one line.
+fn words(error: &Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    let text = cause.to_string();
+    let text = text.strip_prefix("Server returned non-2xx status code: ").unwrap_or(&text);
+    match (element(text, "Code"), element(text, "Message")) {
+        (Some(code), message) => {
+            let status = text.split(':').next().unwrap_or_default();
+            let status = if status.contains('<') { "" } else { status };
+            [status, code, message.unwrap_or_default()]
+                .into_iter()
+                .filter(|part| !part.is_empty())
+                .collect::<Vec<_>>()
+                .join(": ")
+        }
+        (None, _) => {
+            let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+            line.trim_end_matches(':').chars().take(MOST_SHOWN).collect()
+        }
+    }
+}
+
+/// What stands in an XML element of this name, which has nothing but text in it.
+fn element<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    let (_, rest) = text.split_once(&format!("<{name}>"))?;
+    Some(rest.split_once('<')?.0.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn generic(text: &str) -> Error {
+        Error::Generic { store: "S3", source: text.into() }
+    }
+
+    fn said(text: &str) -> String {
+        problem(&generic(text), &Secrets::new(["hunter22", "key", "hunter22again"])).to_string()
+    }
+
+    #[test]
+    fn the_cause_is_said_without_what_surrounds_it() {
+        let xml = "Server returned non-2xx status code: 403 Forbidden: <?xml version=\"1.0\"?><Error>\
+                   <Code>SignatureDoesNotMatch</Code><Message>The signature is wrong</Message>\
+                   <AWSAccessKeyId>AKIA</AWSAccessKeyId><StringToSign>x</StringToSign></Error>";
+        assert_eq!(said(xml), "no answer: 403 Forbidden: SignatureDoesNotMatch: The signature is wrong");
+        let denied = Error::PermissionDenied { path: "a".into(), source: xml.into() };
+        let denied = problem(&denied, &Secrets::default());
+        assert!(matches!(&denied, Problem::Denied(said) if !said.contains("AKIA")), "{denied}");
+        assert_eq!(said("two\n  lines"), "no answer: two lines");
+    }
+
+    #[test]
+    fn secrets_are_scrubbed_the_longest_first() {
+        assert_eq!(said("user hunter22 is hunter22again"), "no answer: user … is …");
+        assert_eq!(said("a key"), "no answer: a key");
+        assert_eq!(format!("{:?}", Secrets::new(["hunter22"])), "…");
+    }
+
+    #[test]
+    fn a_store_that_is_busy_or_full_is_told_apart() {
+        let kind = |text: &str| problem(&generic(text), &Secrets::default());
+        let status = "Server returned non-2xx status code: ";
+        assert!(matches!(kind(&format!("{status}429 Too Many Requests: ")), Problem::Busy(_)));
+        assert!(matches!(kind(&format!("{status}503 x: <Code>SlowDown</Code>")), Problem::Busy(_)));
+        assert!(matches!(kind(&format!("{status}507 Insufficient Storage: ")), Problem::Full(_)));
+        assert!(matches!(kind("500 Internal Server Error"), Problem::Unreachable(_)));
+    }
+}
