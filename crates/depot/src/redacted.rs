@@ -4,8 +4,13 @@
 /// parameters but `region` and `endpoint`, which say where it is.
 #[must_use]
 pub fn redacted(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://").filter(|(scheme, _)| *scheme != "dir") else {
-        return url.to_owned();
+    let (scheme, rest) = match (url.split_once("://"), url.split_once(':')) {
+        (Some((scheme, rest)), _) if scheme != "dir" => (scheme, rest),
+        // Not a URL of the kinds that have a host; a name and a password may stand in it all the same.
+        (_, Some((scheme, rest))) if scheme != "dir" && !scheme.contains('/') => {
+            return format!("{scheme}:{}", rest.rsplit_once('@').map_or(rest, |(_, rest)| rest));
+        }
+        _ => return url.to_owned(),
     };
     // A secret may hold any character, so all before the last `@` is taken for one.
     let (credentials, rest) =
@@ -29,7 +34,24 @@ pub fn redacted(url: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn a_password_is_never_shown(
+            scheme in "(s3|gs|az|abfss|ftp|x)",
+            user in "[a-z:/?#@]{0,5}",
+            password in "SECRET[!-~]{0,8}SECRET",
+            rest in "[a-z/?#&=]{0,12}",
+        ) {
+            let url = format!("{scheme}://{user}:{password}@host/{rest}");
+            prop_assert!(!redacted(&url).contains("SECRET"), "{}", redacted(&url));
+            let error = crate::Opener::new([]).open(&url).map(|depot| depot.location().to_owned()).unwrap_err();
+            prop_assert!(!error.to_string().contains("SECRET"), "{error}");
+        }
+    }
 
     #[test]
     fn what_is_shown_says_where_and_no_secret() {
@@ -49,6 +71,9 @@ mod tests {
             ("dir:/a@b?c#d", "dir:/a@b?c#d"),
             ("dir:///a@b", "dir:///a@b"),
             ("github:", "github:"),
+            ("s3:me:hunter22@bucket", "s3:bucket"),
+            ("/a:b@c", "/a:b@c"),
+            ("a@b", "a@b"),
         ] {
             assert_eq!(redacted(url), shown, "{url}");
         }

@@ -205,3 +205,28 @@ pub(super) fn remove(root: &Path, name: &BlobName) -> Result<(), Problem> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Both ways to put a file in place do the same where both can be had.
+    #[test]
+    fn nothing_is_replaced_either_way() {
+        for way in [Folder::move_new, Folder::link_new] {
+            let all = tempfile::tempdir().unwrap();
+            let root = Folder::made_root(&all.path().join("a/b")).unwrap();
+            let inner = root.make("inner").unwrap();
+            for (leaf, content) in [("one", "1"), ("two", "2")] {
+                io::Write::write_all(&mut root.create(leaf).unwrap(), content.as_bytes()).unwrap();
+            }
+            way(&root, "one", &inner, "name").unwrap();
+            assert_eq!(way(&root, "two", &inner, "name").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+            assert_eq!(way(&root, "none", &inner, "other").unwrap_err().kind(), io::ErrorKind::NotFound);
+            assert_eq!(std::fs::read_to_string(all.path().join("a/b/inner/name")).unwrap(), "1");
+            root.unlink("one").unwrap();
+            root.unlink("one").unwrap();
+            assert_eq!(std::fs::read_to_string(all.path().join("a/b/inner/name")).unwrap(), "1");
+        }
+    }
+}

@@ -20,11 +20,7 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    #[expect(
-        clippy::useless_conversion,
-        clippy::unnecessary_fallible_conversions,
-        reason = "the types of these fields differ between systems"
-    )]
+    #[expect(clippy::useless_conversion, reason = "the types of these fields differ between systems")]
     fn new(name: BlobName, stat: &Stat) -> Self {
         Self {
             name,

@@ -74,15 +74,16 @@ pub(crate) fn connect(url: &str, settings: &Settings<'_>) -> Result<ObjectDepot,
     if parsed.host_str().unwrap_or_default().is_empty() {
         return Err("it names no bucket; write SCHEME://BUCKET or SCHEME://BUCKET/PREFIX".to_owned());
     }
+    // A name before the host is the container in some URLs of Azure. All else with an `@` in it may be a secret,
+    // wherever it stands, so that no message may quote it.
+    let container = parsed.scheme().starts_with("abfs") && !parsed.username().is_empty();
+    if url.contains('@') && !(container && parsed.password().is_none() && url.matches('@').count() == 1) {
+        return Err("credentials do not belong into it; set them in the environment".to_owned());
+    }
     let parameters = parameters(&parsed)?;
     let root = Path::from_url_path(parsed.path()).map_err(|error| error.to_string())?;
     parsed.set_query(None);
     parsed.set_fragment(None);
-    // A name before the host is the container in some URLs of Azure; a password is never asked for.
-    let name_is_part = parsed.scheme().starts_with("abfs");
-    if parsed.password().is_some() || !parsed.username().is_empty() && !name_is_part {
-        return Err("credentials do not belong into it; set them in the environment".to_owned());
-    }
     let (store, conditional) = match parsed.scheme() {
         "s3" | "s3a" => s3(&parsed, &parameters, settings),
         "gs" => google(&parsed, &parameters, settings),

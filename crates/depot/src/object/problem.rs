@@ -9,6 +9,10 @@ use crate::Problem;
 /// How much of an answer that nobody understands is shown, in characters.
 const MOST_SHOWN: usize = 300;
 
+/// What a store cannot that answers so.
+const REFUSED: &str = "do that: the object store has no such kind of request (if it is S3 without `If-None-Match`, \
+                       AWS_CONDITIONAL_PUT=disabled does without)";
+
 /// What may not stand in any message.
 #[derive(Clone, Default)]
 pub(super) struct Secrets(Vec<String>);
@@ -43,31 +47,31 @@ pub(super) fn problem(error: &Error, secrets: &Secrets) -> Problem {
         Problem::Denied(format!("{said}; look at the credentials in the environment and at what they permit"))
     };
     let has = |any: &[&str]| any.iter().any(|code| said.contains(code));
+    let status = |any: &[&str]| any.iter().any(|status| said.starts_with(status));
     match error {
         Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => denied(said),
-        Error::NotImplemented { .. } | Error::NotSupported { .. } => {
-            Problem::Unsupported("do that: the object store refuses the kind of request")
-        }
-        _ if has(&[
-            "QuotaExceeded",
-            "InsufficientStorage",
-            "507 ",
-            "XMinioStorageFull",
-            "EntityTooLarge",
-        ]) =>
-        {
+        Error::NotImplemented { .. } | Error::NotSupported { .. } => Problem::Unsupported(REFUSED),
+        _ if status(&["501 "]) => Problem::Unsupported(REFUSED),
+        _ if status(&["401 ", "403 "]) => denied(said),
+        _ if status(&["413 ", "507 "]) || has(&["QuotaExceeded", "XMinioStorageFull", "EntityTooLarge"]) => {
             Problem::Full(said)
         }
-        _ if has(&["429 ", "503 ", "SlowDown", "ServerBusy", "Too Many Requests"]) => Problem::Busy(said),
+        _ if status(&["429 ", "503 "]) || has(&["SlowDown", "ServerBusy"]) => Problem::Busy(said),
+        // The addresses at which clouds give credentials to their machines, asked where the environment has none.
+        _ if has(&["//169.254.169.254", "//169.254.170.2", "//metadata.google.internal"]) => {
+            Problem::Denied(format!("there are no credentials in the environment, and {said}"))
+        }
         _ => Problem::Unreachable(said),
     }
 }
 
-/// The innermost cause of an error, on one line.
+/// The innermost cause of an error, on one line, and who did not answer if nobody did.
 fn words(error: &Error) -> String {
     let mut cause: &dyn std::error::Error = error;
+    let mut asked = server(&cause.to_string());
     while let Some(next) = cause.source() {
         cause = next;
+        asked = asked.or_else(|| server(&cause.to_string()));
     }
     let text = cause.to_string();
     let text = text.strip_prefix("Server returned non-2xx status code: ").unwrap_or(&text);
@@ -83,9 +87,26 @@ fn words(error: &Error) -> String {
         }
         (None, _) => {
             let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-            line.trim_end_matches(':').chars().take(MOST_SHOWN).collect()
+            let line: String = line.trim_end_matches(':').chars().take(MOST_SHOWN).collect();
+            match asked.filter(|_| !has_status(&line)) {
+                Some(asked) => format!("{asked}: {line}"),
+                None => line,
+            }
         }
     }
+}
+
+/// Whether a line begins with the status of an answer.
+fn has_status(line: &str) -> bool {
+    line.split(' ').next().is_some_and(|word| word.len() == 3 && word.bytes().all(|c| c.is_ascii_digit()))
+}
+
+/// The server that a request went to, of which an error of `object_store` tells: `Error performing GET URL in …`.
+fn server(text: &str) -> Option<String> {
+    let (_, rest) = text.split_once("Error performing ")?;
+    let (scheme, rest) = rest.split(' ').nth(1)?.split_once("://")?;
+    let host = rest.split(['/', '?', '#']).next()?.rsplit('@').next()?;
+    Some(format!("{scheme}://{host}"))
 }
 
 /// What stands in an XML element of this name, which has nothing but text in it.
@@ -111,11 +132,18 @@ mod tests {
         let xml = "Server returned non-2xx status code: 403 Forbidden: <?xml version=\"1.0\"?><Error>\
                    <Code>SignatureDoesNotMatch</Code><Message>The signature is wrong</Message>\
                    <AWSAccessKeyId>AKIA</AWSAccessKeyId><StringToSign>x</StringToSign></Error>";
-        assert_eq!(said(xml), "no answer: 403 Forbidden: SignatureDoesNotMatch: The signature is wrong");
+        let cause = "not permitted: 403 Forbidden: SignatureDoesNotMatch: The signature is wrong; look at ";
+        assert!(said(xml).starts_with(cause), "{}", said(xml));
         let denied = Error::PermissionDenied { path: "a".into(), source: xml.into() };
         let denied = problem(&denied, &Secrets::default());
         assert!(matches!(&denied, Problem::Denied(said) if !said.contains("AKIA")), "{denied}");
         assert_eq!(said("two\n  lines"), "no answer: two lines");
+        let asked = "Error performing GET http://169.254.169.254/latest?sig=hunter22 in 1s - refused";
+        assert_eq!(server(asked).as_deref(), Some("http://169.254.169.254"));
+        assert!(
+            said(asked).starts_with("not permitted: there are no credentials in the environment, and http")
+        );
+        assert_eq!(server("Error performing GET REDACTED in 1s"), None);
     }
 
     #[test]
@@ -132,6 +160,8 @@ mod tests {
         assert!(matches!(kind(&format!("{status}429 Too Many Requests: ")), Problem::Busy(_)));
         assert!(matches!(kind(&format!("{status}503 x: <Code>SlowDown</Code>")), Problem::Busy(_)));
         assert!(matches!(kind(&format!("{status}507 Insufficient Storage: ")), Problem::Full(_)));
+        assert!(matches!(kind(&format!("{status}501 Not Implemented: ")), Problem::Unsupported(_)));
+        assert!(matches!(kind(&format!("{status}403 Forbidden: ")), Problem::Denied(_)));
         assert!(matches!(kind("500 Internal Server Error"), Problem::Unreachable(_)));
     }
 }

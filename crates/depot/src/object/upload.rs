@@ -232,7 +232,34 @@ impl Drop for Unfinished {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::{FutureExt, stream};
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn parts_are_of_their_size_and_hold_the_body(
+            pieces in prop::collection::vec(0_usize..200_000, 0..12),
+            sizes in prop::collection::vec(1_usize..300_000, 1..4),
+        ) {
+            let whole = crate::testing::bytes(1, pieces.iter().sum());
+            let mut rest = whole.clone();
+            let pieces: Vec<_> = pieces.into_iter().map(|length| Ok(rest.split_to(length))).collect();
+            let mut parts = Parts { body: stream::iter(pieces).boxed(), rest: Bytes::new() };
+            let mut back = Vec::new();
+            for size in sizes.into_iter().cycle() {
+                let part = parts.next(size).now_or_never().unwrap().unwrap();
+                let length: usize = part.iter().map(Bytes::len).sum();
+                back.extend(part.into_iter().flatten());
+                prop_assert!(length == size || back.len() == whole.len());
+                if length == 0 {
+                    break;
+                }
+            }
+            prop_assert!(back == whole);
+        }
+    }
 
     #[test]
     fn parts_hold_hundreds_of_gibibytes_and_each_has_a_size_that_stores_take() {

@@ -28,6 +28,8 @@ pub struct Promises {
     pub lag: Duration,
     /// Blobs made further apart than this are told apart by [`Depot::newest`].
     pub grain: Duration,
+    /// Cases that are left out, by name: what a double that stands for the depot in a test cannot do.
+    pub except: &'static [&'static str],
 }
 
 impl Default for Promises {
@@ -39,6 +41,7 @@ impl Default for Promises {
             removes: true,
             lag: Duration::ZERO,
             grain: Duration::from_millis(1100),
+            except: &[],
         }
     }
 }
@@ -52,8 +55,12 @@ impl Default for Promises {
 pub async fn contract(promises: &Promises, make: impl Fn() -> Arc<dyn Depot>) {
     macro_rules! cases {
         ($($case:ident),* $(,)?) => {$(
-            println!("contract: {}", stringify!($case));
-            Case { depot: make(), promises: promises.clone() }.$case().await;
+            if promises.except.contains(&stringify!($case)) {
+                println!("contract: {} is left out", stringify!($case));
+            } else {
+                println!("contract: {}", stringify!($case));
+                Case { depot: make(), promises: promises.clone() }.$case().await;
+            }
         )*};
     }
     cases!(

@@ -271,7 +271,7 @@ impl<D: Depot> Depot for Faulty<D> {
         Ok(match fault {
             Some(Fault::Flipped) if !bytes.is_empty() => {
                 let mut bytes = bytes.to_vec();
-                bytes[index] ^= 1 << (chance >> 40) % 8;
+                bytes[index] ^= 1 << ((chance >> 40) % 8);
                 bytes.into()
             }
             Some(Fault::Truncated) => bytes.slice(..index),
