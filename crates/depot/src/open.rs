@@ -101,6 +101,10 @@ impl Opener {
         }
         match scheme {
             "dir" if rest.is_empty() => Err("it names no directory; write dir:PATH".to_owned()),
+            // Shells resolve it at the beginning of a word only, and a folder called `~` is hard to get rid of.
+            "dir" if rest == "~" || rest.starts_with("~/") => {
+                Err("`~` means nothing here; write the whole path, or \"dir:$HOME/…\" in a shell".to_owned())
+            }
             "dir" => {
                 let path = std::path::absolute(rest).map_err(|error| error.to_string())?;
                 Ok(Box::new(Directory::new(path)))
@@ -207,6 +211,7 @@ mod tests {
                 "the depot /a/b cannot be opened: it is no URL (a directory is dir:/a/b); known are dir:PATH",
             ),
             ("dir:", "it names no directory; write dir:PATH"),
+            ("dir:~/x", "the depot dir:~/x cannot be opened: `~` means nothing here; write the whole path"),
             (
                 "ftp://me:hunter22@host/x",
                 "the depot ftp://host/x cannot be opened: no kind of depot is called ftp; known are",

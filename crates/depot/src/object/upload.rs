@@ -1,5 +1,7 @@
 //! Uploads: in one request, or in parts.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -11,6 +13,9 @@ use crate::{BlobName, Body, Created, Problem};
 
 /// The size of the first parts in bytes; what is not larger is put in one request. Stores ask for 5 MiB at least.
 pub(super) const PART: usize = 8 << 20;
+
+/// How long the parts that are under way are waited for when another failed.
+const LAST_PARTS: Duration = Duration::from_secs(5);
 
 /// How many bytes of parts are on their way at once, beside one that is being filled.
 const UNDER_WAY: usize = 4 * PART;
@@ -78,12 +83,6 @@ enum Not {
     Problem(Problem),
 }
 
-impl From<Problem> for Not {
-    fn from(problem: Problem) -> Self {
-        Self::Problem(problem)
-    }
-}
-
 impl ObjectDepot {
     /// Makes a blob of a body.
     pub(super) async fn upload(&self, name: &BlobName, body: Body) -> Result<Created, Problem> {
@@ -143,55 +142,63 @@ impl ObjectDepot {
     ) -> Result<u64, Not> {
         let Some(upload) = &mut upload.0 else { return Err(Not::Taken) };
         let mut under_way = FuturesUnordered::new();
-        let mut waiting = 0;
-        let mut whole = 0;
-        let mut number = 0;
-        let mut given = first.into_iter();
-        loop {
-            let part = match given.next() {
-                Some(part) => part,
-                // What is under way goes on while the body is waited for.
-                None => {
-                    let next = parts.next(part_size(number));
-                    futures_util::pin_mut!(next);
-                    loop {
-                        tokio::select! {
-                            biased;
-                            Some((size, put)) = under_way.next(), if waiting > 0 => {
-                                waiting -= size;
-                                Result::map_err(put, |error| self.problem(&error))?;
+        let put = async {
+            let mut waiting = 0;
+            let mut whole = 0;
+            let mut number = 0;
+            let mut given = first.into_iter();
+            loop {
+                let part = match given.next() {
+                    Some(part) => part,
+                    // What is under way goes on while the body is waited for.
+                    None => {
+                        let next = parts.next(part_size(number));
+                        futures_util::pin_mut!(next);
+                        loop {
+                            tokio::select! {
+                                biased;
+                                Some((size, put)) = under_way.next(), if waiting > 0 => {
+                                    waiting -= size;
+                                    Result::map_err(put, |error| self.problem(&error))?;
+                                }
+                                part = &mut next => break part?,
                             }
-                            part = &mut next => break part?,
                         }
                     }
+                };
+                if part.is_empty() {
+                    break;
                 }
-            };
-            if part.is_empty() {
-                break;
+                if number == MOST_PARTS {
+                    return Err(Problem::Full(format!("{whole} bytes are the most that it keeps in one")));
+                }
+                let size = size(&part);
+                whole += size;
+                waiting += size;
+                number += 1;
+                let put = upload.put_part(part.into_iter().collect::<PutPayload>());
+                under_way.push(async move { (size, put.await) });
+                while waiting > UNDER_WAY as u64 {
+                    let Some((size, put)) = under_way.next().await else { break };
+                    waiting -= size;
+                    Result::map_err(put, |error| self.problem(&error))?;
+                }
             }
-            if number == MOST_PARTS {
-                return Err(Not::Problem(Problem::Full(format!(
-                    "{whole} bytes are the most that it keeps in one"
-                ))));
-            }
-            let size = size(&part);
-            whole += size;
-            waiting += size;
-            number += 1;
-            let put = upload.put_part(part.into_iter().collect::<PutPayload>());
-            under_way.push(async move { (size, put.await) });
-            while waiting > UNDER_WAY as u64 {
-                let Some((size, put)) = under_way.next().await else { break };
-                waiting -= size;
+            while let Some((_, put)) = under_way.next().await {
                 Result::map_err(put, |error| self.problem(&error))?;
             }
-        }
-        while let Some((_, put)) = under_way.next().await {
-            Result::map_err(put, |error| self.problem(&error))?;
-        }
-        drop(under_way);
+            Ok(whole)
+        };
+        let whole = match put.await {
+            Ok(whole) => whole,
+            Err(problem) => {
+                // A part that arrives after the upload was aborted may stay.
+                let _ = tokio::time::timeout(LAST_PARTS, under_way.count()).await;
+                return Err(Not::Problem(problem));
+            }
+        };
         // Where the end of an upload can be conditional this saves it the work, and elsewhere it is all there is.
-        if self.found(name).await?.is_some() {
+        if self.found(name).await.map_err(Not::Problem)?.is_some() {
             return Err(Not::Taken);
         }
         match upload.complete().await {

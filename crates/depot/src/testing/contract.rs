@@ -115,7 +115,9 @@ impl Case {
     async fn see(&self, called: &str) -> Blob {
         let begin = Instant::now();
         loop {
-            if let Some(blob) = self.find(called).await {
+            if let Some(blob) = self.find(called).await
+                && self.newest(called).await.is_some()
+            {
                 return blob;
             }
             assert!(begin.elapsed() <= self.promises.lag, "{called} was created and is not found");
