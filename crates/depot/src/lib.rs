@@ -10,6 +10,7 @@ mod directory;
 mod error;
 mod object;
 mod open;
+mod pointers;
 mod redacted;
 #[cfg(feature = "testing")]
 pub mod testing;
