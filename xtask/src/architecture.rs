@@ -14,7 +14,7 @@ const END: &str = "<!-- drawn by `cargo xtask architecture`: end -->";
 
 /// What each crate is in the house; a crate that is missing here is an error.
 const KINDS: &[(&str, &[&str])] = &[
-    ("thinks", &["model", "schedule", "report"]),
+    ("thinks", &["model", "schedule", "pack", "report"]),
     ("acts", &["store", "evaluate", "substituter", "depot"]),
     ("speaks", &["cli"]),
     ("dev", &["testkit"]),

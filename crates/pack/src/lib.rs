@@ -1,0 +1,6 @@
+//! What packs hold and how: archives of store paths, cut into chunks, with the hashes of references taken out,
+//! kept once each, and put together again.
+//!
+//! Nothing here knows where bytes live.
+
+pub mod nar;
