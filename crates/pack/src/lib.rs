@@ -3,4 +3,7 @@
 //!
 //! Nothing here knows where bytes live.
 
+mod cut;
 pub mod nar;
+
+pub use cut::{ChunkSizes, Cutter, HASH_LENGTH, Patch, References};
