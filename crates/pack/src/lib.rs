@@ -4,6 +4,10 @@
 //! Nothing here knows where bytes live.
 
 mod cut;
+mod directory;
 pub mod nar;
 
 pub use cut::{ChunkSizes, Cutter, HASH_LENGTH, Patch, References};
+pub use directory::{
+    Chunk, ChunkId, Contents, Directory, DirectoryError, Frame, LONGEST_FRAME, PathInfo, PathRecord, Run,
+};

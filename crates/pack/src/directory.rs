@@ -1,0 +1,488 @@
+//! The directory of a pack: which store paths it holds, of which chunks, and where those are.
+//!
+//! Tables of fixed width are read where they stand; a path's record is decoded when it is asked for. So a
+//! directory of a million chunks is ready as soon as its bytes are there. Nothing it says of itself is
+//! believed: every number is checked before it is used. The format is in `docs/design/pack.md`.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{HASH_LENGTH, Patch};
+
+/// What a directory begins with; the last byte is the version.
+const MAGIC: &[u8; 8] = b"PHXDIR\0\x01";
+/// Magic and the numbers of frames, chunks, foreign chunks, paths, bytes of records, bytes of what follows.
+const HEADER: usize = 8 + 6 * 4;
+const FRAME: usize = 8 + 4 + 4 + 4 + 16;
+const CHUNK: usize = 16 + 4;
+
+/// The longest frame, in bytes before compression.
+pub const LONGEST_FRAME: usize = 32 << 20;
+
+/// What identifies a chunk: the first half of its BLAKE3 hash.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ChunkId(pub [u8; 16]);
+
+impl ChunkId {
+    /// That of these bytes.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        let mut id = [0; 16];
+        id.copy_from_slice(&blake3::hash(bytes).as_bytes()[..16]);
+        Self(id)
+    }
+}
+
+impl fmt::Debug for ChunkId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// A chunk in a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Chunk {
+    /// What identifies it.
+    pub id: ChunkId,
+    /// How many bytes it has.
+    pub length: u32,
+}
+
+/// Chunks that are compressed together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Frame {
+    /// Where it begins in the pack.
+    pub offset: u64,
+    /// How many bytes it has there.
+    pub stored: u32,
+    /// How many bytes its chunks have.
+    pub length: u32,
+    /// The number of its first chunk; the others follow, up to the next frame's first.
+    pub first: u32,
+    /// The [`ChunkId::of`] the stored bytes.
+    pub check: ChunkId,
+}
+
+/// What is known of a store path besides its contents.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct PathInfo {
+    /// `HASH-NAME`: the path without the store directory.
+    pub name: String,
+    /// The SHA-256 of its NAR.
+    pub nar_hash: [u8; 32],
+    /// The length of its NAR, in bytes.
+    pub nar_size: u64,
+    /// The paths it refers to, sorted, itself among them if it does.
+    pub references: Vec<String>,
+    /// The derivation that made it.
+    pub deriver: Option<String>,
+    /// Signatures, as Nix writes them: `KEY:BASE64`.
+    pub signatures: Vec<String>,
+    /// The content address, as Nix writes it.
+    pub ca: Option<String>,
+}
+
+impl PathInfo {
+    /// The first 32 characters of its name, if it is that long.
+    #[must_use]
+    pub fn hash_part(&self) -> Option<&[u8; HASH_LENGTH]> {
+        self.name.as_bytes().first_chunk()
+    }
+}
+
+/// A store path in a pack.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathRecord {
+    /// What is known of it.
+    pub info: PathInfo,
+    /// The chunks of its archive, in order.
+    pub runs: Vec<Run>,
+    /// Where hash parts of its references stood in the archive, in order; by number in
+    /// [`PathInfo::references`].
+    pub patches: Vec<Patch>,
+}
+
+/// Chunks that follow one another in the table: first those of the pack itself, then the foreign ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// The number of the first.
+    pub first: u32,
+    /// How many.
+    pub count: u32,
+}
+
+/// How a record is written: what [`PathRecord`] has, places as distances.
+#[derive(Serialize, Deserialize)]
+struct Written {
+    info: PathInfo,
+    runs: Vec<Run>,
+    patches: Vec<(u64, u32)>,
+}
+
+/// What a directory is made of.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Contents {
+    /// The frames, by the number of their first chunk.
+    pub frames: Vec<Frame>,
+    /// The chunks of all frames.
+    pub chunks: Vec<Chunk>,
+    /// Chunks that paths of this pack need and other packs have.
+    pub foreign: Vec<Chunk>,
+    /// The paths.
+    pub paths: Vec<PathRecord>,
+    /// What the pack says of other packs; the catalog knows what it means.
+    pub others: Vec<u8>,
+}
+
+/// Why a directory cannot be used. Nothing is lost but what it would have saved.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DirectoryError {
+    /// It is of another version.
+    #[error("it has version {0} of the format, which this phoenix does not know")]
+    Version(u8),
+    /// It is not a directory, cut off, or contradicts itself.
+    #[error("it is damaged: {0}")]
+    Damaged(&'static str),
+}
+
+impl Contents {
+    /// The directory as bytes.
+    ///
+    /// # Errors
+    /// When a table has more than 4 GiB.
+    pub fn encode(mut self) -> Result<Vec<u8>, DirectoryError> {
+        let too_large = |_| DirectoryError::Damaged("a table of it is too large");
+        self.paths.sort_by(|a, b| a.info.name.cmp(&b.info.name));
+        let mut records = Vec::new();
+        let mut ends = Vec::new();
+        for path in self.paths {
+            let mut last = 0;
+            let patches = path.patches.iter().map(|patch| {
+                let distance = patch.at - std::mem::replace(&mut last, patch.at);
+                (distance, patch.reference)
+            });
+            let written = Written { patches: patches.collect(), info: path.info, runs: path.runs };
+            records = postcard::to_extend(&written, records)
+                .map_err(|_| DirectoryError::Damaged("a record cannot be written"))?;
+            ends.extend_from_slice(&u32::try_from(records.len()).map_err(too_large)?.to_le_bytes());
+        }
+        let mut bytes = MAGIC.to_vec();
+        let paths = ends.len() / 4;
+        let counts = [
+            self.frames.len(),
+            self.chunks.len(),
+            self.foreign.len(),
+            paths,
+            records.len(),
+            self.others.len(),
+        ];
+        for count in counts {
+            bytes.extend_from_slice(&u32::try_from(count).map_err(too_large)?.to_le_bytes());
+        }
+        for frame in &self.frames {
+            bytes.extend_from_slice(&frame.offset.to_le_bytes());
+            for number in [frame.stored, frame.length, frame.first] {
+                bytes.extend_from_slice(&number.to_le_bytes());
+            }
+            bytes.extend_from_slice(&frame.check.0);
+        }
+        for chunk in self.chunks.iter().chain(&self.foreign) {
+            bytes.extend_from_slice(&chunk.id.0);
+            bytes.extend_from_slice(&chunk.length.to_le_bytes());
+        }
+        bytes.extend(ends);
+        bytes.extend(records);
+        bytes.extend(self.others);
+        Ok(bytes)
+    }
+}
+
+/// A directory, read where it stands.
+#[derive(Clone)]
+pub struct Directory {
+    bytes: Vec<u8>,
+    frames: usize,
+    chunks: usize,
+    foreign: usize,
+    paths: usize,
+    /// Where the tables begin: chunks, ends of records, records, what is said of others.
+    at: [usize; 4],
+}
+
+impl fmt::Debug for Directory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { frames, chunks, foreign, paths, .. } = self;
+        write!(f, "Directory({paths} paths, {frames} frames, {chunks} chunks, {foreign} foreign)")
+    }
+}
+
+impl Directory {
+    /// Takes the bytes of a directory.
+    ///
+    /// # Errors
+    /// When they are of another version, or their tables do not fill them exactly.
+    pub fn parse(bytes: Vec<u8>) -> Result<Self, DirectoryError> {
+        let damaged = DirectoryError::Damaged;
+        let header = bytes.first_chunk::<HEADER>().ok_or(damaged("it has no header"))?;
+        let (magic, version) = (&header[..7], header[7]);
+        if magic != &MAGIC[..7] {
+            return Err(damaged("it does not begin as a directory does"));
+        }
+        if version != MAGIC[7] {
+            return Err(DirectoryError::Version(version));
+        }
+        let [frames, chunks, foreign, paths, records, others] =
+            std::array::from_fn(|number| u32_at(header, 8 + 4 * number) as usize);
+        // Each is below 4 GiB and narrower than 64 bytes, so nothing here overflows 64 bits.
+        let sizes = [HEADER, frames * FRAME, (chunks + foreign) * CHUNK, paths * 4, records, others];
+        if sizes.iter().map(|&size| size as u64).sum::<u64>() != bytes.len() as u64 {
+            return Err(damaged("its tables are not as long as it says"));
+        }
+        let mut end = 0;
+        let ends: [usize; 6] = std::array::from_fn(|number| {
+            end += sizes[number];
+            end
+        });
+        let this = Self { bytes, frames, chunks, foreign, paths, at: [ends[1], ends[2], ends[3], ends[4]] };
+        this.check()?;
+        Ok(this)
+    }
+
+    /// What later lookups rely on.
+    fn check(&self) -> Result<(), DirectoryError> {
+        let damaged = |reason| Err(DirectoryError::Damaged(reason));
+        let mut first = 0;
+        for number in 0..self.frames {
+            let frame = self.frame(number);
+            if frame.length as usize > LONGEST_FRAME || frame.stored as usize > LONGEST_FRAME {
+                return damaged("a frame is longer than any is made");
+            }
+            if (number == 0 && frame.first != 0) || frame.first < first || frame.first as usize > self.chunks
+            {
+                return damaged("its frames are not in order");
+            }
+            first = frame.first;
+        }
+        if self.frames == 0 && self.chunks > 0 {
+            return damaged("it has chunks without a frame");
+        }
+        let mut last = 0;
+        for number in 0..self.paths {
+            let end = self.record_end(number);
+            if end < last || end > self.at[3] - self.at[2] {
+                return damaged("its records are not in order");
+            }
+            last = end;
+        }
+        if last != self.at[3] - self.at[2] {
+            return damaged("its records are not in order");
+        }
+        Ok(())
+    }
+
+    /// How many frames there are.
+    #[must_use]
+    pub fn frames(&self) -> usize {
+        self.frames
+    }
+
+    /// How many chunks the pack itself has.
+    #[must_use]
+    pub fn chunks(&self) -> usize {
+        self.chunks
+    }
+
+    /// How many paths there are.
+    #[must_use]
+    pub fn paths(&self) -> usize {
+        self.paths
+    }
+
+    /// What the pack says of others.
+    #[must_use]
+    pub fn others(&self) -> &[u8] {
+        &self.bytes[self.at[3]..]
+    }
+
+    /// How many bytes the directory takes in memory.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The frame of this number, which is below [`Directory::frames`].
+    ///
+    /// # Panics
+    /// When it is not.
+    #[must_use]
+    pub fn frame(&self, number: usize) -> Frame {
+        assert!(number < self.frames, "there is no frame {number}");
+        let at = HEADER + number * FRAME;
+        let word = |at| u32_at(&self.bytes, at);
+        let offset = u64::from(word(at)) | u64::from(word(at + 4)) << 32;
+        Frame {
+            offset,
+            stored: word(at + 8),
+            length: word(at + 12),
+            first: word(at + 16),
+            check: self.id_at(at + 20),
+        }
+    }
+
+    /// The chunk of this number, own ones before foreign ones; none when there is no such chunk.
+    #[must_use]
+    pub fn chunk(&self, number: u32) -> Option<Chunk> {
+        let number = number as usize;
+        (number < self.chunks + self.foreign).then(|| {
+            let at = self.at[0] + number * CHUNK;
+            Chunk { id: self.id_at(at), length: u32_at(&self.bytes, at + 16) }
+        })
+    }
+
+    /// Whether the chunk of this number is in the pack itself.
+    #[must_use]
+    pub fn is_own(&self, chunk: u32) -> bool {
+        (chunk as usize) < self.chunks
+    }
+
+    /// The number of the frame that an own chunk is in.
+    #[must_use]
+    pub fn frame_of(&self, chunk: u32) -> Option<usize> {
+        if !self.is_own(chunk) {
+            return None;
+        }
+        let (mut low, mut high) = (0, self.frames);
+        while low < high {
+            let middle = usize::midpoint(low, high);
+            if self.frame(middle).first <= chunk { low = middle + 1 } else { high = middle }
+        }
+        low.checked_sub(1)
+    }
+
+    /// The chunks of a frame, each with where it begins in the frame.
+    ///
+    /// # Errors
+    /// When they do not fill the frame exactly.
+    pub fn chunks_of(&self, frame: usize) -> Result<Vec<(u32, Chunk)>, DirectoryError> {
+        let this = self.frame(frame);
+        let end = if frame + 1 < self.frames { self.frame(frame + 1).first } else { self.chunks as u32 };
+        let mut at = 0_u32;
+        let mut chunks = Vec::with_capacity((end - this.first) as usize);
+        for chunk in (this.first..end).filter_map(|number| self.chunk(number)) {
+            chunks.push((at, chunk));
+            at = at.saturating_add(chunk.length);
+        }
+        if at == this.length {
+            Ok(chunks)
+        } else {
+            Err(DirectoryError::Damaged("the chunks of a frame are not as long as it is"))
+        }
+    }
+
+    /// The record of this number, which is below [`Directory::paths`].
+    ///
+    /// # Errors
+    /// When it is damaged.
+    ///
+    /// # Panics
+    /// When there is no such record.
+    pub fn record(&self, number: usize) -> Result<PathRecord, DirectoryError> {
+        let damaged = DirectoryError::Damaged;
+        let written: Written =
+            postcard::from_bytes(self.record_bytes(number)).map_err(|_| damaged("a record is not one"))?;
+        let Written { info, runs, patches } = written;
+        let mut at = 0_u64;
+        let mut places = Vec::with_capacity(patches.len());
+        let mut free = 0;
+        for (distance, reference) in patches {
+            at = at.checked_add(distance).ok_or(damaged("a record has a place beyond its end"))?;
+            let end = at.checked_add(HASH_LENGTH as u64).filter(|&end| end <= info.nar_size);
+            let end = end.ok_or(damaged("a record has a place beyond its end"))?;
+            if at < free || reference as usize >= info.references.len() {
+                return Err(damaged("a record has places that are not in order, or of no reference"));
+            }
+            free = end;
+            places.push(Patch { at, reference });
+        }
+        let record = PathRecord { info, runs, patches: places };
+        self.check_runs(&record)?;
+        Ok(record)
+    }
+
+    fn check_runs(&self, record: &PathRecord) -> Result<(), DirectoryError> {
+        let damaged = DirectoryError::Damaged;
+        let all = (self.chunks + self.foreign) as u64;
+        let mut size = 0_u64;
+        for run in &record.runs {
+            if u64::from(run.first) + u64::from(run.count) > all {
+                return Err(damaged("a record has chunks that there are not"));
+            }
+            let chunks = (run.first..run.first + run.count).filter_map(|number| self.chunk(number));
+            for chunk in chunks {
+                size = size.saturating_add(u64::from(chunk.length));
+                // A short record could name the same chunks for ever.
+                if size > record.info.nar_size {
+                    return Err(damaged("the chunks of a record are not as long as it is"));
+                }
+            }
+        }
+        let is_name = record.info.name.as_bytes().get(HASH_LENGTH) == Some(&b'-');
+        if size == record.info.nar_size && is_name {
+            Ok(())
+        } else {
+            Err(damaged("the chunks of a record are not as long as it is"))
+        }
+    }
+
+    /// The number of the record of the path with this hash part.
+    #[must_use]
+    pub fn find(&self, hash_part: &[u8; HASH_LENGTH]) -> Option<usize> {
+        let (mut low, mut high) = (0, self.paths);
+        while low < high {
+            let middle = usize::midpoint(low, high);
+            if self.name_of(middle).get(..HASH_LENGTH)? < hash_part.as_slice() {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        (low < self.paths && self.name_of(low).starts_with(hash_part)).then_some(low)
+    }
+
+    /// The name that a record begins with, as bytes; empty when it is damaged.
+    fn name_of(&self, number: usize) -> &[u8] {
+        // A record begins with its name, and that with its length, which is below 2^14.
+        let record = self.record_bytes(number);
+        let (length, rest) = match record {
+            [low @ 0..0x80, rest @ ..] => (usize::from(*low), rest),
+            [low, high @ 0..0x80, rest @ ..] => (usize::from(low & 0x7f) | usize::from(*high) << 7, rest),
+            _ => return &[],
+        };
+        rest.get(..length).unwrap_or_default()
+    }
+
+    fn record_end(&self, number: usize) -> usize {
+        u32_at(&self.bytes, self.at[1] + number * 4) as usize
+    }
+
+    fn record_bytes(&self, number: usize) -> &[u8] {
+        let start = if number == 0 { 0 } else { self.record_end(number - 1) };
+        &self.bytes[self.at[2] + start..self.at[2] + self.record_end(number)]
+    }
+
+    fn id_at(&self, at: usize) -> ChunkId {
+        let mut id = [0; 16];
+        id.copy_from_slice(&self.bytes[at..at + 16]);
+        ChunkId(id)
+    }
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    let mut word = [0; 4];
+    word.copy_from_slice(&bytes[at..at + 4]);
+    u32::from_le_bytes(word)
+}
+
+#[cfg(test)]
+mod tests;
