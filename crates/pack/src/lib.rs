@@ -6,8 +6,13 @@
 mod cut;
 mod directory;
 pub mod nar;
+mod pack;
 
 pub use cut::{ChunkSizes, Cutter, HASH_LENGTH, Patch, References};
 pub use directory::{
     Chunk, ChunkId, Contents, Directory, DirectoryError, Frame, LONGEST_FRAME, PathInfo, PathRecord, Run,
+};
+pub use pack::{
+    Compressor, FOOTER, FRAME_TARGET, Footer, FrameBuilder, LEVEL, LONGEST_DIRECTORY, PackBuilder, PackError,
+    PackedPath, SealedFrame, open_frame,
 };

@@ -1,0 +1,437 @@
+//! Packs: immutable blobs of compressed frames with their directory at the end.
+//!
+//! ```text
+//! magic · frames · directory (zstd) · footer
+//! ```
+//!
+//! A frame is read by its range alone, the directory by the footer's. Everything is checksummed; the format
+//! is in `docs/design/pack.md`.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use crate::{
+    Chunk, ChunkId, Contents, Directory, DirectoryError, Frame, LONGEST_FRAME, Patch, PathInfo, PathRecord,
+    Run,
+};
+
+/// What a pack begins and ends with; the last byte is the version.
+const MAGIC: &[u8; 8] = b"PHXPACK\x01";
+
+/// How many bytes the footer has: where the directory begins, how long it is stored and itself, its check, and
+/// the magic.
+pub const FOOTER: usize = 8 + 4 + 4 + 16 + 8;
+
+/// The longest directory, in bytes, before compression and after: that of ten million chunks.
+pub const LONGEST_DIRECTORY: u32 = 256 << 20;
+
+/// How much a frame gathers before it is compressed, in bytes.
+///
+/// Found by `cargo xtask bench cache-sweep`; see `docs/benchmarks.md`.
+pub const FRAME_TARGET: usize = 4 << 20;
+
+/// The zstd level of frames.
+pub const LEVEL: i32 = 3;
+
+/// Why a pack cannot be read, or not be written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PackError {
+    /// It is of another version.
+    #[error("it has version {0} of the format, which this phoenix does not know")]
+    Version(u8),
+    /// It is not a pack, cut off, or changed.
+    #[error("it is damaged: {0}")]
+    Damaged(&'static str),
+    /// Its directory cannot be used.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+}
+
+/// Gathers chunks until there are enough to be compressed together.
+#[derive(Debug, Default)]
+pub struct FrameBuilder {
+    bytes: Vec<u8>,
+    chunks: Vec<Chunk>,
+}
+
+/// A frame as it is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SealedFrame {
+    /// Its bytes in the pack.
+    pub bytes: Vec<u8>,
+    chunks: Vec<Chunk>,
+    length: u32,
+    check: ChunkId,
+}
+
+impl FrameBuilder {
+    /// Adds a chunk.
+    pub fn push(&mut self, id: ChunkId, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+        self.chunks.push(Chunk { id, length: bytes.len() as u32 });
+    }
+
+    /// Whether there is enough for a frame.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.bytes.len() >= FRAME_TARGET
+    }
+
+    /// Whether there is nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.chunks.is_empty()
+    }
+
+    /// Compresses what was gathered and begins anew.
+    ///
+    /// # Errors
+    /// When zstd fails, or more was gathered than a frame may hold.
+    pub fn seal(&mut self, compressor: &mut Compressor) -> Result<SealedFrame, PackError> {
+        if self.bytes.len() > LONGEST_FRAME {
+            return Err(PackError::Damaged("a frame would be longer than any may be"));
+        }
+        let length = self.bytes.len() as u32;
+        let bytes = compressor
+            .0
+            .compress(&self.bytes)
+            .map_err(|_| PackError::Damaged("zstd cannot compress a frame"))?;
+        // What does not shrink is kept as it is: a frame as long as its chunks is not compressed.
+        let bytes = if bytes.len() < self.bytes.len() { bytes } else { self.bytes.clone() };
+        self.bytes.clear();
+        let check = ChunkId::of(&bytes);
+        Ok(SealedFrame { bytes, chunks: std::mem::take(&mut self.chunks), length, check })
+    }
+}
+
+/// What compresses frames; one for each thread.
+pub struct Compressor(zstd::bulk::Compressor<'static>);
+
+impl std::fmt::Debug for Compressor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Compressor")
+    }
+}
+
+impl Compressor {
+    /// One of this zstd level.
+    ///
+    /// # Errors
+    /// When zstd has no memory.
+    pub fn new(level: i32) -> Result<Self, PackError> {
+        zstd::bulk::Compressor::new(level).map(Self).map_err(|_| PackError::Damaged("zstd cannot begin"))
+    }
+}
+
+/// A path that goes into a pack.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PackedPath {
+    /// What is known of it.
+    pub info: PathInfo,
+    /// The chunks of its archive, in order, whichever pack has them.
+    pub chunks: Vec<Chunk>,
+    /// Where hash parts stood in the archive.
+    pub patches: Vec<Patch>,
+}
+
+/// Writes one pack, from its first byte to its last; whoever has it writes what it returns, in order.
+#[derive(Debug, Default)]
+pub struct PackBuilder {
+    contents: Contents,
+    numbers: HashMap<ChunkId, u32, foldhash::fast::FixedState>,
+    offset: u64,
+}
+
+impl PackBuilder {
+    /// Begins a pack; returns what it begins with.
+    #[must_use]
+    pub fn new() -> (Self, &'static [u8]) {
+        (Self { offset: MAGIC.len() as u64, ..Self::default() }, MAGIC)
+    }
+
+    /// Takes in a frame, whose bytes are what comes next in the pack.
+    pub fn add(&mut self, frame: &SealedFrame) {
+        let first = self.contents.chunks.len() as u32;
+        for (chunk, number) in frame.chunks.iter().zip(first..) {
+            self.numbers.entry(chunk.id).or_insert(number);
+        }
+        self.contents.chunks.extend(&frame.chunks);
+        self.contents.frames.push(Frame {
+            offset: self.offset,
+            stored: frame.bytes.len() as u32,
+            length: frame.length,
+            first,
+            check: frame.check,
+        });
+        self.offset += frame.bytes.len() as u64;
+    }
+
+    /// How many bytes the pack has so far.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.offset
+    }
+
+    /// Ends the pack: returns its last bytes, directory and footer. Chunks of `paths` that no frame has are
+    /// those of other packs.
+    ///
+    /// # Errors
+    /// When there is more than a directory can hold.
+    pub fn finish(mut self, paths: Vec<PackedPath>, others: Vec<u8>) -> Result<Vec<u8>, PackError> {
+        let own = self.contents.chunks.len() as u32;
+        for path in paths {
+            let mut runs: Vec<Run> = Vec::new();
+            for chunk in path.chunks {
+                let foreign = &mut self.contents.foreign;
+                let number = *self.numbers.entry(chunk.id).or_insert_with(|| {
+                    foreign.push(chunk);
+                    own + foreign.len() as u32 - 1
+                });
+                match runs.last_mut() {
+                    Some(run) if run.first + run.count == number => run.count += 1,
+                    _ => runs.push(Run { first: number, count: 1 }),
+                }
+            }
+            self.contents.paths.push(PathRecord { info: path.info, runs, patches: path.patches });
+        }
+        self.contents.others = others;
+        let directory = self.contents.encode()?;
+        let length = u32::try_from(directory.len()).ok().filter(|&length| length <= LONGEST_DIRECTORY);
+        let length = length.ok_or(PackError::Damaged("its directory would be longer than any may be"))?;
+        let mut tail = zstd::bulk::compress(&directory, LEVEL)
+            .map_err(|_| PackError::Damaged("zstd cannot compress a directory"))?;
+        let check = ChunkId::of(&tail);
+        let stored = tail.len() as u32;
+        tail.extend_from_slice(&self.offset.to_le_bytes());
+        tail.extend_from_slice(&stored.to_le_bytes());
+        tail.extend_from_slice(&length.to_le_bytes());
+        tail.extend_from_slice(&check.0);
+        tail.extend_from_slice(MAGIC);
+        Ok(tail)
+    }
+}
+
+/// Where a pack has its directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Footer {
+    /// The range of the pack that holds the directory.
+    pub directory: Range<u64>,
+    length: u32,
+    check: ChunkId,
+}
+
+impl Footer {
+    /// Reads the last [`FOOTER`] bytes of a pack of this size; what comes before them in `tail` does not
+    /// matter.
+    ///
+    /// # Errors
+    /// When they are no footer, or that of a pack of another size or version.
+    pub fn parse(tail: &[u8], size: u64) -> Result<Self, PackError> {
+        let damaged = PackError::Damaged;
+        let footer = tail.last_chunk::<FOOTER>().ok_or(damaged("it is shorter than a footer"))?;
+        let magic = &footer[FOOTER - 8..];
+        if magic[..7] != MAGIC[..7] {
+            return Err(damaged("it does not end as a pack does"));
+        }
+        if magic[7] != MAGIC[7] {
+            return Err(PackError::Version(magic[7]));
+        }
+        let word =
+            |at: usize| u32::from_le_bytes([footer[at], footer[at + 1], footer[at + 2], footer[at + 3]]);
+        let start = u64::from(word(0)) | u64::from(word(4)) << 32;
+        let (stored, length) = (word(8), word(12));
+        let end = start.checked_add(u64::from(stored)).ok_or(damaged("its directory is nowhere"))?;
+        if start < MAGIC.len() as u64 || end.checked_add(FOOTER as u64) != Some(size) {
+            return Err(damaged("its directory is not where its footer says"));
+        }
+        if stored > LONGEST_DIRECTORY || length > LONGEST_DIRECTORY {
+            return Err(damaged("its directory is longer than any is made"));
+        }
+        let mut check = [0; 16];
+        check.copy_from_slice(&footer[16..32]);
+        Ok(Self { directory: start..end, length, check: ChunkId(check) })
+    }
+
+    /// Opens the directory, whose bytes were read from [`Footer::directory`].
+    ///
+    /// # Errors
+    /// When they are not what was written.
+    pub fn open(&self, stored: &[u8]) -> Result<Directory, PackError> {
+        let damaged = PackError::Damaged;
+        if ChunkId::of(stored) != self.check {
+            return Err(damaged("its directory is not what was written"));
+        }
+        let bytes = zstd::bulk::decompress(stored, self.length as usize)
+            .map_err(|_| damaged("its directory does not decompress"))?;
+        let directory = Directory::parse(bytes)?;
+        let within = |frame: Frame| {
+            frame.offset >= MAGIC.len() as u64
+                && frame
+                    .offset
+                    .checked_add(u64::from(frame.stored))
+                    .is_some_and(|end| end <= self.directory.start)
+        };
+        if (0..directory.frames()).all(|number| within(directory.frame(number))) {
+            Ok(directory)
+        } else {
+            Err(damaged("a frame is not where its directory says"))
+        }
+    }
+}
+
+/// Opens a frame, whose bytes were read from where its directory says: the bytes of its chunks.
+///
+/// # Errors
+/// When they are not what was written.
+pub fn open_frame(frame: &Frame, stored: &[u8]) -> Result<Vec<u8>, PackError> {
+    let damaged = PackError::Damaged;
+    if stored.len() != frame.stored as usize || ChunkId::of(stored) != frame.check {
+        return Err(damaged("a frame is not what was written"));
+    }
+    if frame.stored == frame.length {
+        return Ok(stored.to_vec());
+    }
+    match zstd::bulk::decompress(stored, frame.length as usize) {
+        Ok(bytes) if bytes.len() == frame.length as usize => Ok(bytes),
+        _ => Err(damaged("a frame does not decompress to what its directory says")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::HASH_LENGTH;
+    use proptest::prelude::*;
+
+    fn noise(seed: u64, length: usize) -> Vec<u8> {
+        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        (0..length)
+            .map(|_| {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                (state >> 24) as u8
+            })
+            .collect()
+    }
+
+    fn info(number: usize, nar_size: u64) -> PathInfo {
+        PathInfo {
+            name: format!("{number:0HASH_LENGTH$}-p"),
+            nar_hash: [7; 32],
+            nar_size,
+            references: vec![],
+            deriver: None,
+            signatures: vec![],
+            ca: None,
+        }
+    }
+
+    fn chunk(bytes: &[u8]) -> Chunk {
+        Chunk { id: ChunkId::of(bytes), length: bytes.len() as u32 }
+    }
+
+    /// A pack of two paths that share a chunk; one needs a chunk of another pack.
+    fn pack() -> (Vec<u8>, Vec<Vec<u8>>) {
+        let parts = vec![noise(1, 3000), vec![b'x'; 5000], noise(3, 700), b"elsewhere".to_vec()];
+        let (mut builder, mut bytes) = {
+            let (builder, head) = PackBuilder::new();
+            (builder, head.to_vec())
+        };
+        let mut compressor = Compressor::new(LEVEL).unwrap();
+        for frame in [&parts[..1], &parts[1..3]] {
+            let mut building = FrameBuilder::default();
+            for part in frame {
+                building.push(ChunkId::of(part), part);
+            }
+            let sealed = building.seal(&mut compressor).unwrap();
+            assert!(building.is_empty());
+            builder.add(&sealed);
+            bytes.extend(sealed.bytes);
+        }
+        assert_eq!(builder.size(), bytes.len() as u64);
+        let packed = |number, which: &[usize]| PackedPath {
+            info: info(number, which.iter().map(|&part| parts[part].len() as u64).sum()),
+            chunks: which.iter().map(|&part| chunk(&parts[part])).collect(),
+            patches: vec![],
+        };
+        let tail = builder.finish(vec![packed(1, &[0, 1, 2]), packed(2, &[1, 3, 0])], b"more".to_vec());
+        bytes.extend(tail.unwrap());
+        (bytes, parts)
+    }
+
+    fn open(pack: &[u8]) -> Result<Directory, PackError> {
+        let footer = Footer::parse(&pack[pack.len().saturating_sub(100)..], pack.len() as u64)?;
+        let range = footer.directory.start as usize..footer.directory.end as usize;
+        footer.open(&pack[range])
+    }
+
+    fn frame_bytes(pack: &[u8], frame: &Frame) -> Vec<u8> {
+        pack[frame.offset as usize..][..frame.stored as usize].to_vec()
+    }
+
+    #[test]
+    fn what_is_packed_comes_out() {
+        let (pack, parts) = pack();
+        let directory = open(&pack).unwrap();
+        assert_eq!((directory.frames(), directory.chunks(), directory.paths()), (2, 3, 2));
+        let mut all = Vec::new();
+        for number in 0..2 {
+            let frame = directory.frame(number);
+            all.extend(open_frame(&frame, &frame_bytes(&pack, &frame)).unwrap());
+        }
+        assert_eq!(all, parts[..3].concat());
+        assert_eq!(directory.frame(0).stored, 3000, "noise is kept as it is");
+        assert!(directory.frame(1).stored < 1000);
+        assert_eq!(directory.record(0).unwrap().runs, [Run { first: 0, count: 3 }]);
+        let second = directory.record(1).unwrap();
+        let runs = [Run { first: 1, count: 1 }, Run { first: 3, count: 1 }, Run { first: 0, count: 1 }];
+        assert_eq!(second.runs, runs);
+        assert!(!directory.is_own(3));
+        assert_eq!(directory.chunk(3), Some(chunk(b"elsewhere")));
+        assert_eq!(directory.others(), b"more");
+    }
+
+    #[test]
+    fn a_pack_of_nothing_is_one() {
+        let (builder, head) = PackBuilder::new();
+        let pack = [head.to_vec(), builder.finish(vec![], vec![]).unwrap()].concat();
+        assert_eq!(open(&pack).unwrap().paths(), 0);
+    }
+
+    #[test]
+    fn another_version_is_a_miss_that_says_so() {
+        let (mut pack, _) = pack();
+        *pack.last_mut().unwrap() = 2;
+        assert_eq!(open(&pack).unwrap_err(), PackError::Version(2));
+    }
+
+    #[test]
+    fn every_cut_is_damage() {
+        let (pack, _) = pack();
+        for end in 0..pack.len() {
+            assert!(open(&pack[..end]).is_err(), "cut at {end}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_changed_byte_is_seen_before_it_is_used(at in any::<prop::sample::Index>(), with in 1_u8..) {
+            let (mut pack, parts) = pack();
+            let at = at.index(pack.len());
+            pack[at] ^= with;
+            let Ok(directory) = open(&pack) else { return Ok(()) };
+            let mut all = Vec::new();
+            for number in 0..2 {
+                let frame = directory.frame(number);
+                match open_frame(&frame, &frame_bytes(&pack, &frame)) {
+                    Ok(bytes) => all.extend(bytes),
+                    Err(_) => return Ok(()),
+                }
+            }
+            // Only the magic at the beginning is read by nobody.
+            prop_assert!(at < MAGIC.len());
+            prop_assert_eq!(all, parts[..3].concat());
+        }
+    }
+}
