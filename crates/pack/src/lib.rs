@@ -3,11 +3,13 @@
 //!
 //! Nothing here knows where bytes live.
 
+mod catalog;
 mod cut;
 mod directory;
 pub mod nar;
 mod pack;
 
+pub use catalog::{Catalog, Located, Others, OthersError, PackInfo, Piece};
 pub use cut::{ChunkSizes, Cutter, HASH_LENGTH, Patch, References};
 pub use directory::{
     Chunk, ChunkId, Contents, Directory, DirectoryError, Frame, LONGEST_FRAME, PathInfo, PathRecord, Run,

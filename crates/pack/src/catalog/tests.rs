@@ -1,0 +1,193 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::{Compressor, Footer, FrameBuilder, LEVEL, PackBuilder, PackedPath};
+
+fn hash(number: u32) -> [u8; HASH_LENGTH] {
+    let mut hash = [b'0'; HASH_LENGTH];
+    hash[..8].copy_from_slice(format!("{number:08}").as_bytes());
+    hash
+}
+
+fn name(number: u32) -> String {
+    format!("{}-p", String::from_utf8_lossy(&hash(number)))
+}
+
+fn bytes(part: u32) -> Vec<u8> {
+    part.to_le_bytes().repeat(10 + part as usize % 7)
+}
+
+fn chunk(part: u32) -> Chunk {
+    let bytes = bytes(part);
+    Chunk { id: ChunkId::of(&bytes), length: bytes.len() as u32 }
+}
+
+/// A path of these parts that refers to these others.
+fn path(number: u32, parts: &[u32], references: &[u32]) -> PackedPath {
+    let info = PathInfo {
+        name: name(number),
+        nar_hash: [number as u8; 32],
+        nar_size: parts.iter().map(|&part| u64::from(chunk(part).length)).sum(),
+        references: references.iter().map(|&number| name(number)).collect(),
+        deriver: None,
+        signatures: vec![],
+        ca: None,
+    };
+    PackedPath { info, chunks: parts.iter().map(|&part| chunk(part)).collect(), patches: vec![] }
+}
+
+/// The directory of a pack that has these parts itself, three a frame.
+fn directory(own: &[u32], paths: Vec<PackedPath>, others: &Others) -> Directory {
+    let (mut builder, mut bytes_so_far) = {
+        let (builder, head) = PackBuilder::new();
+        (builder, head.len())
+    };
+    let mut compressor = Compressor::new(LEVEL).unwrap();
+    for parts in own.chunks(3) {
+        let mut frame = FrameBuilder::default();
+        for &part in parts {
+            frame.push(chunk(part).id, &bytes(part));
+        }
+        let sealed = frame.seal(&mut compressor).unwrap();
+        bytes_so_far += sealed.bytes.len();
+        builder.add(&sealed);
+    }
+    let tail = builder.finish(paths, others.encode()).unwrap();
+    let footer = Footer::parse(&tail, (bytes_so_far + tail.len()) as u64).unwrap();
+    footer.open(&tail[..(footer.directory.end - footer.directory.start) as usize]).unwrap()
+}
+
+fn made(created: u64) -> PackInfo {
+    PackInfo { size: 1, created }
+}
+
+fn replaced(old: &str, new: &str) -> Others {
+    Others { replaced: [(old.to_owned(), [new.to_owned()].into())].into(), ..Others::default() }
+}
+
+/// The bytes that the pieces stand for.
+fn put_together(catalog: &Catalog, pieces: &[Piece]) -> Vec<u8> {
+    let mut all = Vec::new();
+    for piece in pieces {
+        let (_, directory) = catalog.pack(piece.pack).unwrap();
+        let chunks = directory.chunks_of(piece.frame as usize).unwrap();
+        let frame: Vec<u8> = chunks
+            .iter()
+            .flat_map(|(_, wanted)| bytes((0..100).find(|&part| chunk(part).id == wanted.id).unwrap()))
+            .collect();
+        all.extend(&frame[piece.offset as usize..(piece.offset + piece.length) as usize]);
+    }
+    all
+}
+
+fn parts(parts: &[u32]) -> Vec<u8> {
+    parts.iter().flat_map(|&part| bytes(part)).collect()
+}
+
+#[test]
+fn a_path_is_put_together_of_own_and_foreign_chunks() {
+    let mut catalog = Catalog::default();
+    let old = directory(&[1, 2, 3, 4, 5], vec![path(1, &[1, 2, 3, 4, 5], &[])], &Others::default());
+    catalog.add("old", made(1), old).unwrap();
+    let new = directory(&[6], vec![path(2, &[2, 3, 6, 4, 5], &[])], catalog.others());
+    catalog.add("new", made(2), new).unwrap();
+    assert_eq!(catalog.live, ["new", "old"]);
+
+    let one = catalog.locate(&hash(1)).unwrap();
+    assert_eq!(one.pieces.len(), 2, "one piece a frame");
+    assert_eq!(put_together(&catalog, &one.pieces), parts(&[1, 2, 3, 4, 5]));
+    let two = catalog.locate(&hash(2)).unwrap();
+    assert_eq!(put_together(&catalog, &two.pieces), parts(&[2, 3, 6, 4, 5]));
+    assert_eq!(catalog.locate(&hash(3)), None);
+    assert!(catalog.has_chunk(chunk(6)) && !catalog.has_chunk(chunk(7)));
+
+    // Without the old pack, what needs it cannot be had, and nothing worse happens.
+    catalog.lose("old");
+    assert!(catalog.has(&hash(2)));
+    assert_eq!(catalog.locate(&hash(2)), None);
+}
+
+#[test]
+fn a_newer_record_that_cannot_be_used_hides_no_older_one() {
+    let mut catalog = Catalog::default();
+    catalog.add("old", made(1), directory(&[1, 2], vec![path(1, &[1, 2], &[])], &Others::default())).unwrap();
+    catalog.add("new", made(2), directory(&[1], vec![path(1, &[1, 9], &[])], &Others::default())).unwrap();
+    let located = catalog.locate(&hash(1)).unwrap();
+    assert_eq!(put_together(&catalog, &located.pieces), parts(&[1, 2]));
+}
+
+#[test]
+fn a_replaced_pack_is_looked_at_while_what_replaced_it_is_not_there() {
+    let mut catalog = Catalog::default();
+    let old = directory(&[1], vec![path(1, &[1], &[])], &Others::default());
+    let fold = directory(&[1], vec![path(1, &[1], &[])], &replaced("old", "fold"));
+    catalog.add("fold", made(5), fold).unwrap();
+    catalog.hear(Others { known: [("old".into(), made(1))].into(), ..Others::default() });
+    assert!(catalog.unread().is_empty(), "nobody needs it");
+    catalog.lose("fold");
+    assert_eq!(catalog.unread(), [("old", made(1))]);
+    catalog.add("old", made(1), old).unwrap();
+    assert!(catalog.locate(&hash(1)).is_some());
+}
+
+#[test]
+fn two_folds_at_once_lose_nothing() {
+    let a = directory(&[1], vec![path(1, &[1], &[])], &Others::default());
+    let b = directory(&[2], vec![path(2, &[2], &[])], &Others::default());
+    let both = vec![path(1, &[1], &[]), path(2, &[2], &[])];
+    let fold = |own: &str| {
+        let mut others = replaced("a", own);
+        others.merge(replaced("b", own));
+        directory(&[1, 2], both.clone(), &others)
+    };
+    let mut catalog = Catalog::default();
+    for (name, directory) in [("a", a), ("b", b), ("f", fold("f")), ("g", fold("g"))] {
+        catalog.add(name, made(1), directory).unwrap();
+    }
+    assert_eq!(catalog.live, ["g", "f"]);
+    assert!(catalog.locate(&hash(1)).is_some() && catalog.locate(&hash(2)).is_some());
+}
+
+#[test]
+fn a_closure_has_what_is_referred_to_first() {
+    let paths =
+        vec![path(1, &[1], &[1, 2, 3]), path(2, &[2], &[3, 7]), path(3, &[3], &[4]), path(4, &[4], &[])];
+    let mut catalog = Catalog::default();
+    catalog.add("x", made(1), directory(&[1, 2, 3, 4], paths, &Others::default())).unwrap();
+    let names = |found: &[PathInfo]| found.iter().map(|info| info.name.clone()).collect::<Vec<_>>();
+    let (found, unknown) = catalog.closure([name(1)], |_| false);
+    assert_eq!(names(&found), [4, 3, 2, 1].map(name));
+    assert_eq!(unknown, [name(7)]);
+    let (found, unknown) = catalog.closure([name(1)], |there| there == name(3) || there == name(7));
+    assert_eq!(names(&found), [2, 1].map(name));
+    assert!(unknown.is_empty());
+}
+
+fn others() -> impl Strategy<Value = Others> {
+    let name = || prop::sample::select(vec!["a", "b", "c", "d"]).prop_map(str::to_owned);
+    let known = prop::collection::btree_map(name(), (0_u64..3).prop_map(made), 0..4);
+    let replaced = prop::collection::btree_map(name(), prop::collection::btree_set(name(), 0..3), 0..4);
+    (known, replaced).prop_map(|(known, replaced)| Others { known, replaced })
+}
+
+proptest! {
+    #[test]
+    fn merging_is_a_union(a in others(), b in others(), c in others()) {
+        let merged = |all: &[&Others]| {
+            let mut sum = Others::default();
+            for other in all {
+                sum.merge((*other).clone());
+            }
+            sum
+        };
+        prop_assert_eq!(merged(&[&a, &b, &c]), merged(&[&c, &a, &b]));
+        prop_assert_eq!(merged(&[&a, &merged(&[&b, &c])]), merged(&[&merged(&[&a, &b]), &c]));
+        prop_assert_eq!(merged(&[&a, &a]), merged(&[&a]));
+        prop_assert_eq!(Others::decode(&a.encode()), Ok(a));
+    }
+
+    #[test]
+    fn garbage_of_others_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
+        let _ = Others::decode(&bytes);
+    }
+}
