@@ -1,0 +1,10 @@
+//! Saves store paths to a depot in packs, and restores them.
+//!
+//! `pack` says how, `depot` where, `store` from where and to where. A cache can only make a run faster:
+//! whatever goes wrong with a pack or a depot is a [`Trouble`] that is told once, and a miss.
+
+mod packs;
+mod trouble;
+
+pub use packs::{PACKS, Packs};
+pub use trouble::Trouble;

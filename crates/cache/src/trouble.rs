@@ -1,0 +1,22 @@
+//! What went wrong without stopping anything.
+
+use phoenix_depot::DepotError;
+use phoenix_pack::PackError;
+
+/// Something that made the cache less useful. Nothing is lost but speed.
+#[derive(Debug, thiserror::Error)]
+pub enum Trouble {
+    /// The depot did not do what it was asked for.
+    #[error(transparent)]
+    Depot(#[from] DepotError),
+    /// A pack cannot be used.
+    #[error("{depot}: the pack {pack} cannot be used: {problem}")]
+    Pack {
+        /// The depot, as it names itself.
+        depot: String,
+        /// The blob.
+        pack: String,
+        /// What is wrong with it.
+        problem: PackError,
+    },
+}
