@@ -3,8 +3,15 @@
 //! `pack` says how, `depot` where, `store` from where and to where. A cache can only make a run faster:
 //! whatever goes wrong with a pack or a depot is a [`Trouble`] that is told once, and a miss.
 
+mod cache;
+mod frames;
 mod packs;
+mod restore;
+mod save;
 mod trouble;
 
+pub use cache::Cache;
 pub use packs::{PACKS, Packs};
+pub use restore::{MakeArchive, Restored, TakeArchive};
+pub use save::{ReadArchive, Saved};
 pub use trouble::Trouble;

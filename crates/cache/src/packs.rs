@@ -57,6 +57,12 @@ impl Packs {
         &mut self.catalog
     }
 
+    /// What the packs say together, to look at.
+    #[must_use]
+    pub fn peek(&self) -> &Catalog {
+        &self.catalog
+    }
+
     /// The blob of a live pack by its number in the catalog.
     #[must_use]
     pub fn blob(&self, pack: u32) -> Option<&Blob> {

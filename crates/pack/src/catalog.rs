@@ -75,6 +75,18 @@ pub struct Catalog {
     live: Vec<String>,
 }
 
+/// The chunks of all live packs.
+#[derive(Debug, Clone, Copy)]
+pub struct Chunks<'c>(&'c Catalog);
+
+impl Chunks<'_> {
+    /// Whether a live pack has this one, so that it need not be kept again.
+    #[must_use]
+    pub fn has(&self, wanted: Chunk) -> bool {
+        self.0.place(wanted).is_some()
+    }
+}
+
 /// A chunk of a live pack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Place {
@@ -216,6 +228,7 @@ impl Catalog {
                 let place = if directory.is_own(number) {
                     Place { pack, chunk: number }
                 } else {
+                    self.build_index();
                     self.place(wanted)?
                 };
                 let piece = self.piece(place)?;
@@ -247,17 +260,17 @@ impl Catalog {
         Some(Piece { pack: place.pack, frame: u32::try_from(number).ok()?, offset: offset as u32, length })
     }
 
-    /// Where a live pack has a chunk.
-    fn place(&mut self, wanted: Chunk) -> Option<Place> {
-        self.build_index();
+    /// Where a live pack has a chunk, if the index is built.
+    fn place(&self, wanted: Chunk) -> Option<Place> {
         let place = *self.index.get(&wanted.id)?;
         let (_, directory) = self.pack(place.pack)?;
         (directory.chunk(place.chunk)? == wanted).then_some(place)
     }
 
-    /// Whether a live pack has a chunk, so that it need not be kept again.
-    pub fn has_chunk(&mut self, wanted: Chunk) -> bool {
-        self.place(wanted).is_some()
+    /// The chunks of all live packs, to be asked from several threads.
+    pub fn chunks(&mut self) -> Chunks<'_> {
+        self.build_index();
+        Chunks(self)
     }
 
     fn build_index(&mut self) {

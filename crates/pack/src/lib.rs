@@ -8,8 +8,9 @@ mod cut;
 mod directory;
 pub mod nar;
 mod pack;
+mod put_back;
 
-pub use catalog::{Catalog, Located, Others, OthersError, PackInfo, Piece};
+pub use catalog::{Catalog, Chunks, Located, Others, OthersError, PackInfo, Piece};
 pub use cut::{ChunkSizes, Cutter, HASH_LENGTH, Patch, References};
 pub use directory::{
     Chunk, ChunkId, Contents, Directory, DirectoryError, Frame, LONGEST_FRAME, PathInfo, PathRecord, Run,
@@ -18,3 +19,4 @@ pub use pack::{
     Compressor, FOOTER, FRAME_TARGET, Footer, FrameBuilder, LEVEL, LONGEST_DIRECTORY, PackBuilder, PackError,
     PackedPath, SealedFrame, open_frame,
 };
+pub use put_back::PutBack;

@@ -172,6 +172,12 @@ impl PackBuilder {
         self.offset
     }
 
+    /// How many bytes the chunks in it have, before compression.
+    #[must_use]
+    pub fn chunk_bytes(&self) -> u64 {
+        self.contents.frames.iter().map(|frame| u64::from(frame.length)).sum()
+    }
+
     /// Ends the pack: returns its last bytes, directory and footer. Chunks of `paths` that no frame has are
     /// those of other packs.
     ///

@@ -99,7 +99,7 @@ fn a_path_is_put_together_of_own_and_foreign_chunks() {
     let two = catalog.locate(&hash(2)).unwrap();
     assert_eq!(put_together(&catalog, &two.pieces), parts(&[2, 3, 6, 4, 5]));
     assert_eq!(catalog.locate(&hash(3)), None);
-    assert!(catalog.has_chunk(chunk(6)) && !catalog.has_chunk(chunk(7)));
+    assert!(catalog.chunks().has(chunk(6)) && !catalog.chunks().has(chunk(7)));
 
     // Without the old pack, what needs it cannot be had, and nothing worse happens.
     catalog.lose("old");

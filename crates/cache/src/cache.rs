@@ -1,0 +1,36 @@
+//! A depot with what is needed to use it.
+
+use std::sync::Arc;
+
+use phoenix_depot::Depot;
+use phoenix_pack::Catalog;
+use tokio::runtime::Runtime;
+
+use crate::{Packs, Trouble};
+
+/// The packs of a depot, ready to be saved to and restored from.
+///
+/// All that waits for the depot happens on a runtime of its own; who calls it need not know of one, and must
+/// not be on another.
+#[derive(Debug)]
+pub struct Cache {
+    pub(crate) runtime: Runtime,
+    pub(crate) packs: Packs,
+}
+
+impl Cache {
+    /// Reads what a depot has. What cannot be read is told to `trouble` and is as if it were not there.
+    ///
+    /// # Errors
+    /// When the system gives no threads.
+    pub fn open(depot: Arc<dyn Depot>, trouble: &mut (dyn FnMut(Trouble) + Send)) -> std::io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let packs = runtime.block_on(Packs::load(depot, trouble));
+        Ok(Self { runtime, packs })
+    }
+
+    /// What the packs say together.
+    pub fn catalog(&mut self) -> &mut Catalog {
+        self.packs.catalog()
+    }
+}

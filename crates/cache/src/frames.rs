@@ -1,0 +1,349 @@
+//! The frames that a restore needs: fetched in few large ranges, ahead of their use, opened once.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::pin::pin;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use phoenix_depot::{Blob, Depot};
+use phoenix_pack::{Catalog, Frame, Located, Piece, open_frame};
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+
+use crate::{Packs, Trouble};
+
+/// The longest range that is read at once, in bytes.
+const LONGEST_RANGE: u64 = 8 << 20;
+
+/// Bytes that nobody needs but that are read along, because another request costs more than they do.
+const LARGEST_GAP: u64 = 128 << 10;
+
+/// How many ranges are on their way at once.
+const AT_ONCE: usize = 6;
+
+/// How many bytes are fetched ahead of their use.
+const AHEAD: u64 = 48 << 20;
+
+/// How many opened frames are held for a second use, in bytes.
+const OPEN: usize = 64 << 20;
+
+/// A frame: the numbers of its pack and of itself.
+type Key = (u32, u32);
+
+/// Frames that lie together in a pack and are read at once.
+#[derive(Debug)]
+struct Part {
+    blob: Blob,
+    range: Range<u64>,
+}
+
+/// All frames of a restore.
+#[derive(Debug)]
+pub(crate) struct Frames {
+    depot: Arc<dyn Depot>,
+    parts: Vec<Part>,
+    /// For each frame where it is in its pack, and in which part.
+    places: HashMap<Key, (Frame, usize)>,
+    state: Mutex<State>,
+    changed: Condvar,
+    /// There is room for another part.
+    room: Notify,
+}
+
+/// A part, the frames in it, and when the first of them is needed.
+struct Planned {
+    soonest: usize,
+    part: Part,
+    frames: Vec<(Key, Frame)>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    parts: Vec<Fetch>,
+    /// How many frames of each part are still needed.
+    needed: Vec<usize>,
+    frames: HashMap<Key, Opened>,
+    /// How many bytes of parts are held or on their way.
+    held: u64,
+    /// How many bytes of opened frames are held.
+    open: usize,
+    /// Counts uses, to find what was not used for long.
+    clock: u64,
+    requests: usize,
+    bytes: u64,
+    /// Nobody needs anything any more.
+    over: bool,
+}
+
+/// Whether a part is fetched ahead.
+enum Ahead {
+    Begins,
+    NoRoom,
+    NotNeeded,
+}
+
+#[derive(Debug, Clone)]
+enum Fetch {
+    No,
+    OnItsWay,
+    Here(Bytes),
+    Failed,
+}
+
+#[derive(Debug, Default)]
+struct Opened {
+    /// How many pieces are still to be taken out of it.
+    uses: usize,
+    opening: bool,
+    bytes: Option<Arc<Vec<u8>>>,
+    used: u64,
+    damaged: bool,
+}
+
+impl Frames {
+    /// What these paths need, to be used in their order. Paths that need a pack without a blob get nothing of
+    /// it.
+    pub(crate) fn plan(packs: &Packs, catalog: &Catalog, located: &[Located]) -> Self {
+        let mut first_use: HashMap<Key, usize> = HashMap::new();
+        let mut frames: HashMap<Key, Opened> = HashMap::new();
+        for (number, piece) in located.iter().flat_map(|path| &path.pieces).enumerate() {
+            let key = (piece.pack, piece.frame);
+            first_use.entry(key).or_insert(number);
+            frames.entry(key).or_default().uses += 1;
+        }
+        let mut keys: Vec<Key> = first_use.keys().copied().collect();
+        keys.sort_unstable();
+        let mut parts: Vec<Planned> = Vec::new();
+        for key in keys {
+            let (Some(blob), Some((_, directory))) = (packs.blob(key.0), catalog.pack(key.0)) else {
+                continue;
+            };
+            let frame = directory.frame(key.1 as usize);
+            let end = frame.offset + u64::from(frame.stored);
+            let first = first_use[&key];
+            match parts.last_mut() {
+                Some(Planned { soonest, part, frames })
+                    if part.blob == *blob
+                        && frame.offset >= part.range.end
+                        && frame.offset - part.range.end <= LARGEST_GAP
+                        && end - part.range.start <= LONGEST_RANGE =>
+                {
+                    part.range.end = end;
+                    *soonest = first.min(*soonest);
+                    frames.push((key, frame));
+                }
+                _ => parts.push(Planned {
+                    soonest: first,
+                    part: Part { blob: blob.clone(), range: frame.offset..end },
+                    frames: vec![(key, frame)],
+                }),
+            }
+        }
+        parts.sort_by_key(|planned| planned.soonest);
+        let mut places = HashMap::new();
+        let needed = parts.iter().map(|planned| planned.frames.len()).collect();
+        let mut ordered = Vec::new();
+        for Planned { part, frames, .. } in parts {
+            places.extend(frames.into_iter().map(|(key, frame)| (key, (frame, ordered.len()))));
+            ordered.push(part);
+        }
+        let parts = vec![Fetch::No; ordered.len()];
+        let state = State { parts, needed, frames, ..State::default() };
+        Self {
+            depot: packs.depot().clone(),
+            parts: ordered,
+            places,
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            room: Notify::new(),
+        }
+    }
+
+    /// How many requests were made, and for how many bytes.
+    pub(crate) fn read(&self) -> (usize, u64) {
+        let state = self.lock();
+        (state.requests, state.bytes)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'s>(&self, state: MutexGuard<'s, State>) -> MutexGuard<'s, State> {
+        self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says that nothing more is needed, so that fetching ahead ends.
+    pub(crate) fn end(&self) {
+        self.lock().over = true;
+        self.room.notify_waiters();
+    }
+
+    /// Fetches ahead in the order of use, until all is fetched or nothing more is needed. Needs a thread.
+    pub(crate) fn fetch_ahead(&self, runtime: &Handle, trouble: &(dyn Fn(Trouble) + Sync)) {
+        let numbers = stream::iter(0..self.parts.len());
+        let fetching = numbers
+            .map(|number| async move {
+                loop {
+                    let mut room = pin!(self.room.notified());
+                    // From here on nothing that is said is missed.
+                    room.as_mut().enable();
+                    match self.begin_ahead(number) {
+                        Ahead::Begins => return self.fetch(number, trouble).await,
+                        Ahead::NotNeeded => return,
+                        Ahead::NoRoom => room.await,
+                    }
+                }
+            })
+            .buffer_unordered(AT_ONCE)
+            .for_each(|()| async {});
+        runtime.block_on(fetching);
+    }
+
+    /// Marks a part as on its way, if nobody has begun it and there is room.
+    fn begin_ahead(&self, number: usize) -> Ahead {
+        let mut state = self.lock();
+        if state.over || state.needed[number] == 0 || !matches!(state.parts[number], Fetch::No) {
+            return Ahead::NotNeeded;
+        }
+        if state.held > 0 && state.held + self.length(number) > AHEAD {
+            return Ahead::NoRoom;
+        }
+        state.parts[number] = Fetch::OnItsWay;
+        state.held += self.length(number);
+        Ahead::Begins
+    }
+
+    fn length(&self, number: usize) -> u64 {
+        let range = &self.parts[number].range;
+        range.end - range.start
+    }
+
+    /// Reads a part that is marked as on its way.
+    async fn fetch(&self, number: usize, trouble: &(dyn Fn(Trouble) + Sync)) {
+        let part = &self.parts[number];
+        let read = self.depot.read(&part.blob, part.range.clone()).await;
+        let mut state = self.lock();
+        state.requests += 1;
+        state.parts[number] = match read {
+            Ok(bytes) => {
+                state.bytes += bytes.len() as u64;
+                Fetch::Here(bytes)
+            }
+            Err(error) => {
+                state.held -= self.length(number);
+                self.room.notify_waiters();
+                trouble(error.into());
+                Fetch::Failed
+            }
+        };
+        self.changed.notify_all();
+    }
+
+    /// The bytes of a frame; none when they cannot be had, which was told. Each piece asks once.
+    pub(crate) fn get(
+        &self,
+        piece: &Piece,
+        runtime: &Handle,
+        trouble: &(dyn Fn(Trouble) + Sync),
+    ) -> Option<Arc<Vec<u8>>> {
+        let key = (piece.pack, piece.frame);
+        let &(frame, part) = self.places.get(&key)?;
+        let mut state = self.lock();
+        loop {
+            state.clock += 1;
+            let clock = state.clock;
+            let opened = state.frames.entry(key).or_default();
+            opened.used = clock;
+            if opened.damaged {
+                return None;
+            }
+            if let Some(bytes) = opened.bytes.clone() {
+                self.used(&mut state, key, part);
+                return Some(bytes);
+            }
+            if opened.opening {
+                state = self.wait(state);
+                continue;
+            }
+            match state.parts[part].clone() {
+                Fetch::Failed => return None,
+                Fetch::OnItsWay => state = self.wait(state),
+                Fetch::No => {
+                    // Nobody fetches it yet, and somebody needs it: room or not.
+                    state.parts[part] = Fetch::OnItsWay;
+                    state.held += self.length(part);
+                    drop(state);
+                    runtime.block_on(self.fetch(part, trouble));
+                    state = self.lock();
+                }
+                Fetch::Here(stored) => {
+                    state.frames.entry(key).or_default().opening = true;
+                    drop(state);
+                    let opened = self.open(&frame, part, &stored);
+                    state = self.lock();
+                    let entry = state.frames.entry(key).or_default();
+                    entry.opening = false;
+                    match opened {
+                        Ok(bytes) => {
+                            entry.bytes = Some(Arc::new(bytes));
+                            state.open += frame.length as usize;
+                        }
+                        Err(problem) => {
+                            entry.damaged = true;
+                            trouble(problem);
+                        }
+                    }
+                    self.changed.notify_all();
+                }
+            }
+        }
+    }
+
+    fn open(&self, frame: &Frame, part: usize, stored: &Bytes) -> Result<Vec<u8>, Trouble> {
+        let part = &self.parts[part];
+        let start = usize::try_from(frame.offset - part.range.start).unwrap_or(usize::MAX);
+        let stored = stored.get(start..start.saturating_add(frame.stored as usize)).unwrap_or_default();
+        open_frame(frame, stored).map_err(|problem| Trouble::Pack {
+            depot: self.depot.location().to_owned(),
+            pack: part.blob.name.to_string(),
+            problem,
+        })
+    }
+
+    /// Says that a piece will not be taken out of its frame.
+    pub(crate) fn skip(&self, piece: &Piece) {
+        let key = (piece.pack, piece.frame);
+        if let Some(&(_, part)) = self.places.get(&key) {
+            self.used(&mut self.lock(), key, part);
+        }
+    }
+
+    /// One piece less is to be taken out of a frame; what nobody needs any more is let go of.
+    fn used(&self, state: &mut State, key: Key, part: usize) {
+        if let Some(opened) = state.frames.get_mut(&key)
+            && opened.uses > 0
+        {
+            opened.uses -= 1;
+            if opened.uses == 0 {
+                state.open -= opened.bytes.take().map_or(0, |bytes| bytes.len());
+                state.needed[part] -= 1;
+            }
+        }
+        while state.open > OPEN {
+            let open = state.frames.iter().filter(|(other, opened)| **other != key && opened.bytes.is_some());
+            let oldest = open.min_by_key(|(_, opened)| opened.used).map(|(key, _)| *key);
+            let Some(opened) = oldest.and_then(|oldest| state.frames.get_mut(&oldest)) else { break };
+            state.open -= opened.bytes.take().map_or(0, |bytes| bytes.len());
+        }
+        // In a crowd, one that is needed again is read again then.
+        let let_go = state.needed[part] == 0 || state.held > 2 * AHEAD;
+        if let_go && matches!(state.parts[part], Fetch::Here(_)) {
+            state.parts[part] = Fetch::No;
+            state.held -= self.length(part);
+            self.room.notify_waiters();
+        }
+    }
+}

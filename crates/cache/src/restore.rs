@@ -1,0 +1,166 @@
+//! Restoring: store paths out of packs.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::{io, thread};
+
+use phoenix_pack::{Located, PathInfo, Piece, PutBack};
+use tokio::runtime::Handle;
+
+use crate::frames::Frames;
+use crate::{Cache, Trouble};
+
+/// Makes the archive of a path and hands it on in pieces.
+pub type MakeArchive<'m> = dyn FnMut(&mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> + 'm;
+
+/// Takes the archive of a path in, and is content only with one that has the registered hash.
+pub type TakeArchive<'t> = dyn Fn(&PathInfo, &mut MakeArchive<'_>) -> io::Result<()> + Sync + 't;
+
+/// What came of restoring.
+#[derive(Debug, Default)]
+pub struct Restored {
+    /// The paths that were taken in, those that others refer to first. Each refers to nothing but these and
+    /// what was there.
+    pub paths: Vec<PathInfo>,
+    /// What is wanted, or referred to, and in no pack.
+    pub missing: Vec<String>,
+    /// Paths that could not be taken in, and why.
+    pub failed: Vec<(String, String)>,
+    /// How many ranges were read.
+    pub requests: usize,
+    /// How many bytes these had.
+    pub bytes: u64,
+}
+
+impl Cache {
+    /// Restores paths with all that they refer to, except for what `is_there` says is there.
+    ///
+    /// What goes wrong with a pack is told to `trouble`; the paths that need it are failed, and so are those
+    /// that refer to them. What the caller has to do is register [`Restored::paths`].
+    pub fn restore(
+        &mut self,
+        wanted: impl IntoIterator<Item = String>,
+        is_there: impl FnMut(&str) -> bool,
+        take: &TakeArchive<'_>,
+        threads: usize,
+        trouble: &(dyn Fn(Trouble) + Sync),
+    ) -> Restored {
+        let catalog = self.packs.catalog();
+        let (closure, missing) = catalog.closure(wanted, is_there);
+        let mut gone = Vec::new();
+        let mut located = Vec::new();
+        for info in &closure {
+            match info.hash_part().and_then(|hash_part| catalog.locate(hash_part)) {
+                Some(path) => located.push(path),
+                None => gone.push((info.name.clone(), "a pack with a part of it is gone".to_owned())),
+            }
+        }
+        // As they stand in the packs, so that each frame is opened once and let go of.
+        located.sort_by_key(|path| path.pieces.first().map(|piece| (piece.pack, piece.frame, piece.offset)));
+        let frames = Frames::plan(&self.packs, self.packs.peek(), &located);
+        let restoring = Restoring {
+            located,
+            next: AtomicUsize::new(0),
+            frames,
+            runtime: self.runtime.handle().clone(),
+            take,
+            trouble,
+            ended: Mutex::default(),
+        };
+        thread::scope(|scope| {
+            let ahead = scope.spawn(|| restoring.frames.fetch_ahead(&restoring.runtime, trouble));
+            let workers: Vec<_> = (0..threads.max(1)).map(|_| scope.spawn(|| restoring.work())).collect();
+            for worker in workers {
+                drop(worker.join());
+            }
+            restoring.frames.end();
+            drop(ahead.join());
+        });
+        let (requests, bytes) = restoring.frames.read();
+        // Only what is known to be whole counts, whatever became of the thread that had it.
+        let ended = restoring.ended.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let failed = restoring.located.iter().zip(0..).filter_map(|(path, number)| {
+            let why = match ended.get(&number) {
+                Some(Ok(())) => return None,
+                Some(Err(why)) => why.clone(),
+                None => "taking it in broke off".to_owned(),
+            };
+            Some((path.info.name.clone(), why))
+        });
+        let failed = gone.into_iter().chain(failed).collect();
+        let mut restored = Restored { missing, requests, bytes, failed, ..Restored::default() };
+        restored.settle(closure);
+        restored
+    }
+}
+
+impl Restored {
+    /// Sorts out what refers to something that could not be had.
+    fn settle(&mut self, closure: Vec<PathInfo>) {
+        let mut bad: HashSet<String> = self.missing.iter().cloned().collect();
+        bad.extend(self.failed.iter().map(|(name, _)| name.clone()));
+        // References come first, but packs may lie and go in circles: until nothing changes.
+        loop {
+            let before = bad.len();
+            for info in &closure {
+                if let Some(reference) = info.references.iter().find(|name| bad.contains(*name))
+                    && bad.insert(info.name.clone())
+                {
+                    self.failed.push((info.name.clone(), format!("it refers to {reference}")));
+                }
+            }
+            if bad.len() == before {
+                break;
+            }
+        }
+        self.paths = closure.into_iter().filter(|info| !bad.contains(&info.name)).collect();
+    }
+}
+
+struct Restoring<'r> {
+    located: Vec<Located>,
+    next: AtomicUsize,
+    frames: Frames,
+    runtime: Handle,
+    take: &'r TakeArchive<'r>,
+    trouble: &'r (dyn Fn(Trouble) + Sync),
+    /// How taking in each path ended.
+    ended: Mutex<HashMap<usize, Result<(), String>>>,
+}
+
+impl Restoring<'_> {
+    /// Takes paths until none is left.
+    fn work(&self) {
+        loop {
+            let number = self.next.fetch_add(1, Ordering::Relaxed);
+            let Some(path) = self.located.get(number) else { return };
+            let mut pieces = path.pieces.iter();
+            let mut make = |emit: &mut dyn FnMut(&[u8]) -> io::Result<()>| self.make(path, &mut pieces, emit);
+            let taken = (self.take)(&path.info, &mut make).map_err(|error| error.to_string());
+            // What was not asked for need not be held for it.
+            pieces.for_each(|piece| self.frames.skip(piece));
+            self.ended.lock().unwrap_or_else(PoisonError::into_inner).insert(number, taken);
+        }
+    }
+
+    /// Makes the archive of a path of its pieces.
+    fn make(
+        &self,
+        path: &Located,
+        pieces: &mut std::slice::Iter<'_, Piece>,
+        emit: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut put_back = PutBack::new(path);
+        for piece in pieces {
+            let Some(frame) = self.frames.get(piece, &self.runtime, self.trouble) else {
+                self.frames.skip(piece);
+                return Err(io::Error::other("a part of it could not be read"));
+            };
+            let bytes = frame.get(piece.offset as usize..(piece.offset + piece.length) as usize);
+            let bytes = bytes.ok_or_else(|| io::Error::other("a frame is shorter than its chunks"))?;
+            put_back.piece(bytes, &mut |part: &[u8]| emit(part))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,269 @@
+//! Saving: store paths into one pack.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::{io, thread};
+
+use bytes::Bytes;
+use crossbeam_channel::{Sender, bounded};
+use futures_util::{StreamExt, stream};
+use phoenix_depot::{BlobName, Body, Created};
+use phoenix_pack::{
+    Chunk, ChunkId, ChunkSizes, Chunks, Compressor, Cutter, FrameBuilder, LEVEL, PackBuilder, PackError,
+    PackedPath, PathInfo, References, SealedFrame,
+};
+use tokio::sync::mpsc;
+
+use crate::{Cache, Trouble};
+
+/// Archives from here on are read first, so that no thread is left alone with one at the end; in bytes.
+const LARGE: u64 = 16 << 20;
+
+/// How many finished frames wait to be sent, at most; each has some megabytes.
+const FRAMES_WAITING: usize = 4;
+
+/// Reads the archive of a path and hands it on in pieces, of which none may be kept.
+pub type ReadArchive<'r> =
+    dyn Fn(&PathInfo, &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> + Sync + 'r;
+
+/// What came of saving.
+#[derive(Debug, Default)]
+pub struct Saved {
+    /// The pack that was made; none when there was nothing to save.
+    pub pack: Option<BlobName>,
+    /// How many paths are in it.
+    pub paths: usize,
+    /// How many were in live packs already.
+    pub known: usize,
+    /// How many bytes the archives of the paths in it have.
+    pub archives: u64,
+    /// How many bytes of these no pack had.
+    pub new: u64,
+    /// How many bytes the pack has.
+    pub size: u64,
+    /// Paths that could not be read, and why. They are not in the pack.
+    pub unreadable: Vec<(String, io::Error)>,
+}
+
+impl Cache {
+    /// Saves paths in a new pack of this name: those that no live pack can give, and of these the chunks that
+    /// no live pack has.
+    ///
+    /// # Errors
+    /// When the pack cannot be made; nothing of it is in the depot then.
+    pub fn save(
+        &mut self,
+        name: &BlobName,
+        paths: Vec<PathInfo>,
+        read: &ReadArchive<'_>,
+        threads: usize,
+    ) -> Result<Saved, Trouble> {
+        let depot = self.packs.depot().clone();
+        let catalog = self.packs.catalog();
+        let all = paths.len();
+        let mut paths: Vec<PathInfo> = paths
+            .into_iter()
+            .filter(|path| path.hash_part().is_none_or(|hash_part| catalog.locate(hash_part).is_none()))
+            .collect();
+        let known = all - paths.len();
+        if paths.is_empty() {
+            return Ok(Saved { known, ..Saved::default() });
+        }
+        paths.sort_by_key(|path| std::cmp::Reverse(Some(path.nar_size).filter(|&size| size >= LARGE)));
+        let others = catalog.others().encode();
+        let reading = Reading {
+            paths,
+            next: AtomicUsize::new(0),
+            known: catalog.chunks(),
+            new: Mutex::default(),
+            read,
+        };
+        let (to_depot, body) = body();
+        let creation = {
+            let (depot, name) = (depot.clone(), name.clone());
+            self.runtime.spawn(async move { depot.create(&name, body).await })
+        };
+        let written = write(&reading, threads.max(1), others, &to_depot);
+        if let Err(error) = &written {
+            // The depot keeps nothing of a body that fails.
+            let error = io::Error::other(error.to_string());
+            drop(to_depot.blocking_send(Err(error)));
+        }
+        drop(to_depot);
+        let created = self.runtime.block_on(creation);
+        let damaged =
+            |problem| Trouble::Pack { depot: depot.location().to_owned(), pack: name.to_string(), problem };
+        let mut saved = written.map_err(damaged)?;
+        match created {
+            Ok(Ok(Created::New(size))) => {
+                saved.known = known;
+                saved.size = size;
+                saved.pack = Some(name.clone());
+                Ok(saved)
+            }
+            Ok(Ok(Created::Taken)) => Err(damaged(PackError::Damaged("another pack has this name"))),
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(damaged(PackError::Damaged("sending it broke off"))),
+        }
+    }
+}
+
+/// What a depot is sent, and where to put it in. A pack that is given up must say so, or the depot would take
+/// its end for the pack's.
+fn body() -> (mpsc::Sender<io::Result<Bytes>>, Body) {
+    let (sender, receiver) = mpsc::channel(FRAMES_WAITING);
+    let body = stream::unfold(receiver, |mut receiver| async move {
+        let next = receiver.recv().await?;
+        Some((next, receiver))
+    });
+    (sender, body.boxed())
+}
+
+/// What the threads that read archives share.
+struct Reading<'s> {
+    paths: Vec<PathInfo>,
+    next: AtomicUsize,
+    known: Chunks<'s>,
+    /// The chunks that this pack gets.
+    new: Mutex<HashSet<ChunkId>>,
+    read: &'s ReadArchive<'s>,
+}
+
+/// What a thread tells the one that writes.
+enum Part {
+    Frame(SealedFrame),
+    Path(Box<PackedPath>),
+    Unreadable(String, io::Error),
+    Broken(PackError),
+}
+
+/// Reads, cuts and compresses in several threads, and sends the pack in this one.
+fn write(
+    reading: &Reading<'_>,
+    threads: usize,
+    others: Vec<u8>,
+    to_depot: &mpsc::Sender<io::Result<Bytes>>,
+) -> Result<Saved, PackError> {
+    let (mut builder, head) = PackBuilder::new();
+    let mut saved = Saved::default();
+    // When the depot wants no more, it has an error of its own to tell.
+    let gone = PackError::Damaged("the depot took no more of it");
+    let send = |bytes: Bytes| to_depot.blocking_send(Ok(bytes)).map_err(|_| gone.clone());
+    send(Bytes::from_static(head))?;
+    let (parts, from_threads) = bounded(threads);
+    let mut paths = Vec::new();
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            let parts = parts.clone();
+            scope.spawn(move || {
+                if let Err(error) = reading.work(&parts) {
+                    drop(parts.send(Part::Broken(error)));
+                }
+            });
+        }
+        drop(parts);
+        // An early end drops the channel, and with it the threads' will to go on.
+        let from_threads = from_threads;
+        for part in &from_threads {
+            match part {
+                Part::Frame(frame) => {
+                    builder.add(&frame);
+                    send(frame.bytes.into())?;
+                }
+                Part::Path(path) => {
+                    saved.paths += 1;
+                    saved.archives += path.info.nar_size;
+                    paths.push(*path);
+                }
+                Part::Unreadable(name, error) => saved.unreadable.push((name, error)),
+                Part::Broken(error) => return Err(error),
+            }
+        }
+        Ok(())
+    })?;
+    saved.new = builder.chunk_bytes();
+    // The same paths give the same directory, whichever thread was faster.
+    paths.sort_by(|a, b| a.info.name.cmp(&b.info.name));
+    send(builder.finish(paths, others)?.into())?;
+    Ok(saved)
+}
+
+impl Reading<'_> {
+    /// Takes paths until none is left.
+    fn work(&self, parts: &Sender<Part>) -> Result<(), PackError> {
+        let mut compressor = Compressor::new(LEVEL)?;
+        let mut frame = FrameBuilder::default();
+        while let Some(path) = self.paths.get(self.next.fetch_add(1, Ordering::Relaxed)) {
+            let part = match self.pack(path, &mut frame, &mut compressor, parts) {
+                Ok(packed) => Part::Path(Box::new(packed)),
+                Err(Stop::Unreadable(error)) => Part::Unreadable(path.name.clone(), error),
+                Err(Stop::Broken(error)) => return Err(error),
+            };
+            if parts.send(part).is_err() {
+                return Ok(());
+            }
+        }
+        if !frame.is_empty() {
+            // Nobody listens any more after an error, which is told already.
+            drop(parts.send(Part::Frame(frame.seal(&mut compressor)?)));
+        }
+        Ok(())
+    }
+
+    /// Cuts one archive; its new chunks go into the frame, and full frames to the one who writes.
+    fn pack(
+        &self,
+        path: &PathInfo,
+        frame: &mut FrameBuilder,
+        compressor: &mut Compressor,
+        parts: &Sender<Part>,
+    ) -> Result<PackedPath, Stop> {
+        // A name too short for a hash part stands nowhere, but has its number.
+        let hash_parts = path.references.iter().map(|name| name.as_bytes().first_chunk().unwrap_or(&[0; 32]));
+        let references = References::new(hash_parts);
+        let mut cutter = Cutter::new(&references, ChunkSizes::default());
+        let mut chunks = Vec::new();
+        let mut size = 0_u64;
+        let mut emit = |bytes: &[u8]| {
+            let chunk = Chunk { id: ChunkId::of(bytes), length: bytes.len() as u32 };
+            chunks.push(chunk);
+            let is_new = !self.known.has(chunk)
+                && self.new.lock().unwrap_or_else(PoisonError::into_inner).insert(chunk.id);
+            if is_new {
+                frame.push(chunk.id, bytes);
+                if frame.is_full() {
+                    let sealed = frame.seal(compressor).map_err(Stop::Broken)?;
+                    parts.send(Part::Frame(sealed)).map_err(|_| Stop::Broken(ENDED))?;
+                }
+            }
+            Ok(())
+        };
+        let mut stop = None;
+        let read = (self.read)(path, &mut |piece| {
+            size += piece.len() as u64;
+            cutter.push(piece, &mut emit).map_err(|error| {
+                stop = Some(error);
+                io::Error::other("given up")
+            })
+        });
+        if let Some(stop) = stop {
+            return Err(stop);
+        }
+        read.map_err(Stop::Unreadable)?;
+        let patches = cutter.finish(&mut emit)?;
+        if size != path.nar_size {
+            let text = format!("its archive has {size} bytes, but {} are registered", path.nar_size);
+            return Err(Stop::Unreadable(io::Error::other(text)));
+        }
+        Ok(PackedPath { info: path.clone(), chunks, patches })
+    }
+}
+
+/// Why an archive was not read to its end.
+enum Stop {
+    Unreadable(io::Error),
+    Broken(PackError),
+}
+
+const ENDED: PackError = PackError::Damaged("writing it has ended");

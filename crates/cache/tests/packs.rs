@@ -1,0 +1,299 @@
+//! Saving to a depot and restoring from it, with archives in memory.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use phoenix_cache::{Cache, MakeArchive, Restored, Saved, Trouble};
+use phoenix_depot::testing::{Faults, Faulty, Memory, bytes};
+use phoenix_depot::{Blob, BlobName, Body, Created, Depot, DepotError, Problem};
+use phoenix_pack::PathInfo;
+
+/// A store in memory: archives by name.
+type Store = BTreeMap<String, (PathInfo, Vec<u8>)>;
+
+fn hash_part(seed: u64) -> String {
+    const DIGITS: &[u8; 32] = b"0123456789abcdfghijklmnpqrsvwxyz";
+    bytes(seed, 32).iter().map(|byte| char::from(DIGITS[usize::from(*byte) % 32])).collect()
+}
+
+/// Paths of many sizes, each of which refers to itself and to some before it, and says so in its archive.
+/// `salt` is what all hashes depend on.
+fn store(count: u64, salt: u64) -> Store {
+    let name = |number: u64| format!("{}-p{number}", hash_part(salt * 10_000 + number));
+    let mut store = Store::new();
+    for number in 0..count {
+        let mut references: Vec<String> = (0..number).rev().take(3).chain([number]).map(name).collect();
+        let size = [200, 3_000, 70_000, 400_000][number as usize % 4];
+        let mut archive = bytes(number, size).to_vec();
+        for (reference, at) in references.iter().zip([7_usize, 50, 90, 130]) {
+            archive[at..at + 32].copy_from_slice(&reference.as_bytes()[..32]);
+        }
+        references.sort();
+        let info = PathInfo {
+            name: name(number),
+            nar_hash: hash_of(&archive),
+            nar_size: archive.len() as u64,
+            references,
+            deriver: Some("x.drv".into()),
+            signatures: vec![format!("key:{number}")],
+            ca: None,
+        };
+        store.insert(info.name.clone(), (info, archive));
+    }
+    store
+}
+
+/// Any hash serves here: what the archive is checked with is the caller's business.
+fn hash_of(archive: &[u8]) -> [u8; 32] {
+    let mut hash = [0_u8; 32];
+    for (at, byte) in archive.iter().enumerate() {
+        hash[at % 32] = hash[at % 32].wrapping_mul(31).wrapping_add(*byte);
+    }
+    hash
+}
+
+fn open(depot: &Arc<dyn Depot>) -> (Cache, Vec<String>) {
+    let mut troubles = Vec::new();
+    let cache = Cache::open(depot.clone(), &mut |trouble| troubles.push(trouble.to_string())).unwrap();
+    (cache, troubles)
+}
+
+fn save(cache: &mut Cache, name: &str, store: &Store) -> Result<Saved, Trouble> {
+    let read = |info: &PathInfo, emit: &mut dyn FnMut(&[u8]) -> io::Result<()>| {
+        store[&info.name].1.chunks(60_000).try_for_each(emit)
+    };
+    let name = BlobName::new(format!("packs/{name}")).unwrap();
+    cache.save(&name, store.values().map(|(info, _)| info.clone()).collect(), &read, 2)
+}
+
+/// Restores these; what was taken in, which is always what it says it is.
+fn restore(cache: &mut Cache, wanted: &[String]) -> (Restored, HashMap<String, Vec<u8>>) {
+    let taken = Mutex::new(HashMap::new());
+    let take = |info: &PathInfo, make: &mut MakeArchive<'_>| {
+        let mut archive = Vec::new();
+        make(&mut |piece| {
+            archive.extend_from_slice(piece);
+            Ok(())
+        })?;
+        if archive.len() as u64 != info.nar_size || hash_of(&archive) != info.nar_hash {
+            return Err(io::Error::other("the hash is another"));
+        }
+        taken.lock().unwrap().insert(info.name.clone(), archive);
+        Ok(())
+    };
+    let restored = cache.restore(wanted.to_vec(), |_| false, &take, 3, &|_| ());
+    (restored, taken.into_inner().unwrap())
+}
+
+fn names(store: &Store) -> Vec<String> {
+    store.keys().cloned().collect()
+}
+
+/// What was restored is right, references are whole and come first.
+fn check(restored: &Restored, taken: &HashMap<String, Vec<u8>>, store: &Store) {
+    let mut before: Vec<&str> = Vec::new();
+    for info in &restored.paths {
+        assert_eq!(*info, store[&info.name].0);
+        assert!(taken[&info.name] == store[&info.name].1);
+        let whole = |name: &String| *name == info.name || before.contains(&name.as_str());
+        assert!(info.references.iter().all(whole), "{} comes too soon", info.name);
+        before.push(&info.name);
+    }
+}
+
+fn memory() -> Arc<dyn Depot> {
+    Arc::new(Memory::new())
+}
+
+#[test]
+fn what_is_saved_is_restored() {
+    let (depot, store) = (memory(), store(40, 1));
+    let (mut cache, troubles) = open(&depot);
+    assert!(troubles.is_empty());
+    let saved = save(&mut cache, "1", &store).unwrap();
+    assert_eq!((saved.paths, saved.known), (40, 0));
+    assert!(saved.unreadable.is_empty());
+
+    let (mut cache, _) = open(&depot);
+    let (restored, taken) = restore(&mut cache, &names(&store));
+    assert_eq!((restored.paths.len(), restored.missing.len(), restored.failed.len()), (40, 0, 0));
+    check(&restored, &taken, &store);
+    assert!(restored.requests <= 3, "{} requests for {} bytes", restored.requests, restored.bytes);
+
+    // One path brings what it refers to, and no more is read than that needs.
+    let (few, taken) = restore(&mut cache, &names(&store)[..1]);
+    check(&few, &taken, &store);
+    assert!(few.paths.len() < 40);
+
+    // Nothing is saved twice.
+    let again = save(&mut cache, "2", &store).unwrap();
+    assert_eq!((again.pack, again.paths, again.known), (None, 0, 40));
+}
+
+#[test]
+fn a_rebuild_that_changes_only_hashes_adds_next_to_nothing() {
+    let depot = memory();
+    let (old, new) = (store(40, 1), store(40, 2));
+    let first = save(&mut open(&depot).0, "1", &old).unwrap();
+    let second = save(&mut open(&depot).0, "2", &new).unwrap();
+    assert_eq!((second.paths, second.new), (40, 0));
+    assert!(second.size * 50 < first.size, "{} after {}", second.size, first.size);
+    let (mut cache, _) = open(&depot);
+    for store in [old, new] {
+        let (restored, taken) = restore(&mut cache, &names(&store));
+        assert_eq!(restored.paths.len(), 40);
+        check(&restored, &taken, &store);
+    }
+}
+
+#[test]
+fn what_is_not_there_is_missing_and_so_is_what_refers_to_it() {
+    let (depot, store) = (memory(), store(20, 1));
+    let mut part = store.clone();
+    let lost = names(&store)[3].clone();
+    part.remove(&lost);
+    save(&mut open(&depot).0, "1", &part).unwrap();
+    let (restored, taken) = restore(&mut open(&depot).0, &names(&store));
+    assert_eq!(restored.missing, std::slice::from_ref(&lost));
+    check(&restored, &taken, &store);
+    assert_eq!(restored.paths.len() + restored.failed.len() + 1, 20);
+    for (name, why) in &restored.failed {
+        assert!(why.starts_with("it refers to "), "{name}: {why}");
+    }
+    // With that one in the store, all of them are whole.
+    let take = |_: &PathInfo, make: &mut MakeArchive<'_>| make(&mut |_| Ok(()));
+    let restored = open(&depot).0.restore(names(&store), |name| name == lost, &take, 2, &|_| ());
+    assert_eq!(restored.paths.len(), 19);
+}
+
+#[test]
+fn a_path_that_cannot_be_read_is_left_out_and_named() {
+    let (depot, store) = (memory(), store(10, 1));
+    let bad = names(&store)[4].clone();
+    let read = |info: &PathInfo, emit: &mut dyn FnMut(&[u8]) -> io::Result<()>| {
+        let archive = &store[&info.name].1;
+        if info.name == bad {
+            emit(&archive[..100])?;
+            return Err(io::Error::other("a disk is broken"));
+        }
+        emit(archive)
+    };
+    let paths = store.values().map(|(info, _)| info.clone()).collect();
+    let saved = open(&depot).0.save(&BlobName::new("packs/1").unwrap(), paths, &read, 2).unwrap();
+    assert_eq!((saved.paths, saved.unreadable.len()), (9, 1));
+    assert_eq!(saved.unreadable[0].0, bad);
+    assert!(!open(&depot).0.catalog().has(bad.as_bytes().first_chunk().unwrap()));
+}
+
+#[test]
+fn a_lost_pack_costs_what_it_held_and_no_more() {
+    let memory = Arc::new(Memory::new());
+    let depot: Arc<dyn Depot> = memory.clone();
+    let (old, new) = (store(12, 1), store(24, 2));
+    save(&mut open(&depot).0, "1", &old).unwrap();
+    save(&mut open(&depot).0, "2", &new).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(memory.remove(&BlobName::new("packs/1").unwrap())).unwrap();
+    let (mut cache, troubles) = open(&depot);
+    assert!(troubles.is_empty(), "{troubles:?}");
+    // The first twelve need chunks of the lost pack, the others refer to them.
+    let (restored, _) = restore(&mut cache, &names(&new));
+    assert!(restored.paths.is_empty());
+    assert_eq!(restored.failed.len(), 24);
+    // So they are saved again, whole.
+    let saved = save(&mut cache, "3", &new).unwrap();
+    assert_eq!(saved.paths, 12);
+    let (restored, taken) = restore(&mut open(&depot).0, &names(&new));
+    assert_eq!(restored.paths.len(), 24);
+    check(&restored, &taken, &new);
+}
+
+#[test]
+fn whatever_a_depot_does_nothing_wrong_comes_out() {
+    let (old, new) = (store(16, 1), store(24, 2));
+    let mut whole = 0;
+    for seed in 0..120 {
+        let memory = Arc::new(Memory::new());
+        let every = 2 + seed % 9;
+        let faulty: Arc<dyn Depot> = Arc::new(Faulty::new(memory.clone(), Faults::any(seed, every)));
+        drop(save(&mut open(&faulty).0, "1", &old));
+        drop(save(&mut open(&faulty).0, "2", &new));
+        for store in [&old, &new] {
+            let (restored, taken) = restore(&mut open(&faulty).0, &names(store));
+            check(&restored, &taken, store);
+            whole += usize::from(restored.paths.len() == store.len());
+        }
+        // What the depot has in the end is right as well.
+        let depot: Arc<dyn Depot> = memory;
+        for store in [&old, &new] {
+            let (restored, taken) = restore(&mut open(&depot).0, &names(store));
+            check(&restored, &taken, store);
+        }
+    }
+    assert!(whole > 20, "only {whole} restores were whole: the faults hide everything");
+}
+
+#[test]
+fn a_flipped_bit_is_a_miss() {
+    let store = store(8, 1);
+    for seed in 0..30 {
+        let memory = Arc::new(Memory::new());
+        let depot: Arc<dyn Depot> = memory.clone();
+        save(&mut open(&depot).0, "1", &store).unwrap();
+        memory.tamper(&BlobName::new("packs/1").unwrap(), |bytes| {
+            let at = (seed * 7919 + 11) % bytes.len();
+            bytes[at] ^= 1 << (seed % 8);
+        });
+        let (restored, taken) = restore(&mut open(&depot).0, &names(&store));
+        check(&restored, &taken, &store);
+    }
+}
+
+#[test]
+fn a_depot_that_does_not_list_is_found_by_its_newest_pack() {
+    let depot: Arc<dyn Depot> = Arc::new(NoList(Memory::new()));
+    let (one, two) = (store(6, 1), store(9, 3));
+    save(&mut open(&depot).0, "1", &one).unwrap();
+    save(&mut open(&depot).0, "2", &two).unwrap();
+    let (mut cache, troubles) = open(&depot);
+    assert!(troubles.is_empty(), "{troubles:?}");
+    for store in [one, two] {
+        assert_eq!(restore(&mut cache, &names(&store)).0.paths.len(), store.len());
+    }
+}
+
+/// A depot that cannot list.
+#[derive(Debug)]
+struct NoList(Memory);
+
+#[async_trait::async_trait]
+impl Depot for NoList {
+    fn location(&self) -> &str {
+        self.0.location()
+    }
+    async fn create(&self, name: &BlobName, body: Body) -> Result<Created, DepotError> {
+        self.0.create(name, body).await
+    }
+    async fn find(&self, name: &BlobName) -> Result<Option<Blob>, DepotError> {
+        self.0.find(name).await
+    }
+    async fn newest(&self, prefix: &str) -> Result<Option<Blob>, DepotError> {
+        self.0.newest(prefix).await
+    }
+    async fn read(&self, blob: &Blob, range: std::ops::Range<u64>) -> Result<bytes::Bytes, DepotError> {
+        self.0.read(blob, range).await
+    }
+    async fn list(&self, _: &str) -> Result<Vec<Blob>, DepotError> {
+        Err(DepotError {
+            location: self.location().to_owned(),
+            doing: "listing".to_owned(),
+            problem: Problem::Unsupported("list"),
+        })
+    }
+    async fn remove(&self, name: &BlobName) -> Result<(), DepotError> {
+        self.0.remove(name).await
+    }
+}
