@@ -7,9 +7,11 @@ mod attr_path;
 mod derivation;
 mod event;
 mod input_drvs;
+mod nar_hash;
 mod status;
 mod store_path;
 mod target;
+mod valid_path_info;
 mod verdict;
 
 pub use attr_path::{AttrPath, AttrPathError};
@@ -19,7 +21,9 @@ pub use event::{
     Stamp,
 };
 pub use input_drvs::{InputDrv, InputDrvs};
+pub use nar_hash::{NarHash, NarHashError};
 pub use status::{Source, Status};
 pub use store_path::{NIX32_ALPHABET, PathKey, StorePath, StorePathError, StorePathRef};
 pub use target::{Target, TargetId, TargetKind};
+pub use valid_path_info::ValidPathInfo;
 pub use verdict::{FailureClass, Verdict, VerdictKind};

@@ -14,6 +14,7 @@ mod machines;
 mod nix;
 mod settings;
 mod text;
+mod tree;
 mod validity;
 
 pub use build::{Build, BuildExit, Realise, RealiseError};
@@ -25,4 +26,5 @@ pub use machines::RemoteBuilder;
 pub use nix::{Nix, NixError};
 pub use settings::Settings;
 pub use text::{error_text, strip_ansi};
+pub use tree::{DumpError, UnpackError, dump};
 pub use validity::{Validity, ValidityError, is_realised};
