@@ -68,7 +68,8 @@ impl Layout {
         let (real_dir, state_dir) = match root.filter(|root| !root.is_empty()) {
             Some(root) => {
                 let root = Path::new(&root);
-                (root.join(store_dir.trim_start_matches('/')), root.join("nix/var/nix"))
+                // Whatever the store directory is called.
+                (root.join("nix/store"), root.join("nix/var/nix"))
             }
             None => {
                 let state = env.state_dir.clone().unwrap_or_else(|| "/nix/var/nix".to_owned());
@@ -145,6 +146,11 @@ mod tests {
                 "{url}"
             );
         }
+        assert_eq!(
+            real("local?root=/tmp/r&store=/c", &env),
+            three("/c", "/tmp/r/nix/store", "/tmp/r/nix/var/nix"),
+            "it has the usual place below the root"
+        );
         assert_eq!(
             real("local?real=/a&state=/b&store=/c/", &env),
             three("/c", "/a", "/b"),

@@ -9,9 +9,11 @@ mod build;
 mod build_log;
 mod derivations;
 mod failure;
+mod import;
 mod layout;
 mod machines;
 mod nix;
+mod path_infos;
 mod settings;
 mod text;
 mod tree;
@@ -21,9 +23,14 @@ pub use build::{Build, BuildExit, Realise, RealiseError};
 pub use build_log::{BuildEvent, BuildLog};
 pub use derivations::{ReadAhead, read_derivations};
 pub use failure::{Failure, failure_of};
+pub use import::{
+    Import, ImportError, InitialiseError, Receive, ReceiveError, Received, RegisterError, Registered,
+    initialise,
+};
 pub use layout::{Layout, StoreEnv};
 pub use machines::RemoteBuilder;
 pub use nix::{Nix, NixError};
+pub use path_infos::{PathInfos, PathInfosError};
 pub use settings::Settings;
 pub use text::{error_text, strip_ansi};
 pub use tree::{DumpError, UnpackError, dump};

@@ -56,9 +56,8 @@ pub enum DumpError<E> {
 /// # Errors
 /// When a file cannot be read, or the sink fails; the file is named.
 pub fn dump<S: Sink>(path: &Path, sink: &mut S) -> Result<(), DumpError<S::Error>> {
-    let name = match CString::new(path.as_os_str().as_bytes()) {
-        Ok(name) => name,
-        Err(_) => return Err(read(path)(rustix::io::Errno::INVAL)),
+    let Ok(name) = CString::new(path.as_os_str().as_bytes()) else {
+        return Err(read(path)(rustix::io::Errno::INVAL));
     };
     let mut dumper = Dumper { sink, path: path.to_owned(), buffer: Vec::new(), open: Vec::new() };
     dumper.node(fs::CWD, &name, FileType::Unknown)?;

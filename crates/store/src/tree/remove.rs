@@ -31,7 +31,6 @@ pub(crate) fn remove(parent: BorrowedFd<'_>, name: &CStr) -> Result<()> {
 }
 
 /// Removes a file; opens a directory, makes it writable and lists it.
-#[expect(clippy::type_complexity, reason = "a directory, its name, and what is in it")]
 fn file_or_directory(
     parent: BorrowedFd<'_>,
     name: &CStr,

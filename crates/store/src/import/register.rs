@@ -1,0 +1,215 @@
+//! What came in becomes valid.
+
+use std::collections::HashSet;
+use std::ffi::{CStr, CString};
+use std::io::{self, Read as _};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use phoenix_model::{Derivation, StorePath, ValidPathInfo};
+use rustix::fs::{Mode, OFlags, openat};
+use rustix::process::{Resource, getrlimit};
+
+use super::database::{self, Row};
+use super::path_lock::PathLock;
+use super::{Import, Received, order};
+use crate::tree;
+
+/// The most paths that are registered in one transaction: each needs an open lock file meanwhile.
+const MOST_AT_ONCE: usize = 1024;
+/// The longest `.drv` file that is read; real ones stay below 1 MB.
+const LONGEST_DERIVATION: u64 = 64 << 20;
+
+/// What became of paths that came in.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Registered {
+    /// Paths that are valid now and were not before, in the order they became so.
+    pub new: Vec<StorePath>,
+    /// Paths that somebody else made valid meanwhile; theirs were kept.
+    pub already: Vec<StorePath>,
+}
+
+/// Why paths were not registered.
+#[derive(Debug, thiserror::Error)]
+pub enum RegisterError {
+    /// A path refers to one that is neither valid nor came in.
+    #[error("{path} is not taken: it refers to {reference}, which is not valid")]
+    Reference {
+        /// The path.
+        path: StorePath,
+        /// What it refers to.
+        reference: StorePath,
+    },
+    /// A path refers to itself by way of others.
+    #[error("{path} is not taken: it refers to itself by way of others")]
+    Cycle {
+        /// The path.
+        path: StorePath,
+    },
+    /// A `.drv` file is none.
+    #[error("{path} is not taken: {problem}")]
+    Derivation {
+        /// The path.
+        path: StorePath,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// It could not be given its name.
+    #[error("cannot write {path}")]
+    File {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The database.
+    #[error("cannot write the database of the store, {path}")]
+    Database {
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        source: rusqlite::Error,
+    },
+}
+
+impl Import {
+    /// Makes paths that came in valid, those that others refer to first; one that has become valid meanwhile
+    /// is dropped.
+    ///
+    /// Each path gets its name and its row while its lock is held, as in Nix. All are in one transaction, but
+    /// for as many as there may be open files; what is valid at any moment is valid with all it refers to.
+    ///
+    /// # Errors
+    /// When a path refers to one that is not there, or the store cannot be written. What was registered before
+    /// stays; what was not is removed.
+    pub fn register(&self, received: Vec<Received>) -> Result<Registered, RegisterError> {
+        let infos: Vec<_> = received.iter().map(|received| &received.info).collect();
+        let order = order::by_references(&infos).map_err(|path| RegisterError::Cycle { path })?;
+        self.references_are_known(&received)?;
+        let mut received: Vec<Option<Received>> = received.into_iter().map(Some).collect();
+        let mut ordered = order.into_iter().filter_map(|at| received[at].take()).peekable();
+        let mut registered = Registered::default();
+        let limit = getrlimit(Resource::Nofile).current.and_then(|limit| usize::try_from(limit).ok());
+        let at_once = limit.map_or(MOST_AT_ONCE, |limit| (limit / 4).clamp(16, MOST_AT_ONCE));
+        while ordered.peek().is_some() {
+            self.register_some(ordered.by_ref().take(at_once).collect(), &mut registered)?;
+        }
+        Ok(registered)
+    }
+
+    /// Before anything is done; the transaction looks again.
+    fn references_are_known(&self, received: &[Received]) -> Result<(), RegisterError> {
+        let coming: HashSet<&StorePath> = received.iter().map(|received| &received.info.path).collect();
+        let database = self.database();
+        let mut valid = HashSet::new();
+        for Received { info, .. } in received {
+            for reference in &info.references {
+                if coming.contains(reference) || valid.contains(reference) {
+                    continue;
+                }
+                let id =
+                    database::id_of(&database, reference).map_err(|source| self.database_failed(source))?;
+                if id.is_none() {
+                    let (path, reference) = (info.path.clone(), reference.clone());
+                    return Err(RegisterError::Reference { path, reference });
+                }
+                valid.insert(reference);
+            }
+        }
+        Ok(())
+    }
+
+    fn register_some(&self, some: Vec<Received>, done: &mut Registered) -> Result<(), RegisterError> {
+        let mut sorted: Vec<&StorePath> = some.iter().map(|received| &received.info.path).collect();
+        sorted.sort_unstable();
+        let locks = PathLock::all(&self.store_dir, sorted).map_err(file_failed(&self.layout.real_dir))?;
+        let mut infos = Vec::with_capacity(some.len());
+        for received in some {
+            // Asked with the lock held: nobody else makes it valid now.
+            let id = database::id_of(&self.database(), &received.info.path);
+            if id.map_err(|source| self.database_failed(source))?.is_some() {
+                done.already.push(received.info.path);
+                continue;
+            }
+            match self.place(received) {
+                Ok(info) => infos.push(info),
+                Err(error) => {
+                    self.take_back(&infos);
+                    return Err(error);
+                }
+            }
+        }
+        if let Err(error) = self.write_rows(&infos) {
+            self.take_back(&infos);
+            return Err(error);
+        }
+        done.new.extend(infos.into_iter().map(|info| info.path));
+        drop(locks);
+        Ok(())
+    }
+
+    /// Gives a path its name. What is there is not valid, hence a leftover.
+    fn place(&self, received: Received) -> Result<ValidPathInfo, RegisterError> {
+        let Received { info, tree, .. } = received;
+        let final_path = self.layout.real_path(&info.path);
+        let name = base_name(&info.path);
+        tree::remove(self.store_dir.as_fd(), &name).map_err(file_failed(&final_path))?;
+        tree.rename(&name).map_err(file_failed(&final_path))?;
+        Ok(info)
+    }
+
+    fn write_rows(&self, infos: &[ValidPathInfo]) -> Result<(), RegisterError> {
+        let mut rows = Vec::with_capacity(infos.len());
+        for info in infos {
+            let derivation = if info.path.is_derivation() {
+                Some(read_derivation(&self.store_dir, &info.path)?)
+            } else {
+                None
+            };
+            rows.push(Row { info, derivation });
+        }
+        match database::register(&mut self.database(), &rows) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err((path, reference))) => Err(RegisterError::Reference { path, reference }),
+            Err(source) => Err(self.database_failed(source)),
+        }
+    }
+
+    /// Removes what has its name and was not registered. What cannot be removed is garbage, and Nix collects it.
+    fn take_back(&self, infos: &[ValidPathInfo]) {
+        for info in infos {
+            if matches!(database::id_of(&self.database(), &info.path), Ok(None)) {
+                let _ = tree::remove(self.store_dir.as_fd(), &base_name(&info.path));
+            }
+        }
+    }
+
+    fn database_failed(&self, source: rusqlite::Error) -> RegisterError {
+        RegisterError::Database { path: self.layout.database(), source }
+    }
+}
+
+fn file_failed(path: &Path) -> impl FnOnce(rustix::io::Errno) -> RegisterError {
+    move |errno| RegisterError::File { path: path.to_owned(), source: errno.into() }
+}
+
+/// The name in the store directory; a store path has no NUL.
+fn base_name(path: &StorePath) -> CString {
+    CString::new(path.base_name()).unwrap_or_default()
+}
+
+/// Reads a `.drv` file, which a hostile NAR may have made anything.
+fn read_derivation(store_dir: &Arc<OwnedFd>, path: &StorePath) -> Result<Derivation, RegisterError> {
+    let refused = |problem: String| RegisterError::Derivation { path: path.clone(), problem };
+    let name: &CStr = &base_name(path);
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let file = openat(store_dir, name, flags, Mode::empty())
+        .map_err(|errno| refused(format!("it is no file: {errno}")))?;
+    let mut text = Vec::new();
+    std::fs::File::from(file)
+        .take(LONGEST_DERIVATION)
+        .read_to_end(&mut text)
+        .map_err(|error| refused(format!("it cannot be read: {error}")))?;
+    Derivation::parse(&text).map_err(|error| refused(error.to_string()))
+}
