@@ -5,12 +5,14 @@
 
 mod cache;
 mod frames;
+mod local;
 mod packs;
 mod restore;
 mod save;
 mod trouble;
 
 pub use cache::Cache;
+pub use local::IntoStoreError;
 pub use packs::{PACKS, Packs};
 pub use restore::{MakeArchive, Restored, TakeArchive};
 pub use save::{ReadArchive, Saved};

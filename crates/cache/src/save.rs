@@ -117,7 +117,7 @@ fn body() -> (mpsc::Sender<io::Result<Bytes>>, Body) {
         let next = receiver.recv().await?;
         Some((next, receiver))
     });
-    (sender, body.boxed())
+    (sender, body.fuse().boxed())
 }
 
 /// What the threads that read archives share.

@@ -22,6 +22,92 @@ pub(crate) enum Verb {
     Eval(EvalArgs),
     /// Make any report again from an events file
     Report(ReportArgs),
+    /// Save store paths to a depot, and restore them
+    #[command(subcommand)]
+    Cache(CacheVerb),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CacheVerb {
+    /// Save store paths, with all they refer to, in one new pack
+    Save(SaveArgs),
+    /// Restore store paths, with all they refer to
+    Restore(RestoreArgs),
+    /// List the store paths that can be restored, as JSON lines
+    Ls(DepotArgs),
+    /// Say how much a depot holds, as JSON
+    Stat(DepotArgs),
+    /// Read everything a depot holds and check it
+    Verify(DepotArgs),
+}
+
+/// Which depot.
+#[derive(Debug, Args, Clone)]
+pub(crate) struct DepotArgs {
+    /// Where packs are kept: dir:PATH, s3://BUCKET/PREFIX, gs://…, az://… [default: a directory of the user's
+    /// cache]
+    #[arg(long, value_name = "URL", env = "PHOENIX_DEPOT")]
+    pub(crate) depot: Option<String>,
+
+    /// How many threads read, compress and write [default: one for each processor]
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+}
+
+/// Which store.
+#[derive(Debug, Args, Clone)]
+pub(crate) struct StoreArgs {
+    /// The store, which has to be on this machine
+    #[arg(long, value_name = "URL")]
+    pub(crate) store: Option<String>,
+
+    /// Set a Nix setting
+    #[arg(long = "option", num_args = 2, value_names = ["NAME", "VALUE"], action = clap::ArgAction::Append)]
+    pub(crate) options: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SaveArgs {
+    /// The paths; links to them, such as `result`, will do
+    #[arg(value_name = "PATH", required_unless_present_any = ["since", "all"], conflicts_with_all = ["since", "all"])]
+    pub(crate) paths: Vec<PathBuf>,
+
+    /// All that is valid now and was not when `cache restore --snapshot FILE` was run
+    #[arg(long, value_name = "FILE", conflicts_with = "all")]
+    pub(crate) since: Option<PathBuf>,
+
+    /// All that is valid
+    #[arg(long)]
+    pub(crate) all: bool,
+
+    /// Also what a trusted key signed, which its owner's substituter has already
+    #[arg(long)]
+    pub(crate) include_upstream: bool,
+
+    #[command(flatten)]
+    pub(crate) depot: DepotArgs,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RestoreArgs {
+    /// The store paths
+    #[arg(value_name = "STORE-PATH", required_unless_present = "latest", conflicts_with = "latest")]
+    pub(crate) paths: Vec<String>,
+
+    /// What the last save saved
+    #[arg(long)]
+    pub(crate) latest: bool,
+
+    /// Write down what is valid afterwards, for `cache save --since FILE`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) snapshot: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) depot: DepotArgs,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
 }
 
 /// What to look at.

@@ -40,6 +40,7 @@ fn main() -> ExitCode {
         Verb::Plan(args) => verbs::plan::plan(args),
         Verb::Eval(args) => verbs::eval::eval(args),
         Verb::Report(args) => verbs::report::report(args),
+        Verb::Cache(verb) => verbs::cache::cache(verb),
     };
     ended.unwrap_or_else(|error| error.report())
 }

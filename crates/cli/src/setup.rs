@@ -1,9 +1,7 @@
 //! From flags and environment to a Nix that can be used.
 
-use std::time::Duration;
-
 use phoenix_schedule::{Builders, Machine};
-use phoenix_store::{Layout, Nix, RemoteBuilder, Settings, StoreEnv};
+use phoenix_store::{Layout, Nix, RemoteBuilder, Settings, StoreEnv, initialise};
 
 use crate::args::{BuildArgs, NixArgs};
 use crate::error::CommandError;
@@ -52,25 +50,10 @@ pub(crate) fn setup(args: &NixArgs, build: Option<&BuildArgs>) -> Result<Setup, 
     })?;
     let (eval_nix, nix) = (at_store(&nix, &eval_store), at_store(&nix, &store));
     let settings = Settings::read(&nix)?;
-    initialise(&eval_nix, &eval_layout);
+    // A store that cannot be made is told of by whoever needs it first.
+    drop(initialise(&eval_nix, &eval_layout));
     let copy_from = (eval_store != store).then_some(eval_store);
     Ok(Setup { eval_nix, nix, settings, eval_layout, layout, copy_from, store })
-}
-
-/// Sees to it that a new store is made before several processes of Nix open it at once: they may get in
-/// each other's way, and in that of another run's (all versions).
-fn initialise(nix: &Nix, layout: &Layout) {
-    const TRIES: u32 = 5;
-    if layout.database().exists() {
-        return;
-    }
-    for _ in 0..TRIES {
-        // A store that cannot be made is told of by whoever needs it first.
-        if nix.run(&mut nix.nix_store("--init"), "nix-store --init").is_ok() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(100));
-    }
 }
 
 /// Nix set to a store. `NIX_REMOTE` is the default of its setting `store`; all of Nix's programs and all

@@ -1,5 +1,6 @@
 //! One file a verb.
 
+pub(crate) mod cache;
 pub(crate) mod eval;
 pub(crate) mod plan;
 pub(crate) mod report;

@@ -210,6 +210,16 @@ impl Catalog {
         })
     }
 
+    /// The names of all paths that any live pack says it has, sorted, each once.
+    #[must_use]
+    pub fn names(&self) -> BTreeSet<String> {
+        let records = |directory: &Directory| -> Vec<String> {
+            let records = (0..directory.paths()).filter_map(|number| directory.record(number).ok());
+            records.map(|record| record.info.name).collect()
+        };
+        self.packs().flat_map(|(_, _, directory)| records(directory)).collect()
+    }
+
     /// How a path is put together, if all of its chunks are in live packs.
     pub fn locate(&mut self, hash_part: &[u8; HASH_LENGTH]) -> Option<Located> {
         let records: Vec<_> = self.records(hash_part).collect();

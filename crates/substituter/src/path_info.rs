@@ -1,6 +1,6 @@
 //! What is said of a store path, by whomever.
 
-use phoenix_model::StorePath;
+use phoenix_model::{StorePath, ValidPathInfo};
 
 /// What a substituter says of a store path, as far as it can be signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +20,19 @@ pub struct PathInfo {
 }
 
 impl PathInfo {
+    /// What a store says of one of its paths.
+    #[must_use]
+    pub fn of_valid(info: &ValidPathInfo) -> Self {
+        Self {
+            store_path: info.path.clone(),
+            nar_hash: info.nar_hash.to_string(),
+            nar_size: info.nar_size,
+            references: info.references.iter().map(|path| path.base_name().to_owned()).collect(),
+            signatures: info.signatures.clone(),
+            content_address: info.content_address.clone(),
+        }
+    }
+
     /// The references as full paths, sorted, each once, as Nix keeps them.
     pub(crate) fn sorted_references(&self) -> Vec<String> {
         let store_dir = self.store_path.store_dir();

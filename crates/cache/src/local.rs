@@ -1,0 +1,191 @@
+//! Between packs and the store on this machine.
+
+use std::collections::{HashMap, HashSet};
+use std::convert::Infallible;
+use std::io;
+use std::sync::{Mutex, PoisonError};
+
+use phoenix_depot::BlobName;
+use phoenix_model::{NarHash, StorePath, ValidPathInfo};
+use phoenix_pack::PathInfo;
+use phoenix_pack::nar::{Sink, Writer};
+use phoenix_store::{DumpError, Import, ImportError, Layout, Received, RegisterError, dump};
+
+use crate::{Cache, MakeArchive, Restored, Saved, Trouble};
+
+/// How much of an archive is handed on at once, in bytes, where it comes in small parts.
+const PIECE: usize = 64 << 10;
+
+/// Why nothing could be restored into a store.
+#[derive(Debug, thiserror::Error)]
+pub enum IntoStoreError {
+    /// The store cannot be written.
+    #[error(transparent)]
+    Import(#[from] ImportError),
+    /// What came in could not be made valid.
+    #[error(transparent)]
+    Register(#[from] RegisterError),
+}
+
+impl Cache {
+    /// Saves valid paths of the store on this machine in a new pack of this name.
+    ///
+    /// # Errors
+    /// When the pack cannot be made; nothing of it is in the depot then.
+    pub fn save_from_store(
+        &mut self,
+        name: &BlobName,
+        layout: &Layout,
+        paths: &[ValidPathInfo],
+        threads: usize,
+    ) -> Result<Saved, Trouble> {
+        let by_name: HashMap<&str, &StorePath> =
+            paths.iter().map(|info| (info.path.base_name(), &info.path)).collect();
+        let read = |info: &PathInfo, emit: &mut dyn FnMut(&[u8]) -> io::Result<()>| {
+            let Some(path) = by_name.get(info.name.as_str()) else {
+                return Err(io::ErrorKind::NotFound.into());
+            };
+            let mut pieces = Pieces { writer: Writer::default(), emit };
+            dump(&layout.real_path(path), &mut pieces).map_err(|error| match error {
+                DumpError::Sink(error) => error,
+                error => io::Error::other(error.to_string()),
+            })?;
+            pieces.flush()
+        };
+        self.save(name, paths.iter().map(packed).collect(), &read, threads)
+    }
+
+    /// Restores paths, with all that they refer to and that is not valid, into the store on this machine: as
+    /// files written in parallel, and made valid all together when they are whole.
+    ///
+    /// # Errors
+    /// When the store cannot be written. What goes wrong with packs is told to `trouble` and costs the paths
+    /// that need them.
+    pub fn restore_into_store(
+        &mut self,
+        wanted: &[StorePath],
+        layout: &Layout,
+        threads: usize,
+        trouble: &(dyn Fn(Trouble) + Sync),
+    ) -> Result<Restored, IntoStoreError> {
+        let import = Import::open(layout)?;
+        let store_dir = &layout.store_dir;
+        let names: Vec<String> = wanted.iter().map(|path| path.base_name().to_owned()).collect();
+        // All that could come in is kept from the garbage collector before it is looked at.
+        let (closure, missing) = self.catalog().closure(names.clone(), |_| false);
+        let all = closure.iter().map(|info| &info.name).chain(&missing);
+        let all: Vec<StorePath> =
+            all.filter_map(|name| StorePath::parse(&format!("{store_dir}/{name}")).ok()).collect();
+        let valid = import.valid(&all)?;
+        let valid: HashSet<&str> = valid.iter().map(StorePath::base_name).collect();
+
+        let received: Mutex<Vec<Received>> = Mutex::default();
+        let take = |info: &PathInfo, make: &mut MakeArchive<'_>| {
+            let info = unpacked(info, store_dir)?;
+            let Some(mut receive) = import.receive(info).map_err(io::Error::other)? else { return Ok(()) };
+            make(&mut |piece| receive.feed(piece).map_err(io::Error::other))?;
+            let whole = receive.finish().map_err(io::Error::other)?;
+            received.lock().unwrap_or_else(PoisonError::into_inner).push(whole);
+            Ok(())
+        };
+        let restored = self.restore(names, |name| valid.contains(name), &take, threads, trouble);
+        // What refers to something that did not come in is dropped again.
+        let whole: HashSet<&str> = restored.paths.iter().map(|info| info.name.as_str()).collect();
+        let mut received = received.into_inner().unwrap_or_else(PoisonError::into_inner);
+        received.retain(|received| whole.contains(received.info().path.base_name()));
+        import.register(received)?;
+        Ok(restored)
+    }
+}
+
+/// What a pack says of a path.
+fn packed(info: &ValidPathInfo) -> PathInfo {
+    let name = |path: &StorePath| path.base_name().to_owned();
+    PathInfo {
+        name: name(&info.path),
+        nar_hash: info.nar_hash.0,
+        nar_size: info.nar_size,
+        references: info.references.iter().map(name).collect(),
+        deriver: info.deriver.as_ref().map(name),
+        signatures: info.signatures.clone(),
+        ca: info.content_address.clone(),
+    }
+}
+
+/// What a store in this directory is told of a path.
+fn unpacked(info: &PathInfo, store_dir: &str) -> io::Result<ValidPathInfo> {
+    let path = |name: &String| StorePath::parse(&format!("{store_dir}/{name}")).map_err(io::Error::other);
+    let mut valid = ValidPathInfo::new(path(&info.name)?, NarHash(info.nar_hash), info.nar_size);
+    valid.references = info.references.iter().map(path).collect::<io::Result<_>>()?;
+    valid.deriver = info.deriver.as_ref().map(path).transpose()?;
+    valid.signatures.clone_from(&info.signatures);
+    valid.content_address.clone_from(&info.ca);
+    Ok(valid)
+}
+
+/// Hands an archive on in pieces that are worth it; large ones without a copy.
+struct Pieces<'e> {
+    writer: Writer,
+    emit: &'e mut dyn FnMut(&[u8]) -> io::Result<()>,
+}
+
+impl Pieces<'_> {
+    fn flush(&mut self) -> io::Result<()> {
+        if !self.writer.bytes.is_empty() {
+            (self.emit)(&self.writer.bytes)?;
+            self.writer.bytes.clear();
+        }
+        Ok(())
+    }
+
+    fn written(&mut self, written: Result<(), Infallible>) -> io::Result<()> {
+        match written {
+            Ok(()) if self.writer.bytes.len() >= PIECE => self.flush(),
+            Ok(()) => Ok(()),
+            Err(never) => match never {},
+        }
+    }
+}
+
+impl Sink for Pieces<'_> {
+    type Error = io::Error;
+
+    fn directory(&mut self) -> io::Result<()> {
+        let written = self.writer.directory();
+        self.written(written)
+    }
+
+    fn entry(&mut self, name: &[u8]) -> io::Result<()> {
+        let written = self.writer.entry(name);
+        self.written(written)
+    }
+
+    fn leave(&mut self) -> io::Result<()> {
+        let written = self.writer.leave();
+        self.written(written)
+    }
+
+    fn file(&mut self, executable: bool, size: u64) -> io::Result<()> {
+        let written = self.writer.file(executable, size);
+        self.written(written)
+    }
+
+    fn data(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.writer.bytes.len() + bytes.len() <= PIECE {
+            let written = self.writer.data(bytes);
+            return self.written(written);
+        }
+        self.flush()?;
+        (self.emit)(bytes)
+    }
+
+    fn file_end(&mut self) -> io::Result<()> {
+        let written = self.writer.file_end();
+        self.written(written)
+    }
+
+    fn symlink(&mut self, target: &[u8]) -> io::Result<()> {
+        let written = self.writer.symlink(target);
+        self.written(written)
+    }
+}

@@ -1,0 +1,314 @@
+//! `phoenix cache`: store paths to a depot and back.
+
+use std::collections::{BTreeSet, HashSet};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use indicatif::HumanBytes;
+use phoenix_cache::{Cache, MakeArchive, PACKS, Trouble};
+use phoenix_depot::{BlobName, default_url_of_environment};
+use phoenix_model::{StorePath, ValidPathInfo};
+use phoenix_pack::PathInfo;
+use phoenix_store::{Layout, Nix, PathInfos, Settings, StoreEnv, initialise};
+use phoenix_substituter::PublicKeys;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use crate::args::{CacheVerb, DepotArgs, RestoreArgs, SaveArgs, StoreArgs};
+use crate::error::CommandError;
+use crate::setup::{pairs, var};
+use crate::talk;
+
+/// Runs the verb.
+pub(crate) fn cache(verb: &CacheVerb) -> Result<ExitCode, CommandError> {
+    match verb {
+        CacheVerb::Save(args) => save(args),
+        CacheVerb::Restore(args) => restore(args),
+        CacheVerb::Ls(args) => ls(args),
+        CacheVerb::Stat(args) => stat(args),
+        CacheVerb::Verify(args) => verify(args),
+    }
+}
+
+fn say(text: impl AsRef<str>) {
+    talk::stderr(&format!("{}\n", text.as_ref()));
+}
+
+fn warn(trouble: &Trouble) {
+    say(format!("warning: {trouble}"));
+}
+
+fn threads(args: &DepotArgs) -> usize {
+    args.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(2, usize::from)).max(1)
+}
+
+fn open(args: &DepotArgs) -> Result<Cache, CommandError> {
+    let url = args.depot.clone().or_else(default_url_of_environment).ok_or_else(|| {
+        CommandError::new("there is no place for a depot: neither HOME nor XDG_CACHE_HOME is set")
+            .hint("name one: --depot dir:PATH")
+    })?;
+    let depot =
+        phoenix_depot::open(&url).map_err(|error| CommandError::because("cannot use the depot", &error))?;
+    Cache::open(Arc::from(depot), &mut |trouble| warn(&trouble))
+        .map_err(|error| CommandError::because("cannot start", &error))
+}
+
+/// The store of the arguments: Nix set to it, and where it lies.
+fn store(args: &StoreArgs) -> Result<(Nix, Layout), CommandError> {
+    let mut nix = Nix::find()?;
+    for (name, value) in pairs(&args.options) {
+        nix.set_option(name, value);
+    }
+    let env = StoreEnv {
+        store_dir: var("NIX_STORE_DIR").or_else(|| var("NIX_STORE")),
+        state_dir: var("NIX_STATE_DIR"),
+        remote: None,
+    };
+    let url = args.store.clone().unwrap_or_else(|| "auto".to_owned());
+    let layout = Layout::of(&url, &env).ok_or_else(|| {
+        CommandError::new(format!("the store {url} is not on this machine"))
+            .hint("packs are made of files, and made into files again; name a local store")
+    })?;
+    if args.store.is_some() {
+        nix.set_env("NIX_REMOTE", &url);
+    }
+    initialise(&nix, &layout).map_err(|error| CommandError::because("cannot make the store", &error))?;
+    Ok((nix, layout))
+}
+
+fn infos(layout: &Layout) -> Result<PathInfos, CommandError> {
+    PathInfos::open(layout).map_err(|error| CommandError::because("cannot look into the store", &error))
+}
+
+fn save(args: &SaveArgs) -> Result<ExitCode, CommandError> {
+    let (nix, layout) = store(&args.store)?;
+    let infos = infos(&layout)?;
+    let failed =
+        |error: phoenix_store::PathInfosError| CommandError::because("cannot look into the store", &error);
+    let mut paths = if args.all || args.since.is_some() {
+        let before = args.since.as_deref().map(snapshot).transpose()?.unwrap_or_default();
+        let all = infos.all_paths().map_err(failed)?;
+        let new: Vec<StorePath> = all.into_iter().filter(|path| !before.contains(path.base_name())).collect();
+        infos.of(&new).map_err(failed)?
+    } else {
+        let roots = args.paths.iter().map(|path| store_path(path, &layout)).collect::<Result<Vec<_>, _>>()?;
+        closure(&infos, roots)?
+    };
+    let all = paths.len();
+    if !args.include_upstream {
+        let keys = Settings::read(&nix)?.trusted_public_keys;
+        let keys = PublicKeys::parse(keys.iter().map(String::as_str));
+        paths.retain(|info| info.ultimate || !signed(&keys, info));
+    }
+    let upstream = all - paths.len();
+    let mut cache = open(&args.depot)?;
+    let saved = cache
+        .save_from_store(&new_name(), &layout, &paths, threads(&args.depot))
+        .map_err(|error| CommandError::because("nothing was saved", &error))?;
+    for (name, why) in &saved.unreadable {
+        say(format!("warning: {name} is not saved: {why}"));
+    }
+    let left_out =
+        if upstream == 0 { String::new() } else { format!(", {upstream} left to their substituters") };
+    match &saved.pack {
+        None => say(format!("nothing to save: {} paths are in the depot{left_out}", saved.known)),
+        Some(pack) => say(format!(
+            "saved {} paths of {}, {} of that new, in {pack} ({}); {} were there{left_out}",
+            saved.paths,
+            HumanBytes(saved.archives),
+            HumanBytes(saved.new),
+            HumanBytes(saved.size),
+            saved.known,
+        )),
+    }
+    Ok(if saved.unreadable.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A name that no other pack has: when it was made, and a number drawn by lot.
+fn new_name() -> BlobName {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let lot = RandomState::new().build_hasher().finish();
+    BlobName::new(format!("{PACKS}{now:010}-{lot:016x}")).expect("digits make a name")
+}
+
+/// The base names that `cache restore --snapshot` wrote down.
+fn snapshot(file: &Path) -> Result<HashSet<String>, CommandError> {
+    let text = fs_err::read_to_string(file).map_err(|error| {
+        CommandError::because("cannot read the snapshot", &error)
+            .hint("`phoenix cache restore --snapshot FILE` writes one")
+    })?;
+    Ok(text.lines().map(str::to_owned).collect())
+}
+
+/// The store path that a file is, is in, or links to.
+fn store_path(path: &Path, layout: &Layout) -> Result<StorePath, CommandError> {
+    let no = || CommandError::new(format!("{} is not in the store {}", path.display(), layout.store_dir));
+    let name = |real: &Path, dir: &Path| {
+        real.strip_prefix(dir).ok()?.components().next()?.as_os_str().to_str().map(str::to_owned)
+    };
+    let real_dir = fs_err::canonicalize(&layout.real_dir).unwrap_or_else(|_| layout.real_dir.clone());
+    let store_dir = Path::new(&layout.store_dir);
+    let found = name(path, store_dir).or_else(|| {
+        let real = fs_err::canonicalize(path).ok()?;
+        name(&real, &real_dir).or_else(|| name(&real, store_dir))
+    });
+    StorePath::parse(&format!("{}/{}", layout.store_dir, found.ok_or_else(no)?)).map_err(|_| no())
+}
+
+/// The paths with all that they refer to.
+fn closure(infos: &PathInfos, roots: Vec<StorePath>) -> Result<Vec<ValidPathInfo>, CommandError> {
+    let mut seen: HashSet<StorePath> = roots.iter().cloned().collect();
+    let (mut next, mut found) = (roots, Vec::new());
+    let mut first = true;
+    while !next.is_empty() {
+        let some =
+            infos.of(&next).map_err(|error| CommandError::because("cannot look into the store", &error))?;
+        if first && some.len() < next.len() {
+            let valid: HashSet<&StorePath> = some.iter().map(|info| &info.path).collect();
+            let lost = next.iter().find(|path| !valid.contains(path)).map(ToString::to_string);
+            return Err(CommandError::new(format!("{} is not valid", lost.unwrap_or_default()))
+                .hint("build it first; `nix-store --realise` does"));
+        }
+        first = false;
+        next = some
+            .iter()
+            .flat_map(|info| &info.references)
+            .filter(|path| seen.insert((*path).clone()))
+            .cloned()
+            .collect();
+        found.extend(some);
+    }
+    Ok(found)
+}
+
+/// Whether a trusted key signed what is said of a path: then a substituter has it.
+fn signed(keys: &PublicKeys, info: &ValidPathInfo) -> bool {
+    keys.signed(&phoenix_substituter::PathInfo::of_valid(info))
+}
+
+fn restore(args: &RestoreArgs) -> Result<ExitCode, CommandError> {
+    let (_, layout) = store(&args.store)?;
+    let mut cache = open(&args.depot)?;
+    let wanted: Vec<StorePath> = if args.latest {
+        let newest = cache.catalog().packs().next().map(|(_, _, directory)| directory.clone());
+        let names = newest.into_iter().flat_map(|directory| {
+            (0..directory.paths())
+                .filter_map(move |number| Some(directory.record(number).ok()?.info.name))
+                .collect::<Vec<_>>()
+        });
+        names.filter_map(|name| StorePath::parse(&format!("{}/{name}", layout.store_dir)).ok()).collect()
+    } else {
+        args.paths.iter().map(|path| store_path(Path::new(path), &layout)).collect::<Result<_, _>>()?
+    };
+    let restored = cache
+        .restore_into_store(&wanted, &layout, threads(&args.depot), &|trouble| warn(&trouble))
+        .map_err(|error| CommandError::because("nothing was restored", &error))?;
+    for (name, why) in &restored.failed {
+        say(format!("warning: {name} is not restored: {why}"));
+    }
+    let bytes = restored.paths.iter().map(|info| info.nar_size).sum();
+    say(format!(
+        "restored {} paths of {} in {} requests for {}",
+        restored.paths.len(),
+        HumanBytes(bytes),
+        restored.requests,
+        HumanBytes(restored.bytes),
+    ));
+    if !restored.missing.is_empty() {
+        say(format!("{} paths are in no pack: {}", restored.missing.len(), few(&restored.missing)));
+    }
+    if let Some(file) = &args.snapshot {
+        write_snapshot(file, &layout)?;
+    }
+    let infos = infos(&layout)?;
+    let valid =
+        infos.of(&wanted).map_err(|error| CommandError::because("cannot look into the store", &error))?;
+    Ok(if valid.len() == wanted.len() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn few(names: &[String]) -> String {
+    let more = if names.len() > 3 { ", …" } else { "" };
+    format!("{}{more}", names.iter().take(3).map(String::as_str).collect::<Vec<_>>().join(", "))
+}
+
+fn write_snapshot(file: &Path, layout: &Layout) -> Result<(), CommandError> {
+    let all = infos(layout)?
+        .all_paths()
+        .map_err(|error| CommandError::because("cannot look into the store", &error))?;
+    let lines: String = all.iter().map(|path| format!("{}\n", path.base_name())).collect();
+    fs_err::write(file, lines).map_err(|error| CommandError::because("cannot write the snapshot", &error))
+}
+
+fn ls(args: &DepotArgs) -> Result<ExitCode, CommandError> {
+    let mut cache = open(args)?;
+    let catalog = cache.catalog();
+    for name in catalog.names() {
+        let Some(located) = name.as_bytes().first_chunk().and_then(|hash_part| catalog.locate(hash_part))
+        else {
+            continue;
+        };
+        let line = json!({
+            "path": located.info.name, "narSize": located.info.nar_size, "references": located.info.references,
+        });
+        if !talk::stdout(&format!("{line}\n")) {
+            break;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn stat(args: &DepotArgs) -> Result<ExitCode, CommandError> {
+    let mut cache = open(args)?;
+    let catalog = cache.catalog();
+    let known = catalog.others().known.clone();
+    let live: BTreeSet<&str> = catalog.packs().map(|(_, name, _)| name).collect();
+    let bytes: u64 =
+        known.iter().filter(|(name, _)| live.contains(name.as_str())).map(|(_, info)| info.size).sum();
+    let chunks: usize = catalog.packs().map(|(_, _, directory)| directory.chunks()).sum();
+    let report = json!({
+        "packs": live.len(), "bytes": bytes, "paths": catalog.names().len(), "chunks": chunks,
+    });
+    talk::stdout(&format!("{report}\n"));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn verify(args: &DepotArgs) -> Result<ExitCode, CommandError> {
+    let troubles = Mutex::new(0_usize);
+    let trouble = |trouble: Trouble| {
+        *troubles.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        warn(&trouble);
+    };
+    let url = open(args)?;
+    let mut cache = url;
+    let names = cache.catalog().names();
+    let all = names.len();
+    let take = |info: &PathInfo, make: &mut MakeArchive<'_>| {
+        let mut hash = Sha256::new();
+        make(&mut |piece| {
+            hash.update(piece);
+            Ok(())
+        })?;
+        let hash: [u8; 32] = hash.finalize().into();
+        if hash == info.nar_hash {
+            Ok(())
+        } else {
+            Err(io::Error::other("it has another hash than it should have"))
+        }
+    };
+    // Paths that only refer to what a substituter has are as good as any.
+    let restored = cache.restore(names.clone(), |name| !names.contains(name), &take, threads(args), &trouble);
+    let bad: Vec<_> = restored.failed.iter().filter(|(_, why)| !why.starts_with("it refers to ")).collect();
+    for (name, why) in &bad {
+        say(format!("bad: {name}: {why}"));
+    }
+    say(format!("{} of {all} paths are whole", all - bad.len()));
+    Ok(if bad.is_empty() && *troubles.lock().unwrap_or_else(PoisonError::into_inner) == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}

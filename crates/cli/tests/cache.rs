@@ -1,0 +1,149 @@
+//! `phoenix cache` on real stores.
+
+#![expect(clippy::unwrap_used, reason = "a test says so by failing")]
+
+mod common;
+
+use common::TestEnv;
+use fs_err as fs;
+use phoenix_testkit::Flake;
+use serde_json::Value;
+
+/// Paths that refer to each other and to themselves, with what a NAR can hold.
+const OUTPUTS: &str = r#"{ packages.${system} = rec {
+  lib = d "lib" "mkdir -p $out/empty $out/bin; echo $out > $out/self; ln -s ../self $out/bin/link; echo x > $out/bin/x; chmod +x $out/bin/x; : > $out/none" { };
+  data = d "data" "i=0; while [ $i -lt 30000 ]; do echo line $i; i=$((i+1)); done > $out" { };
+  app = d "app" "mkdir $out; echo ${lib} ${data} $out ${lib} > $out/uses; cp ${data} $out/copy; chmod 644 $out/copy; echo $out >> $out/copy" { };
+}; }"#;
+
+/// Takes the store away, as on a new machine.
+fn forget_store(env: &TestEnv) {
+    env.nix.run("chmod", &["-R", "u+w", &env.nix.store_dir()]);
+    fs::remove_dir_all(env.nix.store_dir()).unwrap();
+    fs::remove_dir_all(env.nix.path("var/nix")).unwrap();
+    fs::create_dir_all(env.nix.path("var/nix")).unwrap();
+}
+
+/// The path of a package as Nix has it.
+fn output(env: &TestEnv, flake: &Flake, name: &str) -> String {
+    let (ran, report) = env.report(&[&flake.reference()]);
+    let _ = ran.ends_with(0);
+    let attr = format!("packages.{}.{name}", env.system());
+    report.field(&attr, "outputs")["out"].as_str().unwrap().to_owned()
+}
+
+fn depot(env: &TestEnv) -> String {
+    format!("dir:{}", env.file("depot").display())
+}
+
+fn stat(env: &TestEnv) -> Value {
+    serde_json::from_str(&env.phoenix(&["cache", "stat", "--depot", &depot(env)]).stdout).unwrap()
+}
+
+/// Nix finds nothing wrong with the store; and what it says of a path with all that it refers to.
+fn sound(env: &TestEnv, path: &str) -> String {
+    let verified = env.nix.output("nix-store", &["--verify", "--check-contents"]);
+    let said = String::from_utf8_lossy(&verified.stderr).into_owned();
+    assert!(verified.status.success() && !said.contains("error") && !said.contains("modified"), "{said}");
+    let closure = env.nix.run("nix-store", &["--query", "--requisites", path]);
+    let paths: Vec<&str> = closure.lines().collect();
+    let dumps: Vec<String> =
+        paths.iter().map(|path| env.nix.run("nix-store", &["--query", "--hash", path])).collect();
+    let references = env.nix.run("nix-store", &["--query", "--references", path]);
+    format!("{closure}{dumps:?}{references}")
+}
+
+#[test]
+fn what_is_saved_comes_back_to_a_new_machine() {
+    let env = TestEnv::new();
+    let flake = Flake::new(OUTPUTS);
+    let app = output(&env, &flake, "app");
+    let before = sound(&env, &app);
+    let depot = depot(&env);
+    let _ = env.phoenix(&["cache", "save", "--depot", &depot, &app]).ends_with(0).says("saved 3 paths");
+    let _ = env.phoenix(&["cache", "save", "--depot", &depot, &app]).ends_with(0).says("nothing to save: 3");
+    let _ = env.phoenix(&["cache", "verify", "--depot", &depot]).ends_with(0).says("3 of 3 paths are whole");
+    let listed = env.phoenix(&["cache", "ls", "--depot", &depot]).ends_with(0).stdout;
+    assert_eq!(listed.lines().count(), 3);
+
+    forget_store(&env);
+    let snapshot = env.file("snapshot").display().to_string();
+    let _ = env
+        .phoenix(&["cache", "restore", "--depot", &depot, "--snapshot", &snapshot, &app])
+        .ends_with(0)
+        .says("restored 3 paths");
+    assert_eq!(sound(&env, &app), before);
+    // Nix takes them for its own: nothing is built again.
+    let (ran, report) = env.report(&[&flake.reference()]);
+    let _ = ran.ends_with(0);
+    assert_eq!((report.count("targets", "cached"), report.count("derivations", "built")), (3, 0));
+    let _ = env.phoenix(&["cache", "restore", "--depot", &depot, &app]).ends_with(0).says("restored 0 paths");
+
+    // What was not there at the snapshot is what is saved since.
+    flake.outputs(&OUTPUTS.replace("echo x >", "echo y >"));
+    let changed = output(&env, &flake, "app");
+    assert_ne!(changed, app);
+    let _ = env.phoenix(&["cache", "save", "--depot", &depot, "--since", &snapshot]).ends_with(0);
+    let paths = stat(&env)["paths"].as_u64().unwrap();
+    forget_store(&env);
+    let _ = env.phoenix(&["cache", "restore", "--depot", &depot, "--latest"]).ends_with(0);
+    assert!(env.nix.is_valid(&changed));
+    sound(&env, &changed);
+    assert!(paths > 3, "{paths}");
+}
+
+#[test]
+fn a_damaged_pack_is_told_and_nothing_wrong_comes_in() {
+    let env = TestEnv::new();
+    let flake = Flake::new(OUTPUTS);
+    let app = output(&env, &flake, "app");
+    let depot = depot(&env);
+    let _ = env.phoenix(&["cache", "save", "--depot", &depot, &app]).ends_with(0);
+    let pack = fs::read_dir(env.file("depot/packs")).unwrap().next().unwrap().unwrap().path();
+    let mut bytes = fs::read(&pack).unwrap();
+    bytes[100] ^= 1;
+    fs::remove_file(&pack).unwrap();
+    fs::write(&pack, &bytes).unwrap();
+    forget_store(&env);
+    let _ = env
+        .phoenix(&["cache", "restore", "--depot", &depot, &app])
+        .ends_with(1)
+        .says("a frame is not what was written")
+        .says("app is not restored");
+    let _ = env.phoenix(&["cache", "verify", "--depot", &depot]).ends_with(1).says("bad: ");
+    assert!(!env.nix.is_valid(&app));
+    // Nothing is left of what broke off.
+    let left: Vec<_> = fs::read_dir(env.nix.store_dir())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .filter(|name| name != ".links")
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+
+    // A pack cut off has no directory, and is as if it were not there.
+    fs::write(&pack, &bytes[..bytes.len() / 2]).unwrap();
+    let _ = env
+        .phoenix(&["cache", "restore", "--depot", &depot, &app])
+        .ends_with(1)
+        .says("cannot be used")
+        .says("1 paths are in no pack");
+}
+
+#[test]
+fn errors_name_the_thing_and_the_way_out() {
+    let env = TestEnv::new();
+    let depot = depot(&env);
+    let _ = env
+        .phoenix(&["cache", "save", "--depot", &depot, "/etc/passwd"])
+        .ends_with(1)
+        .says("is not in the store");
+    let nothing = format!("{}/{}-nothing", env.nix.store_dir(), "0".repeat(32));
+    let _ = env.phoenix(&["cache", "save", "--depot", &depot, &nothing]).ends_with(1).says("is not valid");
+    let _ = env.phoenix(&["cache", "restore", "--depot", &depot, &nothing]).ends_with(1).says("in no pack");
+    let _ = env.phoenix(&["cache", "ls", "--depot", "ftp://x"]).ends_with(1).says("known are");
+    let _ = env.phoenix(&["cache", "save", "--depot", &depot]).ends_with(1);
+    let _ = env
+        .phoenix(&["cache", "save", "--depot", &depot, "--since", "/nowhere"])
+        .ends_with(1)
+        .says("cannot read the snapshot");
+}
