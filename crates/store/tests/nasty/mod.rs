@@ -7,8 +7,8 @@ use std::path::Path;
 
 use fs_err as fs;
 
-/// Makes it; `at` must not be there.
-pub(crate) fn make(at: &Path) {
+/// Makes it, with directories that go down so far; `at` must not be there.
+pub(crate) fn make(at: &Path, depth: usize) {
     fs::create_dir(at).unwrap();
     let file = |name: &[u8], contents: &[u8], mode: u32| {
         let path = at.join(OsStr::from_bytes(name));
@@ -36,7 +36,7 @@ pub(crate) fn make(at: &Path) {
     if cfg!(target_os = "linux") {
         file(b"names/\xff\xfe\x80", b"not UTF-8", 0o644);
     }
-    file(format!("{}bottom", "d/".repeat(100)).as_bytes(), b"deep", 0o755);
+    file(format!("{}bottom", "d/".repeat(depth)).as_bytes(), b"deep", 0o755);
     symlink("nowhere", at.join("dangling")).unwrap();
     symlink("/etc/passwd", at.join("out")).unwrap();
     symlink("empty directory", at.join("to a directory")).unwrap();

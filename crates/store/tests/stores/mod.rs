@@ -52,7 +52,8 @@ impl Source {
     pub(crate) fn new() -> Self {
         let nix = NixRoot::new(Path::new(env!("CARGO_TARGET_TMPDIR")));
         fs::create_dir(nix.path("x")).unwrap();
-        super::nasty::make(&nix.path("x/tree"));
+        // Nix 2.26 breaks down over a source that is much deeper.
+        super::nasty::make(&nix.path("x/tree"), 8);
         // Nix does not take names that are not UTF-8 from an expression in every version.
         if cfg!(target_os = "linux") {
             use std::os::unix::ffi::OsStrExt as _;
