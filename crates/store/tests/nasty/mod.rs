@@ -1,5 +1,7 @@
 //! A tree with everything that a store may hold and programs stumble over.
 
+#![allow(clippy::unwrap_used, clippy::allow_attributes, reason = "a test says so by failing")]
+
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
