@@ -134,6 +134,25 @@ fn a_time_out_is_its_own_class() {
 }
 
 #[test]
+fn a_build_that_is_never_the_same_is_its_own_class() {
+    let env = TestEnv::new();
+    // The only way in which a run builds twice and compares; newer versions of Nix do so on `--check` alone.
+    let settings = env.nix.output("nix", &["--experimental-features", "nix-command", "show-config"]);
+    if !String::from_utf8_lossy(&settings.stdout).contains("\nrepeat = ") {
+        return;
+    }
+    let flake = Flake::new(
+        r#"{ packages.${system} = { same = ok "same"; other = d "other" "date +%s%N > $out" { }; }; }"#,
+    );
+    let (ran, report) = env.report(&[&flake.reference(), "--option", "repeat", "1"]);
+    let ran = ran.ends_with(104).says("differs from previous round");
+    assert_eq!(ran.stderr.matches("building other").count(), 1, "{ran}");
+    let other = format!("packages.{}.other", env.system());
+    assert_eq!(report.field(&other, "class"), "nonDeterministic");
+    assert_eq!(report.verdict(&format!("packages.{}.same", env.system())), "built");
+}
+
+#[test]
 fn attributes_that_do_not_evaluate_cost_only_themselves() {
     let env = TestEnv::new();
     let flake = Flake::new(

@@ -140,8 +140,12 @@ impl Run {
                 let drv_path = match self.step_of(&drv_path) {
                     Some(step) => {
                         let state = &mut self.states[step as usize];
+                        // Nix says it again for every round of a build that it repeats.
+                        if state.started.is_some() {
+                            return events;
+                        }
                         if state.verdict.is_none() {
-                            state.started.get_or_insert(at);
+                            state.started = Some(at);
                         }
                         self.steps[step as usize].drv_path.clone()
                     }

@@ -51,7 +51,8 @@ fn classify(text: &str) -> Option<FailureClass> {
     if has("hash mismatch in fixed-output derivation '") {
         return Some(FailureClass::HashMismatch);
     }
-    if has("may not be deterministic") {
+    // The second is what `repeat` finds, a setting that Nix had until 2.12.
+    if has("may not be deterministic") || has("differs from previous round") {
         return Some(FailureClass::NonDeterministic);
     }
     if has("timed out after") || has("Reason: timed out") {
@@ -156,6 +157,12 @@ mod tests {
             (
                 format!(
                     "error: derivation '{X}' may not be deterministic: output '/s/store/zap2bal78b3rmi26y7i9pgh6fzz5m5hj-x' differs"
+                ),
+                Some(FailureClass::NonDeterministic),
+            ),
+            (
+                format!(
+                    "error: output '/s/store/zap2bal78b3rmi26y7i9pgh6fzz5m5hj-x' of '{X}' differs from previous round"
                 ),
                 Some(FailureClass::NonDeterministic),
             ),
