@@ -1,9 +1,11 @@
-//! What tests need: a throw-away Nix store, fixture flakes, and a binary cache that misbehaves on demand.
+//! What tests need: a throw-away Nix store, fixture flakes, and servers that misbehave on demand: a binary
+//! cache, and a double of GitHub's cache service.
 //!
 //! Nothing here touches the user's own store, and servers listen on the loopback only.
 
 pub mod binary_cache;
 mod flake;
+pub mod github;
 mod nix_root;
 
 pub use flake::{Flake, PREAMBLE};
