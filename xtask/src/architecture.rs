@@ -16,6 +16,8 @@ const END: &str = "<!-- drawn by `cargo xtask architecture`: end -->";
 const KINDS: &[(&str, &[&str])] = &[
     ("thinks", &["model", "schedule", "pack", "report"]),
     ("acts", &["store", "evaluate", "substituter", "depot", "cache"]),
+    ("thinks", &["model", "schedule", "report"]),
+    ("acts", &["store", "evaluate", "substituter", "depot", "github"]),
     ("speaks", &["cli"]),
     ("dev", &["testkit"]),
 ];

@@ -25,6 +25,8 @@ pub(super) struct Content {
     pub(super) tag: u64,
     /// When, in milliseconds since 1970.
     pub(super) modified: u64,
+    /// What it was made of, by name; a list may name these again.
+    blocks: HashMap<String, Bytes>,
 }
 
 /// All blobs, by path.
@@ -41,9 +43,14 @@ impl Blobs {
     }
 
     pub(super) fn put(&mut self, path: &str, bytes: Bytes, now: u64) {
+        self.commit(path, bytes, HashMap::new(), now);
+    }
+
+    fn commit(&mut self, path: &str, bytes: Bytes, blocks: HashMap<String, Bytes>, now: u64) {
         self.writes += 1;
         self.staged.remove(path);
-        self.committed.insert(path.to_owned(), Content { bytes, tag: self.writes, modified: now });
+        let content = Content { bytes, tag: self.writes, modified: now, blocks };
+        self.committed.insert(path.to_owned(), content);
     }
 
     /// Takes a block; nothing of it is seen before the list.
@@ -60,19 +67,31 @@ impl Blobs {
         Ok(())
     }
 
-    /// Makes a blob of blocks. Lists of the kinds that need committed blocks are refused: nobody has them.
+    /// Makes a blob of blocks, each the latest of its name; those that are not named are dropped.
     pub(super) fn put_list(&mut self, path: &str, xml: &str, now: u64) -> Result<(), Refused> {
         let ids = block_ids(xml).ok_or(Refused(400, "InvalidXmlDocument"))?;
         if ids.len() > MOST_BLOCKS {
             return Err(Refused(400, "BlockListTooLong"));
         }
         let staged = self.staged.get(path);
+        let committed = self.committed.get(path).map(|content| &content.blocks);
+        let mut sizes = Vec::new();
         let mut whole = BytesMut::new();
         for id in ids {
-            let block = staged.and_then(|staged| staged.get(id));
-            whole.extend_from_slice(block.ok_or(Refused(400, "InvalidBlockList"))?);
+            let latest = staged.and_then(|staged| staged.get(id));
+            let block = latest.or_else(|| committed.and_then(|committed| committed.get(id)));
+            let block = block.ok_or(Refused(400, "InvalidBlockList"))?;
+            sizes.push((id.to_owned(), block.len()));
+            whole.extend_from_slice(block);
         }
-        self.put(path, whole.freeze(), now);
+        let whole = whole.freeze();
+        let mut at = 0;
+        let blocks = sizes.into_iter().map(|(id, size)| {
+            at += size;
+            (id, whole.slice(at - size..at))
+        });
+        let blocks = blocks.collect();
+        self.commit(path, whole.clone(), blocks, now);
         Ok(())
     }
 
@@ -93,7 +112,7 @@ fn block_ids(xml: &str) -> Option<Vec<&str>> {
             return Some(ids);
         }
         let (tag, after) = rest.strip_prefix('<')?.split_once('>')?;
-        if !matches!(tag, "Latest" | "Uncommitted") {
+        if !matches!(tag, "Latest" | "Uncommitted" | "Committed") {
             return None;
         }
         let (id, after) = after.split_once(&format!("</{tag}>"))?;

@@ -1,0 +1,31 @@
+//! What GitHub's runners offer, as far as it is used: the cache service as a place that keeps blobs.
+//!
+//! [`Cache`] is a [`Depot`](phoenix_depot::Depot) over version 2 of the Actions cache service. A job gets to
+//! it with what its environment holds ([`Access`]); nothing here reads the environment by itself. Retries, the
+//! pace of requests and the lives of signed URLs are this crate's business; tokens and signed URLs never leave
+//! it. What is known of the service and how the unknown is guarded is in `docs/design/github-cache.md`.
+//!
+//! What decides is in parts that know no network: the keys, what an answer means, how long to wait, the pace,
+//! what a signed URL says.
+
+mod access;
+mod answer;
+mod cache;
+mod download;
+mod http;
+mod key;
+mod pace;
+mod pace_file;
+mod patience;
+mod rest;
+mod said;
+mod secret;
+mod service;
+mod signed;
+mod upload;
+mod urls;
+
+pub use access::{Access, AccessError, CacheMode, RestAccess, Settings};
+pub use cache::Cache;
+pub use pace::Budget;
+pub use secret::Secret;
