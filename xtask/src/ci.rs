@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::args::Args;
 use crate::process::{cargo, run, say};
-use crate::{Result, architecture, demo, nix_versions, test};
+use crate::{Result, architecture, demo, github_clients, nix_versions, test};
 
 type Step = (&'static str, fn() -> Result<()>);
 
@@ -17,6 +17,7 @@ const STEPS: &[Step] = &[
     }),
     ("architecture", || architecture::architecture(Args::new(&["--check".to_owned()]))),
     ("test", || test::test(&[])),
+    ("github-clients", github_clients::github_clients),
     ("nix-versions", || nix_versions::nix_versions(Args::new(&["--allow-skip".to_owned()]))),
     ("demo", demo::demo),
 ];

@@ -5,6 +5,7 @@ mod args;
 mod bench;
 mod ci;
 mod demo;
+mod github_clients;
 mod nix;
 mod nix_versions;
 mod process;
@@ -23,6 +24,8 @@ usage: cargo xtask VERB
   nix-versions [--allow-skip] [--only installed|trixie|sid|VERSION]
                              the end-to-end tests on each version of Nix that is supported; what cannot be
                              had here is an error, or with --allow-skip a line that says so
+  github-clients             the official client of GitHub's cache against our double of the service, and our
+                             client against Azurite; needs Node.js, and npm's packages
   architecture [--check]     draw the dependency picture in docs/architecture.md, or check that it is true
   bench [NAME...]            the benchmarks; their figures are in docs/benchmarks.md
   ci                         everything that has to hold
@@ -54,6 +57,7 @@ fn task(words: &[String]) -> Result<()> {
         "demo" => Args::new(rest).finish().and_then(|()| demo::demo()),
         "test" => test::test(rest),
         "nix-versions" => nix_versions::nix_versions(Args::new(rest)),
+        "github-clients" => Args::new(rest).finish().and_then(|()| github_clients::github_clients()),
         "architecture" => architecture::architecture(Args::new(rest)),
         "bench" => bench::bench(rest),
         "ci" => Args::new(rest).finish().and_then(|()| ci::ci()),

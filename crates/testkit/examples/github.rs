@@ -1,31 +1,41 @@
 //! Runs the double of GitHub's cache service until its standard input ends, for clients in other languages.
 //!
-//! It prints a job's environment as one line of JSON, with tokens of several kinds.
+//! It prints a job's environment as one line of JSON, with tokens of several kinds, and in the end how often
+//! each kind of request came, as another.
 
 use std::io::{Read, Write};
 
 use phoenix_testkit::github::{Github, Permission};
+use serde_json::{Map, Value, json};
 
 fn main() -> std::io::Result<()> {
     let github = Github::start()?;
-    let main = ("refs/heads/main", Permission::Both);
-    let environment = [
-        ("ACTIONS_RESULTS_URL", github.url().to_owned()),
-        ("ACTIONS_RUNTIME_TOKEN", github.token(&[main])),
-        ("READ_ONLY_TOKEN", github.token(&[("refs/heads/main", Permission::Read)])),
-        (
-            "PULL_REQUEST_TOKEN",
-            github.token(&[("refs/pull/7/merge", Permission::Both), ("refs/heads/main", Permission::Read)]),
-        ),
-        ("GITHUB_TOKEN", github.rest_token().to_owned()),
-        ("GITHUB_REPOSITORY", github.repository().to_owned()),
-        ("GITHUB_API_URL", github.url().trim_end_matches('/').to_owned()),
-    ];
-    let environment: Vec<_> = environment.iter().map(|(name, value)| format!("{name:?}:{value:?}")).collect();
-    println!("{{{}}}", environment.join(","));
-    std::io::stdout().flush()?;
+    let (both, read) = (Permission::Both, Permission::Read);
+    let (main, pull) = ("refs/heads/main", "refs/pull/7/merge");
+    say(&json!({
+        "ACTIONS_RESULTS_URL": github.url(),
+        "ACTIONS_RUNTIME_TOKEN": github.token(&[(main, both)]),
+        "READ_ONLY_TOKEN": github.token(&[(main, read)]),
+        "PULL_REQUEST_TOKEN": github.token(&[(pull, both), (main, read)]),
+        "GITHUB_TOKEN": github.rest_token(),
+        "GITHUB_REPOSITORY": github.repository(),
+        "GITHUB_API_URL": github.url().trim_end_matches('/'),
+    }))?;
     // Whoever started this holds the other end.
     std::io::stdin().read_to_end(&mut Vec::new())?;
-    eprintln!("{:?}", github.counts());
-    Ok(())
+    let counts = github.counts();
+    let mut all: Map<_, _> = counts
+        .requests
+        .iter()
+        .map(|(request, times)| (format!("{request:?}"), Value::from(*times)))
+        .collect();
+    all.insert("unknown".to_owned(), counts.unknown.into());
+    all.insert("bytesIn".to_owned(), counts.bytes_in.into());
+    all.insert("bytesOut".to_owned(), counts.bytes_out.into());
+    say(&Value::Object(all))
+}
+
+fn say(value: &Value) -> std::io::Result<()> {
+    println!("{value}");
+    std::io::stdout().flush()
 }

@@ -27,8 +27,7 @@ async fn the_contract_is_kept() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_contract_is_kept_without_a_rest_token_where_new_blobs_are_late_and_the_key_is_not_looked_at() {
     let doubles = Mutex::new(Vec::new());
-    let promises =
-        Promises { lists: false, removes: false, lag: Duration::from_secs(10), ..promises() };
+    let promises = Promises { lists: false, removes: false, lag: Duration::from_secs(10), ..promises() };
     contract(&promises, || {
         let github = start();
         github.behave(|behaviour| {
