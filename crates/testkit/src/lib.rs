@@ -6,6 +6,7 @@
 pub mod binary_cache;
 mod flake;
 pub mod github;
+pub mod http;
 mod nix_root;
 
 pub use flake::{Flake, PREAMBLE};

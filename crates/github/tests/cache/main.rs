@@ -1,6 +1,12 @@
 //! The client of GitHub's cache, against the double.
 
 mod contract;
+mod creating;
+mod faults;
+mod finding;
+mod listing;
+mod reading;
+mod secrets;
 
 use std::sync::Arc;
 use std::time::Duration;

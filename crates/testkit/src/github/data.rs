@@ -67,7 +67,9 @@ fn write(state: &mut State, call: Call<'_>) -> Result<Answer, Refused> {
         return Err(Refused(411, "MissingContentLengthHeader"));
     }
     let now = state.now();
-    state.counts.bytes_in += call.body.len() as u64;
+    if call.request != Request::PutBlockList {
+        state.counts.bytes_in += call.body.len() as u64;
+    }
     match call.request {
         Request::PutBlob => {
             if call.headers.get("x-ms-blob-type").is_none_or(|kind| kind != "BlockBlob") {

@@ -165,6 +165,10 @@ impl Troubles {
         self.asked_for.entry(request).or_default().extend(std::iter::repeat_n(fault, times));
     }
 
+    pub(super) fn clear(&mut self) {
+        self.asked_for.clear();
+    }
+
     /// What goes wrong with the next request.
     pub(super) fn next(&mut self, request: Request, by_seed: Option<&Faults>) -> Option<Fault> {
         self.number += 1;
