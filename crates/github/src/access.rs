@@ -8,7 +8,7 @@ use reqwest::Url;
 use crate::pace::Budget;
 use crate::secret::Secret;
 
-/// How long an operation is tried in all; the service lets a minute's budget return within a minute.
+/// How long a request is tried in all; the service lets a minute's budget return within a minute.
 const PATIENCE: Duration = Duration::from_secs(150);
 
 /// How long the service itself may take for an answer; it takes tens of milliseconds.
@@ -149,13 +149,14 @@ pub struct Settings {
     /// How many requests a minute this job may make of those that the service counts.
     pub budget: Budget,
     /// A file by which the processes of a job share the budget, such as one under `RUNNER_TEMP`; it need not
-    /// exist. Without it each process has a budget of its own.
+    /// exist. Without it each [`Cache`](crate::Cache) has a budget of its own.
     pub budget_file: Option<PathBuf>,
-    /// How long one operation goes on trying, waiting for the budget included; 150 s.
+    /// How long one request is tried again, waiting for the budget included; 150 s. Reading begins it anew with
+    /// every byte that comes.
     pub patience: Duration,
     /// How long the service may take for an answer; 30 s.
     pub answer_within: Duration,
-    /// How long a transfer of bytes may stand still; 30 s.
+    /// How long bytes that are read may stand still, 30 s; a block that is sent may take ten times as long.
     pub stall: Duration,
     /// How long the upload of one blob may take; 50 minutes, for the URL holds for 60.
     pub upload_within: Duration,

@@ -33,6 +33,8 @@ const RESTARTS: u32 = 3;
 pub struct Cache {
     location: String,
     http: Client,
+    /// For uploads.
+    sender: Client,
     service: Service,
     urls: Urls,
 }
@@ -46,13 +48,15 @@ impl Cache {
     pub fn new(access: Access, settings: Settings) -> Result<Self, DepotError> {
         let repository = access.rest.as_ref().map_or("", |rest| &rest.repository);
         let location = format!("github:{repository}");
-        let http = http::client(settings.stall).map_err(|words| DepotError {
+        let error = |words| DepotError {
             location: location.clone(),
             doing: "preparing".to_owned(),
             problem: Problem::Unreachable(words),
-        })?;
+        };
+        let http = http::client(Some(settings.stall)).map_err(error)?;
+        let sender = http::client(None).map_err(error)?;
         let service = Service::new(http.clone(), access, settings);
-        Ok(Self { location, http, service, urls: Urls::default() })
+        Ok(Self { location, http, sender, service, urls: Urls::default() })
     }
 
     /// Why this job cannot write, once that is known; then [`Depot::create`] answers so without asking anybody.
@@ -84,7 +88,7 @@ impl Cache {
             Reserved::Taken { ours: false } => return Ok(Created::Taken),
             Reserved::Taken { ours: true } => return self.taken_by_whom(&key).await,
         };
-        let upload = Upload { http: &self.http, settings, url: &url };
+        let upload = Upload { http: &self.sender, settings, url: &url };
         let uploading = async {
             match second {
                 None => upload.whole(first).await,

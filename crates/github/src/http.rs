@@ -15,18 +15,21 @@ const LONGEST_CONNECT: Duration = Duration::from_secs(10);
 /// The most that is read of an answer that is not a blob.
 const LARGEST_ANSWER: usize = 4 << 20;
 
-/// A client that follows nobody elsewhere, as a token would go with it.
-pub(crate) fn client(stall: Duration) -> Result<Client, String> {
+/// A client that follows nobody elsewhere, as a token would go with it. With `stall`, a request ends when
+/// nothing comes back for so long; whoever sends much needs one without.
+pub(crate) fn client(stall: Option<Duration>) -> Result<Client, String> {
     // A second call changes nothing and says so.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    Client::builder()
+    let builder = Client::builder()
         .user_agent(concat!("phoenix-ci/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(LONGEST_CONNECT)
-        .read_timeout(stall)
         .redirect(Policy::none())
-        .tcp_nodelay(true)
-        .build()
-        .map_err(|error| in_words(&error))
+        .tcp_nodelay(true);
+    let builder = match stall {
+        Some(stall) => builder.read_timeout(stall),
+        None => builder,
+    };
+    builder.build().map_err(|error| in_words(&error))
 }
 
 /// The `Retry-After` of an answer.

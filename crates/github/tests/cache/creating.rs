@@ -1,7 +1,10 @@
 //! Making blobs: what goes over the wire, what is refused, what is lost.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures_util::{StreamExt, stream};
 use phoenix_depot::testing::{body, bytes, failing_body};
 use phoenix_depot::{Created, Depot, Problem};
 use phoenix_github::{Access, Budget, Cache, Settings};
@@ -183,6 +186,45 @@ async fn the_budget_holds_back_before_the_service_does() {
         }
     }
     assert_eq!((made, github.counts().of(Request::Create)), (10, 10));
+}
+
+#[tokio::test]
+async fn processes_of_a_job_share_a_budget_by_a_file() {
+    let github = start();
+    let directory = tempfile::tempdir().unwrap();
+    let settings = Settings {
+        budget: Budget { creates: 20, lookups: 20 },
+        budget_file: Some(directory.path().join("pace")),
+        patience: Duration::from_millis(300),
+        ..settings()
+    };
+    let caches = [0, 1].map(|_| cache_with(&github, &[(MAIN, Permission::Both)], settings.clone()));
+    for n in 0..24 {
+        // Those beyond the budget are told to wait too long.
+        let _ = caches[n % 2].create(&name(&format!("a/{n}")), body(bytes(1, 10))).await;
+    }
+    assert_eq!(github.counts().of(Request::Create), 10);
+}
+
+#[tokio::test]
+async fn a_large_body_is_never_in_memory_as_a_whole() {
+    let github = Arc::new(start());
+    github.behave(|behaviour| behaviour.latency = Duration::from_millis(5));
+    let cache = cache(&github);
+    let (produced, ahead) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let stream = {
+        let (github, produced, ahead) = (Arc::clone(&github), Arc::clone(&produced), Arc::clone(&ahead));
+        stream::iter(0..1000_u64).map(move |n| {
+            let piece = bytes(n, 10_000);
+            let total = produced.fetch_add(10_000, Ordering::Relaxed) + 10_000;
+            ahead.fetch_max(total - github.counts().bytes_in, Ordering::Relaxed);
+            Ok(piece)
+        })
+    };
+    assert_eq!(cache.create(&name("a"), stream.boxed()).await.unwrap(), Created::New(10_000_000));
+    let (ahead, block) = (ahead.load(Ordering::Relaxed), settings().block as u64);
+    let most = (settings().uploads as u64 + 2) * block;
+    assert!(ahead <= most, "{ahead} bytes were taken and not kept, more than {most}");
 }
 
 #[tokio::test]

@@ -8,6 +8,10 @@ const LONGEST_KEY: usize = 512;
 /// The most keys of a lookup, the first included.
 const MOST_KEYS: usize = 10;
 
+/// How long a reservation that nobody finalizes keeps its key, in milliseconds: a day, as GitHub's staff said
+/// in the issues of `actions/cache`.
+const RESERVED: u64 = 24 * 3600 * 1000;
+
 /// An entry of the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -106,6 +110,7 @@ impl Entries {
         if version.is_empty() {
             return Err(Failure::new("invalid_argument", "version is required"));
         }
+        self.all.retain(|entry| entry.is_finalized() || now < entry.created + RESERVED);
         if self.find(scope, key, version).is_some() {
             let message = "cache entry with the same key, version, and scope already exists";
             return Err(Failure::new("already_exists", message));
@@ -295,6 +300,16 @@ mod tests {
         assert_eq!(entries.finalize(("main", "a", "v"), 3, 0, |_| Some(3)), Ok(1));
         assert_eq!(entries.finalize(("main", "a", "v"), 3, 0, |_| Some(3)), Ok(1));
         assert_eq!(ask(&mut entries, &["main"], &["a"]), pair("main", "a"));
+    }
+
+    #[test]
+    fn a_reservation_is_let_go_of_after_a_day() {
+        let mut entries = Entries::default();
+        entries.create("main", "a", "v", 0).unwrap();
+        have(&mut entries, "main", "b");
+        assert!(entries.create("main", "a", "v", RESERVED - 1).is_err());
+        assert!(entries.create("main", "a", "v", RESERVED).is_ok());
+        assert!(entries.create("main", "b", "v", RESERVED).is_err(), "what is finalized stays");
     }
 
     #[test]
