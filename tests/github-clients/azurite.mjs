@@ -20,6 +20,7 @@ const azurite = spawn(process.execPath, [
   'node_modules/azurite/dist/src/blob/main.js', '--inMemoryPersistence', '--extentMemoryLimit', '2048',
   '--blobHost', '127.0.0.1', '--blobPort', '0', '--skipApiVersionCheck', '--silent', '--disableTelemetry'
 ], { stdio: ['ignore', 'pipe', 'inherit'] })
+process.on('exit', () => azurite.kill())
 let storage
 for await (const line of createInterface({ input: azurite.stdout })) {
   storage = /successfully listens on (http:\S+)/.exec(line)?.[1]
@@ -94,5 +95,4 @@ const child = spawn(process.argv[2], process.argv.slice(3), {
   env: { ...process.env, PHOENIX_AZURITE_RESULTS_URL: `http://127.0.0.1:${server.address().port}` }
 })
 const [code] = await once(child, 'exit')
-azurite.kill()
 process.exit(code ?? 1)

@@ -23,6 +23,7 @@ const RESTARTS: u32 = 3;
 ///
 /// - A name whose creation failed after the service reserved it stays taken for up to a day, and nothing is
 ///   seen under it. Nothing is reserved before the first 16 MiB of the body are there.
+/// - When every answer to the last step of a creation is lost, the blob may be there although an error said no.
 /// - Of several who create one name at once on one ref, one is answered [`Created::New`] as far as is known;
 ///   the service does not promise it. Names on different refs do not meet at all.
 /// - A lookup goes through the refs that the job may read, its own first, so [`Depot::newest`] is the newest of
