@@ -33,9 +33,10 @@ const RESTARTS: u32 = 3;
 #[derive(Debug)]
 pub struct Cache {
     location: String,
+    /// For everything that has a time of its own.
     http: Client,
-    /// For uploads.
-    sender: Client,
+    /// For reading, which may take long and may not stand still.
+    reader: Client,
     service: Service,
     urls: Urls,
 }
@@ -54,10 +55,10 @@ impl Cache {
             doing: "preparing".to_owned(),
             problem: Problem::Unreachable(words),
         };
-        let http = http::client(Some(settings.stall)).map_err(error)?;
-        let sender = http::client(None).map_err(error)?;
+        let http = http::client(None).map_err(error)?;
+        let reader = http::client(Some(settings.stall)).map_err(error)?;
         let service = Service::new(http.clone(), access, settings);
-        Ok(Self { location, http, sender, service, urls: Urls::default() })
+        Ok(Self { location, http, reader, service, urls: Urls::default() })
     }
 
     /// Why this job cannot write, once that is known; then [`Depot::create`] answers so without asking anybody.
@@ -89,7 +90,7 @@ impl Cache {
             Reserved::Taken { ours: false } => return Ok(Created::Taken),
             Reserved::Taken { ours: true } => return self.taken_by_whom(&key).await,
         };
-        let upload = Upload { http: &self.sender, settings, url: &url };
+        let upload = Upload { http: &self.http, settings, url: &url };
         let uploading = async {
             match second {
                 None => upload.whole(first).await,
@@ -179,7 +180,7 @@ impl Cache {
         let (mut fresh, mut restarts) = (false, 0);
         loop {
             let before = download.got();
-            let Err(missed) = download.more(&self.http, &url).await else { return Ok(download.finish()) };
+            let Err(missed) = download.more(&self.reader, &url).await else { return Ok(download.finish()) };
             if download.got() > before {
                 patience.renew();
                 fresh = false;

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use phoenix_depot::testing::bytes;
 use phoenix_depot::{Blob, Depot, Problem};
-use phoenix_testkit::github::{Fault, Request};
+use phoenix_github::Settings;
+use phoenix_testkit::github::{Fault, Permission, Request};
 
-use super::{cache, have, name, start};
+use super::{MAIN, cache, cache_with, have, name, settings, start};
 
 #[tokio::test]
 async fn many_reads_take_one_lookup() {
@@ -79,6 +80,19 @@ async fn a_torn_body_is_gone_on_with_where_it_was_torn() {
     assert!(said < 2 * blob.size + 1000, "{said} bytes were asked for");
     github.fault(Request::GetBlob, Fault::Slow, 1);
     assert!(cache.read(&blob, 5..blob.size).await.unwrap() == content.slice(5..));
+}
+
+#[tokio::test]
+async fn bytes_that_stand_still_are_given_up_and_uploads_are_not() {
+    let github = start();
+    let settings = Settings { stall: Duration::from_millis(200), ..settings() };
+    let cache = cache_with(&github, &[(MAIN, Permission::Both)], settings);
+    github.behave(|behaviour| behaviour.latency = Duration::from_millis(600));
+    let blob = have(&cache, "a", &bytes(1, 200_000)).await;
+    let error = cache.read(&blob, 0..10).await.unwrap_err();
+    assert!(matches!(&error.problem, Problem::Unreachable(words) if words.contains("in time")), "{error}");
+    github.behave(|behaviour| behaviour.latency = Duration::ZERO);
+    assert_eq!(cache.read(&blob, 0..10).await.unwrap(), bytes(1, 10));
 }
 
 #[tokio::test]
