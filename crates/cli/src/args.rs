@@ -44,8 +44,8 @@ pub(crate) enum CacheVerb {
 /// Which depot.
 #[derive(Debug, Args, Clone)]
 pub(crate) struct DepotArgs {
-    /// Where packs are kept: dir:PATH, s3://BUCKET/PREFIX, gs://…, az://… [default: a directory of the user's
-    /// cache]
+    /// Where packs are kept: dir:PATH, github: (the cache of the repository, in actions), s3://BUCKET/PREFIX,
+    /// gs://…, az://… [default: a directory of the user's cache]
     #[arg(long, value_name = "URL", env = "PHOENIX_DEPOT")]
     pub(crate) depot: Option<String>,
 

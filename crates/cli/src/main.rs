@@ -3,6 +3,7 @@
 mod args;
 mod building;
 mod config;
+mod depots;
 mod error;
 mod evaluating;
 mod pipeline;

@@ -7,6 +7,7 @@ mod common;
 use common::TestEnv;
 use fs_err as fs;
 use phoenix_testkit::Flake;
+use phoenix_testkit::github::{Github, Permission, Request};
 use serde_json::Value;
 
 /// Paths that refer to each other and to themselves, with what a NAR can hold.
@@ -98,7 +99,8 @@ fn a_damaged_pack_is_told_and_nothing_wrong_comes_in() {
     let flake = Flake::new(OUTPUTS);
     let app = output(&env, &flake, "app");
     let depot = depot(&env);
-    let _ = env.phoenix(&["cache", "save", "--depot", &depot, &app]).ends_with(0);
+    // One thread makes one frame, which all paths need.
+    let _ = env.phoenix(&["cache", "save", "--threads", "1", "--depot", &depot, &app]).ends_with(0);
     let pack = fs::read_dir(env.file("depot/packs")).unwrap().next().unwrap().unwrap().path();
     let mut bytes = fs::read(&pack).unwrap();
     bytes[100] ^= 1;
@@ -127,6 +129,45 @@ fn a_damaged_pack_is_told_and_nothing_wrong_comes_in() {
         .ends_with(1)
         .says("cannot be used")
         .says("1 paths are in no pack");
+}
+
+#[test]
+fn the_cache_of_a_repository_keeps_one_entry_a_save() {
+    let env = TestEnv::new();
+    let flake = Flake::new(OUTPUTS);
+    let app = output(&env, &flake, "app");
+    let before = sound(&env, &app);
+    let github = Github::start().unwrap();
+    let token = github.token(&[("refs/heads/main", Permission::Both)]);
+    let job = |args: &[&str]| {
+        let mut command = env.command();
+        command.args(["cache"]).args(args).args(["--depot", "github:"]);
+        command.env("ACTIONS_RESULTS_URL", github.url()).env("ACTIONS_RUNTIME_TOKEN", &token);
+        common::Ran::from(command.output().unwrap())
+    };
+    let _ = job(&["save", &app]).ends_with(0).says("saved 3 paths");
+    assert_eq!(github.entries().len(), 1);
+    forget_store(&env);
+    let lookups = github.counts().of(Request::Lookup);
+    let _ = job(&["restore", &app]).ends_with(0).says("restored 3 paths");
+    assert_eq!(sound(&env, &app), before);
+    let lookups = github.counts().of(Request::Lookup) - lookups;
+    assert!(lookups <= 5, "{lookups} lookups");
+
+    // A token that may only read saves nothing and says so; what is there is restored all the same.
+    let reader = github.token(&[("refs/heads/main", Permission::Read)]);
+    let fails = |name: &str, value: &str| {
+        let mut command = env.command();
+        command.args(["cache", "save", "--depot", "github:", &app]);
+        command.env("ACTIONS_RESULTS_URL", github.url()).env("ACTIONS_RUNTIME_TOKEN", &token);
+        command.env(name, value);
+        let ran = common::Ran::from(command.output().unwrap()).ends_with(1);
+        assert!(!ran.stderr.contains(&token) && !ran.stderr.contains(&reader), "{ran}");
+        ran
+    };
+    github.evict(|_| true);
+    let _ = fails("ACTIONS_RUNTIME_TOKEN", &reader).says("not permitted");
+    let _ = fails("ACTIONS_RUNTIME_TOKEN", "").says("ACTIONS_RUNTIME_TOKEN is not set");
 }
 
 #[test]

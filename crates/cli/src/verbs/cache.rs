@@ -5,12 +5,12 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use indicatif::HumanBytes;
 use phoenix_cache::{Cache, MakeArchive, PACKS, Trouble};
-use phoenix_depot::{BlobName, default_url_of_environment};
+use phoenix_depot::BlobName;
 use phoenix_model::{StorePath, ValidPathInfo};
 use phoenix_pack::PathInfo;
 use phoenix_store::{Layout, Nix, PathInfos, Settings, StoreEnv, initialise};
@@ -47,13 +47,8 @@ fn threads(args: &DepotArgs) -> usize {
 }
 
 fn open(args: &DepotArgs) -> Result<Cache, CommandError> {
-    let url = args.depot.clone().or_else(default_url_of_environment).ok_or_else(|| {
-        CommandError::new("there is no place for a depot: neither HOME nor XDG_CACHE_HOME is set")
-            .hint("name one: --depot dir:PATH")
-    })?;
-    let depot =
-        phoenix_depot::open(&url).map_err(|error| CommandError::because("cannot use the depot", &error))?;
-    Cache::open(Arc::from(depot), &mut |trouble| warn(&trouble))
+    let depot = crate::depots::open(args.depot.as_deref())?;
+    Cache::open(depot, &mut |trouble| warn(&trouble))
         .map_err(|error| CommandError::because("cannot start", &error))
 }
 
