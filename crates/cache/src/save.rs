@@ -85,19 +85,26 @@ impl Cache {
             self.runtime.spawn(async move { depot.create(&name, body).await })
         };
         let written = write(&reading, threads.max(1), others, &to_depot);
-        if let Err(error) = &written {
+        let given_up = match &written {
+            Err(error) => Some(error.to_string()),
+            Ok(saved) if saved.paths == 0 => Some("nothing could be read".to_owned()),
+            Ok(_) => None,
+        };
+        if let Some(why) = given_up {
             // The depot keeps nothing of a body that fails.
-            let error = io::Error::other(error.to_string());
-            drop(to_depot.blocking_send(Err(error)));
+            drop(to_depot.blocking_send(Err(io::Error::other(why))));
         }
         drop(to_depot);
         let created = self.runtime.block_on(creation);
         let damaged =
             |problem| Trouble::Pack { depot: depot.location().to_owned(), pack: name.to_string(), problem };
         let mut saved = written.map_err(damaged)?;
+        saved.known = known;
+        if saved.paths == 0 {
+            return Ok(saved);
+        }
         match created {
             Ok(Ok(Created::New(size))) => {
-                saved.known = known;
                 saved.size = size;
                 saved.pack = Some(name.clone());
                 Ok(saved)
@@ -182,6 +189,9 @@ fn write(
         }
         Ok(())
     })?;
+    if saved.paths == 0 {
+        return Ok(saved);
+    }
     saved.new = builder.chunk_bytes();
     // The same paths give the same directory, whichever thread was faster.
     paths.sort_by(|a, b| a.info.name.cmp(&b.info.name));

@@ -209,6 +209,10 @@ pub(crate) struct BuildArgs {
     /// Give up on a build that prints nothing for so many seconds
     #[arg(long, value_name = "SECONDS")]
     pub(crate) max_silent_time: Option<u32>,
+
+    /// Take from this depot what it has, and keep there what is built (see `cache --help`)
+    #[arg(long, value_name = "URL", env = "PHOENIX_DEPOT")]
+    pub(crate) depot: Option<String>,
 }
 
 /// What is said.

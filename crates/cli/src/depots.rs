@@ -1,9 +1,16 @@
-//! From a URL to the depot it names.
+//! Which depot, and what goes into it.
 
+use std::collections::HashSet;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use phoenix_depot::{Depot, Opener, default_url_of_environment};
+use phoenix_cache::PACKS;
+use phoenix_depot::{BlobName, Depot, Opener, default_url_of_environment};
 use phoenix_github::{Access, RestAccess, Settings};
+use phoenix_model::{StorePath, ValidPathInfo};
+use phoenix_store::PathInfos;
+use phoenix_substituter::PublicKeys;
 
 use crate::error::CommandError;
 use crate::setup::var;
@@ -36,4 +43,48 @@ fn github() -> Result<Box<dyn Depot>, String> {
     let settings = Settings { budget_file, ..Settings::default() };
     let cache = phoenix_github::Cache::new(access, settings).map_err(|error| error.to_string())?;
     Ok(Box::new(cache))
+}
+
+/// How many threads read, compress and write, where nobody says otherwise.
+pub(crate) fn threads() -> usize {
+    std::thread::available_parallelism().map_or(2, usize::from)
+}
+
+/// A name that no other pack has: when it was made, and a number drawn by lot.
+pub(crate) fn new_name() -> BlobName {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let lot = RandomState::new().build_hasher().finish();
+    BlobName::new(format!("{PACKS}{now:010}-{lot:016x}")).expect("digits make a name")
+}
+
+/// The paths with all that they refer to.
+pub(crate) fn closure(infos: &PathInfos, roots: Vec<StorePath>) -> Result<Vec<ValidPathInfo>, CommandError> {
+    let mut seen: HashSet<StorePath> = roots.iter().cloned().collect();
+    let (mut next, mut found) = (roots, Vec::new());
+    let mut first = true;
+    while !next.is_empty() {
+        let some =
+            infos.of(&next).map_err(|error| CommandError::because("cannot look into the store", &error))?;
+        if first && some.len() < next.len() {
+            let valid: HashSet<&StorePath> = some.iter().map(|info| &info.path).collect();
+            let lost = next.iter().find(|path| !valid.contains(path)).map(ToString::to_string);
+            return Err(CommandError::new(format!("{} is not valid", lost.unwrap_or_default()))
+                .hint("build it first; `nix-store --realise` does"));
+        }
+        first = false;
+        next = some
+            .iter()
+            .flat_map(|info| &info.references)
+            .filter(|path| seen.insert((*path).clone()))
+            .cloned()
+            .collect();
+        found.extend(some);
+    }
+    Ok(found)
+}
+
+/// Takes out what a trusted key signed and this store did not build: a substituter has it.
+pub(crate) fn leave_to_upstream(paths: &mut Vec<ValidPathInfo>, trusted_public_keys: &[String]) {
+    let keys = PublicKeys::parse(trusted_public_keys.iter().map(String::as_str));
+    paths.retain(|info| info.ultimate || !keys.signed(&phoenix_substituter::PathInfo::of_valid(info)));
 }

@@ -6,6 +6,7 @@ mod config;
 mod depots;
 mod error;
 mod evaluating;
+mod kept;
 mod pipeline;
 mod recorder;
 mod screen;

@@ -12,11 +12,12 @@ use phoenix_schedule::{Happening, Run};
 use crate::args::{BuildArgs, NixArgs, TalkArgs, Wanted};
 use crate::error::{CommandError, hint_for};
 use crate::evaluating::{self, Evaluated};
+use crate::kept::Kept;
 use crate::recorder::Recorder;
 use crate::screen::Screen;
 use crate::setup::{self, Setup};
 use crate::state::State;
-use crate::{signals, status};
+use crate::{depots, signals, status};
 
 /// A run that has its plan, or was stopped before.
 pub(crate) struct Planned {
@@ -36,6 +37,8 @@ pub(crate) struct Planned {
     /// Substituters that Nix need not ask again.
     pub(crate) failed_substituters: Vec<String>,
     pub(crate) fail_fast: bool,
+    /// The depot of the run, if it has one.
+    pub(crate) kept: Option<Kept>,
     /// Why there is no plan, when there is none.
     pub(crate) trouble: Option<CommandError>,
 }
@@ -48,6 +51,7 @@ pub(crate) fn plan(
     talk: &TalkArgs,
 ) -> Result<Planned, CommandError> {
     let mut setup = setup::setup(nix, Some(build))?;
+    let depot = build.depot.as_deref().map(|url| depots::open(Some(url))).transpose()?;
     let asked = evaluating::asked(wanted, &setup.settings.system)?;
     let state = State::open();
     let directory = state.new_run()?;
@@ -104,9 +108,11 @@ pub(crate) fn plan(
         expected: (0.0, 0.0),
         failed_substituters: Vec::new(),
         fail_fast,
+        kept: None,
         trouble: None,
     };
     if !planned.was_stopped() {
+        planned.kept = depot.map(|depot| Kept::open(depot, &mut planned.recorder)).transpose()?;
         planned.trouble = planned.search(&stop).err();
         planned.was_stopped();
     }
@@ -131,9 +137,17 @@ impl Planned {
         self.recorder.record(Event::StageStarted { stage: Stage::Plan });
         let estimates = self.state.estimates();
         let recorder = &mut self.recorder;
-        let found = status::search(&self.setup, &self.targets, &estimates, stop, &mut |url, problem| {
-            recorder.record(Event::SubstituterFailed { url: url.to_owned(), problem: problem.to_owned() });
-        })?;
+        let found = status::search(
+            &self.setup,
+            &self.targets,
+            &estimates,
+            self.kept.as_mut(),
+            stop,
+            &mut |url, problem| {
+                recorder
+                    .record(Event::SubstituterFailed { url: url.to_owned(), problem: problem.to_owned() });
+            },
+        )?;
         if stop.load(Ordering::Relaxed) {
             return Ok(());
         }

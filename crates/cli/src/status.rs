@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use phoenix_model::{Source, Status, StorePath, Target, TargetId};
-use phoenix_schedule::{Estimates, Plan, Search};
+use phoenix_schedule::{Estimates, Plan, Question, Search};
 use phoenix_store::{ReadAhead, Validity, read_derivations};
 use phoenix_substituter::Heard;
 
 use crate::error::CommandError;
+use crate::kept::Kept;
 use crate::setup::{Setup, var};
 
 /// How many derivations are read and held at once.
@@ -32,11 +33,13 @@ pub(crate) fn search(
     setup: &Setup,
     targets: &[Target],
     estimates: &Estimates,
+    depot: Option<&mut Kept>,
     stop: &AtomicBool,
     trouble: &mut dyn FnMut(&str, &str),
 ) -> Result<Found, CommandError> {
     let mut driver = Driver {
         setup,
+        depot,
         search: Search::default(),
         validity: Validity::open(&setup.nix, setup.layout.as_ref()),
         failed: Vec::new(),
@@ -58,6 +61,7 @@ pub(crate) fn search(
 
 struct Driver<'a> {
     setup: &'a Setup,
+    depot: Option<&'a mut Kept>,
     search: Search,
     validity: Validity,
     failed: Vec<String>,
@@ -83,6 +87,8 @@ impl Driver<'_> {
             for question in questions {
                 if valid.contains(&question.path) {
                     self.search.answer(&question.path, &Status::Present(Source::Store));
+                } else if let Some(source) = self.in_depot(&question) {
+                    self.search.answer(&question.path, &Status::Present(source));
                 } else if ask && !question.store_only {
                     remote.push(question.path);
                 } else {
@@ -93,6 +99,12 @@ impl Driver<'_> {
                 self.search.read(&path, read);
             }
         }
+    }
+
+    /// The depot, when it has what is asked for.
+    fn in_depot(&mut self, question: &Question) -> Option<Source> {
+        let kept = self.depot.as_mut().filter(|_| !question.store_only)?;
+        kept.has(&question.path).then(|| kept.source())
     }
 
     fn ask_substituters(

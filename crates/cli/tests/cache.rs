@@ -94,6 +94,59 @@ fn what_is_saved_comes_back_to_a_new_machine() {
 }
 
 #[test]
+fn a_run_builds_nothing_that_its_depot_has() {
+    let env = TestEnv::new();
+    let flake = Flake::new(OUTPUTS);
+    let depot = depot(&env);
+    let run = |more: &[&str]| env.report(&[&[&flake.reference(), "--depot", &depot], more].concat());
+    let (ran, first) = run(&[]);
+    let _ = ran.ends_with(0).says("3 paths are kept in dir:");
+    assert_eq!(first.count("derivations", "built"), 3);
+
+    // On a new machine all is cached, and nothing is fetched that nobody needs.
+    forget_store(&env);
+    let (ran, second) = run(&[]);
+    let _ = ran.ends_with(0);
+    assert_eq!((second.count("targets", "cached"), second.count("derivations", "built")), (3, 0));
+    let app = first.field(&format!("packages.{}.app", env.system()), "outputs")["out"].as_str().unwrap();
+    assert!(!env.nix.is_valid(app));
+    assert_eq!(second.field(&format!("packages.{}.app", env.system()), "cachedFrom"), &depot);
+
+    // A link is one who needs it.
+    let link = env.file("app-link");
+    let app_alone = format!("{}#app", flake.reference());
+    let (ran, _) = env.report(&[&app_alone, "--depot", &depot, "-o", link.to_str().unwrap()]);
+    let _ = ran.ends_with(0);
+    assert_eq!(fs::read_link(&link).unwrap().to_str(), Some(app));
+    sound(&env, app);
+
+    // What one change needs is fetched, and only that change is built and kept.
+    forget_store(&env);
+    flake.outputs(&OUTPUTS.replace("chmod 644 $out/copy", "echo changed >> $out/uses"));
+    let (ran, third) = run(&[]);
+    let _ = ran.ends_with(0).says("1 paths are kept in dir:");
+    assert_eq!((third.count("targets", "cached"), third.count("derivations", "built")), (2, 1));
+    let changed = third.field(&format!("packages.{}.app", env.system()), "outputs")["out"].as_str().unwrap();
+    sound(&env, changed);
+
+    // A depot that is damaged costs a rebuild and no more.
+    forget_store(&env);
+    for pack in fs::read_dir(env.file("depot/packs")).unwrap() {
+        let pack = pack.unwrap().path();
+        let mut bytes = fs::read(&pack).unwrap();
+        bytes[50] ^= 1;
+        fs::remove_file(&pack).unwrap();
+        fs::write(&pack, bytes).unwrap();
+    }
+    flake.outputs(&OUTPUTS.replace("chmod 644 $out/copy", "echo again >> $out/uses"));
+    let (ran, fourth) = run(&[]);
+    let _ = ran.ends_with(0).says("warning: ");
+    assert_eq!(fourth.count("targets", "failed"), 0);
+    let again = fourth.field(&format!("packages.{}.app", env.system()), "outputs")["out"].as_str().unwrap();
+    sound(&env, again);
+}
+
+#[test]
 fn a_damaged_pack_is_told_and_nothing_wrong_comes_in() {
     let env = TestEnv::new();
     let flake = Flake::new(OUTPUTS);

@@ -100,7 +100,7 @@ impl Import {
     /// Opens a store for writing.
     ///
     /// # Errors
-    /// When there is none ([`initialise`] makes one), it is of a version that is not known, or this process may
+    /// When there is none ([`initialise()`] makes one), it is of a version that is not known, or this process may
     /// not write it: then the daemon may take what comes.
     pub fn open(layout: &Layout) -> Result<Self, ImportError> {
         let db_dir = layout.state_dir.join("db");

@@ -1,24 +1,21 @@
 //! `phoenix cache`: store paths to a depot and back.
 
 use std::collections::{BTreeSet, HashSet};
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use indicatif::HumanBytes;
-use phoenix_cache::{Cache, MakeArchive, PACKS, Trouble};
-use phoenix_depot::BlobName;
-use phoenix_model::{StorePath, ValidPathInfo};
+use phoenix_cache::{Cache, MakeArchive, Trouble};
+use phoenix_model::StorePath;
 use phoenix_pack::PathInfo;
 use phoenix_store::{Layout, Nix, PathInfos, Settings, StoreEnv, initialise};
-use phoenix_substituter::PublicKeys;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::args::{CacheVerb, DepotArgs, RestoreArgs, SaveArgs, StoreArgs};
+use crate::depots;
 use crate::error::CommandError;
 use crate::setup::{pairs, var};
 use crate::talk;
@@ -43,11 +40,11 @@ fn warn(trouble: &Trouble) {
 }
 
 fn threads(args: &DepotArgs) -> usize {
-    args.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(2, usize::from)).max(1)
+    args.threads.unwrap_or_else(depots::threads).max(1)
 }
 
 fn open(args: &DepotArgs) -> Result<Cache, CommandError> {
-    let depot = crate::depots::open(args.depot.as_deref())?;
+    let depot = depots::open(args.depot.as_deref())?;
     Cache::open(depot, &mut |trouble| warn(&trouble))
         .map_err(|error| CommandError::because("cannot start", &error))
 }
@@ -91,18 +88,16 @@ fn save(args: &SaveArgs) -> Result<ExitCode, CommandError> {
         infos.of(&new).map_err(failed)?
     } else {
         let roots = args.paths.iter().map(|path| store_path(path, &layout)).collect::<Result<Vec<_>, _>>()?;
-        closure(&infos, roots)?
+        depots::closure(&infos, roots)?
     };
     let all = paths.len();
     if !args.include_upstream {
-        let keys = Settings::read(&nix)?.trusted_public_keys;
-        let keys = PublicKeys::parse(keys.iter().map(String::as_str));
-        paths.retain(|info| info.ultimate || !signed(&keys, info));
+        depots::leave_to_upstream(&mut paths, &Settings::read(&nix)?.trusted_public_keys);
     }
     let upstream = all - paths.len();
     let mut cache = open(&args.depot)?;
     let saved = cache
-        .save_from_store(&new_name(), &layout, &paths, threads(&args.depot))
+        .save_from_store(&depots::new_name(), &layout, &paths, threads(&args.depot))
         .map_err(|error| CommandError::because("nothing was saved", &error))?;
     for (name, why) in &saved.unreadable {
         say(format!("warning: {name} is not saved: {why}"));
@@ -121,13 +116,6 @@ fn save(args: &SaveArgs) -> Result<ExitCode, CommandError> {
         )),
     }
     Ok(if saved.unreadable.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// A name that no other pack has: when it was made, and a number drawn by lot.
-fn new_name() -> BlobName {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let lot = RandomState::new().build_hasher().finish();
-    BlobName::new(format!("{PACKS}{now:010}-{lot:016x}")).expect("digits make a name")
 }
 
 /// The base names that `cache restore --snapshot` wrote down.
@@ -152,37 +140,6 @@ fn store_path(path: &Path, layout: &Layout) -> Result<StorePath, CommandError> {
         name(&real, &real_dir).or_else(|| name(&real, store_dir))
     });
     StorePath::parse(&format!("{}/{}", layout.store_dir, found.ok_or_else(no)?)).map_err(|_| no())
-}
-
-/// The paths with all that they refer to.
-fn closure(infos: &PathInfos, roots: Vec<StorePath>) -> Result<Vec<ValidPathInfo>, CommandError> {
-    let mut seen: HashSet<StorePath> = roots.iter().cloned().collect();
-    let (mut next, mut found) = (roots, Vec::new());
-    let mut first = true;
-    while !next.is_empty() {
-        let some =
-            infos.of(&next).map_err(|error| CommandError::because("cannot look into the store", &error))?;
-        if first && some.len() < next.len() {
-            let valid: HashSet<&StorePath> = some.iter().map(|info| &info.path).collect();
-            let lost = next.iter().find(|path| !valid.contains(path)).map(ToString::to_string);
-            return Err(CommandError::new(format!("{} is not valid", lost.unwrap_or_default()))
-                .hint("build it first; `nix-store --realise` does"));
-        }
-        first = false;
-        next = some
-            .iter()
-            .flat_map(|info| &info.references)
-            .filter(|path| seen.insert((*path).clone()))
-            .cloned()
-            .collect();
-        found.extend(some);
-    }
-    Ok(found)
-}
-
-/// Whether a trusted key signed what is said of a path: then a substituter has it.
-fn signed(keys: &PublicKeys, info: &ValidPathInfo) -> bool {
-    keys.signed(&phoenix_substituter::PathInfo::of_valid(info))
 }
 
 fn restore(args: &RestoreArgs) -> Result<ExitCode, CommandError> {

@@ -28,6 +28,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, CommandError> {
         let end = BuilderEnd { exit_code: None, last_words: error.in_one_line(), ..BuilderEnd::default() };
         planned.apply(Happening::BuilderEnded(end));
     }
+    keep(&mut planned);
     let linked = link(&mut planned, args.out_link.as_deref());
     let mut code = planned.run.exit_code();
     if code == 0 && (!linked || trouble.is_some()) {
@@ -58,6 +59,8 @@ fn build(planned: &mut Planned) -> Result<(), CommandError> {
         return Ok(());
     }
     planned.recorder.record(Event::StageStarted { stage: Stage::Build });
+    let needed = planned.recorder.summary().to_fetch.clone();
+    fetch(planned, needed);
     let wanted = std::mem::take(&mut planned.to_realise);
     let mut nix = planned.setup.nix.clone();
     // A substituter that breaks down while Nix fetches costs a rebuild, not the run.
@@ -80,6 +83,29 @@ fn build(planned: &mut Planned) -> Result<(), CommandError> {
     };
     // Once Nix is at work it protects the derivations itself, and the evaluators' memory can go.
     builder.build(&wanted, &mut || drop(evaluators.take()))
+}
+
+/// Brings what the depot has of this into the store. What does not come is built.
+fn fetch(planned: &mut Planned, needed: Vec<(StorePath, Source)>) {
+    let Some(kept) = &mut planned.kept else { return };
+    let source = kept.source();
+    let paths: Vec<StorePath> =
+        needed.into_iter().filter(|(_, from)| *from == source).map(|(path, _)| path).collect();
+    kept.fetch(&paths, &planned.setup, &mut planned.recorder);
+}
+
+/// Keeps what was built in the depot. That it cannot be kept is no fault of the build.
+fn keep(planned: &mut Planned) {
+    let Some(kept) = &mut planned.kept else { return };
+    let built = |step: &u32| {
+        let drv_path = &planned.run.steps()[*step as usize].drv_path;
+        let state = planned.recorder.summary().of_derivation(drv_path);
+        state.is_some_and(|state| state.verdict == Some(Verdict::Built))
+    };
+    let steps = (0..).take(planned.run.steps().len()).filter(built);
+    let outputs = steps.flat_map(|step| planned.run.steps()[step as usize].outputs.iter().flatten());
+    let outputs: Vec<StorePath> = outputs.cloned().collect();
+    kept.keep(outputs, &planned.setup, &mut planned.recorder);
 }
 
 /// The substituters Nix may ask: those that answered, and those that have something a build needs.
@@ -111,6 +137,10 @@ fn link(planned: &mut Planned, link: Option<&Path>) -> bool {
     for target in green {
         let Some(drv_path) = &target.drv_path else { continue };
         let name = if several { named(link, &target) } else { link.to_path_buf() };
+        if let Some(Verdict::Cached { from }) = planned.run.verdict(target.id).cloned() {
+            let outputs = target.outputs.values().flatten();
+            fetch(planned, outputs.map(|path| (path.clone(), from.clone())).collect());
+        }
         if let Err(error) = realise_link(planned, drv_path, &target.wanted, &name) {
             well = false;
             let text = format!("cannot make the link {}: {}", name.display(), error.in_one_line());

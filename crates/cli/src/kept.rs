@@ -1,0 +1,102 @@
+//! The depot of a run: what it has is cached, what is built is kept there.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use indicatif::HumanBytes;
+use phoenix_cache::{Cache, Trouble};
+use phoenix_depot::Depot;
+use phoenix_model::{Severity, Source, StorePath};
+use phoenix_store::PathInfos;
+
+use crate::depots;
+use crate::error::CommandError;
+use crate::recorder::Recorder;
+use crate::setup::Setup;
+
+/// The depot of a run.
+pub(crate) struct Kept {
+    cache: Cache,
+    location: String,
+}
+
+impl Kept {
+    /// Reads what a depot has. What it cannot tell is told once, and as if it were not there.
+    pub(crate) fn open(depot: Arc<dyn Depot>, recorder: &mut Recorder) -> Result<Self, CommandError> {
+        let location = depot.location().to_owned();
+        let mut troubles = Vec::new();
+        let cache = Cache::open(depot, &mut |trouble: Trouble| troubles.push(trouble.to_string()))
+            .map_err(|error| CommandError::because("cannot use the depot", &error))?;
+        for trouble in troubles {
+            recorder.say(Severity::Warning, trouble);
+        }
+        Ok(Self { cache, location })
+    }
+
+    /// What a path is cached in that it has.
+    pub(crate) fn source(&self) -> Source {
+        Source::Substituter(self.location.clone())
+    }
+
+    /// Whether all parts of a path are there.
+    pub(crate) fn has(&mut self, path: &StorePath) -> bool {
+        let hash_part = path.base_name().as_bytes().first_chunk();
+        hash_part.is_some_and(|hash_part| self.cache.catalog().locate(hash_part).is_some())
+    }
+
+    /// Brings paths into the store that is built in, with all they refer to, as far as they are there.
+    pub(crate) fn fetch(&mut self, paths: &[StorePath], setup: &Setup, recorder: &mut Recorder) {
+        let Some(layout) = setup.layout.as_ref().filter(|_| !paths.is_empty()) else { return };
+        let troubles = Mutex::new(Vec::new());
+        let tell = |trouble: Trouble| {
+            troubles.lock().unwrap_or_else(PoisonError::into_inner).push(trouble.to_string());
+        };
+        let restored = self.cache.restore_into_store(paths, layout, depots::threads(), &tell);
+        for trouble in troubles.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            recorder.say(Severity::Warning, trouble);
+        }
+        match restored {
+            Ok(restored) => {
+                let size = restored.paths.iter().map(|info| info.nar_size).sum();
+                let (count, size) = (restored.paths.len(), HumanBytes(size));
+                recorder.say(Severity::Notice, format!("{count} paths of {size} are from {}", self.location));
+                if let Some((name, why)) = restored.failed.first() {
+                    let count = restored.failed.len();
+                    let text =
+                        format!("{count} paths of {} cannot be had, such as {name}: {why}", self.location);
+                    recorder.say(Severity::Warning, text);
+                }
+            }
+            Err(error) => {
+                let error = CommandError::because("nothing can be had from the depot", &error);
+                recorder.say(Severity::Warning, error.in_one_line());
+            }
+        }
+    }
+
+    /// Keeps outputs that were built, with all they refer to, less what a substituter has.
+    pub(crate) fn keep(&mut self, outputs: Vec<StorePath>, setup: &Setup, recorder: &mut Recorder) {
+        let Some(layout) = setup.layout.as_ref().filter(|_| !outputs.is_empty()) else { return };
+        let saved = PathInfos::open(layout)
+            .map_err(|error| CommandError::because("cannot look into the store", &error))
+            .and_then(|infos| depots::closure(&infos, outputs))
+            .and_then(|mut paths| {
+                depots::leave_to_upstream(&mut paths, &setup.settings.trusted_public_keys);
+                let name = depots::new_name();
+                self.cache
+                    .save_from_store(&name, layout, &paths, depots::threads())
+                    .map_err(|error| CommandError::because("the depot keeps nothing", &error))
+            });
+        match saved {
+            Ok(saved) => {
+                for (name, why) in &saved.unreadable {
+                    recorder.say(Severity::Warning, format!("{name} is not kept: {why}"));
+                }
+                if saved.pack.is_some() {
+                    let (count, size, place) = (saved.paths, HumanBytes(saved.size), &self.location);
+                    recorder.say(Severity::Notice, format!("{count} paths are kept in {place}, in {size}"));
+                }
+            }
+            Err(error) => recorder.say(Severity::Warning, error.in_one_line()),
+        }
+    }
+}
