@@ -153,7 +153,22 @@ impl Import {
         &self,
         paths: impl IntoIterator<Item = &'p StorePath> + Clone,
     ) -> Result<HashSet<StorePath>, ImportError> {
-        self.roots.add(paths.clone()).map_err(|source| ImportError::TempRoots { source })?;
+        let roots = |source| ImportError::TempRoots { source };
+        if self.roots.add(paths.clone()).map_err(roots)? {
+            // What is neither valid nor there cannot be deleted any more.
+            let endangered = self.are_valid(paths.clone())?;
+            let there = |path: &StorePath| fs::symlink_metadata(self.layout.real_path(path)).is_ok();
+            if !endangered.is_empty() || paths.clone().into_iter().any(there) {
+                self.roots.wait_for_collector().map_err(roots)?;
+            }
+        }
+        self.are_valid(paths)
+    }
+
+    fn are_valid<'p>(
+        &self,
+        paths: impl IntoIterator<Item = &'p StorePath>,
+    ) -> Result<HashSet<StorePath>, ImportError> {
         let database = self.database();
         let mut valid = HashSet::new();
         for path in paths {

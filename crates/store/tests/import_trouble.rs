@@ -190,6 +190,15 @@ fn nix_builds_what_comes_in() {
     nix.run("nix-store", &["--verify", "--check-contents"]);
 }
 
+/// Says so when dropped.
+struct Stop<'b>(&'b AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn the_collector_leaves_alone_what_comes_in() {
     let source = Source::new();
@@ -197,6 +206,8 @@ fn the_collector_leaves_alone_what_comes_in() {
     let infos = source.infos();
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        // However this ends.
+        let _stop = Stop(&stop);
         let collector = scope.spawn(|| {
             let mut runs = 0;
             while !stop.load(Ordering::Relaxed) {
@@ -205,7 +216,7 @@ fn the_collector_leaves_alone_what_comes_in() {
             }
             runs
         });
-        for round in 0..6 {
+        for round in 0..12 {
             let import = target.import();
             let mut received = Vec::new();
             for info in &infos {
@@ -213,7 +224,7 @@ fn the_collector_leaves_alone_what_comes_in() {
                 let nar = source.nar(&info.path);
                 for piece in nar.chunks(nar.len() / 2 + 1) {
                     receive.feed(piece).unwrap();
-                    std::thread::sleep(Duration::from_millis(5));
+                    std::thread::sleep(Duration::from_millis(2));
                 }
                 received.push(receive.finish().unwrap());
             }

@@ -26,6 +26,7 @@ static SHARED: Mutex<Vec<(PathBuf, Weak<TempRoots>)>> = Mutex::new(Vec::new());
 #[derive(Debug)]
 pub(crate) struct TempRoots {
     file_path: PathBuf,
+    gc_lock_path: PathBuf,
     socket_path: PathBuf,
     state: Mutex<State>,
 }
@@ -36,6 +37,8 @@ struct State {
     file: fs::File,
     gc_lock: OwnedFd,
     collector: Option<UnixStream>,
+    /// Whether a collector ran when a path was added, and has not been seen to be away since.
+    collecting: bool,
     known: HashSet<StorePath>,
 }
 
@@ -65,24 +68,30 @@ impl TempRoots {
                 file: list(&file_path)?,
                 gc_lock,
                 collector: None,
+                collecting: false,
                 known: HashSet::new(),
             }),
             file_path: file_path.clone(),
+            gc_lock_path,
         });
         shared.push((file_path, Arc::downgrade(&roots)));
         Ok(roots)
     }
 
-    /// Keeps these paths, and what has the same hash in its name, from being collected. What a collector is
-    /// deleting at this moment is gone when this returns.
-    pub(crate) fn add<'p>(&self, paths: impl IntoIterator<Item = &'p StorePath>) -> io::Result<()> {
+    /// Keeps these paths, and what has the same hash in its name, from being collected.
+    ///
+    /// Whether a collector was running that may have made up its mind before: it first visits all that refers
+    /// to a path, then deletes all that, and only who asks for the last it visited is made to wait. Such a path
+    /// may still be valid, and be deleted yet; [`TempRoots::wait_for_collector`] then helps.
+    pub(crate) fn add<'p>(&self, paths: impl IntoIterator<Item = &'p StorePath>) -> io::Result<bool> {
         let mut state = locked(&self.state);
-        let new: HashSet<&StorePath> =
-            paths.into_iter().filter(|path| !state.known.contains(*path)).collect();
+        let paths = paths.into_iter();
+        let new: HashSet<&StorePath> = paths.filter(|path| !state.known.contains(*path)).collect();
         if new.is_empty() {
-            return Ok(());
+            return Ok(state.collecting);
         }
         let shared = self.gc_is_away_or_told(&mut state, &new)?;
+        state.collecting = !shared;
         let mut list = Vec::with_capacity(new.len() * 80);
         for path in &new {
             list.extend_from_slice(path.as_str().as_bytes());
@@ -94,6 +103,16 @@ impl TempRoots {
         }
         written?;
         state.known.extend(new.into_iter().cloned());
+        Ok(state.collecting)
+    }
+
+    /// Waits until no collector runs. From then on all that was added is left alone by every one.
+    pub(crate) fn wait_for_collector(&self) -> io::Result<()> {
+        // A lock of its own: who adds paths meanwhile uses the other.
+        let lock = open(&self.gc_lock_path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|errno| named(&self.gc_lock_path, &errno.into()))?;
+        rustix::io::retry_on_intr(|| flock(&lock, FlockOperation::LockShared))?;
+        locked(&self.state).collecting = false;
         Ok(())
     }
 
