@@ -30,6 +30,7 @@ use crate::Layout;
 use crate::tree::Unpacker;
 
 pub use initialise::{InitialiseError, initialise};
+pub(crate) use order::by_references;
 pub use receive::{Receive, ReceiveError, Received};
 pub use register::{RegisterError, Registered};
 use temp_roots::TempRoots;

@@ -7,6 +7,7 @@
 
 mod build;
 mod build_log;
+mod daemon;
 mod derivations;
 mod failure;
 mod import;
@@ -21,6 +22,7 @@ mod validity;
 
 pub use build::{Build, BuildExit, Realise, RealiseError};
 pub use build_log::{BuildEvent, BuildLog};
+pub use daemon::{AddError, Daemon, DaemonError, add_through_daemon};
 pub use derivations::{ReadAhead, read_derivations};
 pub use failure::{Failure, failure_of};
 pub use import::{

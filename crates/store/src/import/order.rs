@@ -6,7 +6,7 @@ use phoenix_model::{StorePath, ValidPathInfo};
 
 /// The positions of the paths, so that each comes after those it refers to; a path that is there twice counts
 /// once. `Err` is a path that refers to itself by way of others.
-pub(super) fn by_references(infos: &[&ValidPathInfo]) -> Result<Vec<usize>, StorePath> {
+pub(crate) fn by_references(infos: &[&ValidPathInfo]) -> Result<Vec<usize>, StorePath> {
     #[derive(Clone, Copy, PartialEq)]
     enum Mark {
         New,
