@@ -185,7 +185,7 @@ fn version_on(path: &OsString) -> Option<String> {
 
 fn end_to_end(path: &OsString, version: &str) -> Result<()> {
     let mut tests = cargo(&["test", "--test", "*"]);
-    for package in ["phoenix-cli", "phoenix-evaluate", "phoenix-substituter"] {
+    for package in ["phoenix-cli", "phoenix-evaluate", "phoenix-store", "phoenix-substituter"] {
         tests.args(["--package", package]);
     }
     run(tests.env("PATH", path).env("PHOENIX_TEST_NIX_VERSION", version))

@@ -1,5 +1,7 @@
 //! Bringing paths in through Nix's own daemon.
 
+#![expect(clippy::unwrap_used, reason = "a test")]
+
 mod nasty;
 mod stores;
 

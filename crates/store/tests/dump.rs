@@ -1,6 +1,6 @@
 //! Reading a tree, against `nix-store --dump`.
 
-#![allow(clippy::unwrap_used, clippy::allow_attributes, reason = "a test says so by failing")]
+#![expect(clippy::unwrap_used, reason = "a test")]
 
 mod nasty;
 

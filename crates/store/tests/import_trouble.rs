@@ -1,6 +1,6 @@
 //! Writing store paths straight into a store while everything goes wrong, judged by Nix.
 
-#![allow(clippy::unwrap_used, clippy::allow_attributes, reason = "a test says so by failing")]
+#![expect(clippy::unwrap_used, reason = "a test")]
 
 mod nasty;
 mod stores;

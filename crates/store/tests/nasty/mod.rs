@@ -1,6 +1,6 @@
 //! A tree with everything that a store may hold and programs stumble over.
 
-#![allow(clippy::unwrap_used, clippy::allow_attributes, reason = "a test says so by failing")]
+#![expect(clippy::unwrap_used, reason = "a test")]
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;

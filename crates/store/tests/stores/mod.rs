@@ -1,6 +1,7 @@
 //! A store with paths that Nix made, and empty stores for the same paths.
 
-#![allow(clippy::unwrap_used, clippy::allow_attributes, reason = "a test says so by failing")]
+#![expect(clippy::unwrap_used, reason = "a test")]
+
 #![allow(dead_code, reason = "each test binary uses some of it")]
 
 use std::collections::BTreeMap;
