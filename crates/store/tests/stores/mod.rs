@@ -1,7 +1,6 @@
 //! A store with paths that Nix made, and empty stores for the same paths.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
-
 #![allow(dead_code, reason = "each test binary uses some of it")]
 
 use std::collections::BTreeMap;
