@@ -25,9 +25,8 @@ pub const FOOTER: usize = 8 + 4 + 4 + 16 + 8;
 /// The longest directory, in bytes, before compression and after: that of ten million chunks.
 pub const LONGEST_DIRECTORY: u32 = 256 << 20;
 
-/// How much a frame gathers before it is compressed, in bytes.
-///
-/// Found by `cargo xtask bench cache-sweep`; see `docs/benchmarks.md`.
+/// How much a frame gathers before it is compressed, in bytes: enough for zstd to find what repeats, and no more
+/// than a path that needs one chunk of it can bear. A benchmark that compares sizes is still to be written.
 pub const FRAME_TARGET: usize = 4 << 20;
 
 /// The zstd level of frames.
