@@ -16,6 +16,9 @@ use phoenix_model::{NarHash, StorePath, ValidPathInfo};
 use phoenix_store::{AddError, Daemon, DaemonError, add_through_daemon};
 use stores::{Source, Target, metadata};
 
+/// Whoever runs the tests may bring in what is not signed.
+const TRUSTED: &str = "trusted-users = *";
+
 /// A daemon over a target.
 struct Running {
     child: Child,
@@ -64,6 +67,7 @@ fn add(
 #[test]
 fn what_goes_through_the_daemon_is_what_nix_would_have() {
     let source = Source::new();
+    source.nix.configure(TRUSTED);
     let mut infos = source.infos();
     infos.reverse();
     let target = source.target("t");
@@ -98,6 +102,7 @@ fn what_goes_through_the_daemon_is_what_nix_would_have() {
 #[test]
 fn the_daemon_refuses_in_its_own_words() {
     let source = Source::new();
+    source.nix.configure(TRUSTED);
     let infos = source.infos();
     let target = source.target("t");
     let daemon = Running::over(&target);
@@ -117,8 +122,8 @@ fn the_daemon_refuses_in_its_own_words() {
     // What is content-addressed needs no signature, and what refers to it none when it is signed by a known key.
     add(&source, &daemon.socket(), true, std::slice::from_ref(text)).unwrap();
     drop(daemon);
-    let key = format!("trusted-public-keys = {}", source.public_key.trim());
-    source.nix.configure(&key);
+    // Nobody is trusted now but the key; what is asked for without a check is checked.
+    source.nix.configure(&format!("trusted-users =\ntrusted-public-keys = {}", source.public_key.trim()));
     let daemon = Running::over(&target);
     add(&source, &daemon.socket(), true, std::slice::from_ref(leaf)).unwrap();
     target.verify();
@@ -128,6 +133,7 @@ fn the_daemon_refuses_in_its_own_words() {
 #[test]
 fn what_breaks_off_is_not_valid() {
     let source = Source::new();
+    source.nix.configure(TRUSTED);
     let infos = source.infos();
     let target = source.target("t");
     let daemon = Running::over(&target);

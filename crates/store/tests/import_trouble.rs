@@ -72,11 +72,21 @@ fn say(line: &str) {
 }
 
 fn spawn(source: &Source, target: &Target<'_>) -> (Child, BufReader<std::process::ChildStdout>) {
+    spawn_after(source, target, "")
+}
+
+/// After a shell has done this.
+fn spawn_after(
+    source: &Source,
+    target: &Target<'_>,
+    before: &str,
+) -> (Child, BufReader<std::process::ChildStdout>) {
     let text = |layout: &Layout| {
         format!("{}|{}|{}", layout.store_dir, layout.real_dir.display(), layout.state_dir.display())
     };
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "child", "--ignored", "--nocapture"])
+    let mut child = Command::new("/bin/sh")
+        .args(["-c", &format!("{before}\nexec \"$0\" --exact child --ignored --nocapture")])
+        .arg(std::env::current_exe().unwrap())
         .env(CHILD_FROM, text(&source.layout))
         .env(CHILD_TO, text(&target.layout))
         .stdout(Stdio::piped())
@@ -134,6 +144,23 @@ fn a_killed_process_leaves_a_sound_store() {
     }
     eprintln!("{SEEDS} kills, {partly} while paths were written, {valid} with paths valid already");
     assert!(partly > 0);
+}
+
+#[test]
+fn neither_a_umask_nor_few_open_files_change_anything() {
+    let source = Source::new();
+    let target = source.target("t");
+    // So few that there are several transactions.
+    let (mut child, mut out) = spawn_after(&source, &target, "umask 077; ulimit -n 64");
+    assert!(wait_for(&mut out, "done"));
+    assert!(child.wait().unwrap().success());
+    target.verify();
+    let infos = source.infos();
+    assert_eq!(target.infos().len(), infos.len());
+    for info in infos {
+        let (ours, theirs) = (target.layout.real_path(&info.path), source.layout.real_path(&info.path));
+        assert_eq!(stores::metadata(&ours), stores::metadata(&theirs), "{}", info.path);
+    }
 }
 
 #[test]
