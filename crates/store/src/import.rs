@@ -170,12 +170,13 @@ impl Import {
         &self,
         paths: impl IntoIterator<Item = &'p StorePath>,
     ) -> Result<HashSet<StorePath>, ImportError> {
+        let failed = |source| ImportError::Database { path: self.layout.database(), source };
         let database = self.database();
+        // Else each would be a transaction of its own.
+        let _reading = database.unchecked_transaction().map_err(failed)?;
         let mut valid = HashSet::new();
         for path in paths {
-            let id = database::id_of(&database, path)
-                .map_err(|source| ImportError::Database { path: self.layout.database(), source })?;
-            if id.is_some() {
+            if database::id_of(&database, path).map_err(failed)?.is_some() {
                 valid.insert(path.clone());
             }
         }
