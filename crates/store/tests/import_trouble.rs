@@ -342,7 +342,7 @@ fn hostile_archives_leave_nothing_anywhere() {
                 error
             }
         };
-        // So many open directories may be more than there may be.
+        // Its path is longer than any may be, or it is more open directories than there may be.
         let expected = matches!(error, ReceiveError::Damaged { .. })
             || what == "directories without end" && matches!(error, ReceiveError::Write(_));
         assert!(expected, "{what}: {error}");

@@ -22,6 +22,9 @@ const TIMES: Timestamps = Timestamps {
     last_modification: Timespec { tv_sec: 1, tv_nsec: 0 },
 };
 
+/// `PATH_MAX`: from here on a path is too long for the system.
+const LONGEST_PATH: usize = if cfg!(target_os = "macos") { 1024 } else { 4096 };
+
 /// Why a tree could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum UnpackError {
@@ -155,6 +158,11 @@ impl<D: AsFd> Sink for Unpacker<D> {
             };
         }
         self.path.push(OsStr::from_bytes(&on_disk));
+        // Nix, which goes by whole paths, could neither write nor read it. Nix 2.8 cannot even collect garbage while
+        // a process has such a file open: it looks at those of all processes.
+        if self.path.as_os_str().len() >= LONGEST_PATH {
+            return Err(self.failed(rustix::io::Errno::NAMETOOLONG));
+        }
         let bytes = on_disk.into_owned();
         self.name = CString::new(bytes).map_err(|_| self.failed(rustix::io::Errno::INVAL))?;
         Ok(())
