@@ -50,11 +50,12 @@ pub(crate) fn threads() -> usize {
     std::thread::available_parallelism().map_or(2, usize::from)
 }
 
-/// A name that no other pack has: when it was made, and a number drawn by lot.
+/// A name that no other pack has: when it was made, in milliseconds, and a number drawn by lot. Of packs that were
+/// made in one second, which is all that depots tell, the later comes later by its name.
 pub(crate) fn new_name() -> BlobName {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
     let lot = RandomState::new().build_hasher().finish();
-    BlobName::new(format!("{PACKS}{now:010}-{lot:016x}")).expect("digits make a name")
+    BlobName::new(format!("{PACKS}{now:013}-{lot:016x}")).expect("digits make a name")
 }
 
 /// The paths with all that they refer to.
