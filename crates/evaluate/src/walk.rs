@@ -136,6 +136,12 @@ impl Walk {
         let path = inspect.path.clone();
         let mut targets = match reply {
             Err(error) => vec![ended(path, TargetKind::Unknown, Ended::NotEvaluated(error))],
+            // On the way to something deeper that a pattern wants, and not wanted itself.
+            Ok(Reply::Derivation { .. })
+                if inspect.reason == Reason::Selected && !self.selection.included(path.names()) =>
+            {
+                Vec::new()
+            }
             Ok(Reply::Derivation { name, system, drv_path, outputs }) => {
                 let outputs = outputs
                     .into_iter()

@@ -246,3 +246,20 @@ fn an_answer_that_cannot_be_read_is_an_error_of_its_attribute() {
     let found = walk.answer(inspect, Ok("{"));
     assert!(matches!(&found[0].ended, Some(Ended::NotEvaluated(_))));
 }
+
+#[test]
+fn a_pattern_selects_what_it_matches_and_nothing_on_the_way() {
+    let tree = json!({"packages": {"x86_64-linux": {"dep": "drv", "top": "drv", "multi": {"dep": "drv", "other": "drv"}}}});
+    for (glob, wanted) in [
+        ("**.dep", &["packages.x86_64-linux.dep", "packages.x86_64-linux.multi.dep"] as &[_]),
+        ("packages.**.dep", &["packages.x86_64-linux.dep", "packages.x86_64-linux.multi.dep"]),
+        ("packages.*.multi.*", &["packages.x86_64-linux.multi.dep", "packages.x86_64-linux.multi.other"]),
+        ("**.nosuch", &[]),
+    ] {
+        let selection = Selection::new(&[glob.to_owned()], &[], &["x86_64-linux".to_owned()]).unwrap();
+        let mut found: Vec<String> =
+            walk_with(selection, &["."], &tree).iter().map(|target| target.path.to_string()).collect();
+        found.sort();
+        assert_eq!(found, wanted, "{glob}");
+    }
+}
