@@ -431,10 +431,15 @@ impl Run {
 
     /// Exit codes are read, and have to agree with what was seen.
     fn compare(&mut self, end: &BuilderEnd, events: &mut Vec<Event>) {
-        let all_done = self
-            .states
-            .iter()
-            .all(|state| matches!(state.verdict, Some(Verdict::Built | Verdict::Cached { .. })));
+        // Nix was never asked for what no builder can build, nor for what needs that.
+        let mut not_asked_for = vec![false; self.steps.len()];
+        for (index, step) in self.steps.iter().enumerate() {
+            not_asked_for[index] =
+                step.hopeless.is_some() || step.inputs.iter().any(|&input| not_asked_for[input as usize]);
+        }
+        let all_done = self.states.iter().zip(not_asked_for).all(|(state, not_asked_for)| {
+            not_asked_for || matches!(state.verdict, Some(Verdict::Built | Verdict::Cached { .. }))
+        });
         let text = match end.exit_code {
             Some(0) if !all_done && !self.cancelled => {
                 "Nix ended with exit code 0, but not everything was built: the run is red"

@@ -125,6 +125,24 @@ fn what_nix_builds_beside_the_plan_ends_too() {
 }
 
 #[test]
+fn what_nix_was_not_asked_for_is_no_disagreement() {
+    // 1 needs 0, which nobody can build; 2 stands alone and is built.
+    let mut plan = plan(&[vec![], vec![0], vec![]]);
+    plan.steps[0].hopeless = Some("no builder has kvm".to_owned());
+    let mut run = Run::new(false);
+    for number in 0..3 {
+        run.apply(Stamp(0), Happening::Found { target: target(number), ended: None });
+    }
+    let targets = (0..3).map(TargetId).collect();
+    run.apply(Stamp(0), Happening::Planned { plan, targets, saved_seconds: 0.0 });
+    let events = run.apply(Stamp(1), ended(0, &[2]));
+    assert!(!events.iter().any(|event| matches!(event, Event::Message { .. })), "{events:?}");
+    assert!(matches!(verdict(&run, 0), Verdict::Failed { .. }));
+    assert_eq!(verdict(&run, 1), Verdict::Blocked { by: vec![drv(0)] });
+    assert_eq!(run.exit_code(), 100);
+}
+
+#[test]
 fn a_failure_blocks_everything_above_it_and_names_every_root() {
     // 3 needs 2 and 1, 2 needs 0; 0 and 1 fail.
     let (mut run, _) = planned(&[vec![], vec![], vec![0], vec![1, 2]], false);
