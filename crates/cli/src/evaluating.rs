@@ -97,12 +97,15 @@ impl Asked {
             if flags.is_empty() { config.to_vec() } else { flags.to_vec() }
         };
         let mut systems = or(&self.systems, &config.systems);
-        if systems.is_empty() {
+        let systems_asked = !systems.is_empty();
+        if !systems_asked {
             systems.push(setup.settings.system.clone());
         }
         let mut exclude = config.exclude.clone();
         exclude.extend(self.exclude.iter().cloned());
-        make(&or(&self.include, &config.include), &exclude, &systems).map_err(|error| error.to_string())
+        let selection = make(&or(&self.include, &config.include), &exclude, &systems)
+            .map_err(|error| error.to_string())?;
+        Ok(if systems_asked { selection.with_systems_asked() } else { selection })
     }
 }
 

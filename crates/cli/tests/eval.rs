@@ -192,3 +192,32 @@ fn nothing_but_data_is_on_stdout_and_a_closed_pipe_is_no_error() {
     let ended = child.wait_with_output().unwrap();
     assert!(!String::from_utf8_lossy(&ended.stderr).contains("panicked"));
 }
+
+#[test]
+fn a_file_that_ends_too_soon_is_an_error_of_what_imports_it() {
+    let env = TestEnv::new();
+    let flake = Flake::new(
+        r#"{ packages.${system} = {
+          cut = import ./cut.nix;
+          empty = (import ./empty.nix).x;
+          good = d "good" "" { };
+        }; }"#,
+    );
+    flake.write("cut.nix", "{ a = 1; b = ");
+    flake.write("empty.nix", "# nothing\n");
+    let lines = evaluated(&env, &[&flake.reference()]);
+    let of = |name: &str| &lines[&format!("packages.{}.{name}", env.system())];
+    for (name, place) in [("cut", "cut.nix:1:"), ("empty", "empty.nix:")] {
+        let error = of(name)["error"].as_str().unwrap();
+        assert!(error.contains("unexpected end of file") && error.contains(place), "{error}");
+        assert!(
+            !error.contains("«st") && !error.contains("phoenix-eval"),
+            "what is ours is not shown: {error}"
+        );
+    }
+    assert!(of("good")["drvPath"].as_str().unwrap().ends_with("-good.drv"));
+    let file = env.file("cut.nix");
+    std::fs::write(&file, "{ a = ").unwrap();
+    let ran = env.phoenix(&["eval", "-f", file.to_str().unwrap()]).ends_with(120);
+    assert!(ran.stdout.contains("unexpected end of file"), "{ran}");
+}

@@ -1,12 +1,17 @@
 //! One evaluator process: a stock `nix repl` behind pipes.
 //!
-//! A question is a Nix expression on one line, followed by a marker that is asked for as well; what is
-//! printed up to the marker is the answer. The answer's own line begins with a mark that nobody else
-//! knows, so that nothing a flake prints can be taken for it.
+//! A question is a Nix expression on one line, followed by two markers that are asked for as well; what is
+//! printed up to them is the answer. The answer's own line begins with a mark that nobody else knows, so
+//! that nothing a flake prints can be taken for it.
+//!
+//! Two markers, because many versions (2.8 to 2.26) take a file that ends too soon, wherever it is imported,
+//! for a question that goes on on the next line. The first marker, a command of the repl, then makes that
+//! question a syntax error and is not printed; so the question is asked again outside of a repl, where the
+//! error is told as it is.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, ChildStdin};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -27,6 +32,22 @@ pub(crate) enum Purity {
     Impure,
 }
 
+impl Purity {
+    fn apply(self, command: &mut Command) {
+        match self {
+            Self::Pure => {
+                command.args(["--option", "pure-eval", "true"]);
+            }
+            Self::Restricted => {
+                command.args(["--option", "restrict-eval", "true", "--option", "allowed-uris"]);
+                command.arg("http:// https:// ssh:// git:// git+ssh:// git+https:// file:// path: git+file:// github: gitlab: sourcehut:");
+                command.env("NIX_PATH", "");
+            }
+            Self::Impure => {}
+        }
+    }
+}
+
 /// What an evaluator answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Answer {
@@ -44,6 +65,10 @@ pub(crate) enum Answer {
 /// the garbage collector.
 #[derive(Debug)]
 pub(crate) struct Evaluator {
+    nix: Nix,
+    purity: Purity,
+    flags: Vec<String>,
+    definitions: Vec<String>,
     child: Child,
     stdin: ChildStdin,
     lines: Receiver<String>,
@@ -65,23 +90,13 @@ impl Evaluator {
         let mark = mark(home.path());
         let mut command = nix.nix(&["repl"]);
         command.args(flags);
-        match purity {
-            Purity::Pure => {
-                command.args(["--option", "pure-eval", "true"]);
-            }
-            Purity::Restricted => {
-                command.args(["--option", "restrict-eval", "true", "--option", "allowed-uris"]);
-                command.arg("http:// https:// ssh:// git:// git+ssh:// git+https:// file:// path: git+file:// github: gitlab: sourcehut:");
-                command.env("NIX_PATH", "");
-            }
-            Purity::Impure => {}
-        }
+        purity.apply(&mut command);
         let (output, writer) = io::pipe()?;
         command
             .env("XDG_DATA_HOME", home.path())
             .env("NO_COLOR", "1")
             .env("TERM", "dumb")
-            .stdin(std::process::Stdio::piped())
+            .stdin(Stdio::piped())
             .stdout(writer.try_clone()?)
             .stderr(writer)
             .process_group(0);
@@ -100,9 +115,20 @@ impl Evaluator {
                 }
             }
         });
-        let mut this = Self { child, stdin, lines, mark, asked: 0, _home: home };
+        let mut this = Self {
+            nix: nix.clone(),
+            purity,
+            flags: flags.iter().map(|&flag| flag.to_owned()).collect(),
+            definitions: Vec::new(),
+            child,
+            stdin,
+            lines,
+            mark,
+            asked: 0,
+            _home: home,
+        };
         for definition in definitions {
-            this.send(definition)?;
+            this.define(definition)?;
         }
         Ok(this)
     }
@@ -114,6 +140,7 @@ impl Evaluator {
 
     /// Gives it one more definition.
     pub(crate) fn define(&mut self, definition: &str) -> io::Result<()> {
+        self.definitions.push(definition.to_owned());
         self.send(definition)
     }
 
@@ -122,12 +149,14 @@ impl Evaluator {
     pub(crate) fn ask(&mut self, expression: &str, stop: &AtomicBool, talk: &mut dyn FnMut(&str)) -> Answer {
         self.asked += 1;
         let number = self.asked;
-        let sent = self.send(expression).and_then(|()| {
-            // Put together by Nix, so that the echo of this line is not taken for the end.
-            self.send(&format!("\"{} \" + \"end {number}\"", self.mark))
-        });
-        let end = format!("\"{} end {number}\"", self.mark);
+        // Put together by Nix, so that the echo of these lines is not taken for a marker.
+        let marker = |word: &str| format!(":p \"{} \" + \"{word} {number}\"", self.mark);
+        let (next, end) = (marker("next"), marker("end"));
+        let sent = self.send(expression).and_then(|()| self.send(&next)).and_then(|()| self.send(&end));
+        let marker = |word: &str| format!("{} {word} {number}", self.mark);
+        let (next, end) = (marker("next"), marker("end"));
         let value = format!("\"{}", self.mark);
+        let mut whole = false;
         let mut answer = None;
         let mut error: Option<Vec<String>> = None;
         loop {
@@ -139,7 +168,13 @@ impl Evaluator {
                     return Answer::Died(self.last_words(&error.unwrap_or_default(), sent.err()));
                 }
             };
-            if line == end {
+            // `:p` prints a string with quotes in some versions and without in others.
+            let bare = line.trim_matches('"');
+            if bare == next {
+                whole = true;
+                continue;
+            }
+            if bare == end {
                 break;
             }
             // The echo of what was asked.
@@ -157,9 +192,55 @@ impl Evaluator {
             }
         }
         match (answer, error) {
+            _ if !whole => self.ask_alone(expression),
             (Some(text), _) => Answer::Text(text),
             (None, Some(lines)) => Answer::Error(tidy(&lines)),
             (None, None) => Answer::Error("the evaluator answered nothing that can be read".to_owned()),
+        }
+    }
+
+    /// Asks in a process of its own that is no repl.
+    fn ask_alone(&self, expression: &str) -> Answer {
+        let script = format!("let {}; in {expression}", self.definitions.join("; "));
+        let mut command = self.nix.nix_instantiate(&["--eval", "-"]);
+        command.args(&self.flags);
+        self.purity.apply(&mut command);
+        let answer = command
+            .env("NO_COLOR", "1")
+            .env("TERM", "dumb")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .and_then(|mut child| {
+                if let Some(mut stdin) = child.stdin.take() {
+                    stdin.write_all(script.as_bytes())?;
+                }
+                child.wait_with_output()
+            });
+        match answer {
+            Ok(output) if output.status.success() => {
+                let text = strip_ansi(&String::from_utf8_lossy(&output.stdout));
+                let text = text.trim_end().strip_prefix('"').and_then(|text| text.strip_prefix(&self.mark));
+                match text.and_then(unquote) {
+                    Some(text) => Answer::Text(text),
+                    None => Answer::Error("the evaluator answered nothing that can be read".to_owned()),
+                }
+            }
+            Ok(output) => {
+                // Ours is a string in a repl; that a trace is cut short is no part of the error.
+                let text =
+                    strip_ansi(&String::from_utf8_lossy(&output.stderr)).replace("«stdin»", "«string»");
+                let lines = text.lines().filter(|line| {
+                    !line.starts_with("(use '--show-trace'")
+                        && !line.trim().starts_with("(stack trace truncated")
+                });
+                Answer::Error(tidy(&lines.map(str::to_owned).collect::<Vec<_>>()))
+            }
+            Err(error) => Answer::Error(format!(
+                "syntax error: a file that it imports ends too soon (which one, `nix-instantiate` could not \
+                 be asked: {error})"
+            )),
         }
     }
 

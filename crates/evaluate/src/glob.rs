@@ -72,6 +72,29 @@ impl Glob {
         self.after(path).iter().any(|&at| at < self.segments.len())
     }
 
+    /// Whether the first name is given, and the depth too: then what it leads to is known to be meant.
+    pub(crate) fn is_definite(&self) -> bool {
+        matches!(self.segments.first(), Some(Segment::Name(_))) && self.has_depth()
+    }
+
+    /// Whether it matches at one depth only.
+    pub(crate) fn has_depth(&self) -> bool {
+        !self.segments.contains(&Segment::AnyDepth)
+    }
+
+    /// The name that has to be below a path that was reached through a `*`, if it is given.
+    pub(crate) fn name_below_star(&self, path: &[String]) -> Option<&str> {
+        let after = self.after(path);
+        after.into_iter().find_map(|at| match &self.segments[at..] {
+            [Segment::Name(name), ..]
+                if self.segments[..at].iter().any(|one| matches!(one, Segment::Pattern(_))) =>
+            {
+                Some(name.as_str())
+            }
+            _ => None,
+        })
+    }
+
     /// What may come after a path.
     pub(crate) fn next(&self, path: &[String]) -> Next {
         let mut names = Vec::new();

@@ -307,6 +307,9 @@ fn walk(
     hear: &mut dyn FnMut(Heard),
 ) -> Result<Vec<Evaluator>, EvaluateError> {
     let mut walk = Walk::new(prepared.selection.clone(), request.extra_platforms.clone());
+    if root.file.is_none() {
+        walk = walk.of_flake();
+    }
     for (candidates, outputs) in &root.asked {
         walk.add(candidates.clone(), outputs.clone());
     }
@@ -365,6 +368,12 @@ fn walk(
             }
         }
         if !stop.load(Ordering::Relaxed) {
+            let from_root = root.asked.iter().any(|(paths, _)| paths.contains(&AttrPath::default()));
+            let idle = if from_root { walk.idle_patterns() } else { Vec::new() };
+            for pattern in idle {
+                let text = format!("the pattern `{pattern}` matches nothing in {}", root.source);
+                hear(Heard::Said { severity: Severity::Warning, text });
+            }
             for target in walk.finish() {
                 hear(Heard::Found(Found { source: root.source.clone(), target }));
             }

@@ -16,6 +16,9 @@ pub(crate) enum Reply {
         drv_path: StorePath,
         /// Paths by output; a placeholder or nothing where the path is known only after the build.
         outputs: BTreeMap<String, Option<String>>,
+        /// Which of the names that are wanted below it exist.
+        #[serde(default)]
+        names: Vec<String>,
     },
     /// A phoenix `ci-work-unit`: where the derivations below it are.
     WorkUnit { paths: Vec<Vec<String>> },

@@ -24,9 +24,32 @@ pub(crate) const MAX_DEPTH: usize = 16;
 /// Which attributes are targets, by patterns over the full attribute path.
 #[derive(Debug, Clone)]
 pub struct Selection {
-    include: Vec<Glob>,
+    include: Vec<Include>,
+    /// Whether patterns were given, other than the usual ones.
+    narrowed: bool,
+    /// Whether the systems were asked for.
+    systems_asked: bool,
     exclude: Vec<Glob>,
     systems: Vec<String>,
+}
+
+/// A pattern of targets.
+#[derive(Debug, Clone)]
+struct Include {
+    glob: Glob,
+    /// As it was given, before it was expanded for a system.
+    pattern: String,
+    /// It is one of [`DEFAULT_INCLUDE`]: what it leads to has to be what Nix's schema of flakes says.
+    usual: bool,
+}
+
+/// What is wrong with something that a pattern leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Unfit {
+    /// It should be a derivation.
+    NoDerivation,
+    /// There should be sets here, down to the pattern's end.
+    NoSet(Glob),
 }
 
 impl Selection {
@@ -37,7 +60,9 @@ impl Selection {
     /// When a pattern is malformed.
     pub fn new(include: &[String], exclude: &[String], systems: &[String]) -> Result<Self, GlobError> {
         let defaults: Vec<String> = DEFAULT_INCLUDE.iter().map(|&glob| glob.to_owned()).collect();
-        Self::of_file(if include.is_empty() { &defaults } else { include }, exclude, systems)
+        let narrowed = !include.is_empty();
+        let this = Self::of_file(if narrowed { include } else { &defaults }, exclude, systems)?;
+        Ok(Self { narrowed, ..this })
     }
 
     /// The selection of a file that is no flake, when no patterns are given: there are no usual places, so
@@ -46,11 +71,26 @@ impl Selection {
     /// # Errors
     /// When a pattern is malformed.
     pub fn of_file(include: &[String], exclude: &[String], systems: &[String]) -> Result<Self, GlobError> {
+        let mut includes = Vec::new();
+        for pattern in include {
+            let usual = DEFAULT_INCLUDE.contains(&pattern.as_str());
+            let globs = expand(std::slice::from_ref(pattern), systems)?;
+            includes.extend(globs.into_iter().map(|glob| Include { glob, pattern: pattern.clone(), usual }));
+        }
         Ok(Self {
-            include: expand(include, systems)?,
+            include: includes,
+            narrowed: !include.is_empty(),
+            systems_asked: false,
             exclude: expand(exclude, systems)?,
             systems: systems.to_vec(),
         })
+    }
+
+    /// Says that the systems were asked for, so that there has to be something for them.
+    #[must_use]
+    pub fn with_systems_asked(mut self) -> Self {
+        self.systems_asked = true;
+        self
     }
 
     /// The systems that are selected.
@@ -64,8 +104,81 @@ impl Selection {
         is_system(name).then(|| self.systems.iter().any(|system| system == name))
     }
 
+    /// Whether patterns were given, other than the usual ones.
+    pub(crate) fn is_narrowed(&self) -> bool {
+        self.narrowed
+    }
+
+    /// The patterns, as they were given.
+    pub(crate) fn patterns(&self) -> String {
+        let mut quoted: Vec<String> =
+            self.include.iter().map(|include| format!("`{}`", include.pattern)).collect();
+        quoted.dedup();
+        quoted.join(" or ")
+    }
+
+    /// Why there has to be at least one target, if there has to be.
+    pub(crate) fn demand(&self) -> Option<String> {
+        if self.narrowed {
+            Some(format!("no attribute matches {}", self.patterns()))
+        } else if self.systems_asked {
+            Some(format!("there is no target for {}", self.systems.join(" or ")))
+        } else {
+            None
+        }
+    }
+
+    /// The patterns that were given and that none of these paths match.
+    pub(crate) fn idle_patterns<'a>(&self, paths: impl Iterator<Item = &'a AttrPath> + Clone) -> Vec<String> {
+        let mut idle: Vec<String> = Vec::new();
+        for Include { pattern, .. } in self.include.iter().filter(|_| self.narrowed) {
+            let mut globs = self.include.iter().filter(|include| include.pattern == *pattern);
+            let matched = globs.any(|include| paths.clone().any(|path| include.glob.matches(path.names())));
+            if !matched && !idle.contains(pattern) {
+                idle.push(pattern.clone());
+            }
+        }
+        idle
+    }
+
     pub(crate) fn included(&self, path: &[String]) -> bool {
-        self.include.iter().any(|glob| glob.matches(path))
+        self.include.iter().any(|include| include.glob.matches(path))
+    }
+
+    /// What is wrong with a path at which there is neither a derivation nor a set.
+    ///
+    /// Where a pattern goes any depth, and where it begins with `*`, it leads through functions and strings
+    /// that nobody meant. The usual outputs hold nothing but derivations: `hydraJobs` by Hydra's own rule,
+    /// where null is a job that is not to be built.
+    pub(crate) fn unfit(&self, path: &[String], r#type: &str) -> Option<Unfit> {
+        let any = |test: &dyn Fn(&Include) -> bool| self.include.iter().find(|include| test(include));
+        let is_null = r#type == "null";
+        let ends = any(&|Include { glob, usual, .. }| {
+            glob.matches(path) && (glob.has_depth() || (*usual && !is_null))
+        });
+        if ends.is_some() {
+            return Some(Unfit::NoDerivation);
+        }
+        any(&|Include { glob, usual, .. }| {
+            glob.may_match_below(path) && glob.is_definite() || {
+                *usual && !is_null && glob.may_match_below(path)
+            }
+        })
+        .map(|include| Unfit::NoSet(include.glob.clone()))
+    }
+
+    /// The usual pattern that leads below a path at which there is a derivation.
+    pub(crate) fn set_expected(&self, path: &[String]) -> Option<&Glob> {
+        let leads_on = |include: &&Include| include.usual && include.glob.may_match_below(path);
+        self.include.iter().find(leads_on).map(|include| &include.glob)
+    }
+
+    /// The name that is missing from a set with these names, and the usual pattern that needs it.
+    pub(crate) fn lacking(&self, path: &[String], names: &[String]) -> Option<(&str, &Glob)> {
+        self.include.iter().filter(|include| include.usual).find_map(|include| {
+            let name = include.glob.name_below_star(path)?;
+            (!names.iter().any(|known| known == name)).then_some((name, &include.glob))
+        })
     }
 
     /// The pattern that excludes a path or something it is below, if one does.
@@ -74,15 +187,15 @@ impl Selection {
     }
 
     pub(crate) fn may_include_below(&self, path: &[String]) -> bool {
-        self.include.iter().any(|glob| glob.may_match_below(path))
+        self.include.iter().any(|include| include.glob.may_match_below(path))
     }
 
     /// Whether a child of a path is worth looking at: included itself or above something that is, not
     /// excluded, and not a system that is not selected, unless a pattern names it.
     pub(crate) fn may_enter(&self, path: &[String], name: &str) -> bool {
         let child = AttrPath(path.to_vec()).child(name).0;
-        let candidates =
-            self.include.iter().filter(|glob| glob.matches(&child) || glob.may_match_below(&child));
+        let globs = self.include.iter().map(|include| &include.glob);
+        let candidates = globs.filter(|glob| glob.matches(&child) || glob.may_match_below(&child));
         let mut candidates = candidates.peekable();
         if candidates.peek().is_none() || self.excluded_by(&child).is_some() {
             return false;
@@ -98,8 +211,8 @@ impl Selection {
     /// The names below a path that have to be looked at; `None` for all.
     pub(crate) fn wanted_below(&self, path: &[String]) -> Option<Vec<String>> {
         let mut wanted = Vec::new();
-        for glob in &self.include {
-            match glob.next(path) {
+        for include in &self.include {
+            match include.glob.next(path) {
                 Next::All => return None,
                 Next::Names(names) => wanted.extend(names),
             }

@@ -8,12 +8,33 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use phoenix_model::{AttrPath, StorePath, TargetKind};
 use serde_json::Value;
 
-use crate::Selection;
 use crate::reply::{Reply, type_in_words};
-use crate::selection::MAX_DEPTH;
+use crate::selection::{MAX_DEPTH, Unfit};
+use crate::{Glob, Selection};
 
 /// How many names are suggested for one that does not exist.
 const SUGGESTIONS: usize = 3;
+
+/// The name by which a set says whether it is to be looked through (nixpkgs `lib.recurseIntoAttrs`).
+const RECURSE: &str = "recurseForDerivations";
+
+/// What a flake holds besides its outputs (nix `src/libflake/call-flake.nix`, `emitTreeAttrs`).
+const BESIDE_OUTPUTS: &[&str] = &[
+    "_type",
+    "dirtyRev",
+    "dirtyShortRev",
+    "inputs",
+    "lastModified",
+    "lastModifiedDate",
+    "narHash",
+    "outPath",
+    "outputs",
+    "rev",
+    "revCount",
+    "shortRev",
+    "sourceInfo",
+    "submodules",
+];
 
 /// An attribute to inspect.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,8 +103,10 @@ pub struct Walk {
     extra_platforms: Vec<String>,
     queue: VecDeque<Inspect>,
     found: HashSet<AttrPath>,
-    /// Sets that were named, and are not empty.
+    /// Sets that were named and are not empty, and the root when patterns were given.
     entered: Vec<AttrPath>,
+    /// Whether the root is a flake.
+    is_flake: bool,
 }
 
 impl Walk {
@@ -97,7 +120,15 @@ impl Walk {
             queue: VecDeque::new(),
             found: HashSet::new(),
             entered: Vec::new(),
+            is_flake: false,
         }
+    }
+
+    /// Says that the root is a flake: patterns pass by what it holds besides its outputs.
+    #[must_use]
+    pub fn of_flake(mut self) -> Self {
+        self.is_flake = true;
+        self
     }
 
     /// Adds something that was asked for: the first of the candidates that exists. The root stands for
@@ -136,18 +167,12 @@ impl Walk {
         let path = inspect.path.clone();
         let mut targets = match reply {
             Err(error) => vec![ended(path, TargetKind::Unknown, Ended::NotEvaluated(error))],
-            // On the way to something deeper that a pattern wants, and not wanted itself.
-            Ok(Reply::Derivation { .. })
-                if inspect.reason == Reason::Selected && !self.selection.included(path.names()) =>
-            {
-                Vec::new()
-            }
-            Ok(Reply::Derivation { name, system, drv_path, outputs }) => {
+            Ok(Reply::Derivation { name, system, drv_path, outputs, names }) => {
                 let outputs = outputs
                     .into_iter()
                     .map(|(name, path)| (name, path.and_then(|path| StorePath::parse(&path).ok())))
                     .collect();
-                vec![self.derivation(inspect, FoundDerivation { name, system, drv_path, outputs })]
+                self.derivation(inspect, FoundDerivation { name, system, drv_path, outputs }, &names)
             }
             Ok(Reply::WorkUnit { paths }) => self.work_unit(path, paths),
             Ok(Reply::Set { names, recurse }) => self.set(inspect, &names, recurse.as_ref()),
@@ -158,7 +183,30 @@ impl Walk {
         targets
     }
 
-    fn derivation(&self, inspect: Inspect, derivation: FoundDerivation) -> FoundTarget {
+    /// A derivation, and the names below it that patterns want.
+    fn derivation(
+        &mut self,
+        inspect: Inspect,
+        derivation: FoundDerivation,
+        names: &[String],
+    ) -> Vec<FoundTarget> {
+        let path = inspect.path.clone();
+        let is_selected = inspect.reason == Reason::Selected;
+        let mut targets = Vec::new();
+        if is_selected && !names.is_empty() {
+            targets.extend(self.enter_selected(&path, names));
+        }
+        if !is_selected || self.selection.included(path.names()) {
+            targets.push(self.buildable(inspect, derivation));
+        } else if names.is_empty()
+            && let Some(pattern) = self.selection.set_expected(path.names())
+        {
+            targets.push(no_set(path, "a derivation", pattern));
+        }
+        targets
+    }
+
+    fn buildable(&self, inspect: Inspect, derivation: FoundDerivation) -> FoundTarget {
         let names = inspect.path.names();
         let skipped = match (&inspect.reason, self.selection.excluded_by(names)) {
             (_, Some(glob)) => Some(format!("it is excluded by `{glob}`")),
@@ -198,19 +246,34 @@ impl Walk {
         Vec::new()
     }
 
+    /// The patterns that were given and that led to nothing, when they were followed from the root.
+    #[must_use]
+    pub fn idle_patterns(&self) -> Vec<String> {
+        self.selection.idle_patterns(self.found.iter())
+    }
+
     /// What there is to say when nothing is left to inspect: a set that was named and holds something, but
     /// no target, is no success.
     pub fn finish(&mut self) -> Vec<FoundTarget> {
         let found = &self.found;
         let holds_target = |set: &AttrPath| found.iter().any(|path| path.names().starts_with(set.names()));
-        let empty: Vec<AttrPath> = std::mem::take(&mut self.entered);
+        let entered: Vec<AttrPath> = std::mem::take(&mut self.entered);
+        let empty = entered.into_iter().filter(|set| !holds_target(set));
         empty
-            .into_iter()
-            .filter(|set| !holds_target(set))
-            .map(|set| {
-                let error = "there is no derivation in this set; sets below it are looked into when they have \
-                             `recurseForDerivations = true` or when `--include` says so";
-                ended(set, TargetKind::Unknown, Ended::NotEvaluated(error.to_owned()))
+            .filter_map(|set| {
+                let is_root = set.names().is_empty();
+                let error = match self.selection.demand() {
+                    Some(error) if is_root => error,
+                    Some(_) if self.selection.is_narrowed() => {
+                        format!("nothing in this set matches {}", self.selection.patterns())
+                    }
+                    // A flake may be empty; who names a file wants something in it.
+                    _ if is_root && self.is_flake => return None,
+                    _ => "there is no derivation in this set; sets below it are looked into when they have \
+                          `recurseForDerivations = true` or when `--include` says so"
+                        .to_owned(),
+                };
+                Some(ended(set, TargetKind::Unknown, Ended::NotEvaluated(error)))
             })
             .collect()
     }
@@ -218,7 +281,8 @@ impl Walk {
     fn set(&mut self, inspect: Inspect, names: &[String], recurse: Option<&Value>) -> Vec<FoundTarget> {
         let path = inspect.path;
         let is_named = matches!(inspect.reason, Reason::Named { .. });
-        if is_named && !path.names().is_empty() && !names.is_empty() {
+        let is_root = path.names().is_empty();
+        if is_named && (!names.is_empty() || (is_root && self.selection.demand().is_some())) {
             self.entered.push(path.clone());
         }
         let of_system =
@@ -226,11 +290,17 @@ impl Walk {
         match inspect.reason {
             Reason::Named { .. } | Reason::Selected if self.selection.may_include_below(path.names()) => {
                 let may_recurse = recurse.is_none_or(|recurse| *recurse != Value::Bool(false));
-                if may_recurse || is_named {
-                    return self.enter_selected(&path, names);
+                if !may_recurse && !is_named {
+                    return Vec::new();
                 }
-                Vec::new()
+                if let Some((name, pattern)) = self.selection.lacking(path.names(), names) {
+                    let error = format!("it has no attribute `{name}`, which `{pattern}` needs");
+                    return vec![ended(path, TargetKind::Unknown, Ended::NotEvaluated(error))];
+                }
+                self.enter_selected(&path, names)
             }
+            // Patterns that were given lead elsewhere.
+            Reason::Named { .. } if self.selection.is_narrowed() => Vec::new(),
             Reason::Named { .. } => self.enter_below(&path, names),
             Reason::Below if of_system || recurse == Some(&Value::Bool(true)) => {
                 self.enter_below(&path, names)
@@ -244,7 +314,13 @@ impl Walk {
         if path.names().len() >= MAX_DEPTH {
             return vec![too_deep(path.clone())];
         }
-        for name in names.iter().filter(|name| self.selection.may_enter(path.names(), name)) {
+        let at_flake = self.is_flake && path.names().is_empty();
+        let is_hidden = |name: &str| name == RECURSE || (at_flake && BESIDE_OUTPUTS.contains(&name));
+        let names: Vec<&String> = names
+            .iter()
+            .filter(|name| !is_hidden(name) && self.selection.may_enter(path.names(), name))
+            .collect();
+        for name in names {
             let path = path.child(name);
             let wanted = self.selection.wanted_below(path.names());
             self.queue.push_back(Inspect { path, wanted, reason: Reason::Selected });
@@ -266,12 +342,16 @@ impl Walk {
     }
 
     fn other(&self, inspect: Inspect, r#type: &str) -> Vec<FoundTarget> {
+        let path = inspect.path;
         match inspect.reason {
             // Sets that are looked through hold functions and strings besides what can be built.
             Reason::Below => Vec::new(),
-            Reason::Selected if self.selection.may_include_below(inspect.path.names()) => Vec::new(),
-            Reason::Selected if !self.selection.included(inspect.path.names()) => Vec::new(),
-            _ => vec![wrong_type(inspect.path, r#type)],
+            Reason::Selected => match self.selection.unfit(path.names(), r#type) {
+                None => Vec::new(),
+                Some(Unfit::NoDerivation) => vec![wrong_type(path, r#type)],
+                Some(Unfit::NoSet(pattern)) => vec![no_set(path, &type_in_words(r#type), &pattern)],
+            },
+            Reason::Named { .. } | Reason::OfUnit => vec![wrong_type(path, r#type)],
         }
     }
 
@@ -334,6 +414,11 @@ fn ended(path: AttrPath, kind: TargetKind, ended: Ended) -> FoundTarget {
 
 fn wrong_type(path: AttrPath, r#type: &str) -> FoundTarget {
     let error = format!("it is {}, not a derivation", type_in_words(r#type));
+    ended(path, TargetKind::Unknown, Ended::NotEvaluated(error))
+}
+
+fn no_set(path: AttrPath, what: &str, pattern: &Glob) -> FoundTarget {
+    let error = format!("it is {what}, where `{pattern}` needs a set");
     ended(path, TargetKind::Unknown, Ended::NotEvaluated(error))
 }
 

@@ -109,6 +109,15 @@ impl Nix {
         command
     }
 
+    /// A call of `nix-instantiate` with arguments.
+    #[must_use]
+    pub fn nix_instantiate(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("nix-instantiate");
+        command.args(["--extra-experimental-features", "nix-command flakes"]).args(arguments);
+        self.finish(&mut command);
+        command
+    }
+
     fn finish(&self, command: &mut Command) {
         for (name, value) in &self.options {
             command.args(["--option", name, value]);

@@ -25,6 +25,7 @@ let
       kind = "derivation";
       inherit (value) name system drvPath;
       outputs = builtins.listToAttrs (map (output value) (value.outputs or [ "out" ]));
+      names = if wanted == null then [ ] else builtins.filter (name: value ? ${name}) wanted;
     }
     else if builtins.isAttrs value && (value.type or null) == "ci-work-unit" then {
       kind = "workUnit";

@@ -31,6 +31,9 @@ fn look(tree: &Value, inspect: &Inspect) -> Result<String, String> {
             let names: Vec<_> = set.keys().filter(wanted).collect();
             json!({"kind": "set", "names": names, "recurse": set.get("recurseForDerivations")})
         }
+        Value::Null => json!({"kind": "other", "type": "null"}),
+        Value::Number(_) => json!({"kind": "other", "type": "int"}),
+        Value::Bool(_) => json!({"kind": "other", "type": "bool"}),
         _ => json!({"kind": "other", "type": "string"}),
     }
     .to_string())
@@ -65,7 +68,7 @@ fn the_default_targets_of_a_flake() {
     let tree = json!({
         "checks": {"x86_64-linux": {"a": "drv"}, "aarch64-linux": {"a": "drv"}},
         "packages": {"x86_64-linux": {"b": "drv", "bad": "throw"}},
-        "hydraJobs": {"deep": {"deeper": {"c": "drv"}, "note": "text"}},
+        "hydraJobs": {"deep": {"deeper": {"c": "drv"}, "none": null, "recurseForDerivations": true}},
         "formatter": {"x86_64-linux": "drv"},
         "legacyPackages": {"x86_64-linux": {"never": "throw"}},
         "nixosConfigurations": {"host": {"options": "throw", "config": {"system": {"build": {"toplevel": "drv"}}}}},
@@ -254,7 +257,6 @@ fn a_pattern_selects_what_it_matches_and_nothing_on_the_way() {
         ("**.dep", &["packages.x86_64-linux.dep", "packages.x86_64-linux.multi.dep"] as &[_]),
         ("packages.**.dep", &["packages.x86_64-linux.dep", "packages.x86_64-linux.multi.dep"]),
         ("packages.*.multi.*", &["packages.x86_64-linux.multi.dep", "packages.x86_64-linux.multi.other"]),
-        ("**.nosuch", &[]),
     ] {
         let selection = Selection::new(&[glob.to_owned()], &[], &["x86_64-linux".to_owned()]).unwrap();
         let mut found: Vec<String> =
@@ -262,4 +264,120 @@ fn a_pattern_selects_what_it_matches_and_nothing_on_the_way() {
         found.sort();
         assert_eq!(found, wanted, "{glob}");
     }
+}
+
+/// The one error of a walk from the root, and where it is.
+fn only_error(tree: &Value) -> (String, String) {
+    let found = walk(&["."], tree);
+    match &found[..] {
+        [(path, Some(Ended::NotEvaluated(error)))] => (path.clone(), error.clone()),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_is_no_set_where_targets_are_is_not_evaluated() {
+    for (tree, place, what) in [
+        (json!({"checks": 5}), "checks", "it is an integer, where `checks.x86_64-linux.*` needs a set"),
+        (
+            json!({"packages": "drv"}),
+            "packages",
+            "it is a derivation, where `packages.x86_64-linux.*` needs a set",
+        ),
+        (json!({"devShells": {"x86_64-linux": "x"}}), "devShells.x86_64-linux", "it is a string, where"),
+        (json!({"hydraJobs": {"x": 3}}), "hydraJobs.x", "it is an integer, not a derivation"),
+        (
+            json!({"ci": {"x86_64-linux": {"w": "x"}}}),
+            "ci.x86_64-linux.w",
+            "it is a string, not a derivation",
+        ),
+        (
+            json!({"nixosConfigurations": {"bad": {}}}),
+            "nixosConfigurations.bad",
+            "it has no attribute `config`",
+        ),
+        (
+            json!({"nixosConfigurations": {"bad": {"config": {}}}}),
+            "nixosConfigurations.bad.config",
+            "it has no attribute `system`",
+        ),
+        (json!({"homeConfigurations": {"h": "x"}}), "homeConfigurations.h", "it is a string, where"),
+        (
+            json!({"darwinConfigurations": {"d": {"system": 1}}}),
+            "darwinConfigurations.d.system",
+            "it is an integer",
+        ),
+    ] {
+        let (path, error) = only_error(&tree);
+        assert_eq!(path, place);
+        assert!(error.contains(what), "{error}");
+    }
+}
+
+#[test]
+fn a_flake_s_other_parts_are_no_targets_of_a_pattern() {
+    let selection = Selection::new(&["**".to_owned()], &[], &["x86_64-linux".to_owned()]).unwrap();
+    let tree = json!({
+        "packages": {"x86_64-linux": {"a": "drv", "recurseForDerivations": true}},
+        "outputs": {"packages": {"x86_64-linux": {"a": "drv"}}},
+        "inputs": {"other": {"packages": {"x86_64-linux": {"b": "drv"}}}},
+        "overlay": "text",
+        "lastModified": 0,
+    });
+    let mut walk = Walk::new(selection, vec![]).of_flake();
+    walk.add(vec![AttrPath::default()], vec![]);
+    let mut found = Vec::new();
+    while let Some(inspect) = walk.take_next() {
+        let json = look(&tree, &inspect);
+        found.extend(walk.answer(inspect, json.as_ref().map(String::as_str).map_err(Clone::clone)));
+    }
+    let found: Vec<String> = found.iter().map(|target| target.path.to_string()).collect();
+    assert_eq!(found, ["packages.x86_64-linux.a"]);
+}
+
+#[test]
+fn a_star_passes_by_what_says_how_to_look_through_a_set() {
+    let selection = Selection::of_file(&["tools.*".to_owned()], &[], &["x86_64-linux".to_owned()]).unwrap();
+    let tree = json!({"tools": {"recurseForDerivations": true, "a": "drv"}});
+    let found = walk_with(selection, &[".#."], &tree);
+    assert!(matches!(&found[..], [FoundTarget { ended: None, .. }]), "{found:?}");
+}
+
+#[test]
+fn patterns_and_systems_that_lead_to_nothing_are_no_success() {
+    let systems = ["x86_64-linux".to_owned()];
+    let tree = json!({"packages": {"x86_64-linux": {"a": "drv"}}});
+    let error = |selection, asked: &str| {
+        let found = walk_with(selection, &[asked], &tree);
+        match &found[..] {
+            [FoundTarget { ended: Some(Ended::NotEvaluated(error)), .. }] => error.clone(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let patterns = ["**.nosuch".to_owned(), "checks.{system}.*".to_owned()];
+    let narrowed = || Selection::new(&patterns, &[], &systems).unwrap();
+    assert_eq!(error(narrowed(), "."), "no attribute matches `**.nosuch` or `checks.{system}.*`");
+    assert_eq!(
+        error(narrowed(), ".#packages"),
+        "nothing in this set matches `**.nosuch` or `checks.{system}.*`"
+    );
+    let other = Selection::new(&[], &[], &["riscv64-linux".to_owned()]).unwrap().with_systems_asked();
+    assert_eq!(error(other, "."), "there is no target for riscv64-linux");
+}
+
+#[test]
+fn patterns_are_heeded_below_a_set_that_is_named() {
+    let selection =
+        Selection::new(&["**.a".to_owned(), "**.zzz".to_owned()], &[], &["x86_64-linux".to_owned()]).unwrap();
+    let tree = json!({"packages": {"x86_64-linux": {"a": "drv", "b": "drv"}}});
+    let mut walk = Walk::new(selection, vec![]);
+    walk.add(vec![AttrPath::parse("packages").unwrap()], vec![]);
+    let mut found = Vec::new();
+    while let Some(inspect) = walk.take_next() {
+        let json = look(&tree, &inspect);
+        found.extend(walk.answer(inspect, json.as_ref().map(String::as_str).map_err(Clone::clone)));
+    }
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].path.to_string(), "packages.x86_64-linux.a");
+    assert_eq!(walk.idle_patterns(), ["**.zzz"]);
 }
