@@ -252,7 +252,7 @@ pub(crate) struct RunArgs {
     pub(crate) talk: TalkArgs,
 
     /// Only show what would be done, as `plan` does
-    #[arg(long, help_heading = "Building")]
+    #[arg(long, conflicts_with_all = ["out_link", "result_file"], help_heading = "Building")]
     pub(crate) dry_run: bool,
 
     /// Make symlinks to the outputs: LINK for one target, LINK-ATTR for several

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded, never, select};
 use phoenix_model::{Event, FailureClass, Severity, Stamp, StorePath};
-use phoenix_schedule::{BuilderEnd, Happening, Run, Step};
+use phoenix_schedule::{BuilderEnd, Happening, Run, Step, signal_name};
 use phoenix_store::{Build, BuildEvent, BuildExit, Nix, Realise, Validity, is_realised};
 
 use crate::error::CommandError;
@@ -21,6 +21,13 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// How long the last lines of a log are waited for when Nix was stopped.
 const LAST_LINES: Duration = Duration::from_secs(2);
+
+/// How often the store is looked into while Nix says nothing and builds nothing.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// How long Nix may go on saying nothing after somebody else built what it waits for. It looks at a lock
+/// every 5 seconds.
+const LET_GO: Duration = Duration::from_secs(8);
 
 /// How many of Nix's last messages are kept to explain what is missing.
 const LAST_WORDS: usize = 5;
@@ -42,6 +49,26 @@ pub(crate) struct Builder<'a> {
     pub(crate) recorder: &'a mut Recorder,
     /// When each build printed its last line.
     pub(crate) last_line: HashMap<StorePath, Stamp>,
+    /// Nix is being stopped because it waits for what is there.
+    pub(crate) letting_go: bool,
+}
+
+/// How a call of Nix ended.
+enum Ended {
+    Exit(BuildExit),
+    /// It was stopped because it waited for what somebody else had built.
+    LetGo,
+}
+
+/// Watches a Nix that says nothing.
+///
+/// Two Nixes that are asked for the same derivations at once can wait for each other for ever: one that finds
+/// that the other was faster keeps the lock of that output to its own end (2.8, `tryToBuild`).
+struct Silence {
+    lines: u64,
+    since: Instant,
+    looked: Instant,
+    appeared: Option<Instant>,
 }
 
 impl Builder<'_> {
@@ -49,24 +76,41 @@ impl Builder<'_> {
     pub(crate) fn build(&mut self, wanted: &[Wanted], started: &mut dyn FnMut()) -> Result<(), CommandError> {
         let mut words: Vec<String> = Vec::new();
         let mut validity = Validity::open(&self.nix, self.setup.layout.as_ref());
-        let mut exit_code = Some(0);
+        let mut last = BuildExit { code: Some(0), signal: None };
         let mut fruitless = 0;
         let mut left: VecDeque<Vec<Wanted>> = batches(wanted).into_iter().map(<[_]>::to_vec).collect();
         while let Some(some) = left.pop_front() {
-            if self.run.is_cancelled() || (self.fail_fast && exit_code != Some(0)) {
+            if self.run.is_cancelled() || (self.fail_fast && last.code != Some(0)) {
                 break;
             }
             let before = self.run.unexplained().len();
-            let exit = self.one(&some, &mut validity, &mut words, started)?;
+            let exit = match self.one(&some, &mut validity, &mut words, started)? {
+                Ended::Exit(exit) => exit,
+                Ended::LetGo => {
+                    self.settle_present(&mut validity)?;
+                    let undone = self.undone(&some);
+                    if !undone.is_empty() {
+                        left.push_front(undone);
+                    }
+                    continue;
+                }
+            };
             if exit.code == Some(0) {
                 continue;
+            }
+            if let Some(signal) = exit.signal.filter(|_| !self.run.is_cancelled()) {
+                let text = format!(
+                    "nix-store was ended by {}; it is asked again for what is left",
+                    signal_name(signal)
+                );
+                self.recorder.say(Severity::Warning, text);
             }
             self.settle_present(&mut validity)?;
             let undone = self.undone(&some);
             let progress = self.run.unexplained().len() < before;
             fruitless += usize::from(!progress);
             if undone.is_empty() || self.fail_fast || fruitless > MOST_FRUITLESS_TRIES {
-                exit_code = exit.code;
+                last = exit;
             } else if progress {
                 // Nix stopped over something; what that did not concern is still to be built.
                 left.push_front(undone);
@@ -75,12 +119,13 @@ impl Builder<'_> {
                 left.push_front(back.to_vec());
                 left.push_front(front.to_vec());
             } else {
-                exit_code = exit.code;
+                last = exit;
             }
         }
         let end = BuilderEnd {
-            exit_code,
-            valid: self.present(&mut validity, exit_code == Some(0))?,
+            exit_code: last.code,
+            signal: last.signal,
+            valid: self.present(&mut validity, last.code == Some(0))?,
             realised: self
                 .run
                 .beside_plan()
@@ -123,7 +168,7 @@ impl Builder<'_> {
         validity: &mut Validity,
         words: &mut Vec<String>,
         started: &mut dyn FnMut(),
-    ) -> Result<BuildExit, CommandError> {
+    ) -> Result<Ended, CommandError> {
         let (sender, events) = bounded(4096);
         let what = Realise { derivations: derivations.to_vec(), keep_going: !self.fail_fast };
         let mut build = Build::start(&self.nix, &what, sender)
@@ -132,6 +177,9 @@ impl Builder<'_> {
         let mut listening = true;
         let mut some_ended = false;
         let mut ended: Option<Instant> = None;
+        let now = Instant::now();
+        let mut silence = Silence { lines: 0, since: now, looked: now, appeared: None };
+        self.letting_go = false;
         loop {
             select! {
                 recv(events) -> event => match event {
@@ -153,7 +201,16 @@ impl Builder<'_> {
                     self.apply(Happening::Cancelled { reason: signal.unwrap_or("the end of signals").to_owned() });
                     build.stop();
                 },
-                default(TICK) => self.recorder.tick(),
+                default(TICK) => {
+                    self.recorder.tick();
+                    let waits_in_vain = !self.letting_go && self.waits_in_vain(&mut silence, build.lines(), validity)?;
+                    if waits_in_vain && !self.run.is_cancelled() {
+                        self.letting_go = true;
+                        let text = "another Nix built what this one waits for; asking again for the rest";
+                        self.recorder.say(Severity::Detail, text);
+                        build.stop();
+                    }
+                },
             }
             if std::mem::take(&mut some_ended) {
                 self.look_for_ended(validity);
@@ -163,11 +220,35 @@ impl Builder<'_> {
             if let Some(exit) = exit {
                 let ended = *ended.get_or_insert_with(Instant::now);
                 // A builder that outlives a Nix that had to be killed still holds its end of the log.
-                if !listening || (self.run.is_cancelled() && ended.elapsed() > LAST_LINES) {
-                    return Ok(exit);
+                let stopped = self.run.is_cancelled() || self.letting_go;
+                if !listening || (stopped && ended.elapsed() > LAST_LINES) {
+                    let let_go = self.letting_go && !self.run.is_cancelled();
+                    return Ok(if let_go { Ended::LetGo } else { Ended::Exit(exit) });
                 }
             }
         }
+    }
+
+    /// Whether Nix says nothing and builds nothing although something it was asked for has appeared.
+    fn waits_in_vain(
+        &mut self,
+        silence: &mut Silence,
+        lines: u64,
+        validity: &mut Validity,
+    ) -> Result<bool, CommandError> {
+        let now = Instant::now();
+        if silence.lines != lines || !self.run.running().is_empty() {
+            *silence = Silence { lines, since: now, looked: now, appeared: None };
+        } else if silence.looked.elapsed() > LOOK {
+            silence.looked = now;
+            let before = self.run.unexplained().len();
+            self.settle_present(validity)?;
+            if self.run.unexplained().len() < before {
+                silence.appeared = Some(now);
+            }
+        }
+        Ok(silence.appeared.is_some_and(|appeared| appeared.elapsed() > LET_GO)
+            && silence.since.elapsed() > LET_GO)
     }
 
     /// Takes in what Nix says; whether some build ended.
@@ -232,6 +313,10 @@ impl Builder<'_> {
 
     fn message(&mut self, level: u64, text: String, words: &mut Vec<String>) {
         let severity = match level {
+            // It was us who did.
+            0 if (self.run.is_cancelled() || self.letting_go) && text.contains("interrupted by the user") => {
+                Severity::Detail
+            }
             0 => {
                 if words.len() == LAST_WORDS {
                     words.remove(0);

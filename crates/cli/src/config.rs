@@ -49,6 +49,9 @@ impl Config {
             {
                 Ok(Self::default())
             }
+            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+                Err("phoenix.toml is not TOML: it is no UTF-8 text".to_owned())
+            }
             Err(error) => Err(error.to_string()),
         }
     }

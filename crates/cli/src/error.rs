@@ -54,7 +54,7 @@ impl CommandError {
         for hint in &self.hints {
             let _ = writeln!(text, "hint: {hint}");
         }
-        crate::talk::stderr(&text);
+        crate::talk::stderr(&phoenix_model::redact(&text));
         ExitCode::from(EXIT_ERROR)
     }
 }
@@ -71,6 +71,8 @@ impl From<NixError> for CommandError {
                 this.causes.push(message.clone());
                 store_hint(this, message)
             }
+            NixError::Setting(_) => Self::because("Nix does not take the value of a setting", &error)
+                .hint("look at -j, --option, NIX_CONFIG and nix.conf; `man nix.conf` says which values there are"),
             _ => Self::because("Nix could not be used", &error),
         }
     }
@@ -88,12 +90,11 @@ impl From<EvaluateError> for CommandError {
 
 impl From<std::io::Error> for CommandError {
     fn from(error: std::io::Error) -> Self {
-        let hint = hint_for(&error.to_string());
         let this = Self::because("cannot keep the records of this run", &error);
-        match hint {
-            Some(hint) => this.hint(hint),
-            None => this,
+        if hint_for(&error.to_string()) == Some(DISK_FULL) {
+            return this.hint(DISK_FULL);
         }
+        this.hint("they go to $XDG_STATE_HOME/phoenix, or to ~/.local/state/phoenix: name a directory that can be written")
     }
 }
 
@@ -104,11 +105,13 @@ fn store_hint(error: CommandError, message: &str) -> CommandError {
     }
 }
 
+const DISK_FULL: &str = "the disk is full: `nix-collect-garbage` frees what nothing uses";
+
 /// What to do about an error of Nix or of the system, where that is known.
 pub(crate) fn hint_for(message: &str) -> Option<&'static str> {
     let has = |part: &str| message.contains(part);
     if has("No space left on device") || has("disk is full") || has("database or disk is full") {
-        return Some("the disk is full: `nix-collect-garbage` frees what nothing uses");
+        return Some(DISK_FULL);
     }
     if has("Permission denied")
         || has("read-only")
@@ -125,8 +128,34 @@ pub(crate) fn hint_for(message: &str) -> Option<&'static str> {
     let no_file = has("/flake.nix'") && (has("No such file") || has("does not exist"));
     if no_file || has("does not contain a 'flake.nix'") || has("could not find a flake.nix") {
         return Some(
-            "`phoenix run DIRECTORY` needs a directory with a flake.nix; `-f FILE` evaluates a file instead",
+            "`phoenix run DIRECTORY` needs a directory with a flake.nix, and in a git repository one that git \
+             tracks (`git add flake.nix`); `-f FILE` evaluates a file instead",
         );
+    }
+    if has("cannot read ") && has(".drv: it is damaged") {
+        return Some(
+            "a derivation in the store is damaged: `nix-store --verify --check-contents` finds what else is; after \
+             `nix-store --delete PATH` the next evaluation writes it again",
+        );
+    }
+    if has("lacks attribute 'outputs'") {
+        return Some("a flake.nix has to have `outputs = { self, … }: { … };`");
+    }
+    let is_unreachable = has("resolve host") || has("onnect to server") || has("Failed to connect");
+    if is_unreachable && (has("unable to download") || has("unable to access") || has("while fetching")) {
+        return Some(
+            "is the network there, and the address right? `--override-input NAME PATH` takes an input from this \
+             disk instead",
+        );
+    }
+    let git_failed = has("program 'git' failed") || has("Failed to fetch git repository");
+    if git_failed || has("resolving Git reference") || has("Git repository \"") {
+        return Some(
+            "git could not fetch it: are the address and the branch right, and has this user access?",
+        );
+    }
+    if has("getting status of ") && has("No such file") || (has("path '") && has("does not exist")) {
+        return Some("is the path right? it is named by what was asked for, or by an input of the flake");
     }
     None
 }
@@ -142,6 +171,11 @@ mod tests {
             ("opening lock file '/nix/var/nix/db/big-lock': Permission denied", "may not write"),
             ("cannot connect to socket at '/nix/var/nix/daemon-socket/socket': Connection refused", "daemon"),
             ("path '/nix/store/x-source/flake.nix' does not exist", "flake.nix"),
+            ("path '//nonexistent/zz' does not exist", "is the path right"),
+            ("getting status of \"/nonexistent\": No such file or directory", "is the path right"),
+            ("flake 'path:/x' lacks attribute 'outputs'", "outputs ="),
+            ("unable to download 'https://x': Couldn't resolve host name (6)", "network"),
+            ("program 'git' failed with exit code 128", "git could not fetch"),
             ("path '/x' does not contain a 'flake.nix', searching up", "flake.nix"),
         ] {
             assert!(hint_for(message).unwrap().contains(hint), "{message}");

@@ -56,8 +56,10 @@ pub(crate) fn asked(wanted: &Wanted, system: &str) -> Result<Asked, CommandError
 }
 
 fn file_root(file: &Path, attrs: &[String]) -> Result<Root, CommandError> {
-    let absolute = fs_err::canonicalize(file)
-        .map_err(|error| CommandError::because(format!("cannot evaluate {}", file.display()), &error))?;
+    let absolute = fs_err::canonicalize(file).map_err(|error| {
+        CommandError::because(format!("cannot evaluate {}", file.display()), &error)
+            .hint("is the path right? `-f` takes a file, or a directory with a default.nix")
+    })?;
     let mut asked = Vec::new();
     for attr in attrs {
         let path = AttrPath::parse(attr).map_err(|error| CommandError::because("cannot use -A", &error))?;
@@ -75,6 +77,12 @@ fn flake_roots(texts: &[String], system: &str) -> Result<(Vec<Root>, Vec<String>
     let texts = if texts.is_empty() { &dot } else { texts };
     let mut roots: Vec<Root> = Vec::new();
     for text in texts {
+        if text.starts_with('-') {
+            // Nix would take it for a flag.
+            return Err(CommandError::new(format!("`{text}` is not an installable")).hint(
+                "flags come before `--`; a directory with such a name is `./{text}`".replace("{text}", text),
+            ));
+        }
         let installable = Installable::parse(text)
             .map_err(|error| CommandError::because("cannot understand what to build", &error))?;
         let asked = (installable.candidates(system), installable.outputs.clone());

@@ -11,6 +11,7 @@ use phoenix_schedule::{Happening, Run};
 
 use crate::error::CommandError;
 use crate::screen::Screen;
+use crate::talk;
 
 /// The most log files that are open at once.
 const MOST_OPEN: usize = 64;
@@ -23,10 +24,21 @@ pub(crate) struct Recorder {
     summary: Summary,
     screen: Screen,
     directory: PathBuf,
-    files: Vec<fs::File>,
+    files: Vec<EventsFile>,
     logs: HashMap<StorePath, Log>,
     open: usize,
     broken: bool,
+}
+
+/// A file that events are written to.
+#[derive(Debug)]
+struct EventsFile {
+    file: std::fs::File,
+    path: PathBuf,
+    /// The user asked for it.
+    asked: bool,
+    /// Why nothing more is written to it.
+    trouble: Option<std::io::Error>,
 }
 
 #[derive(Debug)]
@@ -41,9 +53,9 @@ impl Recorder {
         let own = directory.join("events.jsonl");
         let mut files = Vec::new();
         for path in std::iter::once(own.as_path()).chain(also) {
-            let file = fs::File::create(path)
+            let file = talk::create(path)
                 .map_err(|error| CommandError::because("cannot write the events of this run", &error))?;
-            files.push(file);
+            files.push(EventsFile { file, path: path.to_path_buf(), asked: path != own, trouble: None });
         }
         Ok(Self {
             summary: Summary::default(),
@@ -86,6 +98,7 @@ impl Recorder {
             Event::DerivationSettled { settled } => settled.log = self.close_log(&settled.drv_path),
             _ => {}
         }
+        event.redact();
         let logged = Logged { at, event };
         self.write(&logged);
         self.summary.apply(&logged);
@@ -116,14 +129,24 @@ impl Recorder {
         let Ok(mut line) = serde_json::to_vec(logged) else { return };
         line.push(b'\n');
         let mut trouble = None;
-        for file in &mut self.files {
-            if let Err(error) = file.write_all(&line) {
-                trouble = Some(error);
+        for file in self.files.iter_mut().filter(|file| file.trouble.is_none()) {
+            if let Err(error) = file.file.write_all(&line) {
+                trouble = Some(format!("the events of this run to {} ({error})", file.path.display()));
+                file.trouble = Some(error);
             }
         }
-        if let Some(error) = trouble {
-            self.trouble("events", &error);
+        if let Some(text) = trouble {
+            self.warn(format!("cannot write {text}; going on without"));
         }
+    }
+
+    /// Why the events file that was asked for is not whole, if it is not. Whoever reads a pipe may stop.
+    pub(crate) fn lost_events(&self) -> Option<CommandError> {
+        let asked = self.files.iter().filter(|file| file.asked);
+        let lost = asked.filter_map(|file| Some((&file.path, file.trouble.as_ref()?)));
+        let mut lost = lost.filter(|(_, error)| error.kind() != std::io::ErrorKind::BrokenPipe);
+        let (path, error) = lost.next()?;
+        Some(CommandError::because(format!("the events file {} is not whole", path.display()), error))
     }
 
     fn log(&mut self, drv_path: &StorePath, line: &str) {
@@ -156,11 +179,15 @@ impl Recorder {
 
     fn trouble(&mut self, what: &str, error: &std::io::Error) {
         if !std::mem::replace(&mut self.broken, true) {
-            let text = format!("cannot write the {what} of this run ({error}); going on without");
-            let logged = Logged { at: now(), event: Event::Message { severity: Severity::Warning, text } };
-            self.summary.apply(&logged);
-            self.screen.event(&self.summary, &logged);
+            self.warn(format!("cannot write the {what} of this run ({error}); going on without"));
         }
+    }
+
+    /// Warns of what keeps this from being written down.
+    fn warn(&mut self, text: String) {
+        let logged = Logged { at: now(), event: Event::Message { severity: Severity::Warning, text } };
+        self.summary.apply(&logged);
+        self.screen.event(&self.summary, &logged);
     }
 }
 

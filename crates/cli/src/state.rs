@@ -1,6 +1,7 @@
 //! What is kept between runs: their records, and how long builds took.
 
 use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
@@ -15,20 +16,31 @@ const RUNS_KEPT: usize = 20;
 #[derive(Debug, Clone)]
 pub(crate) struct State {
     directory: PathBuf,
+    /// It lies where others may write too.
+    shared: bool,
 }
 
 impl State {
     pub(crate) fn open() -> Self {
-        let directory = var("XDG_STATE_HOME")
+        let home = var("XDG_STATE_HOME")
             .map(PathBuf::from)
-            .or_else(|| var("HOME").map(|home| Path::new(&home).join(".local/state")))
-            .unwrap_or_else(std::env::temp_dir);
-        Self { directory: directory.join("phoenix") }
+            .or_else(|| var("HOME").map(|home| Path::new(&home).join(".local/state")));
+        match home {
+            Some(home) => Self { directory: home.join("phoenix"), shared: false },
+            // Without a home: a place of this user's own among everybody's.
+            None => {
+                let name = format!("phoenix-{}", rustix::process::getuid().as_raw());
+                Self { directory: std::env::temp_dir().join(name), shared: true }
+            }
+        }
     }
 
     /// Makes a new directory for a run and forgets the oldest runs.
     pub(crate) fn new_run(&self) -> io::Result<PathBuf> {
         let runs = self.directory.join("runs");
+        if self.shared {
+            self.take_for_own()?;
+        }
         fs::create_dir_all(&runs)?;
         let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H-%M-%SZ");
         // Two runs may start in the same second.
@@ -43,6 +55,19 @@ impl State {
             let _ = fs::remove_dir_all(directory);
         }
         Ok(run)
+    }
+
+    /// Makes the directory for this user alone; one that somebody else made is not used.
+    fn take_for_own(&self) -> io::Result<()> {
+        match std::fs::DirBuilder::new().mode(0o700).create(&self.directory) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            made => return made,
+        }
+        let found = fs::symlink_metadata(&self.directory)?;
+        if found.is_dir() && found.uid() == rustix::process::getuid().as_raw() {
+            return Ok(());
+        }
+        Err(io::Error::other(format!("{} belongs to somebody else", self.directory.display())))
     }
 
     /// How long builds took; nothing when that is not known or cannot be read.

@@ -2,7 +2,12 @@
 //!
 //! A closed pipe is no error: whoever read it has seen enough.
 
+use std::fs::File;
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use crate::error::CommandError;
 
 /// Writes to stderr at once.
 pub(crate) fn stderr(text: &str) {
@@ -12,9 +17,48 @@ pub(crate) fn stderr(text: &str) {
 }
 
 /// Writes to stdout at once; whether somebody still reads.
-pub(crate) fn stdout(text: &str) -> bool {
+///
+/// # Errors
+/// When it cannot be written, as to a full disk.
+pub(crate) fn stdout(text: &str) -> Result<bool, CommandError> {
     let mut stdout = io::stdout().lock();
-    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).is_ok()
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(CommandError::because("cannot write to stdout", &error)),
+    }
+}
+
+/// Makes a file to write to; `-` is stdout.
+pub(crate) fn create(path: &Path) -> io::Result<File> {
+    if path == Path::new("-") {
+        return Ok(File::from(io::stdout().as_fd().try_clone_to_owned()?));
+    }
+    Ok(fs_err::File::create(path)?.into_parts().0)
+}
+
+/// Writes a text to a file; `-` is stdout.
+pub(crate) fn write(path: &Path, text: &str) -> io::Result<()> {
+    match create(path)?.write_all(text.as_bytes()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe && path == Path::new("-") => Ok(()),
+        written => written,
+    }
+}
+
+/// Whether a file can be written, as far as can be told without touching it.
+pub(crate) fn may_write(path: &Path) -> io::Result<()> {
+    if path == Path::new("-") {
+        return Ok(());
+    }
+    if path.exists() {
+        return fs_err::OpenOptions::new().append(true).open(path).map(drop);
+    }
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if fs_err::metadata(parent)?.is_dir() {
+        Ok(())
+    } else {
+        Err(io::Error::other(format!("{} is not a directory", parent.display())))
+    }
 }
 
 /// What stderr can show.

@@ -258,9 +258,9 @@ fn a_store_that_does_not_answer_leaves_verdicts_all_the_same() {
         let args = [verb, "--json", "--store", "ssh-ng://nowhere", &flake.reference()];
         Ran::from(env.command().args(args).env("PATH", &path).output().unwrap())
     };
-    let ran = run("run").ends_with(100).says("cannot look into the store");
+    let ran = run("run").ends_with(1).says("cannot look into the store");
     let report: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
-    assert_eq!((&report["exitCode"], &report["targets"][0]["verdict"]), (&100.into(), &"failed".into()));
+    assert_eq!((&report["exitCode"], &report["targets"][0]["verdict"]), (&1.into(), &"failed".into()));
     let _ = run("plan").ends_with(1).says("error: cannot look into the store");
 }
 
@@ -395,4 +395,96 @@ fn a_hostile_flake_cannot_draw_on_the_terminal() {
     assert!(!ran.stderr.contains('\u{1b}'), "{:?}", ran.stderr);
     assert!(!ran.stderr.lines().any(|line| line.starts_with("::")), "{ran}");
     let _ = ran.ends_with(100).says("owned");
+}
+
+#[test]
+fn a_setting_that_nix_does_not_take() {
+    let env = TestEnv::new();
+    let flake = Flake::new(r#"{ packages.${system}.a = ok "a"; }"#);
+    for (args, words) in [
+        (&["-j", "abc"] as &[_], "'max-jobs' should be"),
+        (&["--option", "sandbox", "maybe"], "'sandbox' has invalid value 'maybe'"),
+    ] {
+        let ran = env.phoenix(&[&["run", &flake.reference()], args].concat());
+        let _ = ran.ends_with(1).says(words).says("hint: ");
+    }
+}
+
+#[test]
+fn what_was_asked_for_and_cannot_be_written_is_no_success() {
+    if !cfg!(target_os = "linux") {
+        eprintln!("skipped: there is no /dev/full");
+        return;
+    }
+    let env = TestEnv::new();
+    let flake = Flake::new(r#"{ packages.${system}.a = ok "a"; }"#);
+    for verb in ["run", "plan", "eval"] {
+        let json: &[&str] = if verb == "eval" { &[] } else { &["--json"] };
+        let full = fs_err::OpenOptions::new().write(true).open("/dev/full").unwrap().into_parts().0;
+        let output = env.command().arg(verb).args(json).arg(flake.reference()).stdout(full).output();
+        let _ = Ran::from(output.unwrap()).ends_with(1).says("error: cannot write to stdout");
+    }
+    let _ = env
+        .phoenix(&["run", "--events", "/dev/full", &flake.reference()])
+        .ends_with(1)
+        .says("error: the events file /dev/full is not whole");
+    // It is found out before anything is built.
+    let nowhere = env.file("no/such/directory/report.json");
+    let ran = env.phoenix(&["run", "--result-file", nowhere.to_str().unwrap(), &flake.reference()]);
+    let ran = ran.ends_with(1).says("error: cannot write the report");
+    assert!(!ran.stderr.contains("evaluating"), "{ran}");
+}
+
+#[test]
+fn reports_and_events_go_to_stdout_when_asked() {
+    let env = TestEnv::new();
+    let flake = Flake::new(r#"{ packages.${system}.a = ok "a"; }"#);
+    let ran = env.phoenix(&["run", "--events", "-", &flake.reference()]).ends_with(0);
+    assert!(ran.stdout.lines().all(|line| line.starts_with("{\"at\":")), "{ran}");
+    let ran = env.phoenix(&["run", "--result-file", "-", "--result-format", "markdown", &flake.reference()]);
+    assert!(ran.stdout.starts_with("## ✅ 1 target: "), "{ran}");
+}
+
+#[test]
+fn a_password_is_nowhere_to_be_seen() {
+    let env = TestEnv::new();
+    let events = env.file("events.jsonl");
+    let url = "git+http://user:s3cret@127.0.0.1:1/x.git?ref=main&token=s3cret";
+    for verb in ["run", "plan", "eval"] {
+        let more: &[&str] =
+            if verb == "run" { &["--json", "--events", events.to_str().unwrap()] } else { &[] };
+        let ran = env.phoenix(&[&[verb, url], more].concat()).ends_with(120);
+        assert!(!ran.stderr.contains("s3cret") && !ran.stdout.contains("s3cret"), "{ran}");
+    }
+    let ran = env.phoenix(&["cache", "ls", "--depot", "http://user:s3cret@127.0.0.1/"]);
+    assert!(ran.code != Some(0) && !ran.stderr.contains("s3cret"), "{ran}");
+    let events = fs_err::read_to_string(events).unwrap();
+    assert!(events.contains("user:***@127.0.0.1") && !events.contains("s3cret"), "{events}");
+}
+
+#[test]
+fn a_line_without_an_end_is_a_line_of_its_build() {
+    let env = TestEnv::new();
+    let flake = Flake::new(
+        r#"{ packages.${system}.a = d "a" "head -c 3000000 /dev/zero | tr '\\000' x; echo; echo after > $out" { }; }"#,
+    );
+    let (ran, report) = env.report(&[&flake.reference()]);
+    let ran = ran.ends_with(0);
+    assert!(!ran.stderr.contains("@nix"), "{ran}");
+    let log = fs_err::read_to_string(report.0["derivations"][0]["log"].as_str().unwrap()).unwrap();
+    assert!(log.starts_with("xxxx") && log.len() > 900_000, "{}", log.len());
+    assert!(log.trim_end().ends_with("(the line is longer)"));
+}
+
+#[test]
+fn a_pattern_that_matches_nothing_is_told() {
+    let env = TestEnv::new();
+    let flake = Flake::new(r#"{ packages.${system}.a = ok "a"; }"#);
+    let reference = flake.reference();
+    let ran = env.phoenix(&["run", "--include", "**.nosuch", &reference]).ends_with(120);
+    let _ = ran.says("no attribute matches `**.nosuch`");
+    let ran = env.phoenix(&["run", "--include", "**.a", "--include", "checks.*.*", &reference]);
+    let _ = ran.ends_with(0).says("warning: the pattern `checks.*.*` matches nothing").says("1 target");
+    let ran = env.phoenix(&["run", "--systems", "riscv64-linux", &reference]);
+    let _ = ran.ends_with(120).says("there is no target for riscv64-linux");
 }

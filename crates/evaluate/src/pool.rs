@@ -1,5 +1,6 @@
 //! Evaluator processes at work on a walk.
 
+use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -318,7 +319,9 @@ fn walk(
         let mut jobs: Vec<Sender<Inspect>> = Vec::new();
         let mut workers = Vec::new();
         let mut idle = Vec::new();
-        let mut busy = 0_usize;
+        let mut in_work: HashMap<usize, Inspect> = HashMap::new();
+        // How many of them will not answer any more.
+        let mut stopped = 0;
         let mut lost = None;
         loop {
             while !stop.load(Ordering::Relaxed)
@@ -336,11 +339,11 @@ fn walk(
                     workers.push(scope.spawn(move || work(number, prepared, &todo, &told, stop)));
                     number
                 });
-                busy += 1;
+                in_work.insert(worker, inspect.clone());
                 // A worker that is gone has said so already.
                 let _ = jobs[worker].send(inspect);
             }
-            if busy == 0 {
+            if in_work.len() == stopped {
                 break;
             }
             let heard = match tell.recv_timeout(TICK) {
@@ -353,13 +356,13 @@ fn walk(
             };
             match heard {
                 Told::Said(line) => say(&line, hear),
-                Told::Stopped => busy -= 1,
+                Told::Stopped => stopped += 1,
                 Told::Lost(error) => {
-                    busy -= 1;
+                    stopped += 1;
                     lost = Some(error);
                 }
                 Told::Answered { worker, inspect, answer } => {
-                    busy -= 1;
+                    in_work.remove(&worker);
                     idle.push(worker);
                     for target in walk.answer(inspect, answer.as_deref().map_err(Clone::clone)) {
                         hear(Heard::Found(Found { source: root.source.clone(), target }));
@@ -375,6 +378,10 @@ fn walk(
                 hear(Heard::Said { severity: Severity::Warning, text });
             }
             for target in walk.finish() {
+                hear(Heard::Found(Found { source: root.source.clone(), target }));
+            }
+        } else {
+            for target in walk.stopped(in_work.into_values().collect()) {
                 hear(Heard::Found(Found { source: root.source.clone(), target }));
             }
         }

@@ -129,11 +129,11 @@ impl Selection {
     }
 
     /// The patterns that were given and that none of these paths match.
-    pub(crate) fn idle_patterns<'a>(&self, paths: impl Iterator<Item = &'a AttrPath> + Clone) -> Vec<String> {
+    pub(crate) fn idle_patterns(&self, paths: &[&AttrPath]) -> Vec<String> {
         let mut idle: Vec<String> = Vec::new();
         for Include { pattern, .. } in self.include.iter().filter(|_| self.narrowed) {
             let mut globs = self.include.iter().filter(|include| include.pattern == *pattern);
-            let matched = globs.any(|include| paths.clone().any(|path| include.glob.matches(path.names())));
+            let matched = globs.any(|include| paths.iter().any(|path| include.glob.matches(path.names())));
             if !matched && !idle.contains(pattern) {
                 idle.push(pattern.clone());
             }

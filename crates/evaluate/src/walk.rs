@@ -249,7 +249,30 @@ impl Walk {
     /// The patterns that were given and that led to nothing, when they were followed from the root.
     #[must_use]
     pub fn idle_patterns(&self) -> Vec<String> {
-        self.selection.idle_patterns(self.found.iter())
+        self.selection.idle_patterns(&self.found.iter().collect::<Vec<_>>())
+    }
+
+    /// The targets among what was not inspected, besides `in_work`, because the evaluation was stopped.
+    pub fn stopped(&mut self, in_work: Vec<Inspect>) -> Vec<FoundTarget> {
+        let queue = std::mem::take(&mut self.queue);
+        let is_target = |inspect: &Inspect| match inspect.reason {
+            Reason::Named { .. } => !inspect.path.names().is_empty(),
+            Reason::OfUnit => true,
+            Reason::Selected => self.selection.included(inspect.path.names()),
+            Reason::Below => false,
+        };
+        let left: Vec<AttrPath> =
+            in_work.into_iter().chain(queue).filter(is_target).map(|inspect| inspect.path).collect();
+        left.into_iter()
+            .filter(|path| self.found.insert(path.clone()))
+            .map(|path| FoundTarget {
+                path,
+                kind: TargetKind::Unknown,
+                derivation: None,
+                wanted: Vec::new(),
+                ended: None,
+            })
+            .collect()
     }
 
     /// What there is to say when nothing is left to inspect: a set that was named and holds something, but
@@ -438,7 +461,11 @@ fn nearest(wanted: &str, names: &[String]) -> Vec<String> {
         .collect();
     scored.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(b.1)));
     scored.dedup_by(|a, b| a.1 == b.1);
-    scored.into_iter().take(SUGGESTIONS).map(|(_, name)| format!("`{name}`")).collect()
+    scored
+        .into_iter()
+        .take(SUGGESTIONS)
+        .map(|(_, name)| format!("`{}`", AttrPath(vec![name.clone()])))
+        .collect()
 }
 
 #[cfg(test)]

@@ -148,6 +148,48 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// Leaves the credentials of URLs out (see [`redact`](crate::redact())). What a builder prints stays as
+    /// it is: only its author knows what is a secret there.
+    pub fn redact(&mut self) {
+        match self {
+            Self::RunStarted { installables, .. } => installables.iter_mut().for_each(redact_text),
+            Self::TargetFound { target } => redact_text(&mut target.source),
+            Self::SubstituterFailed { url, problem } => {
+                redact_text(url);
+                redact_text(problem);
+            }
+            Self::FetchStarted { from, .. } => redact_text(from),
+            Self::BuildStarted { machine, .. } => redact_text(machine),
+            Self::DerivationSettled { settled } => redact_verdict(&mut settled.verdict),
+            Self::TargetSettled { verdict, .. } => redact_verdict(verdict),
+            Self::Message { text, .. } => redact_text(text),
+            Self::StageStarted { .. }
+            | Self::Evaluating { .. }
+            | Self::Planned { .. }
+            | Self::PhaseStarted { .. }
+            | Self::LogLine { .. }
+            | Self::Cancelling { .. }
+            | Self::RunEnded { .. } => {}
+        }
+    }
+}
+
+fn redact_text(text: &mut String) {
+    if let std::borrow::Cow::Owned(shown) = crate::redact(text) {
+        *text = shown;
+    }
+}
+
+fn redact_verdict(verdict: &mut Verdict) {
+    match verdict {
+        Verdict::Failed { message: text, .. }
+        | Verdict::NotEvaluated { error: text }
+        | Verdict::Skipped { reason: text } => redact_text(text),
+        Verdict::Built | Verdict::Cached { .. } | Verdict::Blocked { .. } | Verdict::Cancelled => {}
+    }
+}
+
 /// The stages of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -239,5 +281,27 @@ mod tests {
     fn seconds_never_go_below_zero() {
         assert!((Stamp(2500).seconds_since(Stamp(1000)) - 1.5).abs() < 1e-9);
         assert!(Stamp(1000).seconds_since(Stamp(2500)).abs() < 1e-9);
+    }
+
+    #[test]
+    fn credentials_do_not_get_into_events() {
+        let text = || "git+https://u:s3cret@host/x".to_owned();
+        let verdict = || Verdict::NotEvaluated { error: text() };
+        for mut event in [
+            Event::Message { severity: Severity::Error, text: text() },
+            Event::SubstituterFailed { url: text(), problem: text() },
+            Event::TargetSettled { target: TargetId(0), verdict: verdict() },
+            Event::RunStarted {
+                schema: 1,
+                phoenix: String::new(),
+                nix: String::new(),
+                systems: Vec::new(),
+                installables: vec![text()],
+            },
+        ] {
+            event.redact();
+            let json = serde_json::to_string(&event).unwrap();
+            assert!(json.contains("u:***@host") && !json.contains("s3cret"), "{json}");
+        }
     }
 }

@@ -8,6 +8,7 @@ mod derivation;
 mod event;
 mod input_drvs;
 mod nar_hash;
+mod redact;
 mod status;
 mod store_path;
 mod target;
@@ -22,6 +23,7 @@ pub use event::{
 };
 pub use input_drvs::{InputDrv, InputDrvs};
 pub use nar_hash::{NarHash, NarHashError};
+pub use redact::redact;
 pub use status::{Source, Status};
 pub use store_path::{NIX32_ALPHABET, PathKey, StorePath, StorePathError, StorePathRef};
 pub use target::{Target, TargetId, TargetKind};

@@ -137,14 +137,15 @@ pub enum FailureClass {
 
 impl FailureClass {
     /// Nix's exit status for it (Nix manual, `nix-store --realise`: 100 build failure, 101 time-out,
-    /// 102 hash mismatch, 104 not deterministic). Several are OR-ed.
+    /// 102 hash mismatch, 104 not deterministic). Several are OR-ed. `None` for what is no build's fault.
     #[must_use]
-    pub fn exit_code(self) -> u8 {
+    pub fn exit_code(self) -> Option<u8> {
         match self {
-            Self::Build | Self::Other => 100,
-            Self::TimedOut => 101,
-            Self::HashMismatch => 102,
-            Self::NonDeterministic => 104,
+            Self::Build => Some(100),
+            Self::TimedOut => Some(101),
+            Self::HashMismatch => Some(102),
+            Self::NonDeterministic => Some(104),
+            Self::Other => None,
         }
     }
 }

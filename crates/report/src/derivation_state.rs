@@ -40,7 +40,7 @@ pub struct Progress {
     pub done: usize,
     /// Failed themselves.
     pub failed: usize,
-    /// Ended without being built: blocked, cancelled, skipped.
+    /// Ended without being built, or is going to, because something it needs did: blocked, cancelled, skipped.
     pub stopped: usize,
     /// Started and not ended.
     pub running: usize,
@@ -120,15 +120,28 @@ pub(crate) fn settle(slot: &mut Option<Verdict>, verdict: &Verdict) -> bool {
     new
 }
 
+/// Which derivations of a plan failed or need something that did. Inputs come before what needs them.
+pub(crate) fn hindered(derivations: &[DerivationState]) -> Vec<bool> {
+    let mut hindered = vec![false; derivations.len()];
+    for (index, state) in derivations.iter().enumerate() {
+        hindered[index] = match &state.verdict {
+            Some(verdict) => verdict.is_red(),
+            None => state.planned.inputs.iter().any(|&input| hindered[input as usize]),
+        };
+    }
+    hindered
+}
+
 impl Progress {
     pub(crate) fn of(derivations: &[DerivationState]) -> Self {
         let mut progress = Self::default();
-        for state in derivations {
+        for (state, hindered) in derivations.iter().zip(hindered(derivations)) {
             *match (&state.verdict, state.started) {
                 (Some(Verdict::Built | Verdict::Cached { .. }), _) => &mut progress.done,
                 (Some(Verdict::Failed { .. }), _) => &mut progress.failed,
                 (Some(_), _) => &mut progress.stopped,
                 (None, Some(_)) => &mut progress.running,
+                (None, None) if hindered => &mut progress.stopped,
                 (None, None) => &mut progress.waiting,
             } += 1;
         }

@@ -128,14 +128,13 @@ fn more(page: &mut String, count: usize, most: usize, noun: &str) {
 /// The targets, worst first: verdict, name, and what else there is to say, in columns.
 fn targets(page: &mut String, summary: &Summary, style: Style) {
     let groups = table::groups(summary);
-    let listed = |kind: Option<VerdictKind>, states: &[&TargetState]| match kind {
-        // One line with a count says as much as two hundred.
-        Some(VerdictKind::Blocked | VerdictKind::Cancelled) => states.len().min(BLOCKED_NAMES),
-        _ => states.len().min(LISTED),
-    };
     let mut rows = Vec::new();
     for (kind, states) in &groups {
-        let most = listed(*kind, states);
+        if matches!(kind, Some(VerdictKind::Blocked | VerdictKind::Cancelled)) {
+            rows.extend(alike(summary, states).into_iter().map(|(name, more)| (*kind, name, more)));
+            continue;
+        }
+        let most = states.len().min(LISTED);
         for state in &states[..most] {
             let name = clean(&summary.shown(&state.target)).into_owned();
             rows.push((*kind, name, one_line(&particulars(summary, state))));
@@ -158,6 +157,33 @@ fn targets(page: &mut String, summary: &Summary, style: Style) {
     }
 }
 
+/// Names and particulars of targets that ended for a reason outside of them: many with the same reason are
+/// a line with a count, which says as much as two hundred.
+fn alike(summary: &Summary, states: &[&TargetState]) -> Vec<(String, String)> {
+    let mut by_reason: Vec<(String, Vec<&TargetState>)> = Vec::new();
+    for state in states {
+        let reason = one_line(&particulars(summary, state));
+        match by_reason.iter_mut().find(|(other, _)| *other == reason) {
+            Some((_, same)) => same.push(state),
+            None => by_reason.push((reason, vec![state])),
+        }
+    }
+    let mut rows = Vec::new();
+    let count = by_reason.len();
+    for (reason, same) in by_reason.into_iter().take(LISTED) {
+        if same.len() > BLOCKED_NAMES {
+            rows.push((format!("{} targets", same.len()), reason));
+        } else {
+            let names = same.iter().map(|state| clean(&summary.shown(&state.target)).into_owned());
+            rows.extend(names.map(|name| (name, reason.clone())));
+        }
+    }
+    if count > LISTED {
+        rows.push((format!("… for {} more reasons", count - LISTED), String::new()));
+    }
+    rows
+}
+
 /// One line: how many targets ended in which way, in what time, and what was spared.
 fn totals(page: &mut String, summary: &Summary, style: Style) {
     let count = summary.targets.len();
@@ -167,9 +193,22 @@ fn totals(page: &mut String, summary: &Summary, style: Style) {
         parts.map(|(kind, words)| style.verdict(kind.unwrap_or(VerdictKind::Failed), &words)).collect();
     let parts = if parts.is_empty() { "nothing to do".to_owned() } else { parts.join(", ") };
     let _ = write!(page, "{head}: {parts} in {}", human_seconds(summary.seconds()));
-    let built = summary.derivation_counts().get(&VerdictKind::Built).copied().unwrap_or(0);
-    if built > 0 {
-        let _ = write!(page, "; {built} {} built", plural(built, "derivation"));
+    let derivations = summary.derivation_counts();
+    let of = |kind| derivations.get(&kind).copied().unwrap_or(0);
+    let (built, failed) = (of(VerdictKind::Built), of(VerdictKind::Failed));
+    // Failures that are no targets are told: they are why the targets are blocked.
+    let beside = failed > summary.target_counts().get(&VerdictKind::Failed).copied().unwrap_or(0);
+    match (built > 0, beside) {
+        (true, true) => {
+            let _ = write!(page, "; {built} {} built, {failed} failed", plural(built, "derivation"));
+        }
+        (true, false) => {
+            let _ = write!(page, "; {built} {} built", plural(built, "derivation"));
+        }
+        (false, true) => {
+            let _ = write!(page, "; {failed} {} failed", plural(failed, "derivation"));
+        }
+        (false, false) => {}
     }
     if summary.saved_seconds >= 0.05 {
         let _ = write!(page, "; {} of building saved", human_seconds(summary.saved_seconds));
@@ -228,7 +267,7 @@ mod tests {
         }
         let page = end(&fixture::fold(&events), Style::default());
         assert!(page.contains("t103, 196 more targets and 1 derivation on the way"), "{page}");
-        assert!(page.contains("blocked       … and 196 more"), "{page}");
+        assert!(page.contains("\nblocked       201 targets "), "{page}");
         assert!(page.lines().filter(|line| line.contains("checks.x86_64-linux.t")).count() < 12, "{page}");
     }
 

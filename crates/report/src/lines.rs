@@ -157,7 +157,9 @@ impl Lines {
             Verdict::Failed { class, message } => {
                 let head = format!("FAILED {name}{} ({class}): {}", time("after"), reason(drv_path, message));
                 let mut lines = vec![self.style.verdict(VerdictKind::Failed, &head)];
-                if let (false, Some(state)) = (self.print_logs, state) {
+                // Whoever wants it quiet finds the log on the last page.
+                let told = self.print_logs || self.detail == Detail::Quiet;
+                if let (false, Some(state)) = (told, state) {
                     lines.extend(state.tail.iter().map(|line| self.log_line(drv_path, line)));
                 }
                 lines
@@ -209,7 +211,8 @@ fn still(summary: &Summary, now: Stamp) -> String {
         let doing = match summary.stage {
             Some((Stage::Evaluate, _)) => {
                 let attr = summary.evaluating.as_ref().map(|(attr, _)| format!(" {}", clean(attr)));
-                format!("evaluating{}, {} targets so far", attr.unwrap_or_default(), summary.targets.len())
+                let count = summary.targets.len();
+                format!("evaluating{}, {count} {} so far", attr.unwrap_or_default(), plural(count, "target"))
             }
             Some((Stage::Plan, _)) => "looking for what exists already".to_owned(),
             _ => "waiting for Nix".to_owned(),

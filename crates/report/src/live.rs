@@ -4,6 +4,8 @@ use phoenix_model::{Stage, Stamp, VerdictKind};
 use phoenix_schedule::remaining_seconds;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
+use crate::derivation_state::hindered;
+use crate::roots::plural;
 use crate::{DerivationState, Style, Summary, clean, human_seconds};
 
 /// The width of the column for the time a build has been running, with the space after it.
@@ -58,7 +60,7 @@ fn status_line(summary: &Summary, now: Stamp, width: usize) -> String {
     let line = match summary.stage {
         Some((Stage::Evaluate, _)) => return evaluating(summary, &head, width),
         Some((Stage::Plan, _)) => {
-            format!("{head}looking for what exists already: {} targets", summary.targets.len())
+            format!("{head}looking for what exists already: {}", count_targets(summary))
         }
         _ => format!("{head}{}", building(summary, now)),
     };
@@ -68,12 +70,17 @@ fn status_line(summary: &Summary, now: Stamp, width: usize) -> String {
 fn evaluating(summary: &Summary, head: &str, width: usize) -> String {
     let failed = summary.target_counts().get(&VerdictKind::NotEvaluated).copied().unwrap_or(0);
     let failed = if failed > 0 { format!(", {failed} not evaluated") } else { String::new() };
-    let found = format!("{head}evaluating: {} targets{failed}", summary.targets.len());
+    let found = format!("{head}evaluating: {}{failed}", count_targets(summary));
     let Some((attr, left)) = &summary.evaluating else { return fit(&found, width) };
     let left = format!(" ({left} left)");
     // An attribute path says most at its beginning and its end.
     let room = width.saturating_sub(found.width() + 1 + left.width());
     fit(&format!("{found} {}{left}", shorten(&clean(attr), room.max(TIME_WIDTH))), width)
+}
+
+fn count_targets(summary: &Summary) -> String {
+    let count = summary.targets.len();
+    format!("{count} {}", plural(count, "target"))
 }
 
 fn building(summary: &Summary, now: Stamp) -> String {
@@ -104,8 +111,10 @@ fn left_on_critical_path(summary: &Summary, now: Stamp) -> f64 {
     let left: Vec<f64> = summary
         .derivations
         .iter()
-        .map(|state| match (&state.verdict, state.running_for(now)) {
+        .zip(hindered(&summary.derivations))
+        .map(|(state, hindered)| match (&state.verdict, state.running_for(now)) {
             (Some(_), _) => 0.0,
+            (None, None) if hindered => 0.0,
             // `max` also turns what is no number into 0.
             (None, running) => (state.planned.estimate - running.unwrap_or(0.0)).max(0.0),
         })

@@ -27,7 +27,7 @@ pub struct Root<'a> {
     pub blocked_derivations: usize,
 }
 
-/// The root failures of a run, in the order of the plan: what others wait for first.
+/// The root failures of a run, the one that stopped most first, and else in the order of the plan.
 #[must_use]
 pub fn root_failures(summary: &Summary) -> Vec<Root<'_>> {
     let mut by_root: HashMap<&StorePath, (Vec<&Target>, Vec<&Target>)> = HashMap::new();
@@ -55,7 +55,7 @@ pub fn root_failures(summary: &Summary) -> Vec<Root<'_>> {
             }
         }
     }
-    summary
+    let mut roots: Vec<Root<'_>> = summary
         .derivations
         .iter()
         .filter_map(|derivation| {
@@ -65,7 +65,9 @@ pub fn root_failures(summary: &Summary) -> Vec<Root<'_>> {
             let blocked_derivations = derivations.get(drv_path).copied().unwrap_or(0);
             Some(Root { derivation, class: *class, message, targets, blocked, blocked_derivations })
         })
-        .collect()
+        .collect();
+    roots.sort_by_key(|root| std::cmp::Reverse((root.blocked.len(), root.blocked_derivations)));
+    roots
 }
 
 /// The targets that failed although no derivation of the plan did so for them, with the class and Nix's
@@ -91,6 +93,10 @@ pub(crate) fn is_root(summary: &Summary, target: &Target) -> bool {
 
 /// Nix's words of a failure on one clean line, without the path of the derivation that is named beside it.
 pub(crate) fn reason(drv_path: &StorePath, message: &str) -> String {
+    // What cannot be read has to be found by its path.
+    if message.starts_with("cannot read ") {
+        return clip(&one_line(message), REASON_LENGTH).into_owned();
+    }
     let (path, name) = (drv_path.as_str(), drv_path.human_name());
     let text = message
         .replace(&format!("builder for '{path}' "), "builder ")

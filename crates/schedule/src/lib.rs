@@ -15,5 +15,5 @@ pub use builders::{Builders, Machine};
 pub use critical_path::{longest_paths, remaining_seconds};
 pub use estimates::{DEFAULT_SECONDS, Estimates, package_name};
 pub use plan::{Goal, Plan, Step};
-pub use run::{BuilderEnd, Happening, Run};
+pub use run::{BuilderEnd, Happening, Run, signal_name};
 pub use search::{Question, Search};

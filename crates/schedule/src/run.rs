@@ -74,6 +74,8 @@ pub enum Happening {
 pub struct BuilderEnd {
     /// Its exit code; `None` when a signal ended it.
     pub exit_code: Option<i32>,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
     /// The steps, by position, whose needed outputs are all valid now. A step with an output whose path
     /// comes about in the build counts as valid when Nix said so by its exit code.
     pub valid: HashSet<u32>,
@@ -250,7 +252,8 @@ impl Run {
     /// The exit code of the process, by what is settled now.
     ///
     /// 130 when cancelled; else the failures' classes as Nix's exit codes, OR-ed; else 120 when a target
-    /// did not evaluate; else 1 when Nix and the store disagree or a target has no verdict; else 0.
+    /// did not evaluate; else 1 when something could not be built for a reason that is not its own, when
+    /// Nix and the store disagree, or when a target has no verdict; else 0.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         if self.cancelled {
@@ -261,7 +264,7 @@ impl Run {
         let failed = steps
             .chain(targets)
             .filter_map(|verdict| match verdict {
-                Verdict::Failed { class, .. } => Some(class.exit_code()),
+                Verdict::Failed { class, .. } => class.exit_code(),
                 _ => None,
             })
             .fold(0, |all, code| all | code);
@@ -445,7 +448,7 @@ impl Run {
                 "Nix ended with exit code 0, but not everything was built: the run is red"
             }
             Some(0) => return,
-            _ if all_done && !self.cancelled => {
+            _ if all_done && !self.states.is_empty() && !self.cancelled => {
                 "everything is there, but Nix did not end with exit code 0: the run is red"
             }
             _ => return,
@@ -454,7 +457,7 @@ impl Run {
         let words = if end.last_words.is_empty() { String::new() } else { format!("\n{}", end.last_words) };
         events.push(Event::Message {
             severity: Severity::Error,
-            text: format!("{text} ({}){words}", ending(end.exit_code)),
+            text: format!("{text} ({}){words}", ending(end)),
         });
     }
 
@@ -494,14 +497,37 @@ impl Run {
 
 fn unexplained(end: &BuilderEnd) -> String {
     if end.last_words.is_empty() {
-        format!("Nix did not build it and did not say why ({})", ending(end.exit_code))
+        format!("Nix did not build it and did not say why ({})", ending(end))
     } else {
-        format!("Nix did not build it ({}): {}", ending(end.exit_code), end.last_words)
+        format!("Nix did not build it ({}): {}", ending(end), end.last_words)
     }
 }
 
-fn ending(exit_code: Option<i32>) -> String {
-    exit_code.map_or_else(|| "it was ended by a signal".to_owned(), |code| format!("exit code {code}"))
+fn ending(end: &BuilderEnd) -> String {
+    match (end.exit_code, end.signal) {
+        (Some(code), _) => format!("exit code {code}"),
+        (None, Some(signal)) => format!("it was ended by {}", signal_name(signal)),
+        (None, None) => "it did not come to its end".to_owned(),
+    }
+}
+
+/// A signal in words: `signal 9 (SIGKILL)`. The numbers are those that Linux and macOS share.
+#[must_use]
+pub fn signal_name(signal: i32) -> String {
+    let name = match signal {
+        1 => "SIGHUP",
+        2 => "SIGINT",
+        3 => "SIGQUIT",
+        4 => "SIGILL",
+        6 => "SIGABRT",
+        8 => "SIGFPE",
+        9 => "SIGKILL",
+        11 => "SIGSEGV",
+        13 => "SIGPIPE",
+        15 => "SIGTERM",
+        _ => return format!("signal {signal}"),
+    };
+    format!("signal {signal} ({name})")
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -20,6 +22,9 @@ const REMINDER: Duration = Duration::from_secs(1);
 
 /// The most bytes of one line of a log that are kept; a builder may print gigabytes without a newline.
 const LONGEST_LINE: usize = 1 << 20;
+
+/// How many bytes of the end of a longer line are kept: there stands which build it is of.
+const LONG_LINE_END: usize = 256;
 
 /// What to build, and how.
 #[derive(Debug, Clone, Default)]
@@ -53,6 +58,7 @@ pub struct BuildExit {
 #[derive(Debug)]
 pub struct Build {
     child: Child,
+    lines: Arc<AtomicU64>,
     reader: Option<JoinHandle<()>>,
     stopped: Option<Instant>,
     signalled: Option<Instant>,
@@ -80,12 +86,20 @@ impl Build {
         command.stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
         let mut child = command.spawn()?;
         let stderr = child.stderr.take();
+        let lines = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&lines);
         let reader = std::thread::spawn(move || {
             if let Some(stderr) = stderr {
-                follow(stderr, &events);
+                follow(stderr, &counted, &events);
             }
         });
-        Ok(Self { child, reader: Some(reader), stopped: None, signalled: None, killed: false })
+        Ok(Self { child, lines, reader: Some(reader), stopped: None, signalled: None, killed: false })
+    }
+
+    /// How many lines Nix has printed, those that tell nothing here among them: it is at work while this grows.
+    #[must_use]
+    pub fn lines(&self) -> u64 {
+        self.lines.load(Ordering::Relaxed)
     }
 
     /// Asks Nix to end its builders and itself; what was built stays valid. Asked again, or when it takes
@@ -152,11 +166,12 @@ impl Drop for Build {
     }
 }
 
-fn follow(stderr: impl Read, events: &Sender<BuildEvent>) {
+fn follow(stderr: impl Read, lines: &AtomicU64, events: &Sender<BuildEvent>) {
     let mut log = BuildLog::default();
     let mut reader = BufReader::with_capacity(1 << 16, stderr);
     let mut line = Vec::new();
     while let Ok(true) = read_line(&mut reader, &mut line) {
+        lines.fetch_add(1, Ordering::Relaxed);
         if let Some(event) = log.line(&String::from_utf8_lossy(&line))
             && events.send(event).is_err()
         {
@@ -167,27 +182,52 @@ fn follow(stderr: impl Read, events: &Sender<BuildEvent>) {
     }
 }
 
-/// Reads up to the next newline, keeping at most [`LONGEST_LINE`] bytes of it; false at the end.
+/// Reads up to the next newline, keeping about [`LONGEST_LINE`] bytes of it; false at the end.
 fn read_line(reader: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<bool> {
     line.clear();
+    let mut end: Vec<u8> = Vec::new();
     let mut any = false;
     loop {
         let buffer = reader.fill_buf()?;
-        if buffer.is_empty() {
-            return Ok(any);
-        }
-        any = true;
         let (part, used, done) = match buffer.iter().position(|&byte| byte == b'\n') {
             Some(end) => (&buffer[..end], end + 1, true),
-            None => (buffer, buffer.len(), false),
+            None => (buffer, buffer.len(), buffer.is_empty()),
         };
-        let room = LONGEST_LINE.saturating_sub(line.len());
-        line.extend_from_slice(&part[..part.len().min(room)]);
+        any |= used > 0;
+        let (kept, rest) = part.split_at(part.len().min(LONGEST_LINE.saturating_sub(line.len())));
+        line.extend_from_slice(kept);
+        end.extend_from_slice(&rest[rest.len().saturating_sub(LONG_LINE_END)..]);
+        end.drain(..end.len().saturating_sub(LONG_LINE_END));
         reader.consume(used);
         if done {
-            return Ok(true);
+            if !end.is_empty() {
+                join_cut(line, &end);
+            }
+            return Ok(any);
         }
     }
+}
+
+/// Makes one JSON object again of the two ends of a log line of a build.
+fn join_cut(line: &mut Vec<u8>, end: &[u8]) {
+    const AFTER: &[u8] = b"\"],\"id\":";
+    let Some(at) = end.windows(AFTER.len()).rposition(|part| part == AFTER) else { return };
+    if !line.starts_with(br#"@nix {"action":"result","fields":[""#) {
+        return;
+    }
+    // Neither half an escape nor half a character is left at the cut: the longest, `\uXXXX`, has six bytes.
+    let last = line.len().saturating_sub(6);
+    if let Some(slash) = line[last..].iter().position(|&byte| byte == b'\\') {
+        line.truncate(last + slash);
+        while line.last() == Some(&b'\\') {
+            line.pop();
+        }
+    }
+    while line.last().is_some_and(|byte| !byte.is_ascii()) {
+        line.pop();
+    }
+    line.extend_from_slice(" … (the line is longer)".as_bytes());
+    line.extend_from_slice(&end[at..]);
 }
 
 #[cfg(test)]
@@ -204,5 +244,23 @@ mod tests {
             lengths.push(line.len());
         }
         assert_eq!(lengths, [5, LONGEST_LINE, 4]);
+    }
+
+    #[test]
+    fn a_line_of_a_build_that_is_too_long_is_still_a_line_of_that_build() {
+        for filler in ["x", "é", "\\\\", "\\n", "\\u001b", "a\\\""] {
+            let text = filler.repeat(LONGEST_LINE / filler.len() + 100);
+            let json =
+                format!("@nix {{\"action\":\"result\",\"fields\":[\"{text}\"],\"id\":7,\"type\":101}}\n");
+            let mut reader = BufReader::new(json.as_bytes());
+            let mut line = Vec::new();
+            assert!(read_line(&mut reader, &mut line).unwrap());
+            assert!(line.len() < LONGEST_LINE + LONG_LINE_END + 100);
+            let body = std::str::from_utf8(&line).unwrap().strip_prefix("@nix ").unwrap();
+            let value: serde_json::Value =
+                serde_json::from_str(body).unwrap_or_else(|error| panic!("{filler}: {error}"));
+            assert_eq!(value["id"], 7);
+            assert!(value["fields"][0].as_str().unwrap().ends_with("(the line is longer)"));
+        }
     }
 }

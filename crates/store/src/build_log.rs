@@ -99,7 +99,7 @@ impl BuildLog {
             return message(LEVEL_NOTICE, line);
         };
         let Ok(line) = serde_json::from_str::<Line<'_>>(json) else {
-            return message(LEVEL_WARNING, line);
+            return message(LEVEL_WARNING, &shortened(line));
         };
         match line.action {
             "start" => self.start(&line),
@@ -147,6 +147,15 @@ impl BuildLog {
             }
             _ => None,
         }
+    }
+}
+
+/// The beginning of a line that cannot be read.
+fn shortened(line: &str) -> String {
+    const MOST: usize = 200;
+    match line.char_indices().nth(MOST) {
+        Some((at, _)) => format!("{}…", &line[..at]),
+        None => line.to_owned(),
     }
 }
 

@@ -102,11 +102,11 @@ fn shorten(text: &str) -> String {
     while lines.last().is_some_and(|line| line.is_empty()) {
         lines.pop();
     }
-    lines.join("\n")
+    lines.join("\n").trim_end_matches(';').to_owned()
 }
 
 fn is_log_heading(line: &str) -> bool {
-    line.starts_with("Last ") && line.ends_with(" log lines:")
+    (line.starts_with("Last ") || line.starts_with("last ")) && line.ends_with(" log lines:")
 }
 
 #[cfg(test)]

@@ -38,6 +38,9 @@ pub enum NixError {
         /// What it said.
         message: String,
     },
+    /// A setting has a value that Nix does not take.
+    #[error("{0}")]
+    Setting(String),
     /// What it printed is not what it should be.
     #[error("`{command}` printed something that could not be understood: {problem}")]
     Output {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::{Nix, NixError};
+use crate::{Nix, NixError, error_text, strip_ansi};
 
 /// The settings that matter here.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -47,7 +47,16 @@ impl Settings {
         let verb: &[&str] =
             if nix.version_numbers() >= (2, 19) { &["config", "show"] } else { &["show-config"] };
         let shown = format!("nix {}", verb.join(" "));
-        let text = nix.run(nix.nix(verb).arg("--json"), &shown)?;
+        let output = nix.output(nix.nix(verb).arg("--json"), &shown)?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        if !output.status.success() {
+            return Err(NixError::Failed { command: shown, message: error_text(&said) });
+        }
+        // Nix's own commands refuse a value that does not fit, but some of them only warn and go on without.
+        if let Some(refused) = refused(&said) {
+            return Err(NixError::Setting(refused));
+        }
+        let text = String::from_utf8_lossy(&output.stdout);
         Self::parse(&text).map_err(|problem| NixError::Output { command: shown, problem })
     }
 
@@ -95,6 +104,19 @@ impl Settings {
     }
 }
 
+/// What Nix says of a setting's value that it does not take, if it does.
+fn refused(stderr: &str) -> Option<String> {
+    let text = strip_ansi(stderr);
+    text.lines().find_map(|line| {
+        let line = line.strip_prefix("warning:")?.trim();
+        let line = line.strip_prefix("error:").unwrap_or(line).trim();
+        let about = line.contains("setting '") || line.contains("option '");
+        let refuses =
+            line.contains("has invalid value") || line.contains("should be") || line.contains("is not valid");
+        (about && refuses).then(|| line.to_owned())
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -108,6 +130,21 @@ mod tests {
         assert_eq!(settings.extra_platforms, ["i686-linux"]);
         assert_eq!((settings.require_sigs, settings.substitute, settings.max_jobs), (false, true, 4));
         assert_eq!(settings.http_connections, 25);
+    }
+
+    #[test]
+    fn a_value_that_nix_does_not_take_is_told_from_other_warnings() {
+        for line in [
+            "warning: error: option 'sandbox' has invalid value 'maybe'",
+            "warning: option 'sandbox' has invalid value 'maybe'",
+            "warning: error: configuration setting 'max-jobs' should be 'auto' or an integer",
+            "\u{1b}[35;1mwarning:\u{1b}[0m error: setting 'cores' has invalid value 'abc'",
+        ] {
+            assert!(refused(&format!("warning: 'show-config' is deprecated\n{line}\n")).is_some(), "{line}");
+        }
+        for line in ["warning: unknown setting 'nosuch'", "warning: 'show-config' is a deprecated alias"] {
+            assert_eq!(refused(line), None, "{line}");
+        }
     }
 
     #[test]

@@ -7,13 +7,20 @@ pub fn strip_ansi(text: &str) -> String {
 }
 
 /// What a program of Nix says went wrong: from the first line that begins with `error:`, without that word;
-/// all of it when there is no such line. Warnings, which may quote errors, come before.
+/// all of it when there is no such line. Warnings, which may quote errors, come before; what git says
+/// before Nix says that git failed is added.
 #[must_use]
 pub fn error_text(stderr: &str) -> String {
     let text = strip_ansi(stderr);
     let start = if text.starts_with("error:") { Some(0) } else { text.find("\nerror:").map(|at| at + 1) };
     let error = &text[start.unwrap_or(0)..];
-    error.strip_prefix("error:").unwrap_or(error).trim().to_owned()
+    let mut error = error.strip_prefix("error:").unwrap_or(error).trim().to_owned();
+    let before = text[..start.unwrap_or(0)].lines().filter(|line| line.starts_with("fatal: "));
+    for line in before {
+        error.push('\n');
+        error.push_str(line);
+    }
+    error
 }
 
 #[cfg(test)]
@@ -25,6 +32,10 @@ mod tests {
         assert_eq!(error_text("warning: x\n\u{1b}[31;1merror:\u{1b}[0m boom\n  at y\n"), "boom\n  at y");
         assert_eq!(error_text("warning: error: no net; retrying\nerror: no net"), "no net");
         assert_eq!(error_text("Killed\n"), "Killed");
+        assert_eq!(
+            error_text("fatal: '/x' does not exist\nerror: program 'git' failed with exit code 128\n"),
+            "program 'git' failed with exit code 128\nfatal: '/x' does not exist"
+        );
     }
 
     #[test]

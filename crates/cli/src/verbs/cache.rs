@@ -206,7 +206,7 @@ fn ls(args: &DepotArgs) -> Result<ExitCode, CommandError> {
         let line = json!({
             "path": located.info.name, "narSize": located.info.nar_size, "references": located.info.references,
         });
-        if !talk::stdout(&format!("{line}\n")) {
+        if !talk::stdout(&format!("{line}\n"))? {
             break;
         }
     }
@@ -224,7 +224,7 @@ fn stat(args: &DepotArgs) -> Result<ExitCode, CommandError> {
     let report = json!({
         "packs": live.len(), "bytes": bytes, "paths": catalog.names().len(), "chunks": chunks,
     });
-    talk::stdout(&format!("{report}\n"));
+    talk::stdout(&format!("{report}\n"))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use phoenix_evaluate::Heard;
-use phoenix_model::{Severity, StorePath, Target, Verdict};
+use phoenix_model::{Severity, StorePath, Target, Verdict, redact};
 use serde::Serialize;
 
 use crate::args::EvalArgs;
@@ -40,6 +40,7 @@ pub(crate) fn eval(args: &EvalArgs) -> Result<ExitCode, CommandError> {
     let stop = Arc::new(AtomicBool::new(false));
     let _signals = signals::listen(&stop)?;
     let mut failed = false;
+    let mut unwritten = None;
     let listening = std::cell::Cell::new(true);
     evaluating::evaluate(
         &setup,
@@ -57,9 +58,17 @@ pub(crate) fn eval(args: &EvalArgs) -> Result<ExitCode, CommandError> {
             {
                 say(args, Severity::Notice, &format!("hint: {hint}"));
             }
-            if !print(&setup, &target, verdict.as_ref()) {
+            // The evaluation was stopped before it.
+            if verdict.is_none() && target.drv_path.is_none() {
+                return;
+            }
+            let printed = print(&setup, &target, verdict.as_ref());
+            if !matches!(printed, Ok(true)) {
                 listening.set(false);
                 stop.store(true, Ordering::Relaxed);
+            }
+            if let Err(error) = printed {
+                unwritten.get_or_insert(error);
             }
         },
         &mut |heard| {
@@ -68,6 +77,9 @@ pub(crate) fn eval(args: &EvalArgs) -> Result<ExitCode, CommandError> {
             }
         },
     )?;
+    if let Some(error) = unwritten {
+        return Err(error);
+    }
     Ok(match (stop.load(Ordering::Relaxed) && listening.get(), failed) {
         (true, _) => ExitCode::from(130),
         (false, true) => ExitCode::from(120),
@@ -75,9 +87,9 @@ pub(crate) fn eval(args: &EvalArgs) -> Result<ExitCode, CommandError> {
     })
 }
 
-fn print(setup: &setup::Setup, target: &Target, verdict: Option<&Verdict>) -> bool {
+fn print(setup: &setup::Setup, target: &Target, verdict: Option<&Verdict>) -> Result<bool, CommandError> {
     let error = match verdict {
-        Some(Verdict::NotEvaluated { error }) => Some(error.as_str()),
+        Some(Verdict::NotEvaluated { error }) => Some(redact(error)),
         _ => None,
     };
     let features = target.drv_path.as_ref().and_then(|drv_path| {
@@ -87,7 +99,7 @@ fn print(setup: &setup::Setup, target: &Target, verdict: Option<&Verdict>) -> bo
     let line = Line {
         attr: target.attr(),
         attr_path: target.attr_path.names(),
-        error,
+        error: error.as_deref(),
         name: target.name.as_deref(),
         system: target.system.as_deref(),
         drv_path: target.drv_path.as_ref(),
@@ -96,7 +108,7 @@ fn print(setup: &setup::Setup, target: &Target, verdict: Option<&Verdict>) -> bo
     };
     match serde_json::to_string(&line) {
         Ok(json) => talk::stdout(&format!("{json}\n")),
-        Err(_) => false,
+        Err(error) => Err(CommandError::because("cannot write a target as JSON", &error)),
     }
 }
 
@@ -107,6 +119,6 @@ fn say(args: &EvalArgs, severity: Severity, text: &str) {
     };
     if shown {
         let head = if severity == Severity::Warning { "warning: " } else { "" };
-        talk::stderr(&format!("{head}{text}\n"));
+        talk::stderr(&format!("{head}{}\n", redact(text)));
     }
 }

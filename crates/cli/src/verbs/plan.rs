@@ -8,7 +8,7 @@ use phoenix_report::{Summary, clean, human_seconds};
 use serde::Serialize;
 
 use crate::args::{PlanArgs, TalkArgs};
-use crate::error::CommandError;
+use crate::error::{CommandError, EXIT_ERROR};
 use crate::pipeline::{self, Planned};
 use crate::talk;
 
@@ -75,26 +75,33 @@ pub(crate) fn show(mut planned: Planned, talk: &TalkArgs) -> Result<ExitCode, Co
     }
     let urgency = std::mem::take(&mut planned.urgency);
     let expected = planned.expected;
+    let lost = planned.recorder.lost_events();
     let summary = planned.recorder.finish();
     let hints = pipeline::hints(&summary);
     if talk.json {
         let json = json(&summary, &urgency, expected);
         let text = serde_json::to_string_pretty(&json)
             .map_err(|error| CommandError::because("cannot write the plan", &error))?;
-        talk::stdout(&format!("{text}\n"));
+        talk::stdout(&format!("{text}\n"))?;
     } else {
-        talk::stdout(&page(&summary, &urgency, expected));
+        talk::stdout(&page(&summary, &urgency, expected))?;
     }
     for hint in hints {
         talk::stderr(&format!("hint: {hint}\n"));
     }
-    let not_evaluated =
-        summary.targets.values().any(|state| matches!(state.verdict, Some(Verdict::NotEvaluated { .. })));
-    let unreadable = planned.run.exit_code() >= 100 && !not_evaluated;
-    Ok(match (unreadable, not_evaluated) {
-        (true, _) => ExitCode::from(100),
-        (false, true) => ExitCode::from(120),
-        (false, false) => ExitCode::SUCCESS,
+    let is_lost = lost.is_some();
+    if let Some(lost) = lost {
+        lost.report();
+    }
+    let any = |test: fn(&Verdict) -> bool| {
+        summary.targets.values().filter_map(|state| state.verdict.as_ref()).any(test)
+    };
+    Ok(if any(|verdict| matches!(verdict, Verdict::NotEvaluated { .. })) {
+        ExitCode::from(120)
+    } else if any(|verdict| matches!(verdict, Verdict::Failed { .. })) || is_lost {
+        ExitCode::from(EXIT_ERROR)
+    } else {
+        ExitCode::SUCCESS
     })
 }
 

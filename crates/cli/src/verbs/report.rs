@@ -39,10 +39,10 @@ pub(crate) fn report(args: &ReportArgs) -> Result<ExitCode, CommandError> {
     }
     let text = render(&summary, args.format)?;
     match &args.output {
-        Some(file) => fs_err::write(file, text)
+        Some(file) => talk::write(file, &text)
             .map_err(|error| CommandError::because("cannot write the report", &error))?,
         None => {
-            talk::stdout(&text);
+            talk::stdout(&text)?;
         }
     }
     Ok(ExitCode::from(summary.exit_code.unwrap_or(1)))

@@ -9,7 +9,7 @@ use phoenix_schedule::{BuilderEnd, Happening};
 
 use crate::args::{Format, RunArgs};
 use crate::building::{Builder, copy_derivations};
-use crate::error::CommandError;
+use crate::error::{CommandError, EXIT_ERROR};
 use crate::pipeline::{self, Planned};
 use crate::talk::{self, Terminal};
 use crate::verbs::plan;
@@ -17,6 +17,9 @@ use crate::verbs::report::render;
 
 /// Runs the verb.
 pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, CommandError> {
+    for file in &args.result_file {
+        talk::may_write(file).map_err(|error| cannot_write(file, &error))?;
+    }
     let mut planned = pipeline::plan(&args.wanted, &args.nix, &args.build, &args.talk)?;
     if args.dry_run {
         return plan::show(planned, &args.talk);
@@ -37,6 +40,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, CommandError> {
     learn(&mut planned);
     let directory = planned.recorder.directory().display().to_string();
     planned.recorder.record(Event::RunEnded { exit_code: code, directory: Some(directory.clone()) });
+    let lost = planned.recorder.lost_events();
     let summary = planned.recorder.finish();
     let hints = pipeline::hints(&summary);
     drop(planned.evaluated);
@@ -44,12 +48,16 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, CommandError> {
     for hint in hints {
         talk::stderr(&format!("hint: {hint}\n"));
     }
-    let written = write_reports(args, &summary, Path::new(&directory));
+    let mut troubles: Vec<CommandError> = lost.into_iter().collect();
+    troubles.extend(write_reports(args, &summary, Path::new(&directory)).err());
     if args.talk.json {
-        talk::stdout(&render(&summary, Format::Json)?);
+        troubles.extend(render(&summary, Format::Json).and_then(|json| talk::stdout(&json)).err());
     }
-    written?;
-    Ok(ExitCode::from(code))
+    for trouble in &troubles {
+        trouble.report();
+    }
+    // The verdict stands; but what was asked for and is not there is no success.
+    Ok(ExitCode::from(if code == 0 && !troubles.is_empty() { EXIT_ERROR } else { code }))
 }
 
 fn build(planned: &mut Planned) -> Result<(), CommandError> {
@@ -80,6 +88,7 @@ fn build(planned: &mut Planned) -> Result<(), CommandError> {
         run: &mut planned.run,
         recorder: &mut planned.recorder,
         last_line: std::collections::HashMap::new(),
+        letting_go: false,
     };
     // Once Nix is at work it protects the derivations itself, and the evaluators' memory can go.
     builder.build(&wanted, &mut || drop(evaluators.take()))
@@ -137,11 +146,27 @@ fn link(planned: &mut Planned, link: Option<&Path>) -> bool {
     for target in green {
         let Some(drv_path) = &target.drv_path else { continue };
         let name = if several { named(link, &target) } else { link.to_path_buf() };
+        let mut linked = None;
         if let Some(Verdict::Cached { from }) = planned.run.verdict(target.id).cloned() {
             let outputs = target.outputs.values().flatten();
             fetch(planned, outputs.map(|path| (path.clone(), from.clone())).collect());
+            // What is cached is fetched; where that fails it is built, but not without a word.
+            linked = Some(realise_link(planned, drv_path, &target.wanted, &name, MayBuild::No));
+            if let Some(Err(error)) = &linked
+                && from != Source::Store
+            {
+                let text = format!(
+                    "{} is in {from}, but does not come from there ({}); it is built for its link",
+                    target.attr(),
+                    error.in_one_line()
+                );
+                planned.recorder.say(Severity::Warning, text);
+                linked = None;
+            }
         }
-        if let Err(error) = realise_link(planned, drv_path, &target.wanted, &name) {
+        let linked =
+            linked.unwrap_or_else(|| realise_link(planned, drv_path, &target.wanted, &name, MayBuild::Yes));
+        if let Err(error) = linked {
             well = false;
             let text = format!("cannot make the link {}: {}", name.display(), error.in_one_line());
             planned.recorder.say(Severity::Error, text);
@@ -156,13 +181,25 @@ fn named(link: &Path, target: &Target) -> PathBuf {
     PathBuf::from(name)
 }
 
+/// Whether a link is worth a build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum MayBuild {
+    Yes,
+    No,
+}
+
 fn realise_link(
     planned: &Planned,
     drv_path: &StorePath,
     outputs: &[String],
     link: &Path,
+    may_build: MayBuild,
 ) -> Result<(), CommandError> {
-    let nix = &planned.setup.nix;
+    let mut nix = planned.setup.nix.clone();
+    if may_build == MayBuild::No {
+        nix.set_option("max-jobs", "0");
+        nix.set_option("builders", "");
+    }
     let mut command = nix.nix_store("--realise");
     let wanted =
         if outputs.is_empty() { drv_path.to_string() } else { format!("{drv_path}!{}", outputs.join(",")) };
@@ -187,9 +224,6 @@ fn learn(planned: &mut Planned) {
 }
 
 fn write_reports(args: &RunArgs, summary: &Summary, directory: &Path) -> Result<(), CommandError> {
-    let cannot = |path: &Path, error: &std::io::Error| {
-        CommandError::because(format!("cannot write the report {}", path.display()), error)
-    };
     for (name, format) in
         [("report.json", Format::Json), ("report.xml", Format::Junit), ("report.md", Format::Markdown)]
     {
@@ -199,7 +233,11 @@ fn write_reports(args: &RunArgs, summary: &Summary, directory: &Path) -> Result<
     }
     for (at, file) in args.result_file.iter().enumerate() {
         let format = args.result_format.get(at).copied().unwrap_or_else(|| Format::of_name(file));
-        fs_err::write(file, render(summary, format)?).map_err(|error| cannot(file, &error))?;
+        talk::write(file, &render(summary, format)?).map_err(|error| cannot_write(file, &error))?;
     }
     Ok(())
+}
+
+fn cannot_write(path: &Path, error: &std::io::Error) -> CommandError {
+    CommandError::because(format!("cannot write the report {}", path.display()), error)
 }

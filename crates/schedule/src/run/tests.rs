@@ -139,7 +139,7 @@ fn what_nix_was_not_asked_for_is_no_disagreement() {
     assert!(!events.iter().any(|event| matches!(event, Event::Message { .. })), "{events:?}");
     assert!(matches!(verdict(&run, 0), Verdict::Failed { .. }));
     assert_eq!(verdict(&run, 1), Verdict::Blocked { by: vec![drv(0)] });
-    assert_eq!(run.exit_code(), 100);
+    assert_eq!(run.exit_code(), 1);
 }
 
 #[test]
@@ -190,7 +190,7 @@ fn what_nix_leaves_undone_without_a_word_is_red() {
     assert!(matches!(verdict(&run, 0), Verdict::Failed { class: FailureClass::Other, .. }));
     assert_eq!(verdict(&run, 1), Verdict::Blocked { by: vec![drv(0)] });
     assert!(events.iter().any(|event| matches!(event, Event::Message { severity: Severity::Error, .. })));
-    assert_eq!(run.exit_code(), 100);
+    assert_eq!(run.exit_code(), 1);
 }
 
 #[test]
