@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use phoenix_depot::{Blob, Depot};
-use phoenix_pack::{Catalog, Frame, Located, Piece, open_frame};
+use phoenix_pack::{Catalog, Frame, FrameOpener, Located, PackError, Piece};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
@@ -39,6 +39,52 @@ struct Part {
     range: Range<u64>,
 }
 
+/// How many buffers of closed frames are kept for the next ones, and how large they may be, in bytes.
+const SPARE: (usize, usize) = (8, 8 << 20);
+
+/// What is needed to open frames, used again and again: fresh memory costs more than decompressing into it.
+#[derive(Debug, Default)]
+struct Workshop {
+    openers: Mutex<Vec<FrameOpener>>,
+    buffers: Mutex<Vec<Vec<u8>>>,
+}
+
+/// The bytes of an opened frame; their buffer is used again.
+#[derive(Debug)]
+pub(crate) struct OpenFrame {
+    bytes: Vec<u8>,
+    workshop: Arc<Workshop>,
+}
+
+impl std::ops::Deref for OpenFrame {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for OpenFrame {
+    fn drop(&mut self) {
+        let mut buffers = self.workshop.buffers.lock().unwrap_or_else(PoisonError::into_inner);
+        if buffers.len() < SPARE.0 && self.bytes.capacity() <= SPARE.1 {
+            buffers.push(std::mem::take(&mut self.bytes));
+        }
+    }
+}
+
+impl Workshop {
+    fn open(self: &Arc<Self>, frame: &Frame, stored: &[u8]) -> Result<OpenFrame, PackError> {
+        let opener = self.openers.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut opener = opener.map_or_else(FrameOpener::new, Ok)?;
+        let bytes = self.buffers.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+        let mut opened = OpenFrame { bytes, workshop: Arc::clone(self) };
+        let result = opener.open(frame, stored, &mut opened.bytes);
+        self.openers.lock().unwrap_or_else(PoisonError::into_inner).push(opener);
+        result.map(|()| opened)
+    }
+}
+
 /// All frames of a restore.
 #[derive(Debug)]
 pub(crate) struct Frames {
@@ -46,6 +92,7 @@ pub(crate) struct Frames {
     parts: Vec<Part>,
     /// For each frame where it is in its pack, and in which part.
     places: HashMap<Key, (Frame, usize)>,
+    workshop: Arc<Workshop>,
     state: Mutex<State>,
     changed: Condvar,
     /// There is room for another part.
@@ -97,7 +144,7 @@ struct Opened {
     /// How many pieces are still to be taken out of it.
     uses: usize,
     opening: bool,
-    bytes: Option<Arc<Vec<u8>>>,
+    bytes: Option<Arc<OpenFrame>>,
     used: u64,
     damaged: bool,
 }
@@ -155,6 +202,7 @@ impl Frames {
             depot: packs.depot().clone(),
             parts: ordered,
             places,
+            workshop: Arc::default(),
             state: Mutex::new(state),
             changed: Condvar::new(),
             room: Notify::new(),
@@ -248,7 +296,7 @@ impl Frames {
         piece: &Piece,
         runtime: &Handle,
         trouble: &(dyn Fn(Trouble) + Sync),
-    ) -> Option<Arc<Vec<u8>>> {
+    ) -> Option<Arc<OpenFrame>> {
         let key = (piece.pack, piece.frame);
         let &(frame, part) = self.places.get(&key)?;
         let mut state = self.lock();
@@ -302,11 +350,11 @@ impl Frames {
         }
     }
 
-    fn open(&self, frame: &Frame, part: usize, stored: &Bytes) -> Result<Vec<u8>, Trouble> {
+    fn open(&self, frame: &Frame, part: usize, stored: &Bytes) -> Result<OpenFrame, Trouble> {
         let part = &self.parts[part];
         let start = usize::try_from(frame.offset - part.range.start).unwrap_or(usize::MAX);
         let stored = stored.get(start..start.saturating_add(frame.stored as usize)).unwrap_or_default();
-        open_frame(frame, stored).map_err(|problem| Trouble::Pack {
+        self.workshop.open(frame, stored).map_err(|problem| Trouble::Pack {
             depot: self.depot.location().to_owned(),
             pack: part.blob.name.to_string(),
             problem,

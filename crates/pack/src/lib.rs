@@ -16,7 +16,7 @@ pub use directory::{
     Chunk, ChunkId, Contents, Directory, DirectoryError, Frame, LONGEST_FRAME, PathInfo, PathRecord, Run,
 };
 pub use pack::{
-    Compressor, FOOTER, FRAME_TARGET, Footer, FrameBuilder, LEVEL, LONGEST_DIRECTORY, PackBuilder, PackError,
-    PackedPath, SealedFrame, open_frame,
+    Compressor, FOOTER, FRAME_TARGET, Footer, FrameBuilder, FrameOpener, LEVEL, LONGEST_DIRECTORY,
+    PackBuilder, PackError, PackedPath, SealedFrame, open_frame,
 };
 pub use put_back::PutBack;

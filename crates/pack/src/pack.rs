@@ -284,22 +284,57 @@ impl Footer {
     }
 }
 
-/// Opens a frame, whose bytes were read from where its directory says: the bytes of its chunks.
+/// Opens frames one after another; what it takes to decompress is made once.
+pub struct FrameOpener(zstd::bulk::Decompressor<'static>);
+
+impl FrameOpener {
+    /// One that has opened nothing yet.
+    ///
+    /// # Errors
+    /// When there is no memory for it.
+    pub fn new() -> Result<Self, PackError> {
+        zstd::bulk::Decompressor::new()
+            .map(Self)
+            .map_err(|_| PackError::Damaged("there is no memory to open a frame"))
+    }
+
+    /// Opens a frame, whose bytes were read from where its directory says: the bytes of its chunks are put in
+    /// the place of what is in `bytes`.
+    ///
+    /// # Errors
+    /// When they are not what was written.
+    pub fn open(&mut self, frame: &Frame, stored: &[u8], bytes: &mut Vec<u8>) -> Result<(), PackError> {
+        let damaged = PackError::Damaged;
+        bytes.clear();
+        if stored.len() != frame.stored as usize || ChunkId::of(stored) != frame.check {
+            return Err(damaged("a frame is not what was written"));
+        }
+        if frame.stored == frame.length {
+            bytes.extend_from_slice(stored);
+            return Ok(());
+        }
+        bytes.reserve_exact(frame.length as usize);
+        match self.0.decompress_to_buffer(stored, bytes) {
+            Ok(length) if length == frame.length as usize => Ok(()),
+            _ => Err(damaged("a frame does not decompress to what its directory says")),
+        }
+    }
+}
+
+impl std::fmt::Debug for FrameOpener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("FrameOpener")
+    }
+}
+
+/// Opens one frame, as [`FrameOpener::open`] does.
 ///
 /// # Errors
-/// When they are not what was written.
+/// When its bytes are not what was written.
 pub fn open_frame(frame: &Frame, stored: &[u8]) -> Result<Vec<u8>, PackError> {
-    let damaged = PackError::Damaged;
-    if stored.len() != frame.stored as usize || ChunkId::of(stored) != frame.check {
-        return Err(damaged("a frame is not what was written"));
-    }
-    if frame.stored == frame.length {
-        return Ok(stored.to_vec());
-    }
-    match zstd::bulk::decompress(stored, frame.length as usize) {
-        Ok(bytes) if bytes.len() == frame.length as usize => Ok(bytes),
-        _ => Err(damaged("a frame does not decompress to what its directory says")),
-    }
+    let mut bytes = Vec::new();
+    FrameOpener::new()?.open(frame, stored, &mut bytes)?;
+    Ok(bytes)
 }
 
 #[cfg(test)]
