@@ -268,6 +268,9 @@ impl Footer {
         }
         let bytes = zstd::bulk::decompress(stored, self.length as usize)
             .map_err(|_| damaged("its directory does not decompress"))?;
+        if bytes.len() != self.length as usize {
+            return Err(damaged("its directory is not as long as its footer says"));
+        }
         let directory = Directory::parse(bytes)?;
         let within = |frame: Frame| {
             frame.offset >= MAGIC.len() as u64
