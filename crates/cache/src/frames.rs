@@ -8,10 +8,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use phoenix_depot::{Blob, Depot};
-use phoenix_pack::{Catalog, Frame, FrameOpener, Located, PackError, Piece};
+use phoenix_pack::{Catalog, Frame, Located, Piece};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
+use crate::workshop::{OpenFrame, Workshop};
 use crate::{Packs, Trouble};
 
 /// The longest range that is read at once, in bytes.
@@ -37,52 +38,6 @@ type Key = (u32, u32);
 struct Part {
     blob: Blob,
     range: Range<u64>,
-}
-
-/// How many buffers of closed frames are kept for the next ones, and how large they may be, in bytes.
-const SPARE: (usize, usize) = (8, 8 << 20);
-
-/// What is needed to open frames, used again and again: fresh memory costs more than decompressing into it.
-#[derive(Debug, Default)]
-struct Workshop {
-    openers: Mutex<Vec<FrameOpener>>,
-    buffers: Mutex<Vec<Vec<u8>>>,
-}
-
-/// The bytes of an opened frame; their buffer is used again.
-#[derive(Debug)]
-pub(crate) struct OpenFrame {
-    bytes: Vec<u8>,
-    workshop: Arc<Workshop>,
-}
-
-impl std::ops::Deref for OpenFrame {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-impl Drop for OpenFrame {
-    fn drop(&mut self) {
-        let mut buffers = self.workshop.buffers.lock().unwrap_or_else(PoisonError::into_inner);
-        if buffers.len() < SPARE.0 && self.bytes.capacity() <= SPARE.1 {
-            buffers.push(std::mem::take(&mut self.bytes));
-        }
-    }
-}
-
-impl Workshop {
-    fn open(self: &Arc<Self>, frame: &Frame, stored: &[u8]) -> Result<OpenFrame, PackError> {
-        let opener = self.openers.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let mut opener = opener.map_or_else(FrameOpener::new, Ok)?;
-        let bytes = self.buffers.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
-        let mut opened = OpenFrame { bytes, workshop: Arc::clone(self) };
-        let result = opener.open(frame, stored, &mut opened.bytes);
-        self.openers.lock().unwrap_or_else(PoisonError::into_inner).push(opener);
-        result.map(|()| opened)
-    }
 }
 
 /// All frames of a restore.

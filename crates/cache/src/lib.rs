@@ -9,11 +9,14 @@ mod local;
 mod packs;
 mod restore;
 mod save;
+mod serve;
 mod trouble;
+mod workshop;
 
 pub use cache::Cache;
-pub use local::IntoStoreError;
+pub use local::{IntoStoreError, unpacked};
 pub use packs::{PACKS, Packs};
 pub use restore::{MakeArchive, Restored, TakeArchive};
 pub use save::{ReadArchive, Saved};
+pub use serve::{Served, Serving, Sign};
 pub use trouble::Trouble;

@@ -112,8 +112,11 @@ fn packed(info: &ValidPathInfo) -> PathInfo {
     }
 }
 
-/// What a store in this directory is told of a path.
-fn unpacked(info: &PathInfo, store_dir: &str) -> io::Result<ValidPathInfo> {
+/// What a store in this directory is told of a path in a pack.
+///
+/// # Errors
+/// When a name is none of a store path.
+pub fn unpacked(info: &PathInfo, store_dir: &str) -> io::Result<ValidPathInfo> {
     let path = |name: &String| StorePath::parse(&format!("{store_dir}/{name}")).map_err(io::Error::other);
     let mut valid = ValidPathInfo::new(path(&info.name)?, NarHash(info.nar_hash), info.nar_size);
     valid.references = info.references.iter().map(path).collect::<io::Result<_>>()?;

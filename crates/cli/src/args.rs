@@ -33,6 +33,8 @@ pub(crate) enum CacheVerb {
     Save(SaveArgs),
     /// Restore store paths, with all they refer to
     Restore(RestoreArgs),
+    /// Serve a depot as a substituter to this machine (binary cache protocol)
+    Serve(ServeArgs),
     /// List the store paths that can be restored, as JSON lines
     Ls(DepotArgs),
     /// Say how much a depot holds, as JSON
@@ -103,6 +105,26 @@ pub(crate) struct RestoreArgs {
     /// Write down what is valid afterwards, for `cache save --since FILE`
     #[arg(long, value_name = "FILE")]
     pub(crate) snapshot: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) depot: DepotArgs,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// Where to listen, on this machine only; port 0 for any that is free. The URL is printed once it listens
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:0")]
+    pub(crate) listen: std::net::SocketAddr,
+
+    /// Among substituters, the lower is asked first; cache.nixos.org has 40
+    #[arg(long, value_name = "N", default_value_t = 30)]
+    pub(crate) priority: u32,
+
+    /// Sign what is served with this secret key, as `nix-store --generate-binary-cache-key` writes them
+    #[arg(long, value_name = "FILE")]
+    pub(crate) sign_key: Option<PathBuf>,
 
     #[command(flatten)]
     pub(crate) depot: DepotArgs,

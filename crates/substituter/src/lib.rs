@@ -37,4 +37,4 @@ pub use narinfo::{LARGEST_NARINFO, NarInfo, NarInfoError};
 pub use netrc::{Credentials, Netrc};
 pub use path_info::PathInfo;
 pub use settings::{DEFAULT_CONNECTIONS, Settings};
-pub use signature::{PublicKeys, fingerprint};
+pub use signature::{PublicKeys, SecretKey, SecretKeyError, fingerprint};

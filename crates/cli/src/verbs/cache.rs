@@ -1,5 +1,7 @@
 //! `phoenix cache`: store paths to a depot and back.
 
+mod serve;
+
 use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::path::Path;
@@ -25,6 +27,7 @@ pub(crate) fn cache(verb: &CacheVerb) -> Result<ExitCode, CommandError> {
     match verb {
         CacheVerb::Save(args) => save(args),
         CacheVerb::Restore(args) => restore(args),
+        CacheVerb::Serve(args) => serve::serve(args),
         CacheVerb::Ls(args) => ls(args),
         CacheVerb::Stat(args) => stat(args),
         CacheVerb::Verify(args) => verify(args),
@@ -49,24 +52,29 @@ fn open(args: &DepotArgs) -> Result<Cache, CommandError> {
         .map_err(|error| CommandError::because("cannot start", &error))
 }
 
-/// The store of the arguments: Nix set to it, and where it lies.
-fn store(args: &StoreArgs) -> Result<(Nix, Layout), CommandError> {
-    let mut nix = Nix::find()?;
-    for (name, value) in pairs(&args.options) {
-        nix.set_option(name, value);
-    }
+/// Where the store of the arguments lies.
+fn layout(args: &StoreArgs) -> Result<Layout, CommandError> {
     let env = StoreEnv {
         store_dir: var("NIX_STORE_DIR").or_else(|| var("NIX_STORE")),
         state_dir: var("NIX_STATE_DIR"),
         remote: None,
     };
     let url = args.store.clone().unwrap_or_else(|| "auto".to_owned());
-    let layout = Layout::of(&url, &env).ok_or_else(|| {
+    Layout::of(&url, &env).ok_or_else(|| {
         CommandError::new(format!("the store {url} is not on this machine"))
             .hint("packs are made of files, and made into files again; name a local store")
-    })?;
-    if args.store.is_some() {
-        nix.set_env("NIX_REMOTE", &url);
+    })
+}
+
+/// The store of the arguments: Nix set to it, and where it lies.
+fn store(args: &StoreArgs) -> Result<(Nix, Layout), CommandError> {
+    let mut nix = Nix::find()?;
+    for (name, value) in pairs(&args.options) {
+        nix.set_option(name, value);
+    }
+    let layout = layout(args)?;
+    if let Some(url) = &args.store {
+        nix.set_env("NIX_REMOTE", url);
     }
     initialise(&nix, &layout).map_err(|error| CommandError::because("cannot make the store", &error))?;
     Ok((nix, layout))
