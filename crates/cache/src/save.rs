@@ -10,8 +10,8 @@ use crossbeam_channel::{Sender, bounded};
 use futures_util::{StreamExt, stream};
 use phoenix_depot::{BlobName, Body, Created};
 use phoenix_pack::{
-    Chunk, ChunkId, ChunkSizes, Chunks, Compressor, Cutter, FrameBuilder, LEVEL, PackBuilder, PackError,
-    PackedPath, PathInfo, References, SealedFrame,
+    Chunk, ChunkId, ChunkSizes, Chunks, Compressor, Cutter, FrameBuilder, HASH_LENGTH, LEVEL, PackBuilder,
+    PackError, PackedPath, PathInfo, References, SealedFrame,
 };
 use tokio::sync::mpsc;
 
@@ -70,7 +70,14 @@ impl Cache {
         if paths.is_empty() {
             return Ok(Saved { known, ..Saved::default() });
         }
-        paths.sort_by_key(|path| std::cmp::Reverse(Some(path.nar_size).filter(|&size| size >= LARGE)));
+        // By name, what follows the hash: so Nix asks a substituter (nix `src/libstore/build/goal.hh`,
+        // `CompareGoalPtrs`), and then a frame is opened once; and what has like names is often alike.
+        paths.sort_by(|a, b| {
+            let large =
+                |path: &PathInfo| std::cmp::Reverse(Some(path.nar_size).filter(|&size| size >= LARGE));
+            let name = |path: &PathInfo| path.name.get(HASH_LENGTH..).map(str::to_owned);
+            (large(a), name(a), &a.name).cmp(&(large(b), name(b), &b.name))
+        });
         let others = catalog.others().encode();
         let reading = Reading {
             paths,

@@ -11,7 +11,7 @@ use crate::Trouble;
 use crate::workshop::{OpenFrame, Workshop};
 
 /// How many bytes of opened frames are remembered.
-const REMEMBERED: u64 = 96 << 20;
+const REMEMBERED: u64 = 112 << 20;
 
 type Cell = Arc<OnceCell<Arc<OpenFrame>>>;
 

@@ -40,6 +40,7 @@ fn main() {
     bench.save(ROUNDS);
     bench.restore(ROUNDS);
     bench.part_of_it(ROUNDS);
+    bench.substituter(ROUNDS);
     bench.again(&corpus, Variant::Changed, "after 5 % of the paths changed");
     bench.again(&corpus, Variant::OtherHashes, "after a rebuild that changed only hashes");
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -151,6 +152,59 @@ impl Bench {
         for name in ["dir", "github 50"] {
             table.print(name, "", None);
         }
+    }
+
+    /// Nix itself takes the closure from a substituter into an empty store, in turn: `phoenix cache serve`, and a
+    /// plain server of the files that `nix copy` made.
+    pub(crate) fn substituter(&mut self, rounds: usize) {
+        println!("\nnix-store --realise into an empty store, seconds (median; range)");
+        let mut table = Table::default();
+        let full = self.put_aside();
+        for _ in 0..rounds {
+            let server = BinaryCache::start(&self.root.store_dir()).expect("a server");
+            server.serve_directory(self.place("copy-file"));
+            table.add("static", self.realise(server.url()));
+            drop(server);
+            let mut command = self.phoenix("dir", "serve");
+            let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("phoenix");
+            let mut url = String::new();
+            let stdout = child.stdout.as_mut().expect("stdout");
+            BufReader::new(stdout).read_line(&mut url).expect("a URL");
+            let mut took = self.realise(url.trim());
+            took.memory = peak(child.id());
+            table.add("serve", took);
+            child.kill().expect("to end it");
+            let _ = child.wait();
+        }
+        self.put_back(&full);
+        table.print("static", "", None);
+        table.print("serve", "", Some("static"));
+        let seconds = table.0["serve"].iter().map(|took| took.seconds).fold(f64::INFINITY, f64::min);
+        println!(
+            "serve, the best round: {:.0} MB/s, {:.0} paths/s",
+            megabytes(self.bytes) / seconds,
+            self.closure.len() as f64 / seconds
+        );
+    }
+
+    fn realise(&self, url: &str) -> Took {
+        let took = measure(self.root.command("nix-store").args([
+            "--realise",
+            &self.top,
+            "--option",
+            "substituters",
+            url,
+            "--option",
+            "require-sigs",
+            "false",
+            "--option",
+            "narinfo-cache-positive-ttl",
+            "0",
+            "-j0",
+        ]));
+        self.check(&self.closure);
+        self.empty();
+        took
     }
 
     /// Saves another variant beside what is kept.
