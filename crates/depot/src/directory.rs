@@ -1,5 +1,6 @@
 //! A depot in a directory of a file system.
 
+mod buffers;
 mod draft;
 mod folder;
 mod reading;
@@ -14,6 +15,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::task::spawn_blocking;
 
+use crate::directory::buffers::Buffers;
 use crate::directory::draft::{Begun, Draft};
 use crate::directory::folder::Folder;
 use crate::{Blob, BlobName, Body, Created, Depot, DepotError, Problem};
@@ -36,6 +38,7 @@ const MOST_PIECES: usize = 1024;
 pub struct Directory {
     path: PathBuf,
     location: String,
+    buffers: Buffers,
 }
 
 impl Directory {
@@ -43,7 +46,7 @@ impl Directory {
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
-        Self { location: format!("dir:{}", path.display()), path }
+        Self { location: format!("dir:{}", path.display()), path, buffers: Buffers::default() }
     }
 
     /// The directory that it is in.
@@ -118,9 +121,9 @@ impl Depot for Directory {
         if range.is_empty() {
             return Ok(Bytes::new());
         }
-        let name = blob.name.clone();
+        let (name, buffers) = (blob.name.clone(), self.buffers.clone());
         let bytes = match crate::depot::within(&range, blob.size) {
-            Ok(length) => self.blocking(move |path| read(path, &name, range.start, length)).await,
+            Ok(length) => self.blocking(move |path| read(path, &name, range.start, length, &buffers)).await,
             Err(problem) => Err(problem),
         };
         bytes.map_err(|problem| self.error(format!("reading {}", blob.name), problem))
@@ -160,7 +163,13 @@ async fn next_batch(body: &mut Body) -> Result<Vec<Bytes>, Problem> {
     Ok(batch)
 }
 
-fn read(root: &Path, name: &BlobName, start: u64, length: usize) -> Result<Bytes, Problem> {
+fn read(
+    root: &Path,
+    name: &BlobName,
+    start: u64,
+    length: usize,
+    buffers: &Buffers,
+) -> Result<Bytes, Problem> {
     let path = || root.join(name.as_str());
     let file = match Folder::holding(root, name).map_err(|error| problem(&error, &path()))? {
         Some(folder) => folder.open(name.leaf()).map_err(|error| problem(&error, &path()))?,
@@ -169,9 +178,9 @@ fn read(root: &Path, name: &BlobName, start: u64, length: usize) -> Result<Bytes
     let file: File = file.ok_or(Problem::Gone)?;
     let size = file.metadata().map_err(|error| problem(&error, &path()))?.len();
     crate::depot::within(&(start..start.saturating_add(length as u64)), size)?;
-    let mut bytes = vec![0; length];
-    file.read_exact_at(&mut bytes, start).map_err(|error| problem(&error, &path()))?;
-    Ok(bytes.into())
+    let mut buffer = buffers.take(length);
+    file.read_exact_at(&mut buffer.bytes, start).map_err(|error| problem(&error, &path()))?;
+    Ok(buffer.freeze())
 }
 
 /// What an error of the file system means to whoever uses the depot.
