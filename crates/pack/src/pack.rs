@@ -63,6 +63,13 @@ pub struct SealedFrame {
     check: ChunkId,
 }
 
+impl SealedFrame {
+    /// A frame of another pack, as it is; `chunks` are those that its directory says are in it.
+    pub(crate) fn copied(frame: &Frame, chunks: Vec<Chunk>, bytes: Vec<u8>) -> Self {
+        Self { bytes, chunks, length: frame.length, check: frame.check }
+    }
+}
+
 impl FrameBuilder {
     /// Adds a chunk.
     pub fn push(&mut self, id: ChunkId, bytes: &[u8]) {
@@ -131,6 +138,8 @@ pub struct PackedPath {
     pub chunks: Vec<Chunk>,
     /// Where hash parts stood in the archive.
     pub patches: Vec<Patch>,
+    /// When it was saved, in milliseconds since 1970.
+    pub saved: u64,
 }
 
 /// Writes one pack, from its first byte to its last; whoever has it writes what it returns, in order.
@@ -186,7 +195,7 @@ impl PackBuilder {
         let own = self.contents.chunks.len() as u32;
         for path in paths {
             let mut runs: Vec<Run> = Vec::new();
-            for chunk in path.chunks {
+            for &chunk in &path.chunks {
                 let foreign = &mut self.contents.foreign;
                 let number = *self.numbers.entry(chunk.id).or_insert_with(|| {
                     foreign.push(chunk);
@@ -197,7 +206,8 @@ impl PackBuilder {
                     _ => runs.push(Run { first: number, count: 1 }),
                 }
             }
-            self.contents.paths.push(PathRecord { info: path.info, runs, patches: path.patches });
+            let PackedPath { info, patches, saved, .. } = path;
+            self.contents.paths.push(PathRecord { info, runs, patches, saved });
         }
         self.contents.others = others;
         let directory = self.contents.encode()?;
@@ -359,6 +369,7 @@ mod tests {
             info: info(number, which.iter().map(|&part| parts[part].len() as u64).sum()),
             chunks: which.iter().map(|&part| chunk(&parts[part])).collect(),
             patches: vec![],
+            saved: 0,
         };
         let tail = builder.finish(vec![packed(1, &[0, 1, 2]), packed(2, &[1, 3, 0])], b"more".to_vec());
         bytes.extend(tail.unwrap());
