@@ -197,11 +197,10 @@ async fn write(
     let reading = stream::iter(parts(packs, catalog, plan)).map(|part| {
         let depot = packs.depot().clone();
         // As a task of its own, so that it goes on while frames are opened here.
-        let read = tokio::spawn(async move {
+        tokio::spawn(async move {
             let read = depot.read(&part.blob, part.start..part.end).await;
             (part, read)
-        });
-        async move { read.await }
+        })
     });
     let mut reading = std::pin::pin!(reading.buffered(READS_AT_ONCE));
     while let Some(read) = reading.next().await {

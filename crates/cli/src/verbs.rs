@@ -1,6 +1,7 @@
 //! One file a verb.
 
 pub(crate) mod cache;
+pub(crate) mod cache_gc;
 pub(crate) mod eval;
 pub(crate) mod plan;
 pub(crate) mod report;

@@ -261,6 +261,24 @@ impl Catalog {
         self.packs().flat_map(|(_, _, directory)| records(directory)).collect()
     }
 
+    /// The names of the paths that were saved last, all together, sorted; by when they were saved, for a pack that
+    /// was made later may be one that others were folded into.
+    #[must_use]
+    pub fn latest(&self) -> BTreeSet<String> {
+        let mut latest = (0, BTreeSet::new());
+        for (_, _, directory) in self.packs() {
+            for record in (0..directory.paths()).filter_map(|number| directory.record(number).ok()) {
+                if record.saved > latest.0 {
+                    latest = (record.saved, BTreeSet::new());
+                }
+                if record.saved == latest.0 {
+                    latest.1.insert(record.info.name);
+                }
+            }
+        }
+        latest.1
+    }
+
     /// How a path is put together, if all of its chunks are in packs that were read; in live ones, if it can be.
     pub fn locate(&mut self, hash_part: &[u8; HASH_LENGTH]) -> Option<Located> {
         let records: Vec<_> = self.records(hash_part).collect();
