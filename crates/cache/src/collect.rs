@@ -210,7 +210,14 @@ async fn write(
         let Some((_, directory)) = catalog.pack(part.source) else { continue };
         for &number in &part.frames {
             let frame = directory.frame(number);
-            let stored = slice(&bytes, &frame, part.start);
+            let mut stored = slice(&bytes, &frame, part.start);
+            let again;
+            if !frame.is_whole(stored) {
+                // It may have been damaged on its way, and there is no other chance.
+                let range = frame.offset..frame.offset + u64::from(frame.stored);
+                again = packs.depot().read(&part.blob, range).await?;
+                stored = &again;
+            }
             let wants = |chunk| plan.wants(part.source, chunk);
             let (out, problem) = fold.take(directory, number, stored, wants).map_err(broken)?;
             if let Some(problem) = problem {

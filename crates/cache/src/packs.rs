@@ -163,7 +163,11 @@ impl Packs {
         let depot = &self.depot;
         let read: Vec<(Blob, Result<Directory, Trouble>)> = stream::iter(blobs)
             .map(|blob| async move {
-                let read = read_directory(depot.as_ref(), &blob).await;
+                let mut read = read_directory(depot.as_ref(), &blob).await;
+                // What is damaged may have been damaged on its way.
+                if matches!(&read, Err(Trouble::Pack { problem, .. }) if !matches!(problem, PackError::Version(_))) {
+                    read = read_directory(depot.as_ref(), &blob).await;
+                }
                 (blob, read)
             })
             .buffer_unordered(AT_ONCE)

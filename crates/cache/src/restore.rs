@@ -127,6 +127,20 @@ impl Restored {
     }
 }
 
+/// An error with what caused it: that a file cannot be written says nothing without the disk that is full.
+fn with_causes(error: &io::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
 struct Restoring<'r> {
     located: Vec<Located>,
     next: AtomicUsize,
@@ -146,7 +160,7 @@ impl Restoring<'_> {
             let Some(path) = self.located.get(number) else { return };
             let mut pieces = path.pieces.iter();
             let mut make = |emit: &mut dyn FnMut(&[u8]) -> io::Result<()>| self.make(path, &mut pieces, emit);
-            let taken = (self.take)(&path.info, &mut make).map_err(|error| error.to_string());
+            let taken = (self.take)(&path.info, &mut make).map_err(|error| with_causes(&error));
             // What was not asked for need not be held for it.
             pieces.for_each(|piece| self.frames.skip(piece));
             self.ended.lock().unwrap_or_else(PoisonError::into_inner).insert(number, taken);

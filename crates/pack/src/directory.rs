@@ -65,6 +65,14 @@ pub struct Frame {
     pub check: ChunkId,
 }
 
+impl Frame {
+    /// Whether these bytes are those that were written.
+    #[must_use]
+    pub fn is_whole(&self, stored: &[u8]) -> bool {
+        stored.len() == self.stored as usize && ChunkId::of(stored) == self.check
+    }
+}
+
 /// What is known of a store path besides its contents.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PathInfo {

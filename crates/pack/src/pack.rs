@@ -8,6 +8,7 @@
 //! is in `docs/design/pack.md`.
 
 use std::collections::HashMap;
+use std::io::Read as _;
 use std::ops::Range;
 
 use crate::{
@@ -276,8 +277,14 @@ impl Footer {
         if ChunkId::of(stored) != self.check {
             return Err(damaged("its directory is not what was written"));
         }
-        let bytes = zstd::bulk::decompress(stored, self.length as usize)
+        // Piece by piece: what it says of its length is no reason to take so much memory.
+        let mut bytes = Vec::new();
+        zstd::stream::Decoder::new(stored)
+            .and_then(|decoder| decoder.take(u64::from(self.length) + 1).read_to_end(&mut bytes))
             .map_err(|_| damaged("its directory does not decompress"))?;
+        if bytes.len() != self.length as usize {
+            return Err(damaged("its directory is not as long as its footer says"));
+        }
         let directory = Directory::parse(bytes)?;
         let within = |frame: Frame| {
             frame.offset >= MAGIC.len() as u64
@@ -300,7 +307,7 @@ impl Footer {
 /// When they are not what was written.
 pub fn open_frame(frame: &Frame, stored: &[u8]) -> Result<Vec<u8>, PackError> {
     let damaged = PackError::Damaged;
-    if stored.len() != frame.stored as usize || ChunkId::of(stored) != frame.check {
+    if !frame.is_whole(stored) {
         return Err(damaged("a frame is not what was written"));
     }
     if frame.stored == frame.length {
