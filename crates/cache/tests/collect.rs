@@ -65,7 +65,7 @@ fn a_depot_that_misbehaves_loses_nothing_by_being_collected() {
     // What really takes packs away, or keeps them from being seen, is not the collector's fault.
     let kinds: Vec<Fault> =
         Fault::ALL.into_iter().filter(|kind| !matches!(kind, Fault::Lost | Fault::Gone)).collect();
-    let mut folded = 0;
+    let mut folded = 0_u64;
     let seeds = if all_seeds() { 200 } else { 30 };
     for seed in 0..seeds {
         let memory = Arc::new(Memory::new());
@@ -77,7 +77,7 @@ fn a_depot_that_misbehaves_loses_nothing_by_being_collected() {
         let faulty: Arc<dyn Depot> = Arc::new(Faulty::new(memory, faults));
         for round in 0..3 {
             let grace = if seed % 2 == 0 { 0 } else { 1000 };
-            folded += usize::from(gc(&mut open(&faulty).0, &format!("f{round}"), &goal(grace)).is_ok());
+            folded += u64::from(gc(&mut open(&faulty).0, &format!("f{round}"), &goal(grace)).is_ok());
         }
         for store in &stores {
             assert!(is_whole(&depot, store), "seed {seed}");
