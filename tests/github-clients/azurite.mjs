@@ -9,7 +9,8 @@ import { once } from 'node:events'
 import { createServer } from 'node:http'
 import { createInterface } from 'node:readline'
 import {
-  BlobSASPermissions, BlobServiceClient, StorageSharedKeyCredential, generateBlobSASQueryParameters
+  BlobSASPermissions, BlobServiceClient, ContainerSASPermissions, StorageSharedKeyCredential,
+  generateBlobSASQueryParameters
 } from '@azure/storage-blob'
 
 const ACCOUNT = 'devstoreaccount1'
@@ -31,6 +32,15 @@ azurite.stdout.resume()
 const credential = new StorageSharedKeyCredential(ACCOUNT, KEY)
 const container = new BlobServiceClient(`${storage}/${ACCOUNT}`, credential).getContainerClient(CONTAINER)
 await container.create()
+// For the depots of `az:` URLs, a container of their own.
+const DEPOT = 'depot'
+await new BlobServiceClient(`${storage}/${ACCOUNT}`, credential).getContainerClient(DEPOT).create()
+const depotToken = generateBlobSASQueryParameters({
+  containerName: DEPOT,
+  permissions: ContainerSASPermissions.parse('racwdl'),
+  startsOn: new Date(Date.now() - 5000),
+  expiresOn: new Date(Date.now() + 60 * 60000)
+}, credential)
 
 const signed = (blobName, permissions, minutes) => {
   const now = Date.now()
@@ -92,7 +102,14 @@ await once(server, 'listening')
 
 const child = spawn(process.argv[2], process.argv.slice(3), {
   stdio: 'inherit',
-  env: { ...process.env, PHOENIX_AZURITE_RESULTS_URL: `http://127.0.0.1:${server.address().port}` }
+  env: {
+    ...process.env,
+    PHOENIX_AZURITE_RESULTS_URL: `http://127.0.0.1:${server.address().port}`,
+    PHOENIX_AZURITE_DEPOT_ENDPOINT: `${storage}/${ACCOUNT}`,
+    PHOENIX_AZURITE_DEPOT_ACCOUNT_NAME: ACCOUNT,
+    PHOENIX_AZURITE_DEPOT_ACCOUNT_KEY: KEY,
+    PHOENIX_AZURITE_DEPOT_SAS_TOKEN: `${depotToken}`
+  }
 })
 const [code] = await once(child, 'exit')
 process.exit(code ?? 1)

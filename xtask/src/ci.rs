@@ -17,6 +17,7 @@ const STEPS: &[Step] = &[
     }),
     ("architecture", || architecture::architecture(Args::new(&["--check".to_owned()]))),
     ("test", || test::test(&[])),
+    ("seeds", test::seeds),
     ("github-clients", github_clients::github_clients),
     ("nix-versions", || nix_versions::nix_versions(Args::new(&["--allow-skip".to_owned()]))),
     ("demo", demo::demo),

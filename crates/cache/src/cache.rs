@@ -16,6 +16,8 @@ use crate::{Packs, Trouble};
 pub struct Cache {
     pub(crate) runtime: Runtime,
     pub(crate) packs: Packs,
+    /// The branch and the number of the run that what is saved is for.
+    pub(crate) branch: Option<(String, u64)>,
 }
 
 impl Cache {
@@ -26,7 +28,13 @@ impl Cache {
     pub fn open(depot: Arc<dyn Depot>, trouble: &mut (dyn FnMut(Trouble) + Send)) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let packs = runtime.block_on(Packs::load(depot, trouble));
-        Ok(Self { runtime, packs })
+        Ok(Self { runtime, packs, branch: None })
+    }
+
+    /// Says which branch and which run of it what is saved is for, so that collection knows what branches need.
+    /// The number is greater for later runs of a branch; the jobs of one run share it.
+    pub fn set_branch(&mut self, branch: impl Into<String>, run: u64) {
+        self.branch = Some((branch.into(), run));
     }
 
     /// What the packs say together.

@@ -16,10 +16,10 @@ use crate::workshop::{OpenFrame, Workshop};
 use crate::{Packs, Trouble};
 
 /// The longest range that is read at once, in bytes.
-const LONGEST_RANGE: u64 = 8 << 20;
+pub(crate) const LONGEST_RANGE: u64 = 8 << 20;
 
 /// Bytes that nobody needs but that are read along, because another request costs more than they do.
-const LARGEST_GAP: u64 = 128 << 10;
+pub(crate) const LARGEST_GAP: u64 = 128 << 10;
 
 /// How many ranges are on their way at once.
 const AT_ONCE: usize = 6;

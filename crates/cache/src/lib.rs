@@ -4,8 +4,10 @@
 //! whatever goes wrong with a pack or a depot is a [`Trouble`] that is told once, and a miss.
 
 mod cache;
+mod collect;
 mod frames;
 mod local;
+mod name;
 mod packs;
 mod restore;
 mod save;
@@ -14,8 +16,10 @@ mod trouble;
 mod workshop;
 
 pub use cache::Cache;
+pub use collect::{ALIVE, CollectError, Collected, GRACE, MOST_PACKS};
 pub use local::{IntoStoreError, unpacked};
-pub use packs::{PACKS, Packs};
+pub use name::PACKS;
+pub use packs::Packs;
 pub use restore::{MakeArchive, Restored, TakeArchive};
 pub use save::{ReadArchive, Saved};
 pub use serve::{Served, Serving, Sign};

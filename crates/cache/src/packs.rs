@@ -1,22 +1,25 @@
 //! The packs of a depot, and the catalog they make together.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures_util::{StreamExt, stream};
 use phoenix_depot::{Blob, BlobName, Depot, DepotError, Problem};
-use phoenix_pack::{Catalog, Directory, FOOTER, Footer, PackError, PackInfo};
+use phoenix_pack::{Catalog, Directory, FOOTER, Footer, Others, PackError, PackInfo};
 
 use crate::Trouble;
-
-/// What the names of packs begin with.
-pub const PACKS: &str = "packs/";
+use crate::name::{PACKS, is_readable, prefix};
 
 /// How much of the end of a pack is read at first, in bytes: the footer, and the whole directory of most.
 const TAIL: u64 = 256 << 10;
 
 /// How many packs are asked for at once.
-const AT_ONCE: usize = 8;
+pub(crate) const AT_ONCE: usize = 8;
+
+/// After how many seconds a pack that a depot does not show is one that is gone, and not one that it shows late.
+/// GitHub's cache is late by minutes.
+const LATE: u64 = 24 * 3600;
 
 /// A depot with the catalog of its packs.
 #[derive(Debug)]
@@ -24,26 +27,65 @@ pub struct Packs {
     depot: Arc<dyn Depot>,
     catalog: Catalog,
     blobs: HashMap<String, Blob>,
+    /// Whether the depot showed all that it has.
+    listed: bool,
+    /// Packs that are there and cannot be read from here, or cannot be used.
+    outside: BTreeMap<String, PackInfo>,
+    /// Packs of which the depot did not tell whether they are there, or what is in them.
+    unsure: BTreeSet<String>,
+}
+
+/// The time, in seconds since 1970.
+pub(crate) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+fn info(blob: &Blob) -> PackInfo {
+    PackInfo { size: blob.size, created: blob.created.unwrap_or_default() }
 }
 
 impl Packs {
-    /// Reads the directories of all packs that a depot shows.
+    /// Reads the directories of all packs that a depot shows and that are not replaced by others.
     ///
     /// What cannot be read is told to `trouble` and is as if it were not there.
     pub async fn load(depot: Arc<dyn Depot>, trouble: &mut (dyn FnMut(Trouble) + Send)) -> Self {
-        let mut packs = Self { depot, catalog: Catalog::default(), blobs: HashMap::new() };
+        let mut packs = Self {
+            depot,
+            catalog: Catalog::default(),
+            blobs: HashMap::new(),
+            listed: true,
+            outside: BTreeMap::new(),
+            unsure: BTreeSet::new(),
+        };
         let seen = match packs.depot.list(PACKS).await {
             // Where nothing can be listed, the newest pack knows the others.
-            Err(DepotError { problem: Problem::Unsupported(_), .. }) => {
-                packs.depot.newest(PACKS).await.map(|newest| newest.into_iter().collect())
+            Err(DepotError { problem: Problem::Unsupported(_) | Problem::Denied(_), .. }) => {
+                packs.listed = false;
+                packs.newest().await
             }
             seen => seen,
         };
         match seen {
             Ok(seen) => packs.take_in(seen, trouble).await,
-            Err(error) => trouble(error.into()),
+            Err(error) => {
+                packs.listed = false;
+                packs.unsure.insert(PACKS.to_owned());
+                trouble(error.into());
+            }
         }
         packs
+    }
+
+    /// The newest pack of each scope that may be read.
+    async fn newest(&self) -> Result<Vec<Blob>, DepotError> {
+        let prefixes = match self.depot.scopes().filter(|scopes| !scopes.read.is_empty()) {
+            Some(scopes) => scopes.read.iter().map(|scope| prefix(scope)).collect(),
+            None => vec![PACKS.to_owned()],
+        };
+        let depot = &self.depot;
+        let asking = stream::iter(prefixes).map(|prefix| async move { depot.newest(&prefix).await });
+        let found: Vec<Result<Option<Blob>, DepotError>> = asking.buffer_unordered(AT_ONCE).collect().await;
+        found.into_iter().filter_map(Result::transpose).collect()
     }
 
     /// The depot.
@@ -69,84 +111,168 @@ impl Packs {
         self.catalog.pack(pack).and_then(|(name, _)| self.blobs.get(name))
     }
 
-    /// Reads these packs, newest first, and then those they know of, until nobody knows of another.
-    async fn take_in(&mut self, mut blobs: Vec<Blob>, trouble: &mut (dyn FnMut(Trouble) + Send)) {
-        let mut tried: Vec<String> = Vec::new();
-        while !blobs.is_empty() {
-            tried.extend(blobs.iter().map(|blob| blob.name.to_string()));
-            let depot = &self.depot;
-            let read: Vec<(Blob, Result<Directory, Trouble>)> = stream::iter(blobs)
-                .map(|blob| async move {
-                    let read = read_directory(depot.as_ref(), &blob).await;
-                    (blob, read)
-                })
-                .buffer_unordered(AT_ONCE)
-                .collect()
-                .await;
-            for (blob, read) in read {
-                match read {
-                    Ok(directory) => self.add(blob, directory, trouble),
-                    Err(error) => {
-                        self.catalog.lose(blob.name.as_str());
-                        trouble(error);
-                    }
-                }
+    /// The packs that are there and cannot be read from here, or cannot be used.
+    pub(crate) fn outside(&self) -> &BTreeMap<String, PackInfo> {
+        &self.outside
+    }
+
+    /// What the depot gave no answer about, so that it may be there with all that it needs.
+    pub(crate) fn unsure(&self) -> impl Iterator<Item = &str> {
+        self.unsure.iter().map(String::as_str)
+    }
+
+    /// Reads the newest of these packs, then those that it does not say are replaced, and then those they know
+    /// of, until nobody knows of another.
+    async fn take_in(&mut self, seen: Vec<Blob>, trouble: &mut (dyn FnMut(Trouble) + Send)) {
+        let scopes = self.depot.scopes();
+        let (mut waiting, outside): (Vec<Blob>, Vec<Blob>) =
+            seen.into_iter().partition(|blob| is_readable(blob.name.as_str(), scopes.as_ref()));
+        self.outside = outside.iter().map(|blob| (blob.name.to_string(), info(blob))).collect();
+        waiting.sort_by(|a, b| (b.created, &b.name).cmp(&(a.created, &a.name)));
+        let mut tried: BTreeSet<String> = waiting.iter().map(|blob| blob.name.to_string()).collect();
+        // What was replaced is not touched: nobody needs it, and to be read is what keeps it from eviction.
+        let rest = waiting.split_off(waiting.len().min(1));
+        self.read(waiting, trouble).await;
+        let (replaced, rest): (Vec<Blob>, Vec<Blob>) =
+            rest.into_iter().partition(|blob| self.catalog.is_replaced(blob.name.as_str()));
+        let known = replaced.iter().map(|blob| (blob.name.to_string(), info(blob))).collect();
+        self.catalog.hear(Others { known, ..Others::default() });
+        self.blobs.extend(replaced.into_iter().map(|blob| (blob.name.to_string(), blob)));
+        let mut blobs = rest;
+        loop {
+            self.read(blobs, trouble).await;
+            let unread = self.catalog.unread().into_iter().map(|(name, info)| (name.to_owned(), info));
+            let unread: Vec<_> = unread.filter(|(name, _)| !tried.contains(name)).collect();
+            tried.extend(unread.iter().map(|(name, _)| name.clone()));
+            blobs = self.find(unread, trouble).await;
+            if blobs.is_empty() {
+                break;
             }
-            blobs = self.find_unread(&mut tried, trouble).await;
         }
     }
 
-    fn add(&mut self, blob: Blob, directory: Directory, trouble: &mut (dyn FnMut(Trouble) + Send)) {
-        let name = blob.name.to_string();
-        let info = PackInfo { size: blob.size, created: blob.created.unwrap_or_default() };
-        match self.catalog.add(&name, info, directory) {
-            Ok(()) => {
-                self.blobs.insert(name, blob);
-            }
-            Err(_) => trouble(Trouble::Pack {
-                depot: self.depot.location().to_owned(),
-                pack: name,
-                problem: PackError::Damaged("what it says of other packs is not readable"),
-            }),
-        }
+    /// Reads the packs that were replaced and are still there, for what is in them and nowhere else.
+    pub(crate) async fn read_replaced(&mut self, trouble: &mut (dyn FnMut(Trouble) + Send)) {
+        let replaced = self.catalog.unread_replaced().into_iter().map(|(name, info)| (name.to_owned(), info));
+        let replaced: Vec<_> = replaced.collect();
+        let blobs = self.find(replaced, trouble).await;
+        self.read(blobs, trouble).await;
     }
 
-    /// The packs that are known of and were not tried yet, as far as they are there.
-    async fn find_unread(
-        &mut self,
-        tried: &mut Vec<String>,
-        trouble: &mut (dyn FnMut(Trouble) + Send),
-    ) -> Vec<Blob> {
-        let unread: Vec<BlobName> = self
-            .catalog
-            .unread()
-            .into_iter()
-            .filter(|(name, _)| !tried.iter().any(|tried| tried == name))
-            .filter_map(|(name, _)| BlobName::new(name).ok())
-            .collect();
+    async fn read(&mut self, blobs: Vec<Blob>, trouble: &mut (dyn FnMut(Trouble) + Send)) {
         let depot = &self.depot;
-        let found: Vec<(BlobName, Result<Option<Blob>, DepotError>)> = stream::iter(unread)
-            .map(|name| async move {
-                let found = depot.find(&name).await;
-                (name, found)
+        let read: Vec<(Blob, Result<Directory, Trouble>)> = stream::iter(blobs)
+            .map(|blob| async move {
+                let mut read = read_directory(depot.as_ref(), &blob).await;
+                // What is damaged may have been damaged on its way.
+                if matches!(&read, Err(Trouble::Pack { problem, .. }) if !matches!(problem, PackError::Version(_))) {
+                    read = read_directory(depot.as_ref(), &blob).await;
+                }
+                (blob, read)
             })
             .buffer_unordered(AT_ONCE)
             .collect()
             .await;
+        let mut add = Vec::new();
+        for (blob, read) in read {
+            match read {
+                Ok(directory) => {
+                    add.push((blob.name.to_string(), info(&blob), directory));
+                    self.blobs.insert(blob.name.to_string(), blob);
+                }
+                Err(error) => {
+                    self.not_read(&blob, &error);
+                    trouble(error);
+                }
+            }
+        }
+        for name in self.catalog.add_all(add) {
+            if let Some(blob) = self.blobs.remove(&name) {
+                self.outside.insert(name.clone(), info(&blob));
+            }
+            trouble(Trouble::Pack {
+                depot: self.depot.location().to_owned(),
+                pack: name,
+                problem: PackError::Damaged("what it says of other packs is not readable"),
+            });
+        }
+    }
+
+    fn not_read(&mut self, blob: &Blob, error: &Trouble) {
+        let name = blob.name.as_str();
+        match error {
+            Trouble::Depot(DepotError { problem: Problem::Gone, .. }) => {}
+            Trouble::Depot(_) => {
+                self.unsure.insert(name.to_owned());
+            }
+            // It counts, and a later phoenix may know what to do with it.
+            Trouble::Pack { .. } => {
+                self.outside.insert(name.to_owned(), info(blob));
+            }
+        }
+        self.catalog.lose(name);
+    }
+
+    /// Those of these packs that are there.
+    async fn find(
+        &mut self,
+        wanted: Vec<(String, PackInfo)>,
+        trouble: &mut (dyn FnMut(Trouble) + Send),
+    ) -> Vec<Blob> {
+        let late = now().saturating_sub(LATE);
         let mut blobs = Vec::new();
-        for (name, found) in found {
-            tried.push(name.to_string());
+        let mut ask = Vec::new();
+        for (name, info) in wanted {
+            match self.blobs.get(&name) {
+                Some(blob) => blobs.push(blob.clone()),
+                // All that is there was shown.
+                None if self.listed && info.created < late => self.catalog.forget(&name),
+                None => ask.extend(BlobName::new(name).ok().map(|name| (name, info))),
+            }
+        }
+        let depot = &self.depot;
+        let found: Vec<(BlobName, PackInfo, Result<Option<Blob>, DepotError>)> = stream::iter(ask)
+            .map(|(name, info)| async move {
+                let found = depot.find(&name).await;
+                (name, info, found)
+            })
+            .buffer_unordered(AT_ONCE)
+            .collect()
+            .await;
+        for (name, info, found) in found {
             match found {
                 Ok(Some(blob)) => blobs.push(blob),
                 // Evicted: a miss, and nothing to talk about.
+                Ok(None) if info.created < late => self.catalog.forget(name.as_str()),
                 Ok(None) => self.catalog.lose(name.as_str()),
                 Err(error) => {
+                    self.unsure.insert(name.to_string());
                     self.catalog.lose(name.as_str());
                     trouble(error.into());
                 }
             }
         }
         blobs
+    }
+
+    /// Takes in a pack that was just made, as anybody would who reads it, and returns whether it can be seen.
+    pub(crate) async fn see(&mut self, name: &BlobName) -> Result<bool, Trouble> {
+        let Some(blob) = self.depot.find(name).await? else { return Ok(false) };
+        let directory = read_directory(self.depot.as_ref(), &blob).await?;
+        let damaged = self.catalog.add_all([(name.to_string(), info(&blob), directory)]);
+        self.blobs.insert(name.to_string(), blob);
+        Ok(damaged.is_empty())
+    }
+
+    /// Removes a pack.
+    pub(crate) async fn remove(&mut self, name: &str) -> Result<(), DepotError> {
+        if let Ok(blob) = BlobName::new(name) {
+            self.depot.remove(&blob).await?;
+        }
+        self.blobs.remove(name);
+        self.outside.remove(name);
+        self.catalog.forget(name);
+        Ok(())
     }
 }
 

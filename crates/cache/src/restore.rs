@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::{io, thread};
 
-use phoenix_pack::{Located, PathInfo, Piece, PutBack};
+use phoenix_pack::{Catalog, Located, PathInfo, Piece, PutBack};
 use tokio::runtime::Handle;
 
 use crate::frames::Frames;
@@ -46,15 +46,12 @@ impl Cache {
         threads: usize,
         trouble: &(dyn Fn(Trouble) + Sync),
     ) -> Restored {
-        let catalog = self.packs.catalog();
-        let (closure, missing) = catalog.closure(wanted, is_there);
-        let mut gone = Vec::new();
-        let mut located = Vec::new();
-        for info in &closure {
-            match info.hash_part().and_then(|hash_part| catalog.locate(hash_part)) {
-                Some(path) => located.push(path),
-                None => gone.push((info.name.clone(), "a pack with a part of it is gone".to_owned())),
-            }
+        let (closure, missing) = self.packs.catalog().closure(wanted, is_there);
+        let (mut located, mut gone) = locate(self.packs.catalog(), &closure);
+        if !gone.is_empty() {
+            // Whoever saved it may have relied on a pack that was being replaced, and is still there.
+            self.runtime.block_on(self.packs.read_replaced(&mut |problem| trouble(problem)));
+            (located, gone) = locate(self.packs.catalog(), &closure);
         }
         // As they stand in the packs, so that each frame is opened once and let go of.
         located.sort_by_key(|path| path.pieces.first().map(|piece| (piece.pack, piece.frame, piece.offset)));
@@ -95,6 +92,18 @@ impl Cache {
     }
 }
 
+/// Where paths are, and those that are nowhere, with why.
+fn locate(catalog: &mut Catalog, closure: &[PathInfo]) -> (Vec<Located>, Vec<(String, String)>) {
+    let (mut located, mut gone) = (Vec::new(), Vec::new());
+    for info in closure {
+        match info.hash_part().and_then(|hash_part| catalog.locate(hash_part)) {
+            Some(path) => located.push(path),
+            None => gone.push((info.name.clone(), "a pack with a part of it is gone".to_owned())),
+        }
+    }
+    (located, gone)
+}
+
 impl Restored {
     /// Sorts out what refers to something that could not be had.
     fn settle(&mut self, closure: Vec<PathInfo>) {
@@ -118,6 +127,20 @@ impl Restored {
     }
 }
 
+/// An error with what caused it: that a file cannot be written says nothing without the disk that is full.
+fn with_causes(error: &io::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
 struct Restoring<'r> {
     located: Vec<Located>,
     next: AtomicUsize,
@@ -137,7 +160,7 @@ impl Restoring<'_> {
             let Some(path) = self.located.get(number) else { return };
             let mut pieces = path.pieces.iter();
             let mut make = |emit: &mut dyn FnMut(&[u8]) -> io::Result<()>| self.make(path, &mut pieces, emit);
-            let taken = (self.take)(&path.info, &mut make).map_err(|error| error.to_string());
+            let taken = (self.take)(&path.info, &mut make).map_err(|error| with_causes(&error));
             // What was not asked for need not be held for it.
             pieces.for_each(|piece| self.frames.skip(piece));
             self.ended.lock().unwrap_or_else(PoisonError::into_inner).insert(number, taken);

@@ -1,8 +1,9 @@
 //! Saving: store paths into one pack.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 use std::{io, thread};
 
 use bytes::Bytes;
@@ -11,10 +12,12 @@ use futures_util::{StreamExt, stream};
 use phoenix_depot::{BlobName, Body, Created};
 use phoenix_pack::{
     Chunk, ChunkId, ChunkSizes, Chunks, Compressor, Cutter, FrameBuilder, HASH_LENGTH, LEVEL, PackBuilder,
-    PackError, PackedPath, PathInfo, References, SealedFrame,
+    PackError, PackedPath, PathInfo, References, SealedFrame, Use,
 };
 use tokio::sync::mpsc;
 
+use crate::name::scoped;
+use crate::packs::now;
 use crate::{Cache, Trouble};
 
 /// Archives from here on are read first, so that no thread is left alone with one at the end; in bytes.
@@ -47,8 +50,8 @@ pub struct Saved {
 }
 
 impl Cache {
-    /// Saves paths in a new pack of this name: those that no live pack can give, and of these the chunks that
-    /// no live pack has.
+    /// Saves paths in a new pack: those that no live pack can give, and of these the chunks that no live pack has.
+    /// The pack has this name, in the scope of the depot that may be written.
     ///
     /// # Errors
     /// When the pack cannot be made; nothing of it is in the depot then.
@@ -60,11 +63,16 @@ impl Cache {
         threads: usize,
     ) -> Result<Saved, Trouble> {
         let depot = self.packs.depot().clone();
+        let name = &scoped(name, depot.scopes().as_ref());
+        let branch = self.branch.clone();
         let catalog = self.packs.catalog();
         let all = paths.len();
+        if let Some((branch, run)) = branch {
+            catalog.note_use(&branch, Use { run, at: now(), roots: roots(&paths) });
+        }
         let mut paths: Vec<PathInfo> = paths
             .into_iter()
-            .filter(|path| path.hash_part().is_none_or(|hash_part| catalog.locate(hash_part).is_none()))
+            .filter(|path| path.hash_part().is_none_or(|hash_part| !catalog.keeps(hash_part)))
             .collect();
         let known = all - paths.len();
         if paths.is_empty() {
@@ -78,13 +86,14 @@ impl Cache {
             let name = |path: &PathInfo| path.name.get(HASH_LENGTH..).map(str::to_owned);
             (large(a), name(a), &a.name).cmp(&(large(b), name(b), &b.name))
         });
-        let others = catalog.others().encode();
+        let others = catalog.statement().encode();
         let reading = Reading {
             paths,
             next: AtomicUsize::new(0),
             known: catalog.chunks(),
             new: Mutex::default(),
             read,
+            saved: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64,
         };
         let (to_depot, body) = body();
         let creation = {
@@ -123,9 +132,19 @@ impl Cache {
     }
 }
 
+/// The paths that no other of them refers to: with these, all of them are reached.
+fn roots(paths: &[PathInfo]) -> BTreeSet<String> {
+    let referred: HashSet<&str> = paths
+        .iter()
+        .flat_map(|path| path.references.iter().filter(|name| **name != path.name))
+        .map(String::as_str)
+        .collect();
+    paths.iter().map(|path| &path.name).filter(|name| !referred.contains(name.as_str())).cloned().collect()
+}
+
 /// What a depot is sent, and where to put it in. A pack that is given up must say so, or the depot would take
 /// its end for the pack's.
-fn body() -> (mpsc::Sender<io::Result<Bytes>>, Body) {
+pub(crate) fn body() -> (mpsc::Sender<io::Result<Bytes>>, Body) {
     let (sender, receiver) = mpsc::channel(FRAMES_WAITING);
     let body = stream::unfold(receiver, |mut receiver| async move {
         let next = receiver.recv().await?;
@@ -142,6 +161,8 @@ struct Reading<'s> {
     /// The chunks that this pack gets.
     new: Mutex<HashSet<ChunkId>>,
     read: &'s ReadArchive<'s>,
+    /// When that is, in milliseconds since 1970.
+    saved: u64,
 }
 
 /// What a thread tells the one that writes.
@@ -273,7 +294,7 @@ impl Reading<'_> {
             let text = format!("its archive has {size} bytes, but {} are registered", path.nar_size);
             return Err(Stop::Unreadable(io::Error::other(text)));
         }
-        Ok(PackedPath { info: path.clone(), chunks, patches })
+        Ok(PackedPath { info: path.clone(), chunks, patches, saved: self.saved })
     }
 }
 

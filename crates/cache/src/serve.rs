@@ -100,7 +100,7 @@ impl Cache {
         stop: &AtomicBool,
         trouble: Box<dyn Fn(Trouble) + Send + Sync>,
     ) -> io::Result<Served> {
-        let Self { runtime, packs } = self;
+        let Self { runtime, packs, .. } = self;
         listener.set_nonblocking(true)?;
         let frames = Arc::new(FrameCache::new(packs.depot().clone()));
         let state = Arc::new(State {

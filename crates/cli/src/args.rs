@@ -41,6 +41,13 @@ pub(crate) enum CacheVerb {
     Stat(DepotArgs),
     /// Read everything a depot holds and check it
     Verify(DepotArgs),
+    /// Fold many packs into few, and let go of what there is no room for
+    ///
+    /// What is kept comes first by rank: what --keep names, what the last runs of branches that are alive saved
+    /// (those of the last two weeks), then everything else, newest first, until the budget is used up. Packs are
+    /// never changed: a new one replaces them, and they are removed when no job can rely on them any more. Where
+    /// we may not remove (on GitHub that takes `actions: write`), they are left to the depot's own eviction.
+    Gc(GcArgs),
 }
 
 /// Which depot.
@@ -54,6 +61,38 @@ pub(crate) struct DepotArgs {
     /// How many threads read, compress and write [default: one for each processor]
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
+}
+
+/// What to keep, and what to let go.
+#[derive(Debug, Args)]
+pub(crate) struct GcArgs {
+    /// How much all packs may have together: bytes, or 500M, 10G, 8GiB
+    #[arg(long, value_name = "BYTES", default_value = "10G", value_parser = crate::tidy::bytes)]
+    pub(crate) budget: u64,
+
+    /// Keep this store path, with all it refers to, before everything else
+    #[arg(long, value_name = "STORE-PATH")]
+    pub(crate) keep: Vec<String>,
+
+    /// This branch is no more (`refs/pull/7/merge`): what only it needed goes with all else by its age
+    #[arg(long, value_name = "BRANCH")]
+    pub(crate) gone: Vec<String>,
+
+    /// Remove what was replaced only after so long: no job that is still going may have begun before
+    #[arg(long, value_name = "MINUTES", default_value_t = phoenix_cache::GRACE / 60)]
+    pub(crate) grace: u64,
+
+    /// Only say what would be done
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+
+    /// Print what is done as JSON on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// The depot (see `cache save --help`)
+    #[arg(long, value_name = "URL", env = "PHOENIX_DEPOT")]
+    pub(crate) depot: Option<String>,
 }
 
 /// Which store.
@@ -85,6 +124,14 @@ pub(crate) struct SaveArgs {
     /// Also what a trusted key signed, which its owner's substituter has already
     #[arg(long)]
     pub(crate) include_upstream: bool,
+
+    /// The branch this is for, so that `cache gc` knows what branches need
+    #[arg(long, value_name = "NAME", env = "GITHUB_REF")]
+    pub(crate) branch: Option<String>,
+
+    /// How much all packs may have together; more than that, or more than eight packs, are tidied up as by `gc`
+    #[arg(long, value_name = "BYTES", default_value = "10G", value_parser = crate::tidy::bytes)]
+    pub(crate) budget: u64,
 
     #[command(flatten)]
     pub(crate) depot: DepotArgs,
@@ -235,6 +282,10 @@ pub(crate) struct BuildArgs {
     /// Take from this depot what it has, and keep there what is built (see `cache --help`)
     #[arg(long, value_name = "URL", env = "PHOENIX_DEPOT")]
     pub(crate) depot: Option<String>,
+
+    /// How much all packs of the depot may have together; what is more is let go as by `cache gc`
+    #[arg(long, value_name = "BYTES", default_value = "10G", value_parser = crate::tidy::bytes)]
+    pub(crate) budget: u64,
 }
 
 /// What is said.

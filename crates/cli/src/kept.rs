@@ -8,28 +8,37 @@ use phoenix_depot::Depot;
 use phoenix_model::{Severity, Source, StorePath};
 use phoenix_store::PathInfos;
 
-use crate::depots;
 use crate::error::CommandError;
 use crate::recorder::Recorder;
 use crate::setup::Setup;
+use crate::{depots, tidy};
 
 /// The depot of a run.
 pub(crate) struct Kept {
     cache: Cache,
+    depot: Arc<dyn Depot>,
     location: String,
+    budget: u64,
 }
 
 impl Kept {
-    /// Reads what a depot has. What it cannot tell is told once, and as if it were not there.
-    pub(crate) fn open(depot: Arc<dyn Depot>, recorder: &mut Recorder) -> Result<Self, CommandError> {
+    /// Reads what a depot has. What it cannot tell is told once, and as if it were not there. All packs together
+    /// are to have no more than `budget` bytes.
+    pub(crate) fn open(
+        depot: Arc<dyn Depot>,
+        budget: u64,
+        recorder: &mut Recorder,
+    ) -> Result<Self, CommandError> {
         let location = depot.location().to_owned();
         let mut troubles = Vec::new();
-        let cache = Cache::open(depot, &mut |trouble: Trouble| troubles.push(trouble.to_string()))
-            .map_err(|error| CommandError::because("cannot use the depot", &error))?;
+        let mut cache =
+            Cache::open(depot.clone(), &mut |trouble: Trouble| troubles.push(trouble.to_string()))
+                .map_err(|error| CommandError::because("cannot use the depot", &error))?;
         for trouble in troubles {
             recorder.say(Severity::Warning, trouble);
         }
-        Ok(Self { cache, location })
+        tidy::set_branch(&mut cache, None);
+        Ok(Self { cache, depot, location, budget })
     }
 
     /// What a path is cached in that it has.
@@ -94,6 +103,12 @@ impl Kept {
                 if saved.pack.is_some() {
                     let (count, size, place) = (saved.paths, HumanBytes(saved.size), &self.location);
                     recorder.say(Severity::Notice, format!("{count} paths are kept in {place}, in {size}"));
+                    for (warning, text) in
+                        tidy::after_save(&self.cache, self.depot.clone(), saved.size, self.budget)
+                    {
+                        let severity = if warning { Severity::Warning } else { Severity::Notice };
+                        recorder.say(severity, text);
+                    }
                 }
             }
             Err(error) => recorder.say(Severity::Warning, error.in_one_line()),

@@ -15,6 +15,7 @@ mod signals;
 mod state;
 mod status;
 mod talk;
+mod tidy;
 mod verbs;
 
 use std::process::ExitCode;

@@ -112,7 +112,8 @@ pub(crate) fn plan(
         trouble: None,
     };
     if !planned.was_stopped() {
-        planned.kept = depot.map(|depot| Kept::open(depot, &mut planned.recorder)).transpose()?;
+        planned.kept =
+            depot.map(|depot| Kept::open(depot, build.budget, &mut planned.recorder)).transpose()?;
         planned.trouble = planned.search(&stop).err();
         planned.was_stopped();
     }

@@ -34,6 +34,12 @@ pub trait Depot: Debug + Send + Sync {
     /// Where it is, for messages: its URL without credentials.
     fn location(&self) -> &str;
 
+    /// Whose blobs are seen from here, where that is not everybody's: see [`Scopes`]. None where all see all, or
+    /// where it is not known.
+    fn scopes(&self) -> Option<Scopes> {
+        None
+    }
+
     /// Makes a blob, whole or not at all; never overwrites one. Memory used does not grow with `body`.
     ///
     /// Of several who create one name at once, at most one is answered [`Created::New`], where the depot can
@@ -69,7 +75,8 @@ pub trait Depot: Debug + Send + Sync {
     /// [`Problem::Short`] when it ends before the range does, or no answer.
     async fn read(&self, blob: &Blob, range: Range<u64>) -> Result<Bytes, DepotError>;
 
-    /// All blobs whose names begin with `prefix`, by name.
+    /// All blobs whose names begin with `prefix`, by name; where there are scopes, those of all scopes, also such
+    /// as cannot be read from here.
     ///
     /// # Errors
     ///
@@ -82,6 +89,15 @@ pub trait Depot: Debug + Send + Sync {
     ///
     /// [`Problem::Unsupported`] where a depot cannot, or may not be asked to.
     async fn remove(&self, name: &BlobName) -> Result<(), DepotError>;
+}
+
+/// The scopes of a depot in which who writes decides who can read, such as the refs of GitHub's cache.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Scopes {
+    /// The one that new blobs are made in, if any may be made.
+    pub write: Option<String>,
+    /// Those whose blobs can be found and read, in the order in which they are looked through.
+    pub read: Vec<String>,
 }
 
 /// How many bytes a range has that lies within `size` bytes.

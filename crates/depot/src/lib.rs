@@ -16,7 +16,7 @@ mod redacted;
 pub mod testing;
 
 pub use blob::{Blob, BlobName, BlobNameError, LONGEST_NAME, LONGEST_SEGMENT};
-pub use depot::{Body, Created, Depot};
+pub use depot::{Body, Created, Depot, Scopes};
 pub use directory::Directory;
 pub use error::{DepotError, Problem};
 pub use object::ObjectDepot;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::{Blob, BlobName, Body, Created, Depot, DepotError};
+use crate::{Blob, BlobName, Body, Created, Depot, DepotError, Scopes};
 
 macro_rules! depot_behind {
     ($pointer:ident) => {
@@ -13,6 +13,10 @@ macro_rules! depot_behind {
         impl<D: Depot + ?Sized> Depot for $pointer<D> {
             fn location(&self) -> &str {
                 (**self).location()
+            }
+
+            fn scopes(&self) -> Option<Scopes> {
+                (**self).scopes()
             }
 
             async fn create(&self, name: &BlobName, body: Body) -> Result<Created, DepotError> {

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use phoenix_depot::{Blob, BlobName, Body, Created, Depot, DepotError, Problem};
+use phoenix_depot::{Blob, BlobName, Body, Created, Depot, DepotError, Problem, Scopes};
 use reqwest::Client;
 
 use crate::download::{Download, Head, Missed, head};
@@ -12,7 +12,7 @@ use crate::service::{Reserved, Service};
 use crate::signed::Signed;
 use crate::upload::{Blocks, Upload};
 use crate::urls::Urls;
-use crate::{Access, RestAccess, Settings, http, key, rest};
+use crate::{Access, RestAccess, Settings, http, key, rest, scopes};
 
 /// How often a read begins anew because the blob became another one.
 const RESTARTS: u32 = 3;
@@ -39,6 +39,7 @@ pub struct Cache {
     reader: Client,
     service: Service,
     urls: Urls,
+    scopes: Option<Scopes>,
 }
 
 impl Cache {
@@ -57,8 +58,9 @@ impl Cache {
         };
         let http = http::client(None).map_err(error)?;
         let reader = http::client(Some(settings.stall)).map_err(error)?;
+        let scopes = scopes::scopes(access.token.reveal());
         let service = Service::new(http.clone(), access, settings);
-        Ok(Self { location, http, reader, service, urls: Urls::default() })
+        Ok(Self { location, http, reader, service, urls: Urls::default(), scopes })
     }
 
     /// Why this job cannot write, once that is known; then [`Depot::create`] answers so without asking anybody.
@@ -218,6 +220,10 @@ impl Cache {
 impl Depot for Cache {
     fn location(&self) -> &str {
         &self.location
+    }
+
+    fn scopes(&self) -> Option<Scopes> {
+        self.scopes.clone()
     }
 
     async fn create(&self, name: &BlobName, body: Body) -> Result<Created, DepotError> {

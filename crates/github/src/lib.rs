@@ -19,6 +19,7 @@ mod pace_file;
 mod patience;
 mod rest;
 mod said;
+mod scopes;
 mod secret;
 mod service;
 mod signed;

@@ -7,63 +7,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use serde::{Deserialize, Serialize};
-
-use crate::{Chunk, ChunkId, Directory, HASH_LENGTH, Patch, PathInfo, PathRecord};
-
-/// What a pack says of other packs.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Others {
-    /// Packs that were there when it was made.
-    pub known: BTreeMap<String, PackInfo>,
-    /// Packs that were folded, each with the packs that hold what was live of it.
-    pub replaced: BTreeMap<String, BTreeSet<String>>,
-}
-
-/// What is known of a pack without its directory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct PackInfo {
-    /// How many bytes it has.
-    pub size: u64,
-    /// When it was made, in seconds since 1970.
-    pub created: u64,
-}
-
-/// Why what a pack says of others cannot be used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("what it says of other packs is damaged")]
-pub struct OthersError;
-
-impl Others {
-    /// The form that stands in a directory.
-    #[must_use]
-    pub fn encode(&self) -> Vec<u8> {
-        // Writing to memory what has no maps with odd keys cannot fail.
-        postcard::to_stdvec(self).unwrap_or_default()
-    }
-
-    /// Reads what [`Others::encode`] wrote; nothing at all is nothing known.
-    ///
-    /// # Errors
-    /// When it is something else.
-    pub fn decode(bytes: &[u8]) -> Result<Self, OthersError> {
-        if bytes.is_empty() {
-            return Ok(Self::default());
-        }
-        postcard::from_bytes(bytes).map_err(|_| OthersError)
-    }
-
-    /// Takes in what somebody else knows.
-    pub fn merge(&mut self, other: Self) {
-        for (name, info) in other.known {
-            let known = self.known.entry(name).or_insert(info);
-            *known = info.max(*known);
-        }
-        for (name, by) in other.replaced {
-            self.replaced.entry(name).or_default().extend(by);
-        }
-    }
-}
+use crate::{
+    Chunk, ChunkId, Directory, HASH_LENGTH, Others, OthersError, PackInfo, Patch, PathInfo, PathRecord, Use,
+};
 
 /// All packs that are known, and the directories that were read.
 #[derive(Debug, Default)]
@@ -71,8 +17,11 @@ pub struct Catalog {
     others: Others,
     read: BTreeMap<String, Directory>,
     index: HashMap<ChunkId, Place, foldhash::fast::FixedState>,
-    /// The packs of the index, by number; those that are read and live, newest first.
-    live: Vec<String>,
+    /// The packs that were read, by number: first those that are live, newest first, then those that were
+    /// replaced, newest first.
+    order: Vec<String>,
+    /// How many are live.
+    live: usize,
 }
 
 /// The chunks of all live packs.
@@ -83,15 +32,15 @@ impl Chunks<'_> {
     /// Whether a live pack has this one, so that it need not be kept again.
     #[must_use]
     pub fn has(&self, wanted: Chunk) -> bool {
-        self.0.place(wanted).is_some()
+        self.0.place(wanted).is_some_and(|place| (place.pack as usize) < self.0.live)
     }
 }
 
-/// A chunk of a live pack.
+/// A chunk of a pack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Place {
-    pack: u32,
-    chunk: u32,
+pub(crate) struct Place {
+    pub(crate) pack: u32,
+    pub(crate) chunk: u32,
 }
 
 /// A store path that can be put together.
@@ -124,12 +73,28 @@ impl Catalog {
     /// # Errors
     /// When what it says of others is damaged; nothing of it is taken in then.
     pub fn add(&mut self, name: &str, info: PackInfo, directory: Directory) -> Result<(), OthersError> {
-        let mut others = Others::decode(directory.others())?;
-        others.known.insert(name.to_owned(), info);
-        self.others.merge(others);
-        self.read.insert(name.to_owned(), directory);
+        self.add_all([(name.to_owned(), info, directory)])
+            .into_iter()
+            .next()
+            .map_or(Ok(()), |_| Err(OthersError))
+    }
+
+    /// Takes in packs with their directories. Returns the names of those that say something damaged of others;
+    /// nothing of these is taken in.
+    pub fn add_all(&mut self, packs: impl IntoIterator<Item = (String, PackInfo, Directory)>) -> Vec<String> {
+        let mut damaged = Vec::new();
+        for (name, info, directory) in packs {
+            match Others::decode(directory.others()) {
+                Ok(mut others) => {
+                    others.known.insert(name.clone(), info);
+                    self.others.merge(others);
+                    self.read.insert(name, directory);
+                }
+                Err(_) => damaged.push(name),
+            }
+        }
         self.settle();
-        Ok(())
+        damaged
     }
 
     /// Takes in what is known of packs without their directories.
@@ -138,27 +103,64 @@ impl Catalog {
         self.settle();
     }
 
-    /// Takes note that a pack is not there any more, or cannot be used.
+    /// Takes note that a pack cannot be used now; others may find it again.
     pub fn lose(&mut self, name: &str) {
         self.others.known.remove(name);
         self.read.remove(name);
         self.settle();
     }
 
-    /// Everything that is known of packs: what the next pack says of others.
+    /// Takes note that a pack is not there any more, and will not be; the next pack tells others.
+    pub fn forget(&mut self, name: &str) {
+        self.others.gone.insert(name.to_owned());
+        self.lose(name);
+    }
+
+    /// Takes note of what a branch needs; the next pack tells others.
+    pub fn note_use(&mut self, branch: &str, used: Use) {
+        self.others.branches.entry(branch.to_owned()).or_default().merge(used);
+    }
+
+    /// Everything that is known of packs and branches.
     #[must_use]
     pub fn others(&self) -> &Others {
         &self.others
     }
 
+    /// What the next pack says of others: what is known, less what is of no use to anybody. That a pack is gone
+    /// has to be said as long as another one knows it.
+    #[must_use]
+    pub fn statement(&self) -> Others {
+        let mut said = self.others.clone();
+        said.known.retain(|name, _| self.read.contains_key(name) || !self.others.gone.contains(name));
+        said.replaced.retain(|name, _| said.known.contains_key(name));
+        let heard: Vec<Others> =
+            self.read.values().filter_map(|read| Others::decode(read.others()).ok()).collect();
+        said.gone.retain(|name| {
+            !said.known.contains_key(name) && heard.iter().any(|heard| heard.known.contains_key(name))
+        });
+        said
+    }
+
     /// The packs that are known, not replaced by one that is read, and not read yet; newest first.
     #[must_use]
     pub fn unread(&self) -> Vec<(&str, PackInfo)> {
+        self.unread_that(|name| !self.is_replaced(name))
+    }
+
+    /// The packs that are known, replaced by one that is read, and not read; newest first.
+    #[must_use]
+    pub fn unread_replaced(&self) -> Vec<(&str, PackInfo)> {
+        self.unread_that(|name| self.is_replaced(name))
+    }
+
+    fn unread_that(&self, wanted: impl Fn(&str) -> bool) -> Vec<(&str, PackInfo)> {
         let mut unread: Vec<(&str, PackInfo)> = self
             .others
             .known
             .iter()
-            .filter(|(name, _)| !self.read.contains_key(*name) && !self.is_replaced(name))
+            .filter(|(name, _)| !self.read.contains_key(*name) && !self.others.gone.contains(*name))
+            .filter(|(name, _)| wanted(name))
             .map(|(name, &info)| (name.as_str(), info))
             .collect();
         unread.sort_by(|a, b| (b.1.created, b.0).cmp(&(a.1.created, a.0)));
@@ -167,27 +169,66 @@ impl Catalog {
 
     /// The live packs, newest first, each with its number, name and directory.
     pub fn packs(&self) -> impl Iterator<Item = (u32, &str, &Directory)> {
-        (0..).zip(&self.live).filter_map(|(number, name)| Some((number, name.as_str(), self.read.get(name)?)))
+        self.read_packs().take(self.live)
     }
 
-    /// The name and directory of a live pack by its number.
+    /// The packs that were read: the live ones, and then those that were replaced and read all the same.
+    pub fn read_packs(&self) -> impl Iterator<Item = (u32, &str, &Directory)> {
+        (0..)
+            .zip(&self.order)
+            .filter_map(|(number, name)| Some((number, name.as_str(), self.read.get(name)?)))
+    }
+
+    /// Whether the pack of this number is live.
+    #[must_use]
+    pub fn is_live(&self, pack: u32) -> bool {
+        (pack as usize) < self.live
+    }
+
+    /// The name and directory of a pack that was read, by its number.
     #[must_use]
     pub fn pack(&self, number: u32) -> Option<(&str, &Directory)> {
-        let name = self.live.get(number as usize)?;
+        let name = self.order.get(number as usize)?;
         Some((name, self.read.get(name)?))
     }
 
-    fn is_replaced(&self, name: &str) -> bool {
-        let mut by = self.others.replaced.get(name).into_iter().flatten();
-        by.any(|by| by != name && self.read.contains_key(by))
+    /// Whether a pack that is there holds what was live of this one, or one that was itself replaced by such.
+    #[must_use]
+    pub fn is_replaced(&self, name: &str) -> bool {
+        let mut seen = BTreeSet::from([name]);
+        let mut next = vec![name];
+        while let Some(name) = next.pop() {
+            for by in self.others.replaced.get(name).into_iter().flatten() {
+                if seen.insert(by) {
+                    if self.read.contains_key(by) {
+                        return true;
+                    }
+                    next.push(by);
+                }
+            }
+        }
+        false
+    }
+
+    /// Since when a pack is replaced: when the first of those was made that replaced it and were read, in seconds
+    /// since 1970.
+    #[must_use]
+    pub fn replaced_since(&self, name: &str) -> Option<u64> {
+        let by = self.others.replaced.get(name).into_iter().flatten();
+        let read = by.filter(|by| *by != name && self.read.contains_key(*by));
+        read.filter_map(|by| self.others.known.get(by)).map(|info| info.created).min()
     }
 
     fn settle(&mut self) {
-        let mut live: Vec<String> =
-            self.read.keys().filter(|name| !self.is_replaced(name)).cloned().collect();
+        let (mut order, mut spare): (Vec<String>, Vec<String>) =
+            self.read.keys().cloned().partition(|name| !self.is_replaced(name));
         let created = |name: &String| self.others.known.get(name).map(|info| info.created);
-        live.sort_by(|a, b| (created(b), b).cmp(&(created(a), a)));
-        self.live = live;
+        for names in [&mut order, &mut spare] {
+            names.sort_by(|a, b| (created(b), b).cmp(&(created(a), a)));
+        }
+        self.live = order.len();
+        order.extend(spare);
+        self.order = order;
         self.index.clear();
     }
 
@@ -220,13 +261,44 @@ impl Catalog {
         self.packs().flat_map(|(_, _, directory)| records(directory)).collect()
     }
 
-    /// How a path is put together, if all of its chunks are in live packs.
+    /// The names of the paths that were saved last, all together, sorted; by when they were saved, for a pack that
+    /// was made later may be one that others were folded into.
+    #[must_use]
+    pub fn latest(&self) -> BTreeSet<String> {
+        let mut latest = (0, BTreeSet::new());
+        for (_, _, directory) in self.packs() {
+            for record in (0..directory.paths()).filter_map(|number| directory.record(number).ok()) {
+                if record.saved > latest.0 {
+                    latest = (record.saved, BTreeSet::new());
+                }
+                if record.saved == latest.0 {
+                    latest.1.insert(record.info.name);
+                }
+            }
+        }
+        latest.1
+    }
+
+    /// How a path is put together, if all of its chunks are in packs that were read; in live ones, if it can be.
     pub fn locate(&mut self, hash_part: &[u8; HASH_LENGTH]) -> Option<Located> {
         let records: Vec<_> = self.records(hash_part).collect();
-        records.into_iter().find_map(|(pack, record)| {
-            let pieces = self.pieces(pack, &record)?;
-            Some(Located { info: record.info, patches: record.patches, pieces })
-        })
+        let mut spare = None;
+        for (pack, record) in records {
+            let Some(pieces) = self.pieces(pack, &record) else { continue };
+            let live = pieces.iter().all(|piece| self.is_live(piece.pack));
+            let located = Located { info: record.info, patches: record.patches, pieces };
+            if live {
+                return Some(located);
+            }
+            spare.get_or_insert(located);
+        }
+        spare
+    }
+
+    /// Whether live packs alone can give a path, so that it need not be kept again.
+    pub fn keeps(&mut self, hash_part: &[u8; HASH_LENGTH]) -> bool {
+        let located = self.locate(hash_part);
+        located.is_some_and(|located| located.pieces.iter().all(|piece| self.is_live(piece.pack)))
     }
 
     fn pieces(&mut self, pack: u32, record: &PathRecord) -> Option<Vec<Piece>> {
@@ -270,8 +342,8 @@ impl Catalog {
         Some(Piece { pack: place.pack, frame: u32::try_from(number).ok()?, offset: offset as u32, length })
     }
 
-    /// Where a live pack has a chunk, if the index is built.
-    fn place(&self, wanted: Chunk) -> Option<Place> {
+    /// Where a pack has a chunk, if the index is built.
+    pub(crate) fn place(&self, wanted: Chunk) -> Option<Place> {
         let place = *self.index.get(&wanted.id)?;
         let (_, directory) = self.pack(place.pack)?;
         (directory.chunk(place.chunk)? == wanted).then_some(place)
@@ -283,13 +355,13 @@ impl Catalog {
         Chunks(self)
     }
 
-    fn build_index(&mut self) {
+    pub(crate) fn build_index(&mut self) {
         if !self.index.is_empty() {
             return;
         }
         let mut index = std::mem::take(&mut self.index);
-        index.reserve(self.packs().map(|(_, _, directory)| directory.chunks()).sum());
-        for (pack, _, directory) in self.packs() {
+        index.reserve(self.read_packs().map(|(_, _, directory)| directory.chunks()).sum());
+        for (pack, _, directory) in self.read_packs() {
             for number in 0..directory.chunks() as u32 {
                 if let Some(chunk) = directory.chunk(number) {
                     index.entry(chunk.id).or_insert(Place { pack, chunk: number });

@@ -5,6 +5,7 @@
 //! believed: every number is checked before it is used. The format is in `docs/design/pack.md`.
 
 use std::fmt;
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
@@ -64,6 +65,14 @@ pub struct Frame {
     pub check: ChunkId,
 }
 
+impl Frame {
+    /// Whether these bytes are those that were written.
+    #[must_use]
+    pub fn is_whole(&self, stored: &[u8]) -> bool {
+        stored.len() == self.stored as usize && ChunkId::of(stored) == self.check
+    }
+}
+
 /// What is known of a store path besides its contents.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PathInfo {
@@ -101,6 +110,8 @@ pub struct PathRecord {
     /// Where hash parts of its references stood in the archive, in order; by number in
     /// [`PathInfo::references`].
     pub patches: Vec<Patch>,
+    /// When it was saved last, in milliseconds since 1970; folding does not change it.
+    pub saved: u64,
 }
 
 /// Chunks that follow one another in the table: first those of the pack itself, then the foreign ones.
@@ -118,6 +129,7 @@ struct Written {
     info: PathInfo,
     runs: Vec<Run>,
     patches: Vec<(u64, u32)>,
+    saved: u64,
 }
 
 /// What a directory is made of.
@@ -162,7 +174,8 @@ impl Contents {
                 let distance = patch.at - std::mem::replace(&mut last, patch.at);
                 (distance, patch.reference)
             });
-            let written = Written { patches: patches.collect(), info: path.info, runs: path.runs };
+            let written =
+                Written { patches: patches.collect(), info: path.info, runs: path.runs, saved: path.saved };
             records = postcard::to_extend(&written, records)
                 .map_err(|_| DirectoryError::Damaged("a record cannot be written"))?;
             ends.extend_from_slice(&u32::try_from(records.len()).map_err(too_large)?.to_le_bytes());
@@ -360,16 +373,23 @@ impl Directory {
         low.checked_sub(1)
     }
 
+    /// The numbers of the chunks of a frame.
+    #[must_use]
+    pub fn chunks_in(&self, frame: usize) -> Range<u32> {
+        let end = if frame + 1 < self.frames { self.frame(frame + 1).first } else { self.chunks as u32 };
+        self.frame(frame).first..end
+    }
+
     /// The chunks of a frame, each with where it begins in the frame.
     ///
     /// # Errors
     /// When they do not fill the frame exactly.
     pub fn chunks_of(&self, frame: usize) -> Result<Vec<(u32, Chunk)>, DirectoryError> {
         let this = self.frame(frame);
-        let end = if frame + 1 < self.frames { self.frame(frame + 1).first } else { self.chunks as u32 };
+        let numbers = self.chunks_in(frame);
         let mut at = 0_u32;
-        let mut chunks = Vec::with_capacity((end - this.first) as usize);
-        for chunk in (this.first..end).filter_map(|number| self.chunk(number)) {
+        let mut chunks = Vec::with_capacity(numbers.len());
+        for chunk in numbers.filter_map(|number| self.chunk(number)) {
             chunks.push((at, chunk));
             at = at.saturating_add(chunk.length);
         }
@@ -391,7 +411,7 @@ impl Directory {
         let damaged = DirectoryError::Damaged;
         let written: Written =
             postcard::from_bytes(self.record_bytes(number)).map_err(|_| damaged("a record is not one"))?;
-        let Written { info, runs, patches } = written;
+        let Written { info, runs, patches, saved } = written;
         let mut at = 0_u64;
         let mut places = Vec::with_capacity(patches.len());
         let mut free = 0;
@@ -405,7 +425,7 @@ impl Directory {
             free = end;
             places.push(Patch { at, reference });
         }
-        let record = PathRecord { info, runs, patches: places };
+        let record = PathRecord { info, runs, patches: places, saved };
         self.check_runs(&record)?;
         Ok(record)
     }
@@ -460,6 +480,11 @@ impl Directory {
             _ => return &[],
         };
         rest.get(..length).unwrap_or_default()
+    }
+
+    /// How many bytes the record of this number has, which is below [`Directory::paths`].
+    pub(crate) fn record_size(&self, number: usize) -> usize {
+        self.record_bytes(number).len()
     }
 
     fn record_end(&self, number: usize) -> usize {

@@ -4,17 +4,23 @@
 //! Nothing here knows where bytes live.
 
 mod catalog;
+mod collect;
 mod cut;
 mod directory;
+mod fold;
 pub mod nar;
+mod others;
 mod pack;
 mod put_back;
 
-pub use catalog::{Catalog, Chunks, Located, Others, OthersError, PackInfo, Piece};
+pub use catalog::{Catalog, Chunks, Located, Piece};
+pub use collect::{Collection, Dropped, Goal, Lost, Source, Unwanted, Why};
 pub use cut::{ChunkSizes, Cutter, HASH_LENGTH, Patch, References};
 pub use directory::{
     Chunk, ChunkId, Contents, Directory, DirectoryError, Frame, LONGEST_FRAME, PathInfo, PathRecord, Run,
 };
+pub use fold::{Fold, Folded};
+pub use others::{Others, OthersError, PackInfo, Use};
 pub use pack::{
     Compressor, FOOTER, FRAME_TARGET, Footer, FrameBuilder, FrameOpener, LEVEL, LONGEST_DIRECTORY,
     PackBuilder, PackError, PackedPath, SealedFrame, open_frame,

@@ -8,6 +8,7 @@
 //! is in `docs/design/pack.md`.
 
 use std::collections::HashMap;
+use std::io::Read as _;
 use std::ops::Range;
 
 use crate::{
@@ -61,6 +62,13 @@ pub struct SealedFrame {
     chunks: Vec<Chunk>,
     length: u32,
     check: ChunkId,
+}
+
+impl SealedFrame {
+    /// A frame of another pack, as it is; `chunks` are those that its directory says are in it.
+    pub(crate) fn copied(frame: &Frame, chunks: Vec<Chunk>, bytes: Vec<u8>) -> Self {
+        Self { bytes, chunks, length: frame.length, check: frame.check }
+    }
 }
 
 impl FrameBuilder {
@@ -131,6 +139,8 @@ pub struct PackedPath {
     pub chunks: Vec<Chunk>,
     /// Where hash parts stood in the archive.
     pub patches: Vec<Patch>,
+    /// When it was saved, in milliseconds since 1970.
+    pub saved: u64,
 }
 
 /// Writes one pack, from its first byte to its last; whoever has it writes what it returns, in order.
@@ -186,7 +196,7 @@ impl PackBuilder {
         let own = self.contents.chunks.len() as u32;
         for path in paths {
             let mut runs: Vec<Run> = Vec::new();
-            for chunk in path.chunks {
+            for &chunk in &path.chunks {
                 let foreign = &mut self.contents.foreign;
                 let number = *self.numbers.entry(chunk.id).or_insert_with(|| {
                     foreign.push(chunk);
@@ -197,7 +207,8 @@ impl PackBuilder {
                     _ => runs.push(Run { first: number, count: 1 }),
                 }
             }
-            self.contents.paths.push(PathRecord { info: path.info, runs, patches: path.patches });
+            let PackedPath { info, patches, saved, .. } = path;
+            self.contents.paths.push(PathRecord { info, runs, patches, saved });
         }
         self.contents.others = others;
         let directory = self.contents.encode()?;
@@ -266,7 +277,10 @@ impl Footer {
         if ChunkId::of(stored) != self.check {
             return Err(damaged("its directory is not what was written"));
         }
-        let bytes = zstd::bulk::decompress(stored, self.length as usize)
+        // Piece by piece: what it says of its length is no reason to take so much memory.
+        let mut bytes = Vec::new();
+        zstd::stream::Decoder::new(stored)
+            .and_then(|decoder| decoder.take(u64::from(self.length) + 1).read_to_end(&mut bytes))
             .map_err(|_| damaged("its directory does not decompress"))?;
         if bytes.len() != self.length as usize {
             return Err(damaged("its directory is not as long as its footer says"));
@@ -309,7 +323,7 @@ impl FrameOpener {
     pub fn open(&mut self, frame: &Frame, stored: &[u8], bytes: &mut Vec<u8>) -> Result<(), PackError> {
         let damaged = PackError::Damaged;
         bytes.clear();
-        if stored.len() != frame.stored as usize || ChunkId::of(stored) != frame.check {
+        if !frame.is_whole(stored) {
             return Err(damaged("a frame is not what was written"));
         }
         if frame.stored == frame.length {
@@ -397,6 +411,7 @@ mod tests {
             info: info(number, which.iter().map(|&part| parts[part].len() as u64).sum()),
             chunks: which.iter().map(|&part| chunk(&parts[part])).collect(),
             patches: vec![],
+            saved: 0,
         };
         let tail = builder.finish(vec![packed(1, &[0, 1, 2]), packed(2, &[1, 3, 0])], b"more".to_vec());
         bytes.extend(tail.unwrap());

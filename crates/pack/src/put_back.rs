@@ -40,7 +40,8 @@ impl<'l> PutBack<'l> {
             let done = usize::try_from(self.at - patch.at).unwrap_or(HASH_LENGTH).min(HASH_LENGTH);
             let count = (HASH_LENGTH - done).min(zeros.len());
             let name = self.located.info.references.get(patch.reference as usize);
-            match name.and_then(|name| name.as_bytes().get(done..done + count)) {
+            let hash_part = name.and_then(|name| name.as_bytes().first_chunk::<HASH_LENGTH>());
+            match hash_part.and_then(|hash_part| hash_part.get(done..done + count)) {
                 Some(part) => emit(part)?,
                 // A name that is too short for a hash part: the archive will not have its hash.
                 None => emit(&zeros[..count])?,

@@ -1,5 +1,6 @@
 //! `phoenix cache`: store paths to a depot and back.
 
+mod gc;
 mod serve;
 
 use std::collections::{BTreeSet, HashSet};
@@ -21,6 +22,7 @@ use crate::depots;
 use crate::error::CommandError;
 use crate::setup::{pairs, var};
 use crate::talk;
+use crate::tidy;
 
 /// Runs the verb.
 pub(crate) fn cache(verb: &CacheVerb) -> Result<ExitCode, CommandError> {
@@ -31,6 +33,7 @@ pub(crate) fn cache(verb: &CacheVerb) -> Result<ExitCode, CommandError> {
         CacheVerb::Ls(args) => ls(args),
         CacheVerb::Stat(args) => stat(args),
         CacheVerb::Verify(args) => verify(args),
+        CacheVerb::Gc(args) => gc::gc(args),
     }
 }
 
@@ -103,7 +106,10 @@ fn save(args: &SaveArgs) -> Result<ExitCode, CommandError> {
         depots::leave_to_upstream(&mut paths, &Settings::read(&nix)?.trusted_public_keys);
     }
     let upstream = all - paths.len();
-    let mut cache = open(&args.depot)?;
+    let depot = depots::open(args.depot.depot.as_deref())?;
+    let mut cache = Cache::open(depot.clone(), &mut |trouble| warn(&trouble))
+        .map_err(|error| CommandError::because("cannot start", &error))?;
+    tidy::set_branch(&mut cache, args.branch.as_deref());
     let saved = cache
         .save_from_store(&depots::new_name(), &layout, &paths, threads(&args.depot))
         .map_err(|error| CommandError::because("nothing was saved", &error))?;
@@ -122,6 +128,9 @@ fn save(args: &SaveArgs) -> Result<ExitCode, CommandError> {
             HumanBytes(saved.size),
             saved.known,
         )),
+    }
+    for (warning, text) in tidy::after_save(&cache, depot, saved.size, args.budget) {
+        say(if warning { format!("warning: {text}") } else { text });
     }
     Ok(if saved.unreadable.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -154,12 +163,7 @@ fn restore(args: &RestoreArgs) -> Result<ExitCode, CommandError> {
     let (_, layout) = store(&args.store)?;
     let mut cache = open(&args.depot)?;
     let wanted: Vec<StorePath> = if args.latest {
-        let newest = cache.catalog().packs().next().map(|(_, _, directory)| directory.clone());
-        let names = newest.into_iter().flat_map(|directory| {
-            (0..directory.paths())
-                .filter_map(move |number| Some(directory.record(number).ok()?.info.name))
-                .collect::<Vec<_>>()
-        });
+        let names = cache.catalog().latest().into_iter();
         names.filter_map(|name| StorePath::parse(&format!("{}/{name}", layout.store_dir)).ok()).collect()
     } else {
         args.paths.iter().map(|path| store_path(Path::new(path), &layout)).collect::<Result<_, _>>()?

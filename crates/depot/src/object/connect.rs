@@ -168,13 +168,18 @@ fn google(
 
 fn azure(url: &Url, parameters: &BTreeMap<String, String>, settings: &Settings<'_>) -> Result<Store, String> {
     only(parameters, &[])?;
-    let builder = MicrosoftAzureBuilder::new().with_client_options(client()).with_retry(settings.retry());
-    let builder = settings
+    let mut builder = MicrosoftAzureBuilder::new().with_client_options(client()).with_retry(settings.retry());
+    builder = settings
         .keys::<AzureConfigKey>("AZURE_")
         .into_iter()
         .fold(builder, |builder, (key, value)| builder.with_config(key, value))
         .with_url(url.as_str())
         .with_http_connector(Conditional);
+    // As with S3: whoever writes that there is no TLS means it.
+    let endpoint = builder.get_config_value(&AzureConfigKey::Endpoint);
+    if endpoint.is_some_and(|endpoint| endpoint.starts_with("http://")) {
+        builder = builder.with_allow_http(true);
+    }
     let hint = "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN";
     Ok((Arc::new(builder.build().map_err(|error| wrong(&error, hint))?), true))
 }

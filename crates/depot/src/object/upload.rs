@@ -207,6 +207,8 @@ impl ObjectDepot {
             Err(error) => match self.found(name).await {
                 // The upload ended before, and the answer to that was lost.
                 Ok(Some(blob)) if matches!(error, Error::NotFound { .. }) && blob.size == whole => Ok(whole),
+                // When one upload of a name ends, Azure forgets the parts of all others.
+                Ok(Some(_)) if format!("{error:?}").contains("InvalidBlockList") => Err(Not::Taken),
                 _ => Err(Not::Problem(self.problem(&error))),
             },
         }

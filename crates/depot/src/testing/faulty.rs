@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 
 use crate::testing::body::any;
-use crate::{Blob, BlobName, Body, Created, Depot, DepotError, Problem};
+use crate::{Blob, BlobName, Body, Created, Depot, DepotError, Problem, Scopes};
 
 /// One way to misbehave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -222,6 +222,10 @@ impl<D: Depot> Faulty<D> {
 impl<D: Depot> Depot for Faulty<D> {
     fn location(&self) -> &str {
         self.inner.location()
+    }
+
+    fn scopes(&self) -> Option<Scopes> {
+        self.inner.scopes()
     }
 
     async fn create(&self, name: &BlobName, body: Body) -> Result<Created, DepotError> {

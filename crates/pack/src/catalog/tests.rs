@@ -33,7 +33,7 @@ fn path(number: u32, parts: &[u32], references: &[u32]) -> PackedPath {
         signatures: vec![],
         ca: None,
     };
-    PackedPath { info, chunks: parts.iter().map(|&part| chunk(part)).collect(), patches: vec![] }
+    PackedPath { info, chunks: parts.iter().map(|&part| chunk(part)).collect(), patches: vec![], saved: 0 }
 }
 
 /// The directory of a pack that has these parts itself, three a frame.
@@ -65,6 +65,10 @@ fn replaced(old: &str, new: &str) -> Others {
     Others { replaced: [(old.to_owned(), [new.to_owned()].into())].into(), ..Others::default() }
 }
 
+fn live(catalog: &Catalog) -> Vec<&str> {
+    catalog.packs().map(|(_, name, _)| name).collect()
+}
+
 /// The bytes that the pieces stand for.
 fn put_together(catalog: &Catalog, pieces: &[Piece]) -> Vec<u8> {
     let mut all = Vec::new();
@@ -91,7 +95,7 @@ fn a_path_is_put_together_of_own_and_foreign_chunks() {
     catalog.add("old", made(1), old).unwrap();
     let new = directory(&[6], vec![path(2, &[2, 3, 6, 4, 5], &[])], catalog.others());
     catalog.add("new", made(2), new).unwrap();
-    assert_eq!(catalog.live, ["new", "old"]);
+    assert_eq!(live(&catalog), ["new", "old"]);
 
     let one = catalog.locate(&hash(1)).unwrap();
     assert_eq!(one.pieces.len(), 2, "one piece a frame");
@@ -131,6 +135,61 @@ fn a_replaced_pack_is_looked_at_while_what_replaced_it_is_not_there() {
 }
 
 #[test]
+fn what_was_replaced_twice_stays_replaced_and_a_circle_ends() {
+    let mut catalog = Catalog::default();
+    let mut others = replaced("old", "fold");
+    others.merge(replaced("fold", "new"));
+    catalog.add("new", made(9), directory(&[1], vec![], &others)).unwrap();
+    catalog.add("old", made(1), directory(&[1], vec![], &Others::default())).unwrap();
+    assert_eq!(live(&catalog), ["new"]);
+    catalog.hear(replaced("new", "elsewhere"));
+    catalog.hear(replaced("elsewhere", "new"));
+    assert_eq!(live(&catalog), ["new"]);
+}
+
+#[test]
+fn a_chunk_that_only_a_replaced_pack_has_is_found_there_and_kept_again() {
+    let mut catalog = Catalog::default();
+    catalog.add("old", made(1), directory(&[1, 2], vec![path(1, &[1, 2], &[])], &Others::default())).unwrap();
+    let fold = directory(&[1], vec![], &replaced("old", "fold"));
+    catalog.add("fold", made(5), fold).unwrap();
+    catalog.add("late", made(6), directory(&[], vec![path(2, &[1, 2], &[])], &Others::default())).unwrap();
+    assert_eq!(live(&catalog), ["late", "fold"]);
+    let located = catalog.locate(&hash(2)).unwrap();
+    assert_eq!(put_together(&catalog, &located.pieces), parts(&[1, 2]));
+    assert!(!catalog.keeps(&hash(2)) && !catalog.chunks().has(chunk(2)) && catalog.chunks().has(chunk(1)));
+    assert_eq!(catalog.locate(&hash(1)), None, "what a fold left out is not brought back");
+}
+
+#[test]
+fn nobody_looks_for_what_is_gone_and_that_is_said_as_long_as_somebody_knows_it() {
+    let knows = |name: &str| Others { known: [(name.to_owned(), made(1))].into(), ..Others::default() };
+    let mut catalog = Catalog::default();
+    catalog.add("a", made(2), directory(&[1], vec![], &knows("x"))).unwrap();
+    assert_eq!(catalog.unread(), [("x", made(1))]);
+    catalog.forget("x");
+    let said = catalog.statement();
+    assert!(said.gone.contains("x") && !said.known.contains_key("x"));
+
+    // Who reads both does not look for it, in whatever order they come.
+    for order in [["a", "b"], ["b", "a"]] {
+        let mut other = Catalog::default();
+        for name in order {
+            let says = if name == "a" { knows("x") } else { said.clone() };
+            other.add(name, made(2), directory(&[1], vec![], &says)).unwrap();
+        }
+        assert!(other.unread().is_empty());
+        assert!(other.statement().gone.contains("x"));
+        // When nobody knows it any more, nothing need be said.
+        other.lose("a");
+        assert!(other.statement().gone.is_empty());
+        // It is seen all the same: then it counts.
+        other.add("x", made(1), directory(&[9], vec![], &Others::default())).unwrap();
+        assert!(other.chunks().has(chunk(9)) && other.statement().known.contains_key("x"));
+    }
+}
+
+#[test]
 fn two_folds_at_once_lose_nothing() {
     let a = directory(&[1], vec![path(1, &[1], &[])], &Others::default());
     let b = directory(&[2], vec![path(2, &[2], &[])], &Others::default());
@@ -144,7 +203,7 @@ fn two_folds_at_once_lose_nothing() {
     for (name, directory) in [("a", a), ("b", b), ("f", fold("f")), ("g", fold("g"))] {
         catalog.add(name, made(1), directory).unwrap();
     }
-    assert_eq!(catalog.live, ["g", "f"]);
+    assert_eq!(live(&catalog), ["g", "f"]);
     assert!(catalog.locate(&hash(1)).is_some() && catalog.locate(&hash(2)).is_some());
 }
 
@@ -163,29 +222,7 @@ fn a_closure_has_what_is_referred_to_first() {
     assert!(unknown.is_empty());
 }
 
-fn others() -> impl Strategy<Value = Others> {
-    let name = || prop::sample::select(vec!["a", "b", "c", "d"]).prop_map(str::to_owned);
-    let known = prop::collection::btree_map(name(), (0_u64..3).prop_map(made), 0..4);
-    let replaced = prop::collection::btree_map(name(), prop::collection::btree_set(name(), 0..3), 0..4);
-    (known, replaced).prop_map(|(known, replaced)| Others { known, replaced })
-}
-
 proptest! {
-    #[test]
-    fn merging_is_a_union(a in others(), b in others(), c in others()) {
-        let merged = |all: &[&Others]| {
-            let mut sum = Others::default();
-            for other in all {
-                sum.merge((*other).clone());
-            }
-            sum
-        };
-        prop_assert_eq!(merged(&[&a, &b, &c]), merged(&[&c, &a, &b]));
-        prop_assert_eq!(merged(&[&a, &merged(&[&b, &c])]), merged(&[&merged(&[&a, &b]), &c]));
-        prop_assert_eq!(merged(&[&a, &a]), merged(&[&a]));
-        prop_assert_eq!(Others::decode(&a.encode()), Ok(a));
-    }
-
     #[test]
     fn garbage_of_others_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
         let _ = Others::decode(&bytes);

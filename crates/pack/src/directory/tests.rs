@@ -41,6 +41,7 @@ fn contents(paths: usize) -> Contents {
         },
         runs: vec![Run { first: number * 2, count: 2 }, Run { first: own + number, count: 1 }],
         patches: vec![Patch { at: 3, reference: 1 }, Patch { at: 60, reference: 0 }],
+        saved: 1_790_000_000_000,
     };
     let count = u32::try_from(paths).unwrap();
     Contents {

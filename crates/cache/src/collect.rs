@@ -1,0 +1,277 @@
+//! Folding and collecting: what `pack` has planned, done to a depot.
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use phoenix_depot::{Blob, BlobName, Created, DepotError, Problem};
+use phoenix_pack::{Catalog, Collection, Fold, Folded, Frame, Goal, LEVEL, PackError};
+use tokio::sync::mpsc::Sender;
+
+use crate::frames::{LARGEST_GAP, LONGEST_RANGE};
+use crate::name::scoped;
+use crate::packs::{AT_ONCE, Packs};
+use crate::save::body;
+use crate::{Cache, Trouble};
+
+/// How many packs there may be before a job that saves folds the small ones. A restore looks up every pack, and
+/// so many at once: up to here they cost the time of one.
+pub const MOST_PACKS: usize = AT_ONCE;
+
+/// For how many seconds a pack stays after it was replaced: a job on GitHub's runners ends after six hours, and so
+/// does its token. One that began before may make a pack that needs chunks of what is being replaced.
+pub const GRACE: u64 = 6 * 3600;
+
+/// For how many seconds after its last run a branch is alive; two weeks.
+pub const ALIVE: u64 = 14 * 24 * 3600;
+
+/// How many ranges are on their way at once.
+const READS_AT_ONCE: usize = 3;
+
+/// What came of collecting.
+#[derive(Debug, Default)]
+pub struct Collected {
+    /// The pack that was made; none when there was nothing to fold.
+    pub pack: Option<BlobName>,
+    /// How many bytes it has.
+    pub size: u64,
+    /// How many of these are frames that were copied as they are.
+    pub copied: u64,
+    /// The packs that were removed, and how many bytes they had.
+    pub removed: Vec<(String, u64)>,
+    /// Why packs were not removed that could have been; the depot's own eviction takes them, as nobody reads them.
+    pub left: Option<String>,
+    /// Paths that are lost because a part of them was damaged.
+    pub lost: Vec<String>,
+}
+
+/// Why nothing was collected. Nothing is lost.
+#[derive(Debug, thiserror::Error)]
+pub enum CollectError {
+    /// What is not known of could be needed by what is not seen.
+    #[error(
+        "{depot}: it did not tell all that it has ({what}), and what cannot be seen could need what would be dropped"
+    )]
+    Unsure {
+        /// The depot.
+        depot: String,
+        /// A pack that it gave no answer about.
+        what: String,
+    },
+    /// The new pack could not be made.
+    #[error(transparent)]
+    Trouble(#[from] Trouble),
+}
+
+/// Frames that are read at once.
+#[derive(Debug)]
+struct Part {
+    source: u32,
+    blob: Blob,
+    start: u64,
+    end: u64,
+    frames: Vec<usize>,
+}
+
+impl Cache {
+    /// Whether there are so many packs, or so many bytes in them, that a job which has saved this many bytes
+    /// should collect.
+    #[must_use]
+    pub fn is_crowded(&self, saved: u64, budget: u64) -> bool {
+        let catalog = self.packs.peek();
+        let live = catalog.packs().count() + usize::from(saved > 0);
+        let known = &catalog.others().known;
+        let size =
+            catalog.packs().filter_map(|(_, name, _)| known.get(name)).map(|info| info.size).sum::<u64>();
+        live > MOST_PACKS || size + saved > budget
+    }
+
+    /// Plans what to fold and what to let go; [`Goal::outside`] is filled in here. Reads the packs that were
+    /// replaced and are still there, for something in them may be needed again.
+    ///
+    /// # Errors
+    /// When the depot did not tell all that it has.
+    pub fn plan_collection(
+        &mut self,
+        goal: &Goal,
+        trouble: &mut (dyn FnMut(Trouble) + Send),
+    ) -> Result<Collection, CollectError> {
+        self.runtime.block_on(self.packs.read_replaced(trouble));
+        if let Some(what) = self.packs.unsure().next() {
+            let depot = self.packs.depot().location().to_owned();
+            return Err(CollectError::Unsure { depot, what: what.to_owned() });
+        }
+        let goal = Goal { outside: self.packs.outside().clone(), ..goal.clone() };
+        Ok(Collection::plan(self.packs.catalog(), &goal))
+    }
+
+    /// Does what was planned: makes the new pack, under this name in the scope that may be written, and removes
+    /// what may go, if we may.
+    ///
+    /// # Errors
+    /// When the new pack cannot be made; nothing is removed then.
+    pub fn collect(
+        &mut self,
+        name: &BlobName,
+        plan: &Collection,
+        trouble: &mut (dyn FnMut(Trouble) + Send),
+    ) -> Result<Collected, CollectError> {
+        let name = scoped(name, self.packs.depot().scopes().as_ref());
+        let mut collected = Collected::default();
+        let mut removable: Vec<(String, u64)> =
+            plan.unwanted.iter().map(|unwanted| (unwanted.name.clone(), unwanted.size)).collect();
+        if !plan.sources.is_empty() {
+            let folded = self.runtime.block_on(fold(&self.packs, &name, plan, trouble))?;
+            collected =
+                Collected { size: folded.size, copied: folded.copied, lost: folded.lost, ..collected };
+            let seen = self.runtime.block_on(self.packs.see(&name));
+            // What was replaced just now goes only when what replaces it was seen to be whole.
+            match seen {
+                Ok(true) if plan.at_once => {
+                    removable.extend(plan.sources.iter().map(|source| (source.name.clone(), source.size)));
+                }
+                Ok(_) => {}
+                Err(error) => trouble(error),
+            }
+            collected.pack = Some(name);
+        }
+        for (name, size) in removable {
+            match self.runtime.block_on(self.packs.remove(&name)) {
+                Ok(()) => collected.removed.push((name, size)),
+                Err(error @ DepotError { problem: Problem::Unsupported(_) | Problem::Denied(_), .. }) => {
+                    collected.left = Some(error.to_string());
+                    break;
+                }
+                Err(error) => trouble(error.into()),
+            }
+        }
+        Ok(collected)
+    }
+}
+
+/// Makes the new pack.
+async fn fold(
+    packs: &Packs,
+    name: &BlobName,
+    plan: &Collection,
+    trouble: &mut (dyn FnMut(Trouble) + Send),
+) -> Result<Folded, Trouble> {
+    let depot = packs.depot();
+    let (to_depot, body) = body();
+    let creation = {
+        let (depot, name) = (depot.clone(), name.clone());
+        tokio::spawn(async move { depot.create(&name, body).await })
+    };
+    let written = write(packs, name, plan, &to_depot, trouble).await;
+    if let Err(error) = &written {
+        // The depot keeps nothing of a body that fails.
+        drop(to_depot.send(Err(std::io::Error::other(error.to_string()))).await);
+    }
+    drop(to_depot);
+    let created = creation.await;
+    let folded = written?;
+    match created {
+        Ok(Ok(Created::New(_))) => Ok(folded),
+        Ok(Ok(Created::Taken)) => Err(damaged(packs, name, PackError::Damaged("another pack has this name"))),
+        Ok(Err(error)) => Err(error.into()),
+        Err(_) => Err(damaged(packs, name, PackError::Damaged("sending it broke off"))),
+    }
+}
+
+fn damaged(packs: &Packs, pack: &BlobName, problem: PackError) -> Trouble {
+    Trouble::Pack { depot: packs.depot().location().to_owned(), pack: pack.to_string(), problem }
+}
+
+/// Reads the frames of the sources, a few ranges ahead, and sends what the new pack is made of.
+async fn write(
+    packs: &Packs,
+    name: &BlobName,
+    plan: &Collection,
+    to_depot: &Sender<std::io::Result<Bytes>>,
+    trouble: &mut (dyn FnMut(Trouble) + Send),
+) -> Result<Folded, Trouble> {
+    let catalog = packs.peek();
+    let broken = |problem| damaged(packs, name, problem);
+    // When the depot wants no more, it has an error of its own to tell.
+    let gone = || broken(PackError::Damaged("the depot took no more of it"));
+    let (mut fold, head) = Fold::new(LEVEL).map_err(broken)?;
+    to_depot.send(Ok(Bytes::from_static(head))).await.map_err(|_| gone())?;
+    let reading = stream::iter(parts(packs, catalog, plan)).map(|part| {
+        let depot = packs.depot().clone();
+        // As a task of its own, so that it goes on while frames are opened here.
+        tokio::spawn(async move {
+            let read = depot.read(&part.blob, part.start..part.end).await;
+            (part, read)
+        })
+    });
+    let mut reading = std::pin::pin!(reading.buffered(READS_AT_ONCE));
+    while let Some(read) = reading.next().await {
+        let (part, read) = read.map_err(|_| broken(PackError::Damaged("reading broke off")))?;
+        // A pack that cannot be read now is not to be replaced.
+        let bytes = read?;
+        let Some((_, directory)) = catalog.pack(part.source) else { continue };
+        for &number in &part.frames {
+            let frame = directory.frame(number);
+            let mut stored = slice(&bytes, &frame, part.start);
+            let again;
+            if !frame.is_whole(stored) {
+                // It may have been damaged on its way, and there is no other chance.
+                let range = frame.offset..frame.offset + u64::from(frame.stored);
+                again = packs.depot().read(&part.blob, range).await?;
+                stored = &again;
+            }
+            let wants = |chunk| plan.wants(part.source, chunk);
+            let (out, problem) = fold.take(directory, number, stored, wants).map_err(broken)?;
+            if let Some(problem) = problem {
+                trouble(damaged(packs, &part.blob.name, problem));
+            }
+            for bytes in out {
+                to_depot.send(Ok(bytes.into())).await.map_err(|_| gone())?;
+            }
+        }
+    }
+    let others = plan.statement(catalog, name.as_str()).encode();
+    let mut folded = fold.finish(plan.paths(catalog), others).map_err(broken)?;
+    let end = std::mem::take(&mut folded.end);
+    to_depot.send(Ok(end.into())).await.map_err(|_| gone())?;
+    Ok(folded)
+}
+
+fn slice<'b>(bytes: &'b Bytes, frame: &Frame, start: u64) -> &'b [u8] {
+    let from = usize::try_from(frame.offset - start).unwrap_or(usize::MAX);
+    bytes.get(from..from.saturating_add(frame.stored as usize)).unwrap_or_default()
+}
+
+/// What has to be read, oldest packs first, so that what was saved together stays together.
+fn parts(packs: &Packs, catalog: &Catalog, plan: &Collection) -> Vec<Part> {
+    let mut parts: Vec<Part> = Vec::new();
+    for source in plan.sources.iter().rev() {
+        let (Some(blob), Some((_, directory))) = (packs.blob(source.pack), catalog.pack(source.pack)) else {
+            continue;
+        };
+        for number in 0..directory.frames() {
+            if !directory.chunks_in(number).any(|chunk| plan.wants(source.pack, chunk)) {
+                continue;
+            }
+            let frame = directory.frame(number);
+            let end = frame.offset + u64::from(frame.stored);
+            match parts.last_mut() {
+                Some(part)
+                    if part.source == source.pack
+                        && frame.offset >= part.end
+                        && frame.offset - part.end <= LARGEST_GAP
+                        && end - part.start <= LONGEST_RANGE =>
+                {
+                    part.end = end;
+                    part.frames.push(number);
+                }
+                _ => parts.push(Part {
+                    source: source.pack,
+                    blob: blob.clone(),
+                    start: frame.offset,
+                    end,
+                    frames: vec![number],
+                }),
+            }
+        }
+    }
+    parts
+}

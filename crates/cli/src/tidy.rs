@@ -1,0 +1,203 @@
+//! Folding and collecting a depot, and what is said of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use indicatif::HumanBytes;
+use phoenix_cache::{ALIVE, Cache, Collected, GRACE, MOST_PACKS, Trouble};
+use phoenix_depot::Depot;
+use phoenix_pack::{Collection, Goal};
+
+use crate::depots;
+use crate::setup::var;
+
+/// The names of how many paths are said before "and so many more".
+const FEW: usize = 10;
+
+/// The time, in seconds since 1970.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// What collecting aims at when nobody says otherwise.
+pub(crate) fn goal(budget: u64) -> Goal {
+    Goal {
+        budget,
+        now: now(),
+        keep: BTreeSet::new(),
+        alive: ALIVE,
+        grace: GRACE,
+        packs: 0,
+        outside: BTreeMap::new(),
+    }
+}
+
+/// A number of bytes: `500M` and the like count in thousands, `10GiB` and the like in powers of two.
+pub(crate) fn bytes(text: &str) -> Result<u64, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let (letter, binary) = match unit {
+        "" | "B" => ("", false),
+        unit => match unit.strip_suffix("iB") {
+            Some(letter) => (letter, true),
+            None => (unit.strip_suffix('B').unwrap_or(unit), false),
+        },
+    };
+    let power = match letter {
+        "" => 0,
+        "K" | "k" => 1,
+        "M" => 2,
+        "G" => 3,
+        "T" => 4,
+        _ => return Err("it is a number of bytes such as 10G, 500M or 8GiB".to_owned()),
+    };
+    let number: u64 = number.parse().map_err(|_| "it is a number of bytes such as 10G, 500M or 8GiB")?;
+    let unit = if binary { 1024_u64 } else { 1000 };
+    number.checked_mul(unit.pow(power)).ok_or_else(|| "it is more than there can be".to_owned())
+}
+
+/// Tells a cache for which branch it saves and in which run: `branch`, or what GitHub's variables say. Else it is
+/// for none.
+pub(crate) fn set_branch(cache: &mut Cache, branch: Option<&str>) {
+    let run = var("GITHUB_RUN_ID").and_then(|run| run.parse().ok()).unwrap_or_else(now);
+    if let Some(branch) = branch.map(str::to_owned).or_else(|| var("GITHUB_REF")) {
+        cache.set_branch(branch, run);
+    }
+}
+
+/// Folds and collects after a save of so many bytes, when there are too many packs or bytes. Returns what has to
+/// be said, and whether it is a warning; nothing that goes wrong is worse than that.
+pub(crate) fn after_save(
+    cache: &Cache,
+    depot: Arc<dyn Depot>,
+    saved: u64,
+    budget: u64,
+) -> Vec<(bool, String)> {
+    let mut said = Vec::new();
+    if !cache.is_crowded(saved, budget) {
+        return said;
+    }
+    let mut troubles = Vec::new();
+    let mut trouble = |trouble: Trouble| troubles.push(trouble.to_string());
+    let done = (|| {
+        let mut cache = Cache::open(depot, &mut trouble).map_err(|error| error.to_string())?;
+        let goal = Goal { packs: MOST_PACKS, ..goal(budget) };
+        let plan = cache.plan_collection(&goal, &mut trouble).map_err(|error| error.to_string())?;
+        if plan.is_nothing() {
+            return Ok(None);
+        }
+        let collected =
+            cache.collect(&depots::new_name(), &plan, &mut trouble).map_err(|error| error.to_string())?;
+        Ok::<_, String>(Some((plan, collected)))
+    })();
+    match done {
+        Ok(None) => {}
+        Ok(Some((plan, collected))) => {
+            said.extend(done_lines(&plan, &collected).into_iter().map(|line| (false, line)));
+        }
+        Err(why) => said.push((true, format!("the depot is not tidied up: {why}"))),
+    }
+    said.splice(0..0, troubles.into_iter().map(|trouble| (true, trouble)));
+    said
+}
+
+fn packs(count: usize) -> String {
+    if count == 1 { "1 pack".to_owned() } else { format!("{count} packs") }
+}
+
+/// What a plan would do, line by line.
+pub(crate) fn plan_lines(plan: &Collection) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (branch, alive) in &plan.branches {
+        lines.push(format!(
+            "branch {branch}: {}",
+            if *alive { "alive" } else { "gone, or not seen for long" }
+        ));
+    }
+    for source in &plan.sources {
+        let (size, wanted) = (HumanBytes(source.size), HumanBytes(source.wanted));
+        lines.push(format!("fold {} ({size}, {wanted} of it kept): {}", source.name, source.why));
+    }
+    for unwanted in &plan.unwanted {
+        let why = if unwanted.replaced { "it was replaced" } else { "there is no room for it" };
+        lines.push(format!("remove {} ({}): {why}", unwanted.name, HumanBytes(unwanted.size)));
+    }
+    lines.extend(dropped_lines(plan));
+    lines
+}
+
+fn dropped_lines(plan: &Collection) -> Vec<String> {
+    let mut lines: Vec<String> = plan
+        .dropped
+        .iter()
+        .take(FEW)
+        .map(|dropped| format!("drop {} ({}): {}", dropped.name, HumanBytes(dropped.nar_size), dropped.why))
+        .collect();
+    if let Some(more) = plan.dropped.len().checked_sub(FEW).filter(|&more| more > 0) {
+        lines.push(format!("drop {more} more paths; --json names all of them"));
+    }
+    lines
+}
+
+/// What was done.
+pub(crate) fn done_lines(plan: &Collection, collected: &Collected) -> Vec<String> {
+    let mut lines = dropped_lines(plan);
+    if let Some(pack) = &collected.pack {
+        lines.push(format!(
+            "folded {} into {pack} ({}, {} of it copied as it was)",
+            packs(plan.sources.len()),
+            HumanBytes(collected.size),
+            HumanBytes(collected.copied),
+        ));
+    }
+    for name in &collected.lost {
+        lines.push(format!("lost {name}: a part of it was damaged"));
+    }
+    if !collected.removed.is_empty() {
+        let size = collected.removed.iter().map(|(_, size)| size).sum();
+        lines.push(format!("removed {} of {}", packs(collected.removed.len()), HumanBytes(size)));
+    }
+    if let Some(why) = &collected.left {
+        lines.push(format!("what is not needed is left to the depot's own eviction: {why}"));
+    }
+    let (mut count, mut size) = plan.waiting;
+    if !plan.at_once {
+        count += plan.sources.len();
+        size += plan.sources.iter().map(|source| source.size).sum::<u64>();
+    }
+    if count > 0 {
+        lines.push(format!(
+            "{} of {} wait until no job can rely on them any more; a later gc removes them",
+            packs(count),
+            HumanBytes(size)
+        ));
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_as_people_write_them() {
+        for (text, number) in [
+            ("0", 0),
+            ("123", 123),
+            ("7B", 7),
+            ("10G", 10_000_000_000),
+            ("500M", 500_000_000),
+            ("500MB", 500_000_000),
+            ("3k", 3_000),
+            ("8GiB", 8 << 30),
+            ("2KiB", 2048),
+            ("1T", 1_000_000_000_000),
+        ] {
+            assert_eq!(bytes(text), Ok(number), "{text}");
+        }
+        for bad in ["", "G", "-1", "1.5G", "10 G", "10X", "99999999999T", "iB", "1iB1"] {
+            assert!(bytes(bad).is_err(), "{bad}");
+        }
+    }
+}

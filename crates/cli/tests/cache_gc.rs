@@ -1,0 +1,198 @@
+//! `phoenix cache gc`, and the tidying up after a save.
+
+#![expect(clippy::unwrap_used, reason = "a test says so by failing")]
+
+mod common;
+
+use common::{Ran, TestEnv};
+use fs_err as fs;
+use phoenix_testkit::github::{Github, Permission, Request};
+use serde_json::Value;
+
+/// Adds a file to the store whose contents hardly compress, and returns its path.
+fn add(env: &TestEnv, name: &str, seed: u64, size: usize) -> String {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let bytes: Vec<u8> = (0..size)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 24) as u8
+        })
+        .collect();
+    let file = env.file(name);
+    fs::write(&file, bytes).unwrap();
+    env.nix.run("nix-store", &["--add", file.to_str().unwrap()]).trim().to_owned()
+}
+
+fn depot(env: &TestEnv) -> String {
+    format!("dir:{}", env.file("depot").display())
+}
+
+fn cache(env: &TestEnv, args: &[&str]) -> Ran {
+    env.phoenix(&[&["cache"], args, &["--depot", &depot(env)]].concat())
+}
+
+fn json(ran: &Ran) -> Value {
+    serde_json::from_str(&ran.stdout).unwrap_or_else(|error| panic!("{error}: {ran}"))
+}
+
+fn packs(env: &TestEnv) -> Vec<String> {
+    let packs = fs::read_dir(env.file("depot/packs")).unwrap();
+    packs.map(|pack| pack.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+/// Everything goes out of the store and comes back.
+fn come_back(env: &TestEnv, paths: &[String]) {
+    for path in paths {
+        env.nix.run("nix-store", &["--delete", path]);
+    }
+    let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+    let _ = cache(env, &[&["restore"], paths.as_slice()].concat()).ends_with(0);
+    env.nix.run("nix-store", &["--verify", "--check-contents"]);
+}
+
+#[test]
+fn many_packs_become_one_when_asked_and_when_a_save_finds_too_many() {
+    let env = TestEnv::new();
+    let paths: Vec<String> = (0..4).map(|at| add(&env, &format!("p{at}"), at, 30_000)).collect();
+    for path in &paths {
+        let _ = cache(&env, &["save", path]).ends_with(0).says("saved 1 paths");
+    }
+    // A plan is shown and nothing is done.
+    let plan = cache(&env, &["gc", "--dry-run", "--json"]).ends_with(0);
+    let plan = plan.says("it is small, and there are others").says("nothing was done");
+    assert_eq!(json(&plan)["fold"].as_array().unwrap().len(), 4);
+    assert_eq!(packs(&env).len(), 4);
+
+    let done =
+        cache(&env, &["gc", "--json"]).ends_with(0).says("folded 4 packs into packs/").says("wait until");
+    assert_eq!(json(&done)["done"]["removed"], Value::Array(vec![]));
+    assert_eq!(packs(&env).len(), 5);
+    assert_eq!(json(&cache(&env, &["stat"]))["packs"], 1);
+    let _ = cache(&env, &["verify"]).ends_with(0).says("4 of 4 paths are whole");
+    come_back(&env, &paths);
+
+    let _ = cache(&env, &["gc", "--grace", "0"]).ends_with(0).says("removed 4 packs");
+    assert_eq!(packs(&env).len(), 1);
+    come_back(&env, &paths);
+    let _ = cache(&env, &["gc", "--grace", "0"]).ends_with(0).says("nothing to do");
+
+    // Eight packs are few enough, nine are not.
+    let mut all = paths;
+    for at in 10..18 {
+        let path = add(&env, &format!("p{at}"), at, 3_000);
+        let said = cache(&env, &["save", &path]).ends_with(0).stderr;
+        assert_eq!(said.contains("folded"), at == 17, "{at}: {said}");
+        all.push(path);
+    }
+    let left = json(&cache(&env, &["stat"]));
+    assert!(left["packs"].as_u64().unwrap() <= 4, "{left}");
+    come_back(&env, &all);
+    // What was saved last is still known, although all of it is in a fold now.
+    let last = all.last().unwrap();
+    env.nix.run("nix-store", &["--delete", last]);
+    let _ = cache(&env, &["restore", "--latest"]).ends_with(0).says("restored 1 paths");
+}
+
+#[test]
+fn a_budget_keeps_what_is_named_and_what_live_branches_need() {
+    let env = TestEnv::new();
+    let paths: Vec<String> = (0..5).map(|at| add(&env, &format!("p{at}"), at, 100_000)).collect();
+    for (path, branch) in paths.iter().zip(["main", "main-old", "topic", "none", "none"]) {
+        let args = ["save", path, "--branch", branch];
+        let _ = cache(&env, if branch == "none" { &args[..2] } else { &args }).ends_with(0);
+    }
+    let gone = ["--gone", "topic", "--gone", "main-old"];
+    let keep = ["--keep", &paths[1]];
+    let args = [&["gc", "--budget", "250K", "--grace", "0", "--json"][..], &gone, &keep].concat();
+    let done = cache(&env, &args).ends_with(0).says("there is no room for it");
+    let done = json(&done);
+    assert_eq!(
+        (&done["branchesAlive"]["main"], &done["branchesAlive"]["topic"]),
+        (&true.into(), &false.into())
+    );
+    assert_eq!(done["drop"].as_array().unwrap().len(), 3, "{done:#}");
+    let size: u64 =
+        packs(&env).iter().map(|name| fs::metadata(env.file("depot/packs").join(name)).unwrap().len()).sum();
+    assert!(size <= 250_000, "{size}");
+    come_back(&env, &paths[..2]);
+    let _ = cache(&env, &["restore", &paths[2]]).ends_with(0);
+    env.nix.run("nix-store", &["--delete", &paths[2]]);
+    let _ = cache(&env, &["restore", &paths[2]]).ends_with(1).says("1 paths are in no pack");
+
+    // A save that goes over the budget lets go of the oldest that no branch needs, and says so.
+    let more = add(&env, "more", 9, 100_000);
+    let _ = cache(&env, &["save", &more, "--budget", "250K", "--branch", "next"])
+        .ends_with(0)
+        .says("drop ")
+        .says("folded ");
+    come_back(&env, &[paths[0].clone(), more]);
+
+    let _ = cache(&env, &["gc", "--keep", "/etc/passwd"]).ends_with(1).says("is no store path");
+    let _ = cache(&env, &["gc", "--budget", "much"]).ends_with(1).says("such as 10G");
+}
+
+#[test]
+fn a_pull_request_finds_the_packs_of_the_main_branch_and_never_the_other_way_round() {
+    let env = TestEnv::new();
+    let [early, own, late] =
+        [("early", 1), ("own", 2), ("late", 3)].map(|(name, seed)| add(&env, name, seed, 20_000));
+    let github = Github::start().unwrap();
+    let main = github.token(&[("refs/heads/main", Permission::Both)]);
+    let pull =
+        github.token(&[("refs/pull/7/merge", Permission::Both), ("refs/heads/main", Permission::Read)]);
+    let job = |token: &str, rest: bool, args: &[&str]| {
+        let mut command = env.command();
+        command.args(["cache"]).args(args).args(["--depot", "github:"]);
+        command.env("ACTIONS_RESULTS_URL", github.url()).env("ACTIONS_RUNTIME_TOKEN", token);
+        if rest {
+            command.env("GITHUB_TOKEN", github.rest_token()).env("GITHUB_API_URL", github.url());
+            command.env("GITHUB_REPOSITORY", github.repository());
+        }
+        Ran::from(command.output().unwrap())
+    };
+    let restores = |token: &str, rest: bool, path: &str| {
+        env.nix.run("nix-store", &["--delete", path]);
+        let ran = job(token, rest, &["restore", path]);
+        assert!(!ran.stderr.contains("warning"), "{ran}");
+        // Put it back for the next one.
+        if ran.code == Some(1) {
+            let (name, seed) = if path == own { ("own", 2) } else { ("late", 3) };
+            add(&env, name, seed, 20_000);
+        }
+        ran.code == Some(0)
+    };
+    let _ = job(&main, false, &["save", &early]).ends_with(0);
+    let _ = job(&pull, false, &["save", &own]).ends_with(0);
+    // The pull request has a newest pack of its own now, that knows nothing of this one.
+    let _ = job(&main, false, &["save", &late]).ends_with(0);
+    for rest in [false, true] {
+        for path in [&early, &own, &late] {
+            assert!(restores(&pull, rest, path), "{path} with REST {rest}");
+        }
+        assert!(restores(&main, rest, &early) && restores(&main, rest, &late));
+        assert!(!restores(&main, rest, &own));
+    }
+    let lookups = github.counts().of(Request::Lookup);
+    assert!(restores(&main, false, &late));
+    assert!(github.counts().of(Request::Lookup) - lookups <= 5);
+
+    // Without the right to delete, gc leaves to eviction what it replaces, and that is not read any more.
+    let _ = job(&main, false, &["gc", "--grace", "0"])
+        .ends_with(0)
+        .says("folded 2 packs")
+        .says("left to the depot");
+    let entries = github.entries().len();
+    assert_eq!(entries, 4);
+    assert!(restores(&main, false, &late) && restores(&pull, false, &early) && restores(&pull, true, &own));
+    // With it, what was replaced goes; what a pull request has counts, and stays while there is room.
+    let _ = job(&main, true, &["gc", "--grace", "0"]).ends_with(0).says("removed 2 packs");
+    assert_eq!(github.entries().len(), 2);
+    assert!(restores(&main, true, &late) && restores(&pull, true, &own));
+    let _ = job(&main, true, &["gc", "--grace", "0", "--budget", "45K", "--keep", &early, "--keep", &late])
+        .ends_with(0)
+        .says("removed 1 pack");
+    assert_eq!(github.entries().len(), 1);
+    assert!(restores(&main, true, &late) && !restores(&pull, true, &own));
+}

@@ -1,0 +1,221 @@
+//! Folding and collection: which packs are made into one, what is kept of them, and what is let go, as a plan
+//! that can be shown before anything is done.
+//!
+//! What is kept comes first by rank: what the caller names, then what the last runs of branches that are alive
+//! reached, newest first, then everything else, newest first; until the budget is used up. Packs are rewritten
+//! when much of them is not kept, or when there are many small ones. Nothing is ever changed in place: a fold is
+//! a new pack that says which ones it replaces, and these may be removed when nobody can rely on them any more.
+
+mod choose;
+mod keep;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use crate::{Catalog, Others, PackInfo, PackedPath};
+
+/// What a collection is to reach.
+#[derive(Debug, Clone)]
+pub struct Goal {
+    /// How many bytes all packs may have together.
+    pub budget: u64,
+    /// What the time is, in seconds since 1970.
+    pub now: u64,
+    /// Store paths (`HASH-NAME`) that are kept before all others, with what they refer to.
+    pub keep: BTreeSet<String>,
+    /// For how many seconds after its last run a branch is alive.
+    pub alive: u64,
+    /// For how many seconds a pack stays after it was replaced: as long as a job may take that began before, and
+    /// may make a pack that needs chunks of it.
+    pub grace: u64,
+    /// Small packs are folded when there are more packs than this; 0 when folding was asked for.
+    pub packs: usize,
+    /// Packs that are there and count, but cannot be read from here, such as those of another branch.
+    pub outside: BTreeMap<String, PackInfo>,
+}
+
+/// What is to be done. It is a plan for the catalog that it was made of, and no other.
+#[derive(Debug, Clone, Default)]
+pub struct Collection {
+    /// How many bytes the packs have now that are not replaced, those outside among them.
+    pub before: u64,
+    /// How many they will have, about; those that are replaced and not removed yet not counted.
+    pub after: u64,
+    /// How many paths are kept.
+    pub kept: usize,
+    /// The branches that are known, each with whether it is alive.
+    pub branches: Vec<(String, bool)>,
+    /// The packs that are made into one; none when nothing is to be written.
+    pub sources: Vec<Source>,
+    /// The packs that nobody needs and that can be removed at once.
+    pub unwanted: Vec<Unwanted>,
+    /// The packs that are replaced and wait until nobody can rely on them, and how many bytes they have.
+    pub waiting: (usize, u64),
+    /// Whether the sources may be removed as soon as the new pack is there, because nobody is given time.
+    pub at_once: bool,
+    /// The paths that nobody can restore any more afterwards.
+    pub dropped: Vec<Dropped>,
+    /// The records that go into the new pack: numbers of packs, and of records in these.
+    records: Vec<(u32, usize)>,
+    /// For each pack of the catalog, which of its chunks are wanted.
+    wanted: Vec<Vec<bool>>,
+}
+
+/// A pack that is made into another one, with others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// Its number in the catalog.
+    pub pack: u32,
+    /// Its name.
+    pub name: String,
+    /// How many bytes it has.
+    pub size: u64,
+    /// How many of them are carried over, about.
+    pub wanted: u64,
+    /// Why it is rewritten.
+    pub why: Why,
+}
+
+/// Why a pack is rewritten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// Nothing of it is kept.
+    Empty,
+    /// Less than half of it is kept.
+    MostlyDead,
+    /// It is small, and there are others.
+    Small,
+    /// Part of it is not kept, and there is too much.
+    OverBudget,
+    /// It was replaced, but something in it is needed again.
+    NeededAgain,
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Empty => "nothing of it is kept",
+            Self::MostlyDead => "less than half of it is kept",
+            Self::Small => "it is small, and there are others",
+            Self::OverBudget => "part of it is not kept, and there is too much",
+            Self::NeededAgain => "it was replaced, but something in it is needed again",
+        })
+    }
+}
+
+/// A pack that is removed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unwanted {
+    /// Its name.
+    pub name: String,
+    /// How many bytes it has.
+    pub size: u64,
+    /// Whether others replaced it; if not, there is no room for it.
+    pub replaced: bool,
+}
+
+/// A path that is let go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dropped {
+    /// Its name.
+    pub name: String,
+    /// The length of its archive, in bytes.
+    pub nar_size: u64,
+    /// When it was saved last, in milliseconds since 1970.
+    pub saved: u64,
+    /// Why.
+    pub why: Lost,
+}
+
+/// Why a path is let go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lost {
+    /// The budget was used up by what comes before it.
+    NoRoom,
+    /// It refers to a path that is let go.
+    RefersTo(String),
+    /// A chunk of it is in no pack.
+    Incomplete,
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoRoom => f.write_str("there is no room for it"),
+            Self::RefersTo(name) => write!(f, "it refers to {name}"),
+            Self::Incomplete => f.write_str("a part of it is in no pack any more"),
+        }
+    }
+}
+
+impl Collection {
+    /// Makes a plan. All packs that are there should have been read, those that were replaced too: what is not
+    /// known of cannot be kept.
+    pub fn plan(catalog: &mut Catalog, goal: &Goal) -> Self {
+        catalog.build_index();
+        let mut target = goal.budget;
+        let mut plan = Self::toward(catalog, goal, target);
+        // What is wanted is estimated by chunks, but frames are carried along whole: a few tries with less.
+        for _ in 0..4 {
+            if plan.after <= goal.budget || target == 0 {
+                break;
+            }
+            target = target.saturating_sub(plan.after - goal.budget);
+            plan = Self::toward(catalog, goal, target);
+        }
+        plan
+    }
+
+    fn toward(catalog: &Catalog, goal: &Goal, target: u64) -> Self {
+        let keeping = keep::keep(catalog, goal, target);
+        choose::choose(catalog, goal, keeping)
+    }
+
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        self.sources.is_empty() && self.unwanted.is_empty()
+    }
+
+    /// Whether a chunk of a source is carried over, by the number of the pack and its own there.
+    #[must_use]
+    pub fn wants(&self, pack: u32, chunk: u32) -> bool {
+        let chunks = self.wanted.get(pack as usize);
+        chunks.and_then(|chunks| chunks.get(chunk as usize)).copied().unwrap_or_default()
+    }
+
+    /// The paths of the new pack.
+    #[must_use]
+    pub fn paths(&self, catalog: &Catalog) -> Vec<PackedPath> {
+        let path = |&(pack, number): &(u32, usize)| {
+            let (name, directory) = catalog.pack(pack)?;
+            let record = directory.record(number).ok()?;
+            let chunks = record.runs.iter().flat_map(|run| run.first..run.first + run.count);
+            Some(PackedPath {
+                chunks: chunks.filter_map(|number| directory.chunk(number)).collect(),
+                saved: keep::saved(catalog, name, record.saved),
+                info: record.info,
+                patches: record.patches,
+            })
+        };
+        self.records.iter().filter_map(path).collect()
+    }
+
+    /// What the new pack of this name says of others: what is known, and what it replaces.
+    #[must_use]
+    pub fn statement(&self, catalog: &Catalog, name: &str) -> Others {
+        let mut others = catalog.statement();
+        for by in others.replaced.values_mut() {
+            if self.sources.iter().any(|source| by.contains(&source.name)) {
+                by.insert(name.to_owned());
+            }
+        }
+        for source in &self.sources {
+            others.replaced.entry(source.name.clone()).or_default().insert(name.to_owned());
+        }
+        others
+    }
+}
+
+#[cfg(test)]
+mod tests;

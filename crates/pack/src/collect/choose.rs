@@ -1,0 +1,213 @@
+//! Which packs are rewritten, and which may go.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::keep::{Keeping, stored};
+use super::{Collection, Goal, Source, Unwanted, Why};
+use crate::fold::is_copied;
+use crate::{Catalog, Directory};
+
+/// A pack is rewritten when less than half of it is wanted, and that is worth a request: more than this many
+/// bytes.
+const WORTH_IT: u64 = 1 << 20;
+
+/// A pack is folded with the smaller ones when it is not this many times as large as they are together. So a byte
+/// is copied once for each doubling of what it is copied with, and not at every fold.
+const GEOMETRIC: u64 = 2;
+
+/// The least part of a pack that has to be dead for it to be rewritten where there is too much. What is wanted is an
+/// estimate; without this bound a pack would be rewritten again and again for the difference.
+const DEAD: u64 = 16;
+
+/// How many packs stay at most where there were too many: half as many as the limit that saving has, so that
+/// the next ones have room.
+const FEW: usize = 4;
+
+/// What is known of a pack that was read.
+struct Pack {
+    number: u32,
+    name: String,
+    size: u64,
+    live: bool,
+    /// How many bytes of it a fold would have.
+    wanted: u64,
+    /// Whether any chunk or record of it is kept.
+    needed: bool,
+    /// Whether it has neither chunks nor paths.
+    is_bare: bool,
+    why: Option<Why>,
+}
+
+pub(super) fn choose(catalog: &Catalog, goal: &Goal, keeping: Keeping) -> Collection {
+    let mut packs = packs(catalog, &keeping);
+    let outside_before: u64 = goal.outside.values().map(|info| info.size).sum();
+    let before = outside_before + packs.iter().filter(|pack| pack.live).map(|pack| pack.size).sum::<u64>();
+    let outside: u64 = keeping.outside.values().sum();
+    let after = |packs: &[Pack]| {
+        let kept = packs.iter().map(|pack| match pack.why {
+            Some(_) => pack.wanted,
+            None if pack.live => pack.size,
+            None => 0,
+        });
+        outside + kept.sum::<u64>()
+    };
+    for pack in &mut packs {
+        pack.why = match (pack.live, pack.needed) {
+            // One that says only what it knows of others goes with the small ones.
+            (true, false) if !pack.is_bare => Some(Why::Empty),
+            (true, true) if pack.wanted + WORTH_IT < pack.size && pack.wanted < pack.size / 2 => {
+                Some(Why::MostlyDead)
+            }
+            (false, true) => Some(Why::NeededAgain),
+            _ => None,
+        };
+    }
+    while after(&packs) > goal.budget {
+        let dead = |pack: &&mut Pack| pack.size.saturating_sub(pack.wanted);
+        let stay = packs.iter_mut().filter(|pack| pack.live && pack.why.is_none() && !pack.is_bare);
+        let worst = stay.max_by_key(dead);
+        match worst.filter(|pack| (pack.size - pack.wanted) * DEAD >= pack.size) {
+            Some(worst) => worst.why = Some(Why::OverBudget),
+            None => break,
+        }
+    }
+    choose_small(&mut packs, goal.packs);
+    finish(catalog, goal, keeping, packs, before, after)
+}
+
+fn packs(catalog: &Catalog, keeping: &Keeping) -> Vec<Pack> {
+    let mut records: BTreeMap<u32, (usize, u64)> = BTreeMap::new();
+    for &(pack, number) in &keeping.records {
+        let (count, bytes) = records.entry(pack).or_default();
+        *count += 1;
+        *bytes += catalog.pack(pack).map_or(0, |(_, directory)| directory.record_size(number) as u64);
+    }
+    let pack = |(number, name, directory): (u32, &str, &Directory)| {
+        let wanted = &keeping.wanted[number as usize];
+        let size = catalog.others().known.get(name).map_or(0, |info| info.size);
+        let (count, record_bytes) = records.get(&number).copied().unwrap_or_default();
+        let chunks: u64 =
+            (0..directory.frames()).map(|frame| carried(catalog, number, directory, frame, wanted)).sum();
+        Pack {
+            number,
+            name: name.to_owned(),
+            size,
+            live: catalog.is_live(number),
+            wanted: (chunks + record_bytes).min(size),
+            needed: count > 0 || wanted.iter().any(|&wanted| wanted),
+            is_bare: directory.chunks() == 0 && directory.paths() == 0,
+            why: None,
+        }
+    };
+    catalog.read_packs().map(pack).collect()
+}
+
+/// How many bytes a fold has for a frame.
+fn carried(catalog: &Catalog, pack: u32, directory: &Directory, frame: usize, wanted: &[bool]) -> u64 {
+    let is_wanted = |chunk: &u32| wanted.get(*chunk as usize).copied().unwrap_or_default();
+    let chunks = || directory.chunks_in(frame).filter(is_wanted);
+    let length =
+        chunks().filter_map(|chunk| directory.chunk(chunk)).map(|chunk| u64::from(chunk.length)).sum();
+    if length == 0 {
+        return 0;
+    }
+    let frame = directory.frame(frame);
+    if is_copied(length, u64::from(frame.length)) {
+        return u64::from(frame.stored);
+    }
+    chunks().map(|chunk| stored(catalog, pack, chunk)).sum()
+}
+
+/// Chooses the smallest packs if there are more than `most`: so many that those that stay are each larger than
+/// all that are folded.
+fn choose_small(packs: &mut [Pack], most: usize) {
+    let chosen: u64 = packs.iter().filter(|pack| pack.why.is_some()).map(|pack| pack.wanted).sum();
+    let any = packs.iter().any(|pack| pack.why.is_some());
+    let mut stay: Vec<&mut Pack> = packs.iter_mut().filter(|pack| pack.live && pack.why.is_none()).collect();
+    if stay.len() + usize::from(any) <= most.max(1) {
+        return;
+    }
+    stay.sort_by(|a, b| (a.size, &a.name).cmp(&(b.size, &b.name)));
+    let (mut split, mut sum) = (0, chosen);
+    for (at, pack) in stay.iter().enumerate() {
+        if sum > 0 && pack.size < GEOMETRIC * sum {
+            split = at + 1;
+        }
+        sum += pack.size;
+    }
+    split = split.max((stay.len() + 1).saturating_sub(FEW));
+    if split + usize::from(any) < 2 {
+        return;
+    }
+    for pack in &mut stay[..split] {
+        pack.why = Some(Why::Small);
+    }
+}
+
+fn finish(
+    catalog: &Catalog,
+    goal: &Goal,
+    keeping: Keeping,
+    packs: Vec<Pack>,
+    before: u64,
+    after: impl Fn(&[Pack]) -> u64,
+) -> Collection {
+    let after = after(&packs);
+    let rewritten: BTreeSet<u32> =
+        packs.iter().filter(|pack| pack.why.is_some()).map(|pack| pack.number).collect();
+    let mut waiting = (0, 0);
+    let mut unwanted = Vec::new();
+    for pack in packs.iter().filter(|pack| !pack.live && pack.why.is_none()) {
+        if catalog
+            .replaced_since(&pack.name)
+            .is_some_and(|since| since.saturating_add(goal.grace) <= goal.now)
+        {
+            unwanted.push(Unwanted { name: pack.name.clone(), size: pack.size, replaced: true });
+        } else {
+            waiting = (waiting.0 + 1, waiting.1 + pack.size);
+        }
+    }
+    for (name, info) in goal.outside.iter().filter(|(name, _)| !keeping.outside.contains_key(*name)) {
+        unwanted.push(Unwanted { name: name.clone(), size: info.size, replaced: false });
+    }
+    // A path whose pack stays is still there, if its chunks are.
+    let is_lost = |pack: u32, number: usize| {
+        if rewritten.contains(&pack) || !catalog.is_live(pack) {
+            return true;
+        }
+        let record =
+            catalog.pack(pack).and_then(|(_, directory)| Some((directory, directory.record(number).ok()?)));
+        record.is_none_or(|(directory, record)| {
+            let numbers = record.runs.iter().flat_map(|run| run.first..run.first.saturating_add(run.count));
+            let mut foreign = numbers.filter(|&number| !directory.is_own(number));
+            foreign.any(|number| {
+                let place = directory.chunk(number).and_then(|chunk| catalog.place(chunk));
+                place.is_none_or(|place| {
+                    rewritten.contains(&place.pack)
+                        && !keeping.wanted[place.pack as usize][place.chunk as usize]
+                })
+            })
+        })
+    };
+    let dropped = keeping.dropped.iter().filter(|&&(_, pack, number)| is_lost(pack, number));
+    let dropped = dropped.map(|(dropped, ..)| dropped.clone()).collect();
+    let kept = keeping.records.len();
+    let records = keeping.records.into_iter().filter(|(pack, _)| rewritten.contains(pack)).collect();
+    let sources = packs.into_iter().filter_map(|pack| {
+        let Pack { number, name, size, wanted, why, .. } = pack;
+        Some(Source { pack: number, name, size, wanted, why: why? })
+    });
+    Collection {
+        before,
+        after,
+        kept,
+        branches: keeping.branches,
+        sources: sources.collect(),
+        unwanted,
+        waiting,
+        at_once: goal.grace == 0,
+        dropped,
+        records,
+        wanted: keeping.wanted,
+    }
+}

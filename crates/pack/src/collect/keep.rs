@@ -1,0 +1,242 @@
+//! What is kept: paths by rank, until the budget is used up.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
+
+use super::{Dropped, Goal, Lost};
+use crate::catalog::Place;
+use crate::{Catalog, PathRecord};
+
+/// What a path costs in a directory, in bytes after compression, beside its chunks: measured, names and hashes do
+/// not compress.
+const RECORD: u64 = 250;
+
+/// What a chunk costs in a directory: its id and length.
+const CHUNK: u64 = 20;
+
+/// What is kept and what is not.
+pub(super) struct Keeping {
+    /// For each pack, by number, which of its chunks are wanted.
+    pub(super) wanted: Vec<Vec<bool>>,
+    /// The records that are kept: numbers of packs, and of records in these.
+    pub(super) records: Vec<(u32, usize)>,
+    /// Paths there is no room for, each with the numbers of its pack and record.
+    pub(super) dropped: Vec<(Dropped, u32, usize)>,
+    /// The packs outside that are kept, and their size.
+    pub(super) outside: BTreeMap<String, u64>,
+    /// The branches that are known, and whether they are alive.
+    pub(super) branches: Vec<(String, bool)>,
+}
+
+/// When a path was saved, by its record or else by its pack.
+pub(super) fn saved(catalog: &Catalog, pack: &str, saved: u64) -> u64 {
+    if saved > 0 {
+        return saved;
+    }
+    catalog.others().known.get(pack).map_or(0, |info| info.created.saturating_mul(1000))
+}
+
+/// A path, with the record of it that is kept if it is.
+struct Candidate {
+    name: String,
+    references: Vec<String>,
+    nar_size: u64,
+    saved: u64,
+    pack: u32,
+    number: usize,
+    /// Where its chunks are; none when one is nowhere.
+    is_whole: bool,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+enum State {
+    New,
+    Entered,
+    Kept,
+    Dropped(Lost),
+}
+
+pub(super) fn keep(catalog: &Catalog, goal: &Goal, target: u64) -> Keeping {
+    let candidates = candidates(catalog);
+    let by_name = candidates.iter().enumerate().map(|(at, path)| (path.name.as_str(), at)).collect();
+    let wanted = catalog.read_packs().map(|(_, _, directory)| vec![false; directory.chunks()]).collect();
+    let mut taking = Taking {
+        catalog,
+        by_name,
+        states: vec![State::New; candidates.len()],
+        wanted,
+        records: Vec::new(),
+        used: 0,
+        target,
+        candidates: &candidates,
+    };
+    for name in &goal.keep {
+        taking.take(name);
+    }
+    let mut branches: Vec<_> = catalog.others().branches.iter().collect();
+    branches.sort_by_key(|(name, used)| (Reverse(used.at), *name));
+    let is_alive = |at: u64, roots: usize| roots > 0 && at.saturating_add(goal.alive) >= goal.now;
+    for (_, used) in branches.iter().filter(|(_, used)| is_alive(used.at, used.roots.len())) {
+        for root in &used.roots {
+            taking.take(root);
+        }
+    }
+    // Everything else, newest first; a pack from outside stands where it was made.
+    let mut rest: Vec<(u64, &str, Option<u64>)> = candidates
+        .iter()
+        .filter(|path| catalog.is_live(path.pack))
+        .map(|path| (path.saved, path.name.as_str(), None))
+        .chain(
+            goal.outside
+                .iter()
+                .map(|(name, info)| (info.created.saturating_mul(1000), name.as_str(), Some(info.size))),
+        )
+        .collect();
+    rest.sort_by(|a, b| (b.0, a.1).cmp(&(a.0, b.1)));
+    let mut outside = BTreeMap::new();
+    for (_, name, size) in rest {
+        match size {
+            None => taking.take(name),
+            Some(size) if taking.used + size <= target => {
+                taking.used += size;
+                outside.insert(name.to_owned(), size);
+            }
+            Some(_) => {}
+        }
+    }
+    let branches =
+        branches.iter().map(|(name, used)| ((*name).clone(), is_alive(used.at, used.roots.len()))).collect();
+    let Taking { wanted, records, states, .. } = taking;
+    let dropped = candidates.iter().zip(states).filter_map(|(path, state)| {
+        let State::Dropped(why) = state else { return None };
+        let dropped = Dropped { name: path.name.clone(), nar_size: path.nar_size, saved: path.saved, why };
+        Some((dropped, path.pack, path.number))
+    });
+    let mut dropped: Vec<_> = dropped.collect();
+    dropped.sort_by(|(a, ..), (b, ..)| (b.saved, &a.name).cmp(&(a.saved, &b.name)));
+    Keeping { wanted, records, dropped, outside, branches }
+}
+
+/// All paths, each once: with its newest record that is whole, of a live pack if there is one.
+fn candidates(catalog: &Catalog) -> Vec<Candidate> {
+    let mut found: HashMap<String, Candidate> = HashMap::new();
+    for (pack, pack_name, directory) in catalog.read_packs() {
+        for number in 0..directory.paths() {
+            let Ok(record) = directory.record(number) else { continue };
+            let is_whole = places(catalog, pack, &record).is_some();
+            let rank = |pack, is_whole, saved| (is_whole, catalog.is_live(pack), saved);
+            let saved = saved(catalog, pack_name, record.saved);
+            let better = found.get(&record.info.name).is_none_or(|other| {
+                rank(pack, is_whole, saved) > rank(other.pack, other.is_whole, other.saved)
+            });
+            if better {
+                let name = record.info.name;
+                let path = Candidate {
+                    name: name.clone(),
+                    references: record.info.references,
+                    nar_size: record.info.nar_size,
+                    saved,
+                    pack,
+                    number,
+                    is_whole,
+                };
+                found.insert(name, path);
+            }
+        }
+    }
+    let mut candidates: Vec<_> = found.into_values().collect();
+    candidates.sort_by(|a, b| a.name.cmp(&b.name));
+    candidates
+}
+
+/// Where the chunks of a record are: for each the one place that is kept of all that have it.
+fn places(catalog: &Catalog, pack: u32, record: &PathRecord) -> Option<Vec<Place>> {
+    let (_, directory) = catalog.pack(pack)?;
+    let chunks = record.runs.iter().flat_map(|run| run.first..run.first.saturating_add(run.count));
+    let place = |number| {
+        let indexed = catalog.place(directory.chunk(number)?);
+        indexed.or_else(|| directory.is_own(number).then_some(Place { pack, chunk: number }))
+    };
+    chunks.map(place).collect()
+}
+
+/// How many bytes of its pack a chunk is worth.
+pub(super) fn stored(catalog: &Catalog, pack: u32, chunk: u32) -> u64 {
+    let Some((_, directory)) = catalog.pack(pack) else { return 0 };
+    let (Some(frame), Some(chunk)) = (directory.frame_of(chunk), directory.chunk(chunk)) else { return 0 };
+    let frame = directory.frame(frame);
+    (u64::from(chunk.length) * u64::from(frame.stored)).div_ceil(u64::from(frame.length).max(1)) + CHUNK
+}
+
+struct Taking<'c> {
+    catalog: &'c Catalog,
+    candidates: &'c [Candidate],
+    by_name: HashMap<&'c str, usize>,
+    states: Vec<State>,
+    wanted: Vec<Vec<bool>>,
+    records: Vec<(u32, usize)>,
+    used: u64,
+    target: u64,
+}
+
+impl Taking<'_> {
+    /// Keeps a path with what it refers to, as far as there is room; those that are referred to first.
+    fn take(&mut self, name: &str) {
+        let Some(&root) = self.by_name.get(name) else { return };
+        let mut stack = vec![root];
+        while let Some(&at) = stack.last() {
+            match self.states[at] {
+                State::New => {
+                    self.states[at] = State::Entered;
+                    let candidates = self.candidates;
+                    let references = candidates[at].references.iter();
+                    let known = references.filter_map(|name| self.by_name.get(name.as_str()).copied());
+                    stack.extend(known.filter(|&other| self.states[other] == State::New));
+                }
+                State::Entered => {
+                    self.states[at] = self.settle(at);
+                    stack.pop();
+                }
+                State::Kept | State::Dropped(_) => {
+                    stack.pop();
+                }
+            }
+        }
+    }
+
+    fn settle(&mut self, at: usize) -> State {
+        let path = &self.candidates[at];
+        let lost = path.references.iter().find(|name| {
+            let state = self.by_name.get(name.as_str()).map(|&other| &self.states[other]);
+            matches!(state, Some(State::Dropped(_)))
+        });
+        if let Some(lost) = lost {
+            return State::Dropped(Lost::RefersTo(lost.clone()));
+        }
+        let record =
+            self.catalog.pack(path.pack).and_then(|(_, directory)| directory.record(path.number).ok());
+        let Some(places) = record.and_then(|record| places(self.catalog, path.pack, &record)) else {
+            return State::Dropped(Lost::Incomplete);
+        };
+        let mut cost = RECORD;
+        let mut new = Vec::new();
+        for place in places {
+            let slot =
+                self.wanted.get_mut(place.pack as usize).and_then(|pack| pack.get_mut(place.chunk as usize));
+            if let Some(slot) = slot.filter(|slot| !**slot) {
+                *slot = true;
+                cost += stored(self.catalog, place.pack, place.chunk);
+                new.push(place);
+            }
+        }
+        if self.used.saturating_add(cost) > self.target {
+            for place in new {
+                self.wanted[place.pack as usize][place.chunk as usize] = false;
+            }
+            return State::Dropped(Lost::NoRoom);
+        }
+        self.used += cost;
+        self.records.push((path.pack, path.number));
+        State::Kept
+    }
+}

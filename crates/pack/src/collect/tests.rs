@@ -1,0 +1,431 @@
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::{
+    Chunk, ChunkId, Compressor, Fold, Footer, FrameBuilder, HASH_LENGTH, LEVEL, PackBuilder, PathInfo, Use,
+};
+
+/// The bytes of a chunk: noise, so that a chunk is as large in its pack as it is, some more than a page.
+fn bytes(part: u32) -> Vec<u8> {
+    let mut state = u64::from(part).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    (0..2000 + part as usize % 100)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 24) as u8
+        })
+        .collect()
+}
+
+fn chunk(part: u32) -> Chunk {
+    let bytes = bytes(part);
+    Chunk { id: ChunkId::of(&bytes), length: bytes.len() as u32 }
+}
+
+fn name(number: u32) -> String {
+    format!("{number:0HASH_LENGTH$}-p")
+}
+
+fn path(number: u32, parts: &[u32], references: &[u32], saved: u64) -> PackedPath {
+    let info = PathInfo {
+        name: name(number),
+        nar_hash: [number as u8; 32],
+        nar_size: parts.iter().map(|&part| u64::from(chunk(part).length)).sum(),
+        references: references.iter().map(|&number| name(number)).collect(),
+        deriver: None,
+        signatures: vec![],
+        ca: None,
+    };
+    PackedPath { info, chunks: parts.iter().map(|&part| chunk(part)).collect(), patches: vec![], saved }
+}
+
+/// A depot in memory: packs by name, and when they were made.
+#[derive(Default)]
+struct World {
+    packs: BTreeMap<String, (u64, Vec<u8>)>,
+}
+
+impl World {
+    fn open(&self, name: &str) -> (PackInfo, crate::Directory) {
+        let (created, pack) = &self.packs[name];
+        let footer = Footer::parse(pack, pack.len() as u64).unwrap();
+        let range = footer.directory.start as usize..footer.directory.end as usize;
+        (PackInfo { size: pack.len() as u64, created: *created }, footer.open(&pack[range]).unwrap())
+    }
+
+    /// What somebody knows who reads all packs but those.
+    fn catalog_without(&self, hidden: &[&str]) -> Catalog {
+        let mut catalog = Catalog::default();
+        for name in self.packs.keys().filter(|name| !hidden.contains(&name.as_str())) {
+            let (info, directory) = self.open(name);
+            catalog.add(name, info, directory).unwrap();
+        }
+        catalog
+    }
+
+    fn catalog(&self) -> Catalog {
+        self.catalog_without(&[])
+    }
+
+    /// Saves paths by what somebody knows, who may have looked long ago.
+    fn save(&mut self, catalog: &mut Catalog, name: &str, now: u64, paths: Vec<PackedPath>) {
+        let paths: Vec<PackedPath> =
+            paths.into_iter().filter(|path| !catalog.keeps(path.info.hash_part().unwrap())).collect();
+        let (mut builder, head) = PackBuilder::new();
+        let mut pack = head.to_vec();
+        let (mut frame, mut compressor) = (FrameBuilder::default(), Compressor::new(LEVEL).unwrap());
+        let mut new = BTreeSet::new();
+        let known = catalog.chunks();
+        for chunk in paths.iter().flat_map(|path| &path.chunks) {
+            if !known.has(*chunk) && new.insert(chunk.id) {
+                let part = (0..1000).find(|&part| self::chunk(part).id == chunk.id).unwrap();
+                frame.push(chunk.id, &bytes(part));
+                if new.len() % 4 == 0 {
+                    let sealed = frame.seal(&mut compressor).unwrap();
+                    builder.add(&sealed);
+                    pack.extend(sealed.bytes);
+                }
+            }
+        }
+        if !frame.is_empty() {
+            let sealed = frame.seal(&mut compressor).unwrap();
+            builder.add(&sealed);
+            pack.extend(sealed.bytes);
+        }
+        pack.extend(builder.finish(paths, catalog.statement().encode()).unwrap());
+        self.packs.insert(name.to_owned(), (now, pack));
+    }
+
+    /// Carries a plan out, up to the new pack.
+    fn fold(&mut self, catalog: &Catalog, plan: &Collection, name: &str, now: u64) {
+        if plan.sources.is_empty() {
+            return;
+        }
+        let (mut fold, head) = Fold::new(LEVEL).unwrap();
+        let mut pack = head.to_vec();
+        for source in &plan.sources {
+            let (name, directory) = catalog.pack(source.pack).unwrap();
+            for number in 0..directory.frames() {
+                let frame = directory.frame(number);
+                if !directory.chunks_in(number).any(|chunk| plan.wants(source.pack, chunk)) {
+                    continue;
+                }
+                let range = frame.offset as usize..frame.offset as usize + frame.stored as usize;
+                let stored = &self.packs[name].1[range];
+                let (out, problem) =
+                    fold.take(directory, number, stored, |chunk| plan.wants(source.pack, chunk)).unwrap();
+                assert_eq!(problem, None);
+                pack.extend(out.concat());
+            }
+        }
+        let folded = fold.finish(plan.paths(catalog), plan.statement(catalog, name).encode()).unwrap();
+        assert!(folded.lost.is_empty());
+        pack.extend(folded.end);
+        assert_eq!(pack.len() as u64, folded.size);
+        self.packs.insert(name.to_owned(), (now, pack));
+    }
+
+    fn remove(&mut self, plan: &Collection) {
+        for unwanted in &plan.unwanted {
+            self.packs.remove(&unwanted.name);
+        }
+    }
+
+    /// Plans, folds and removes.
+    fn collect(&mut self, goal: &Goal, name: &str) -> Collection {
+        let mut catalog = self.catalog();
+        let plan = Collection::plan(&mut catalog, goal);
+        self.fold(&catalog, &plan, name, goal.now);
+        self.remove(&plan);
+        plan
+    }
+
+    fn size_of_live(&self) -> u64 {
+        self.catalog().packs().map(|(_, name, _)| self.packs[name].1.len() as u64).sum()
+    }
+
+    fn live(&self) -> Vec<String> {
+        self.catalog().packs().map(|(_, name, _)| name.to_owned()).collect()
+    }
+}
+
+/// The bytes of a path, as a restore makes them; none when it cannot be had.
+fn restored(world: &World, catalog: &mut Catalog, number: u32) -> Option<Vec<u8>> {
+    let located = catalog.locate(name(number).as_bytes().first_chunk().unwrap())?;
+    let mut all = Vec::new();
+    for piece in located.pieces {
+        let (pack, directory) = catalog.pack(piece.pack).unwrap();
+        let frame = directory.frame(piece.frame as usize);
+        let range = frame.offset as usize..frame.offset as usize + frame.stored as usize;
+        let frame = crate::open_frame(&frame, &world.packs[pack].1[range]).unwrap();
+        all.extend(&frame[piece.offset as usize..(piece.offset + piece.length) as usize]);
+    }
+    Some(all)
+}
+
+fn parts(parts: &[u32]) -> Vec<u8> {
+    parts.iter().flat_map(|&part| bytes(part)).collect()
+}
+
+fn goal(now: u64) -> Goal {
+    Goal {
+        budget: 1 << 30,
+        now,
+        keep: BTreeSet::new(),
+        alive: 1000,
+        grace: 100,
+        packs: 0,
+        outside: BTreeMap::new(),
+    }
+}
+
+fn dropped(plan: &Collection) -> Vec<(&str, &Lost)> {
+    plan.dropped.iter().map(|dropped| (dropped.name.as_str(), &dropped.why)).collect()
+}
+
+#[test]
+fn many_small_packs_become_one_and_all_paths_stay() {
+    let mut world = World::default();
+    for number in 0..10 {
+        let mut catalog = world.catalog();
+        let parts = [number, number + 1, 100 + number];
+        world.save(
+            &mut catalog,
+            &format!("s{number}"),
+            u64::from(number),
+            vec![path(number, &parts, &[], 5)],
+        );
+    }
+    let plan = world.collect(&goal(50), "f");
+    assert_eq!((plan.sources.len(), plan.unwanted.len(), plan.dropped.len(), plan.kept), (10, 0, 0, 10));
+    assert_eq!(world.live(), ["f"]);
+    assert_eq!(world.packs.len(), 11, "nobody may rely on the old ones for a while yet");
+    for number in 0..10 {
+        let whole = parts(&[number, number + 1, 100 + number]);
+        assert_eq!(restored(&world, &mut world.catalog(), number), Some(whole));
+    }
+    // When they were saved does not change.
+    let catalog = world.catalog();
+    let (_, _, directory) = catalog.packs().next().unwrap();
+    assert!((0..10).all(|number| directory.record(number).unwrap().saved == 5));
+
+    // Later they go, and then there is nothing to do.
+    let plan = world.collect(&goal(149), "g");
+    assert_eq!((plan.unwanted.len(), plan.waiting.0, plan.sources.len()), (0, 10, 0));
+    let plan = world.collect(&goal(150), "g");
+    assert_eq!((plan.unwanted.len(), plan.sources.len()), (10, 0));
+    assert_eq!(world.packs.keys().collect::<Vec<_>>(), ["f"]);
+    assert!(world.collect(&goal(1000), "g").is_nothing());
+}
+
+#[test]
+fn a_large_pack_is_not_copied_for_a_small_one() {
+    let mut world = World::default();
+    let large: Vec<u32> = (0..100).collect();
+    world.save(&mut Catalog::default(), "large", 1, vec![path(1, &large, &[], 0)]);
+    let mut catalog = world.catalog();
+    world.save(&mut catalog, "small", 2, vec![path(2, &[200], &[], 0)]);
+    assert!(world.collect(&goal(10), "f").is_nothing());
+    // Saving folds only when there are too many, and then leaves a few.
+    for number in 3..11 {
+        let mut catalog = world.catalog();
+        world.save(
+            &mut catalog,
+            &format!("s{number}"),
+            number.into(),
+            vec![path(number, &[200 + number], &[], 0)],
+        );
+    }
+    let nine = Goal { packs: 10, ..goal(20) };
+    assert!(world.collect(&nine, "f").is_nothing());
+    let plan = world.collect(&Goal { packs: 8, ..goal(20) }, "f");
+    assert_eq!(plan.sources.len(), 9);
+    assert!(plan.sources.iter().all(|source| source.why == Why::Small && source.name != "large"));
+    assert_eq!(world.live(), ["f", "large"]);
+}
+
+#[test]
+fn what_live_branches_reach_stays_newest_first_and_the_rest_is_named() {
+    let mut world = World::default();
+    // Each path has five chunks, some ten thousand bytes.
+    let five = |number: u32| (number * 5..number * 5 + 5).collect::<Vec<_>>();
+    let mut catalog = Catalog::default();
+    let used =
+        |run, at, roots: &[u32]| Use { run, at, roots: roots.iter().map(|&number| name(number)).collect() };
+    catalog.note_use("main", used(1, 900, &[2]));
+    catalog.note_use("old", used(1, 10, &[3]));
+    catalog.note_use("closed", used(1, 990, &[4]));
+    catalog.note_use("closed", used(2, 995, &[]));
+    let paths = vec![
+        path(1, &five(1), &[], 1_000),
+        path(2, &five(2), &[1], 2_000),
+        path(3, &five(3), &[], 3_000),
+        path(4, &five(4), &[], 4_000),
+        path(5, &five(5), &[], 5_000),
+        path(6, &five(6), &[3], 6_000),
+    ];
+    world.save(&mut catalog, "s", 1, paths);
+    let now = Goal { alive: 500, ..goal(1200) };
+
+    // For three of them: what main needs, and the newest that needs nothing else.
+    let three = Goal { budget: 35_000, ..now.clone() };
+    let plan = Collection::plan(&mut world.catalog(), &three);
+    assert_eq!(
+        plan.branches,
+        [("closed".to_owned(), false), ("main".to_owned(), true), ("old".to_owned(), false)]
+    );
+    assert!(plan.after <= 35_000 && plan.before > 60_000, "{plan:?}");
+    // The sixth comes before the fifth, but with what it refers to it does not fit.
+    let no_room = |number| (name(number), Lost::NoRoom);
+    let gone: Vec<_> = plan.dropped.iter().map(|gone| (gone.name.clone(), gone.why.clone())).collect();
+    assert_eq!(gone.len(), 3, "{gone:?}");
+    assert!(gone.contains(&no_room(4)) && gone.contains(&no_room(5)), "{gone:?}");
+
+    // What is named comes before that.
+    let keep = Goal { keep: [name(4)].into(), budget: 13_000, ..now.clone() };
+    let plan = world.collect(&keep, "f");
+    assert_eq!(plan.kept, 1);
+    assert_eq!(plan.sources[0].why, Why::MostlyDead.max_of(plan.sources[0].why));
+    assert_eq!(world.live(), ["f"]);
+    assert!(world.size_of_live() <= 13_000, "{}", world.size_of_live());
+    let mut catalog = world.catalog();
+    assert_eq!(restored(&world, &mut catalog, 4), Some(parts(&five(4))));
+    assert_eq!(restored(&world, &mut catalog, 2), None);
+    // What branches said is not forgotten by it.
+    assert_eq!(catalog.others().branches["main"], used(1, 900, &[2]));
+    // The same again does nothing, also when it has been replaced for long.
+    let plan = world.collect(&keep, "g");
+    assert!(plan.sources.is_empty(), "{plan:?}");
+}
+
+impl Why {
+    fn max_of(self, other: Self) -> Self {
+        if other == Self::OverBudget { other } else { self }
+    }
+}
+
+#[test]
+fn a_pack_of_another_branch_counts_and_goes_by_its_age() {
+    let mut world = World::default();
+    world.save(&mut Catalog::default(), "s", 10, vec![path(1, &[1, 2, 3, 4, 5], &[], 10_000)]);
+    let outside = |created| BTreeMap::from([("other".to_owned(), PackInfo { size: 10_000, created })]);
+    let plan = |budget, created| {
+        Collection::plan(&mut world.catalog(), &Goal { budget, outside: outside(created), ..goal(50) })
+    };
+    assert!(plan(30_000, 1).is_nothing());
+    let older = plan(15_000, 1);
+    assert_eq!(older.unwanted, [Unwanted { name: "other".to_owned(), size: 10_000, replaced: false }]);
+    assert!(dropped(&older).is_empty());
+    let newer = plan(15_000, 20);
+    assert_eq!(dropped(&newer), [(name(1).as_str(), &Lost::NoRoom)]);
+    assert!(newer.unwanted.is_empty());
+}
+
+#[test]
+fn a_depot_of_nothing_needs_nothing() {
+    assert!(Collection::plan(&mut Catalog::default(), &goal(0)).is_nothing());
+    // Nothing fits: everything goes, and that is an end.
+    let mut world = World::default();
+    world.save(&mut Catalog::default(), "s", 1, vec![path(1, &[1], &[], 0)]);
+    let none = |now| Goal { budget: 0, ..goal(now) };
+    assert_eq!(world.collect(&none(10), "f").sources[0].why, Why::Empty);
+    assert_eq!(world.collect(&none(200), "g").unwanted.len(), 1);
+    assert!(world.collect(&none(300), "h").is_nothing());
+}
+
+/// For how long replaced packs stay in the test below, where nobody takes longer than 80.
+const GRACE: u64 = 100;
+
+/// Jobs that looked at the depot at some time and save later, collectors that do the same, packs that are
+/// removed when they are replaced: what was saved, and not let go by a plan, can be restored at any time.
+#[test]
+fn savers_and_collectors_at_once_lose_nothing() {
+    for seed in 1..25_u64 {
+        let mut state = seed;
+        let mut random = move |below: u64| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state % below
+        };
+        let mut world = World::default();
+        let mut saved: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+        let mut savers: Vec<(u64, Catalog)> = Vec::new();
+        let mut collectors: Vec<(u64, Catalog, Collection)> = Vec::new();
+        for now in (0..400).step_by(5) {
+            let names: Vec<String> = world.packs.keys().cloned().collect();
+            // A new pack may not be seen for a while.
+            let is_new = |name: &&String| world.packs[*name].0 + 40 > now;
+            let newest = names.last().filter(|name| random(3) == 0 && is_new(name));
+            let hidden: Vec<&str> = newest.map(String::as_str).into_iter().collect();
+            match random(4) {
+                0 => savers.push((now, world.catalog_without(&hidden))),
+                1 => {
+                    let mut catalog = world.catalog_without(&hidden);
+                    let budget = if random(2) == 0 { 30_000 } else { 1 << 30 };
+                    let plan = Collection::plan(&mut catalog, &Goal { budget, grace: GRACE, ..goal(now) });
+                    collectors.push((now, catalog, plan));
+                }
+                2 if !savers.is_empty() => {
+                    let (_, mut catalog) = savers.remove(random(savers.len() as u64) as usize);
+                    let number = now as u32;
+                    let parts: Vec<u32> = (0..4).map(|_| random(20) as u32).collect();
+                    world.save(
+                        &mut catalog,
+                        &format!("{now:03}s"),
+                        now,
+                        vec![path(number, &parts, &[], now)],
+                    );
+                    saved.insert(number, parts);
+                }
+                _ if !collectors.is_empty() => {
+                    let (_, catalog, plan) = collectors.remove(random(collectors.len() as u64) as usize);
+                    // What it read may be gone by now: then it fails, and nothing of it is seen.
+                    if plan.sources.iter().all(|source| world.packs.contains_key(&source.name)) {
+                        world.fold(&catalog, &plan, &format!("{now:03}f"), now);
+                        world.remove(&plan);
+                        saved.retain(|&number, _| plan.dropped.iter().all(|gone| gone.name != name(number)));
+                    }
+                }
+                _ => {}
+            }
+            // Nobody takes longer than the time of grace.
+            savers.retain(|(began, _)| now - began < 80);
+            collectors.retain(|(began, ..)| now - began < 80);
+            if world.packs.keys().eq(&names) {
+                continue;
+            }
+            let mut catalog = world.catalog();
+            for (&number, wanted) in &saved {
+                let whole = restored(&world, &mut catalog, number);
+                assert!(whole == Some(parts(wanted)), "seed {seed} at {now}: {number} of {names:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_frame_that_is_damaged_costs_the_paths_that_need_it() {
+    let mut world = World::default();
+    let paths = vec![path(1, &[1, 2, 3, 4], &[], 0), path(2, &[5, 6, 7, 8], &[], 0)];
+    world.save(&mut Catalog::default(), "s", 1, paths);
+    let mut catalog = world.catalog();
+    let plan = Collection::plan(&mut catalog, &goal(10));
+    assert!(plan.is_nothing());
+    let (_, directory) = catalog.pack(0).unwrap();
+    let (mut fold, _) = Fold::new(LEVEL).unwrap();
+    let mut copied = 0;
+    for number in 0..2 {
+        let frame = directory.frame(number);
+        let mut stored = world.packs["s"].1[frame.offset as usize..][..frame.stored as usize].to_vec();
+        stored[9] ^= u8::from(number == 1);
+        let (out, problem) = fold.take(directory, number, &stored, |_| true).unwrap();
+        copied += out.concat().len() as u64;
+        assert_eq!(problem.is_some(), number == 1);
+    }
+    let paths = vec![path(1, &[1, 2, 3, 4], &[], 0), path(2, &[5, 6, 7, 8], &[], 0)];
+    let folded = fold.finish(paths, vec![]).unwrap();
+    assert_eq!(folded.lost, [name(2)]);
+    assert_eq!(folded.copied, copied);
+}

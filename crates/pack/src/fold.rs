@@ -1,0 +1,146 @@
+//! Writing a pack out of the frames of others.
+
+use std::collections::HashSet;
+
+use crate::{
+    Chunk, ChunkId, Compressor, Directory, FrameBuilder, PackBuilder, PackError, PackedPath, SealedFrame,
+    open_frame,
+};
+
+/// How much of a frame has to be wanted for it to be copied as it is; the rest of it is carried along. Making a
+/// frame anew costs some hundred times what copying it does, so a third more bytes is a fair price.
+const MOSTLY: (u64, u64) = (3, 4);
+
+/// Writes one pack out of frames of others: those that are mostly wanted as they are, the chunks of the rest in
+/// new ones. Every chunk is checked on the way, for the others may be removed afterwards.
+#[derive(Debug)]
+pub struct Fold {
+    builder: PackBuilder,
+    frame: FrameBuilder,
+    compressor: Compressor,
+    lost: HashSet<ChunkId>,
+    copied: u64,
+}
+
+/// What came of folding.
+#[derive(Debug)]
+pub struct Folded {
+    /// The last bytes of the pack.
+    pub end: Vec<u8>,
+    /// How many bytes the pack has.
+    pub size: u64,
+    /// How many bytes of these are frames that were copied as they are.
+    pub copied: u64,
+    /// The names of paths that cannot be had any more, because a chunk of theirs was damaged.
+    pub lost: Vec<String>,
+}
+
+/// Whether a frame of `length` bytes is copied as it is when `wanted` bytes of it are.
+pub(crate) fn is_copied(wanted: u64, length: u64) -> bool {
+    wanted * MOSTLY.1 >= length * MOSTLY.0
+}
+
+impl Fold {
+    /// Begins a pack; returns what it begins with. New frames are compressed at this zstd level.
+    ///
+    /// # Errors
+    /// When zstd has no memory.
+    pub fn new(level: i32) -> Result<(Self, &'static [u8]), PackError> {
+        let (builder, head) = PackBuilder::new();
+        let compressor = Compressor::new(level)?;
+        let fold =
+            Self { builder, frame: FrameBuilder::default(), compressor, lost: HashSet::new(), copied: 0 };
+        Ok((fold, head))
+    }
+
+    /// Takes in a frame of another pack: its number there, its bytes, and which chunks are wanted, by their
+    /// numbers. Returns what comes next in the new pack, often nothing, and what is wrong with the frame: paths
+    /// that need what is damaged are lost, and the fold can go on.
+    ///
+    /// # Errors
+    /// When zstd fails.
+    pub fn take(
+        &mut self,
+        directory: &Directory,
+        number: usize,
+        stored: &[u8],
+        is_wanted: impl Fn(u32) -> bool,
+    ) -> Result<(Vec<Vec<u8>>, Option<PackError>), PackError> {
+        let frame = directory.frame(number);
+        let opened = directory.chunks_of(number).map_err(PackError::from);
+        let opened = opened.and_then(|chunks| Ok((chunks, open_frame(&frame, stored)?)));
+        let (chunks, bytes) = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                let chunks = directory.chunks_in(number).filter(|&chunk| is_wanted(chunk));
+                self.lost.extend(chunks.filter_map(|chunk| directory.chunk(chunk)).map(|chunk| chunk.id));
+                return Ok((Vec::new(), Some(error)));
+            }
+        };
+        let chunks: Vec<Chunk> = chunks.into_iter().map(|(_, chunk)| chunk).collect();
+        let mut at = 0;
+        let (mut wanted, mut damaged) = (Vec::new(), false);
+        for (chunk, number) in chunks.iter().zip(frame.first..) {
+            let part = &bytes[at..at + chunk.length as usize];
+            at += chunk.length as usize;
+            let whole = ChunkId::of(part) == chunk.id;
+            damaged |= !whole;
+            match (is_wanted(number), whole) {
+                (false, _) => {}
+                (true, true) => wanted.push((chunk.id, part)),
+                (true, false) => {
+                    self.lost.insert(chunk.id);
+                }
+            }
+        }
+        let length = wanted.iter().map(|(_, part)| part.len() as u64).sum();
+        let mut out = Vec::new();
+        if !wanted.is_empty() && !damaged && is_copied(length, bytes.len() as u64) {
+            let copied = SealedFrame::copied(&frame, chunks, stored.to_vec());
+            self.builder.add(&copied);
+            self.copied += u64::from(frame.stored);
+            out.push(copied.bytes);
+        } else {
+            for (id, part) in wanted {
+                self.frame.push(id, part);
+                if self.frame.is_full() {
+                    self.seal(&mut out)?;
+                }
+            }
+        }
+        let problem = damaged.then_some(PackError::Damaged("a chunk has another hash than its name"));
+        Ok((out, problem))
+    }
+
+    fn seal(&mut self, out: &mut Vec<Vec<u8>>) -> Result<(), PackError> {
+        let sealed = self.frame.seal(&mut self.compressor)?;
+        self.builder.add(&sealed);
+        out.push(sealed.bytes);
+        Ok(())
+    }
+
+    /// Ends the pack with these paths and what it says of others.
+    ///
+    /// # Errors
+    /// When there is more than a directory can hold.
+    pub fn finish(mut self, mut paths: Vec<PackedPath>, others: Vec<u8>) -> Result<Folded, PackError> {
+        let mut out = Vec::new();
+        if !self.frame.is_empty() {
+            self.seal(&mut out)?;
+        }
+        let mut end = out.concat();
+        let mut lost = Vec::new();
+        paths.retain(|path| {
+            let whole = path.chunks.iter().all(|chunk| !self.lost.contains(&chunk.id));
+            if !whole {
+                lost.push(path.info.name.clone());
+            }
+            whole
+        });
+        let frames = self.builder.size();
+        let tail = self.builder.finish(paths, others)?;
+        let size = frames + tail.len() as u64;
+        end.extend(tail);
+        Ok(Folded { end, size, copied: self.copied, lost })
+    }
+}

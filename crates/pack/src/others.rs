@@ -1,0 +1,147 @@
+//! What a pack says of other packs, and of the branches that need what is in them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+/// What a pack says of other packs, and of branches.
+///
+/// Merging is a union in which the greater of two contradicting statements wins: order and repetition do not
+/// matter.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Others {
+    /// Packs that were there when it was made.
+    pub known: BTreeMap<String, PackInfo>,
+    /// Packs that were folded, each with the packs that hold what was live of it.
+    pub replaced: BTreeMap<String, BTreeSet<String>>,
+    /// Packs that are not there any more, so that nobody looks for them because another pack knows them. One
+    /// that is seen all the same counts as any other.
+    pub gone: BTreeSet<String>,
+    /// What branches need, by name.
+    pub branches: BTreeMap<String, Use>,
+}
+
+/// What is known of a pack without its directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct PackInfo {
+    /// How many bytes it has.
+    pub size: u64,
+    /// When it was made, in seconds since 1970.
+    pub created: u64,
+}
+
+/// What the last run of a branch needed. One that needs nothing is of a branch that is gone.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Use {
+    /// A number that is greater for later runs of the branch; the jobs of one run share it, and what they need
+    /// is added up.
+    pub run: u64,
+    /// When it was said last, in seconds since 1970.
+    pub at: u64,
+    /// The store paths (`HASH-NAME`) that were saved and that no other of them refers to.
+    pub roots: BTreeSet<String>,
+}
+
+/// Why what a pack says of others cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("what it says of other packs is damaged")]
+pub struct OthersError;
+
+impl Others {
+    /// The form that stands in a directory.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        // Writing to memory what has no maps with odd keys cannot fail.
+        postcard::to_stdvec(self).unwrap_or_default()
+    }
+
+    /// Reads what [`Others::encode`] wrote; nothing at all is nothing known.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn decode(bytes: &[u8]) -> Result<Self, OthersError> {
+        if bytes.is_empty() {
+            return Ok(Self::default());
+        }
+        postcard::from_bytes(bytes).map_err(|_| OthersError)
+    }
+
+    /// Takes in what somebody else knows.
+    pub fn merge(&mut self, other: Self) {
+        for (name, info) in other.known {
+            let known = self.known.entry(name).or_insert(info);
+            *known = info.max(*known);
+        }
+        for (name, by) in other.replaced {
+            self.replaced.entry(name).or_default().extend(by);
+        }
+        self.gone.extend(other.gone);
+        for (name, used) in other.branches {
+            self.branches.entry(name).or_default().merge(used);
+        }
+    }
+}
+
+impl Use {
+    /// Takes in what another job said: a later run replaces an earlier one, the same one is added to.
+    pub fn merge(&mut self, other: Self) {
+        match other.run.cmp(&self.run) {
+            std::cmp::Ordering::Less => {}
+            std::cmp::Ordering::Greater => *self = other,
+            std::cmp::Ordering::Equal => {
+                self.at = self.at.max(other.at);
+                self.roots.extend(other.roots);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn names() -> impl Strategy<Value = BTreeSet<String>> {
+        prop::collection::btree_set("[a-d]", 0..4)
+    }
+
+    fn others() -> impl Strategy<Value = Others> {
+        let info = (0..3_u64, 0..3_u64).prop_map(|(size, created)| PackInfo { size, created });
+        let used = (0..3_u64, 0..3_u64, names()).prop_map(|(run, at, roots)| Use { run, at, roots });
+        (
+            prop::collection::btree_map("[a-d]", info, 0..4),
+            prop::collection::btree_map("[a-d]", names(), 0..4),
+            names(),
+            prop::collection::btree_map("[a-d]", used, 0..4),
+        )
+            .prop_map(|(known, replaced, gone, branches)| Others { known, replaced, gone, branches })
+    }
+
+    fn merged(all: &[&Others]) -> Others {
+        let mut merged = Others::default();
+        for one in all {
+            merged.merge((*one).clone());
+        }
+        merged
+    }
+
+    proptest! {
+        #[test]
+        fn order_and_repetition_do_not_matter(a in others(), b in others(), c in others()) {
+            let all = merged(&[&a, &b, &c]);
+            for order in [[&b, &c, &a], [&c, &b, &a], [&b, &a, &c]] {
+                prop_assert_eq!(&merged(&order), &all);
+            }
+            prop_assert_eq!(&merged(&[&a, &b, &a, &c, &b]), &all);
+            prop_assert_eq!(&merged(&[&a, &merged(&[&b, &c])]), &all);
+        }
+
+        #[test]
+        fn what_is_written_is_read_and_every_cut_is_damage(others in others(), at in any::<prop::sample::Index>()) {
+            let bytes = others.encode();
+            prop_assert_eq!(Others::decode(&bytes).unwrap(), others);
+            let cut = at.index(bytes.len());
+            prop_assert!(cut == 0 || Others::decode(&bytes[..cut]).is_err());
+        }
+    }
+}
