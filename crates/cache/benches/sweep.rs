@@ -36,8 +36,8 @@ fn main() {
         std::env::var("PHOENIX_BENCH_MB").ok().and_then(|text| text.parse().ok()).unwrap_or(256);
     let packages = corpus(megabytes << 20);
     let files: usize = packages.iter().map(Vec::len).sum();
-    let before: Vec<Vec<u8>> = packages.iter().map(|package| archive(package)).collect();
-    let after: Vec<Vec<u8>> = changed(packages).iter().map(|package| archive(package)).collect();
+    let before: Vec<Vec<u8>> = packages.iter().map(archive).collect();
+    let after: Vec<Vec<u8>> = changed(packages).iter().map(archive).collect();
     let size: usize = before.iter().map(Vec::len).sum();
     println!("{} packages, {files} files, {:.0} MB", before.len(), size as f64 / 1e6);
     println!(
