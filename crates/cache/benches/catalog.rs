@@ -113,7 +113,7 @@ fn pack(number: u64) -> Vec<u8> {
     let own = number * CHUNKS / PACKS..(number + 1) * CHUNKS / PACKS;
     for at in own.clone() {
         frame.push(chunk(at).id, &at.to_le_bytes());
-        // As many as a frame of 4 MiB has.
+        // As many as a frame of 2 MiB has.
         if at % 64 == 63 {
             let sealed = frame.seal(&mut compressor).unwrap();
             builder.add(&sealed);
