@@ -13,6 +13,11 @@ pub struct PublicKeys {
     keys: Vec<(String, VerifyingKey)>,
 }
 
+/// Why a text is no public key.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no public key; one is NAME:BASE64, as `nix key convert-secret-to-public` prints it")]
+pub struct PublicKeyError(String);
+
 impl PublicKeys {
     /// Reads keys as nix.conf has them, `NAME:BASE64`. One that is malformed is passed over: nothing is
     /// trusted because of it.
@@ -24,6 +29,22 @@ impl PublicKeys {
             Some((name.to_owned(), VerifyingKey::from_bytes(&bytes).ok()?))
         };
         Self { keys: keys.into_iter().filter_map(key).collect() }
+    }
+
+    /// Reads keys that somebody asked for by name, so that none may be passed over.
+    ///
+    /// # Errors
+    /// The first that is no key.
+    pub fn parse_all<'a>(keys: impl IntoIterator<Item = &'a str>) -> Result<Self, PublicKeyError> {
+        let mut all = Self::default();
+        for text in keys {
+            let one = Self::parse([text]);
+            if one.keys.is_empty() {
+                return Err(PublicKeyError(text.chars().take(100).collect()));
+            }
+            all.keys.extend(one.keys);
+        }
+        Ok(all)
     }
 
     /// Whether one of the keys signed what is said of a path.
