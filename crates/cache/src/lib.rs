@@ -1,4 +1,4 @@
-//! Saves store paths to a depot in packs, and restores them.
+//! Saves store paths to a depot in packs, restores them, and serves them as a binary cache.
 //!
 //! `pack` says how, `depot` where, `store` from where and to where. A cache can only make a run faster:
 //! whatever goes wrong with a pack or a depot is a [`Trouble`] that is told once, and a miss.
@@ -9,10 +9,13 @@ mod local;
 mod packs;
 mod restore;
 mod save;
+pub mod serve;
+mod through_daemon;
 mod trouble;
+mod trust;
 
 pub use cache::Cache;
-pub use local::IntoStoreError;
+pub use local::{Destination, IntoStoreError};
 pub use packs::{PACKS, Packs};
 pub use restore::{MakeArchive, Restored, TakeArchive};
 pub use save::{ReadArchive, Saved};

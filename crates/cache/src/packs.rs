@@ -1,7 +1,7 @@
 //! The packs of a depot, and the catalog they make together.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::{StreamExt, stream};
 use phoenix_depot::{Blob, BlobName, Depot, DepotError, Problem};
@@ -31,19 +31,54 @@ impl Packs {
     ///
     /// What cannot be read is told to `trouble` and is as if it were not there.
     pub async fn load(depot: Arc<dyn Depot>, trouble: &mut (dyn FnMut(Trouble) + Send)) -> Self {
-        let mut packs = Self { depot, catalog: Catalog::default(), blobs: HashMap::new() };
-        let seen = match packs.depot.list(PACKS).await {
+        let packs = Mutex::new(Self { depot, catalog: Catalog::default(), blobs: HashMap::new() });
+        Self::look_again(&packs, trouble).await;
+        packs.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in the packs that a depot shows and that were not read yet. Others may use what is known meanwhile.
+    pub(crate) async fn look_again(packs: &Mutex<Self>, trouble: &mut (dyn FnMut(Trouble) + Send)) {
+        let lock = || packs.lock().unwrap_or_else(PoisonError::into_inner);
+        let depot = lock().depot.clone();
+        let seen = match depot.list(PACKS).await {
             // Where nothing can be listed, the newest pack knows the others.
             Err(DepotError { problem: Problem::Unsupported(_), .. }) => {
-                packs.depot.newest(PACKS).await.map(|newest| newest.into_iter().collect())
+                depot.newest(PACKS).await.map(|newest| newest.into_iter().collect())
             }
             seen => seen,
         };
-        match seen {
-            Ok(seen) => packs.take_in(seen, trouble).await,
-            Err(error) => trouble(error.into()),
+        let mut blobs: Vec<Blob> = match seen {
+            Ok(seen) => seen,
+            Err(error) => return trouble(error.into()),
+        };
+        let mut tried: HashSet<String> = HashSet::new();
+        loop {
+            blobs.retain(|blob| {
+                !lock().blobs.contains_key(blob.name.as_str()) && tried.insert(blob.name.to_string())
+            });
+            if blobs.is_empty() {
+                break;
+            }
+            let read = read_directories(depot.as_ref(), std::mem::take(&mut blobs)).await;
+            let unread = {
+                let mut packs = lock();
+                for (blob, read) in read {
+                    packs.take_in(blob, read, trouble);
+                }
+                packs.unread(&tried)
+            };
+            for (name, found) in find(depot.as_ref(), unread).await {
+                match found {
+                    Ok(Some(blob)) => blobs.push(blob),
+                    // Evicted: a miss, and nothing to talk about.
+                    Ok(None) => lock().lose(name.as_str()),
+                    Err(error) => {
+                        lock().lose(name.as_str());
+                        trouble(error.into());
+                    }
+                }
+            }
         }
-        packs
     }
 
     /// The depot.
@@ -69,30 +104,29 @@ impl Packs {
         self.catalog.pack(pack).and_then(|(name, _)| self.blobs.get(name))
     }
 
-    /// Reads these packs, newest first, and then those they know of, until nobody knows of another.
-    async fn take_in(&mut self, mut blobs: Vec<Blob>, trouble: &mut (dyn FnMut(Trouble) + Send)) {
-        let mut tried: Vec<String> = Vec::new();
-        while !blobs.is_empty() {
-            tried.extend(blobs.iter().map(|blob| blob.name.to_string()));
-            let depot = &self.depot;
-            let read: Vec<(Blob, Result<Directory, Trouble>)> = stream::iter(blobs)
-                .map(|blob| async move {
-                    let read = read_directory(depot.as_ref(), &blob).await;
-                    (blob, read)
-                })
-                .buffer_unordered(AT_ONCE)
-                .collect()
-                .await;
-            for (blob, read) in read {
-                match read {
-                    Ok(directory) => self.add(blob, directory, trouble),
-                    Err(error) => {
-                        self.catalog.lose(blob.name.as_str());
-                        trouble(error);
-                    }
-                }
+    /// How many packs were read.
+    pub(crate) fn count(&self) -> usize {
+        self.blobs.len()
+    }
+
+    /// Takes note that a pack is not there any more.
+    pub(crate) fn lose(&mut self, name: &str) {
+        self.catalog.lose(name);
+        self.blobs.remove(name);
+    }
+
+    fn take_in(
+        &mut self,
+        blob: Blob,
+        read: Result<Directory, Trouble>,
+        trouble: &mut (dyn FnMut(Trouble) + Send),
+    ) {
+        match read {
+            Ok(directory) => self.add(blob, directory, trouble),
+            Err(error) => {
+                self.lose(blob.name.as_str());
+                trouble(error);
             }
-            blobs = self.find_unread(&mut tried, trouble).await;
         }
     }
 
@@ -111,43 +145,29 @@ impl Packs {
         }
     }
 
-    /// The packs that are known of and were not tried yet, as far as they are there.
-    async fn find_unread(
-        &mut self,
-        tried: &mut Vec<String>,
-        trouble: &mut (dyn FnMut(Trouble) + Send),
-    ) -> Vec<Blob> {
-        let unread: Vec<BlobName> = self
-            .catalog
-            .unread()
-            .into_iter()
-            .filter(|(name, _)| !tried.iter().any(|tried| tried == name))
-            .filter_map(|(name, _)| BlobName::new(name).ok())
-            .collect();
-        let depot = &self.depot;
-        let found: Vec<(BlobName, Result<Option<Blob>, DepotError>)> = stream::iter(unread)
-            .map(|name| async move {
-                let found = depot.find(&name).await;
-                (name, found)
-            })
-            .buffer_unordered(AT_ONCE)
-            .collect()
-            .await;
-        let mut blobs = Vec::new();
-        for (name, found) in found {
-            tried.push(name.to_string());
-            match found {
-                Ok(Some(blob)) => blobs.push(blob),
-                // Evicted: a miss, and nothing to talk about.
-                Ok(None) => self.catalog.lose(name.as_str()),
-                Err(error) => {
-                    self.catalog.lose(name.as_str());
-                    trouble(error.into());
-                }
-            }
-        }
-        blobs
+    /// The packs that are known of and were not tried yet.
+    fn unread(&self, tried: &HashSet<String>) -> Vec<BlobName> {
+        let unread = self.catalog.unread().into_iter().filter(|(name, _)| !tried.contains(*name));
+        unread.filter_map(|(name, _)| BlobName::new(name).ok()).collect()
     }
+}
+
+/// Reads the directories of these packs, several at once.
+async fn read_directories(depot: &dyn Depot, blobs: Vec<Blob>) -> Vec<(Blob, Result<Directory, Trouble>)> {
+    let read = stream::iter(blobs).map(|blob| async move {
+        let read = read_directory(depot, &blob).await;
+        (blob, read)
+    });
+    read.buffer_unordered(AT_ONCE).collect().await
+}
+
+/// Looks for packs by their names, several at once.
+async fn find(depot: &dyn Depot, names: Vec<BlobName>) -> Vec<(BlobName, Result<Option<Blob>, DepotError>)> {
+    let found = stream::iter(names).map(|name| async move {
+        let found = depot.find(&name).await;
+        (name, found)
+    });
+    found.buffer_unordered(AT_ONCE).collect().await
 }
 
 /// Reads the directory of a pack: one request for most, two for large ones.

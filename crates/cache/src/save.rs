@@ -10,8 +10,8 @@ use crossbeam_channel::{Sender, bounded};
 use futures_util::{StreamExt, stream};
 use phoenix_depot::{BlobName, Body, Created};
 use phoenix_pack::{
-    Chunk, ChunkId, ChunkSizes, Chunks, Compressor, Cutter, FrameBuilder, LEVEL, PackBuilder, PackError,
-    PackedPath, PathInfo, References, SealedFrame,
+    Catalog, Chunk, ChunkId, ChunkSizes, Chunks, Compressor, Cutter, FrameBuilder, LEVEL, PackBuilder,
+    PackError, PackedPath, PathInfo, References, SealedFrame,
 };
 use tokio::sync::mpsc;
 
@@ -47,8 +47,8 @@ pub struct Saved {
 }
 
 impl Cache {
-    /// Saves paths in a new pack of this name: those that no live pack can give, and of these the chunks that
-    /// no live pack has.
+    /// Saves paths in a new pack of this name: those that no live pack can give, or not with all their
+    /// signatures, and of these the chunks that no live pack has.
     ///
     /// # Errors
     /// When the pack cannot be made; nothing of it is in the depot then.
@@ -62,10 +62,7 @@ impl Cache {
         let depot = self.packs.depot().clone();
         let catalog = self.packs.catalog();
         let all = paths.len();
-        let mut paths: Vec<PathInfo> = paths
-            .into_iter()
-            .filter(|path| path.hash_part().is_none_or(|hash_part| catalog.locate(hash_part).is_none()))
-            .collect();
+        let mut paths: Vec<PathInfo> = paths.into_iter().filter_map(|path| to_save(catalog, path)).collect();
         let known = all - paths.len();
         if paths.is_empty() {
             return Ok(Saved { known, ..Saved::default() });
@@ -114,6 +111,24 @@ impl Cache {
             Err(_) => Err(damaged(PackError::Damaged("sending it broke off"))),
         }
     }
+}
+
+/// A path as it is to be saved; none when live packs give it, with the same signatures at least. Another record with
+/// all signatures costs next to nothing, for no chunk of it is new.
+fn to_save(catalog: &mut Catalog, mut path: PathInfo) -> Option<PathInfo> {
+    let Some(known) = path.hash_part().and_then(|hash_part| catalog.locate(hash_part)) else {
+        return Some(path);
+    };
+    let known = known.info;
+    let new_signature = path.signatures.iter().any(|signature| !known.signatures.contains(signature));
+    // Of two contents for one path the first stays.
+    if known.nar_hash != path.nar_hash || !new_signature {
+        return None;
+    }
+    path.signatures.extend(known.signatures);
+    path.signatures.sort_unstable();
+    path.signatures.dedup();
+    Some(path)
 }
 
 /// What a depot is sent, and where to put it in. A pack that is given up must say so, or the depot would take

@@ -121,7 +121,7 @@ mod tests {
             ("two words:AAAA", SecretKeyError::Form),
             ("name:not base64", SecretKeyError::Form),
             (public.as_str(), SecretKeyError::Length(32)),
-            (&format!("name:{}", BASE64_STANDARD.encode(&bytes)), SecretKeyError::Halves),
+            (&format!("name:{}", BASE64_STANDARD.encode(bytes)), SecretKeyError::Halves),
         ] {
             assert_eq!(SecretKey::parse(text).unwrap_err(), error, "{text}");
         }
