@@ -29,7 +29,7 @@ impl Serving {
     fn start(env: &TestEnv, args: &[&str]) -> Self {
         let port_file = env.file("port");
         let mut command = env.command();
-        command.args(["cache", "serve", "--depot", &depot(env), "--port-file", port_file.to_str().unwrap()]);
+        command.args(["cache", "serve", "--depot", &env.depot(), "--port-file", port_file.to_str().unwrap()]);
         let mut child = command.args(args).stderr(Stdio::inherit()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
@@ -53,10 +53,6 @@ impl Drop for Serving {
     }
 }
 
-fn depot(env: &TestEnv) -> String {
-    format!("dir:{}", env.file("depot").display())
-}
-
 /// Takes the store away, as on a new machine, but for the derivations.
 fn forget_outputs(env: &TestEnv) {
     let all = env.nix.run("nix", &["path-info", "--all"]);
@@ -70,17 +66,6 @@ fn drv_of(all: &str, name: &str) -> String {
     all.lines().find(|path| path.ends_with(&format!("-{name}.drv"))).unwrap().to_owned()
 }
 
-/// What Nix says of a path with all that it refers to, once it found nothing wrong with the store.
-fn sound(env: &TestEnv, path: &str) -> String {
-    let verified = env.nix.output("nix-store", &["--verify", "--check-contents"]);
-    let said = String::from_utf8_lossy(&verified.stderr).into_owned();
-    assert!(verified.status.success() && !said.contains("error") && !said.contains("modified"), "{said}");
-    let closure = env.nix.run("nix-store", &["--query", "--requisites", path]);
-    let hashes: Vec<String> =
-        closure.lines().map(|path| env.nix.run("nix-store", &["--query", "--hash", path])).collect();
-    format!("{closure}{hashes:?}")
-}
-
 /// A store with everything built and saved; the path of `app` and its derivation.
 fn saved(env: &TestEnv, args: &[&str]) -> (String, String) {
     let flake = Flake::new(OUTPUTS);
@@ -90,7 +75,7 @@ fn saved(env: &TestEnv, args: &[&str]) -> (String, String) {
     let app = report.field(&attr, "outputs")["out"].as_str().unwrap().to_owned();
     let drv = report.field(&attr, "drvPath").as_str().unwrap().to_owned();
     // One thread: the frames are in the order of the paths.
-    let save = ["cache", "save", "--threads", "1", "--depot", &depot(env), &app];
+    let save = ["cache", "save", "--threads", "1", "--depot", &env.depot(), &app];
     let _ = env.phoenix(&[&save, args].concat()).ends_with(0).says("saved 3 paths");
     (app, drv)
 }
@@ -104,18 +89,11 @@ fn realise(env: &TestEnv, path: &str, options: &[(&str, &str)]) -> common::Ran {
     common::Ran::from(command.output().unwrap())
 }
 
-/// The file of a secret key, and the public key.
-fn key(env: &TestEnv, name: &str) -> (String, String) {
-    let file = |end: &str| env.file(&format!("{name}.{end}")).display().to_string();
-    env.nix.run("nix-store", &["--generate-binary-cache-key", name, &file("sec"), &file("pub")]);
-    (file("sec"), fs::read_to_string(file("pub")).unwrap().trim().to_owned())
-}
-
 #[test]
 fn nix_takes_a_closure_from_it() {
     let env = TestEnv::new();
     let (app, _) = saved(&env, &[]);
-    let before = sound(&env, &app);
+    let before = env.sound(&app);
     let serving = Serving::start(&env, &[]);
     let port = fs::read_to_string(&serving.port_file).unwrap();
     assert_eq!(serving.url, format!("http://127.0.0.1:{}", port.trim()));
@@ -123,14 +101,14 @@ fn nix_takes_a_closure_from_it() {
     assert!(!env.nix.is_valid(&app));
     let url = serving.url.clone();
     let _ = realise(&env, &app, &[("substituters", &url), ("require-sigs", "false")]).ends_with(0);
-    assert_eq!(sound(&env, &app), before);
+    assert_eq!(env.sound(&app), before);
     serving.end();
 }
 
 #[test]
 fn nix_accepts_its_signatures() {
     let env = TestEnv::new();
-    let [saver, server, other] = ["saver-1", "server-1", "other-1"].map(|name| key(&env, name));
+    let [saver, server, other] = ["saver-1", "server-1", "other-1"].map(|name| env.key(name));
     let (app, drv) = saved(&env, &[]);
     let trust = |key: &str| env.nix.configure(&format!("require-sigs = true\ntrusted-public-keys = {key}"));
     let take = |url: &str| {
@@ -151,7 +129,7 @@ fn nix_accepts_its_signatures() {
 
     // What is saved with a key has its signature wherever it goes.
     trust(&saver.1);
-    let save = ["cache", "save", "--depot", &depot(&env), "--sign-key", &saver.0, &app];
+    let save = ["cache", "save", "--depot", &env.depot(), "--sign-key", &saver.0, &app];
     let _ = env.phoenix(&save).ends_with(0).says("saved 3 paths");
     let _ = env.phoenix(&save).ends_with(0).says("nothing to save: 3");
     let serving = Serving::start(&env, &["--trusted-key", &saver.1]);
@@ -188,7 +166,7 @@ fn damage_and_a_lost_depot_cost_a_build_and_no_more() {
     fs::write(&pack, &damaged).unwrap();
     forget_outputs(&env);
     let _ = realise(&env, &drv, &options).ends_with(0);
-    sound(&env, &app);
+    env.sound(&app);
     serving.end();
 
     fs::write(&pack, &whole).unwrap();
@@ -198,7 +176,7 @@ fn damage_and_a_lost_depot_cost_a_build_and_no_more() {
     fs::remove_dir_all(env.file("depot")).unwrap();
     forget_outputs(&env);
     let _ = realise(&env, &drv, &options).ends_with(0);
-    sound(&env, &app);
+    env.sound(&app);
     serving.end();
 }
 
@@ -206,7 +184,7 @@ fn damage_and_a_lost_depot_cost_a_build_and_no_more() {
 fn it_is_for_this_machine_only() {
     let env = TestEnv::new();
     let serve = |args: &[&str]| {
-        env.phoenix(&[&["cache", "serve", "--depot", &depot(&env)], args].concat()).ends_with(1)
+        env.phoenix(&[&["cache", "serve", "--depot", &env.depot()], args].concat()).ends_with(1)
     };
     let _ = serve(&["--listen", "0.0.0.0:0"]).says("not an address of this machine's loopback");
     let _ = serve(&["--listen", "[2001:db8::1]:0"]).says("loopback");
