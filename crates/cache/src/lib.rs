@@ -1,4 +1,4 @@
-//! Saves store paths to a depot in packs, and restores them.
+//! Saves store paths to a depot in packs, restores them, and serves them as a binary cache.
 //!
 //! `pack` says how, `depot` where, `store` from where and to where. A cache can only make a run faster:
 //! whatever goes wrong with a pack or a depot is a [`Trouble`] that is told once, and a miss.
@@ -11,16 +11,17 @@ mod name;
 mod packs;
 mod restore;
 mod save;
-mod serve;
+pub mod serve;
+mod through_daemon;
 mod trouble;
+mod trust;
 mod workshop;
 
 pub use cache::Cache;
 pub use collect::{ALIVE, CollectError, Collected, GRACE, MOST_PACKS};
-pub use local::{IntoStoreError, unpacked};
+pub use local::{Destination, IntoStoreError};
 pub use name::PACKS;
 pub use packs::Packs;
 pub use restore::{MakeArchive, Restored, TakeArchive};
 pub use save::{ReadArchive, Saved};
-pub use serve::{Served, Serving, Sign};
 pub use trouble::Trouble;

@@ -9,8 +9,12 @@ use phoenix_depot::BlobName;
 use phoenix_model::{NarHash, StorePath, ValidPathInfo};
 use phoenix_pack::PathInfo;
 use phoenix_pack::nar::{Sink, Writer};
-use phoenix_store::{DumpError, Import, ImportError, Layout, Received, RegisterError, dump};
+use phoenix_store::{
+    DaemonError, DumpError, Import, ImportError, Layout, Received, RegisterError, Way, dump,
+};
+use phoenix_substituter::PublicKeys;
 
+use crate::trust::{admit, compared};
 use crate::{Cache, MakeArchive, Restored, Saved, Trouble};
 
 /// How much of an archive is handed on at once, in bytes, where it comes in small parts.
@@ -25,6 +29,20 @@ pub enum IntoStoreError {
     /// What came in could not be made valid.
     #[error(transparent)]
     Register(#[from] RegisterError),
+    /// The daemon does not take what it is handed.
+    #[error(transparent)]
+    Daemon(#[from] DaemonError),
+}
+
+/// The store on this machine that paths are restored into.
+#[derive(Debug, Clone, Copy)]
+pub struct Destination<'d> {
+    /// Where it lies.
+    pub layout: &'d Layout,
+    /// Which way in.
+    pub way: &'d Way,
+    /// If keys are named, only what one of them signed comes in, and what is content-addressed.
+    pub trusted: Option<&'d PublicKeys>,
 }
 
 impl Cache {
@@ -56,7 +74,8 @@ impl Cache {
     }
 
     /// Restores paths, with all that they refer to and that is not valid, into the store on this machine: as
-    /// files written in parallel, and made valid all together when they are whole.
+    /// files written in parallel, and made valid all together when they are whole; or through the daemon, over
+    /// several connections.
     ///
     /// # Errors
     /// When the store cannot be written. What goes wrong with packs is told to `trouble` and costs the paths
@@ -64,10 +83,26 @@ impl Cache {
     pub fn restore_into_store(
         &mut self,
         wanted: &[StorePath],
-        layout: &Layout,
+        into: Destination<'_>,
         threads: usize,
         trouble: &(dyn Fn(Trouble) + Sync),
     ) -> Result<Restored, IntoStoreError> {
+        match into.way {
+            Way::Direct => self.restore_directly(wanted, into, threads, trouble),
+            Way::Daemon(socket) => {
+                self.restore_through_daemon(wanted, into, socket, threads, trouble).map_err(Into::into)
+            }
+        }
+    }
+
+    fn restore_directly(
+        &mut self,
+        wanted: &[StorePath],
+        into: Destination<'_>,
+        threads: usize,
+        trouble: &(dyn Fn(Trouble) + Sync),
+    ) -> Result<Restored, IntoStoreError> {
+        let layout = into.layout;
         let import = Import::open(layout)?;
         let store_dir = &layout.store_dir;
         let names: Vec<String> = wanted.iter().map(|path| path.base_name().to_owned()).collect();
@@ -82,9 +117,16 @@ impl Cache {
         let received: Mutex<Vec<Received>> = Mutex::default();
         let take = |info: &PathInfo, make: &mut MakeArchive<'_>| {
             let info = unpacked(info, store_dir)?;
+            let mut check = admit(&info, into.trusted)?;
             let Some(mut receive) = import.receive(info).map_err(io::Error::other)? else { return Ok(()) };
-            make(&mut |piece| receive.feed(piece).map_err(io::Error::other))?;
+            make(&mut |piece| {
+                if let Some(check) = &mut check {
+                    check.feed(piece);
+                }
+                receive.feed(piece).map_err(io::Error::other)
+            })?;
             let whole = receive.finish().map_err(io::Error::other)?;
+            compared(check)?;
             received.lock().unwrap_or_else(PoisonError::into_inner).push(whole);
             Ok(())
         };
@@ -112,11 +154,8 @@ fn packed(info: &ValidPathInfo) -> PathInfo {
     }
 }
 
-/// What a store in this directory is told of a path in a pack.
-///
-/// # Errors
-/// When a name is none of a store path.
-pub fn unpacked(info: &PathInfo, store_dir: &str) -> io::Result<ValidPathInfo> {
+/// What a store in this directory is told of a path.
+pub(crate) fn unpacked(info: &PathInfo, store_dir: &str) -> io::Result<ValidPathInfo> {
     let path = |name: &String| StorePath::parse(&format!("{store_dir}/{name}")).map_err(io::Error::other);
     let mut valid = ValidPathInfo::new(path(&info.name)?, NarHash(info.nar_hash), info.nar_size);
     valid.references = info.references.iter().map(path).collect::<io::Result<_>>()?;

@@ -1,7 +1,7 @@
 //! The packs of a depot, and the catalog they make together.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use futures_util::{StreamExt, stream};
@@ -74,6 +74,27 @@ impl Packs {
             }
         }
         packs
+    }
+
+    /// Reads anew what a depot shows. Others may use what is known meanwhile, and it stays known where the depot
+    /// does not say better.
+    pub(crate) async fn look_again(packs: &Mutex<Self>, trouble: &mut (dyn FnMut(Trouble) + Send)) {
+        let depot = packs.lock().unwrap_or_else(PoisonError::into_inner).depot.clone();
+        let read = Self::load(depot, trouble).await;
+        if read.unsure.is_empty() {
+            *packs.lock().unwrap_or_else(PoisonError::into_inner) = read;
+        }
+    }
+
+    /// How many packs were read.
+    pub(crate) fn count(&self) -> usize {
+        self.blobs.len()
+    }
+
+    /// Takes note that a pack is not there any more.
+    pub(crate) fn lose(&mut self, name: &str) {
+        self.catalog.lose(name);
+        self.blobs.remove(name);
     }
 
     /// The newest pack of each scope that may be read.

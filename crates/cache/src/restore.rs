@@ -106,7 +106,7 @@ fn locate(catalog: &mut Catalog, closure: &[PathInfo]) -> (Vec<Located>, Vec<(St
 
 impl Restored {
     /// Sorts out what refers to something that could not be had.
-    fn settle(&mut self, closure: Vec<PathInfo>) {
+    pub(crate) fn settle(&mut self, closure: Vec<PathInfo>) {
         let mut bad: HashSet<String> = self.missing.iter().cloned().collect();
         bad.extend(self.failed.iter().map(|(name, _)| name.clone()));
         // References come first, but packs may lie and go in circles: until nothing changes.
@@ -159,31 +159,35 @@ impl Restoring<'_> {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
             let Some(path) = self.located.get(number) else { return };
             let mut pieces = path.pieces.iter();
-            let mut make = |emit: &mut dyn FnMut(&[u8]) -> io::Result<()>| self.make(path, &mut pieces, emit);
-            let taken = (self.take)(&path.info, &mut make).map_err(|error| with_causes(&error));
+            let mut archive = |emit: &mut dyn FnMut(&[u8]) -> io::Result<()>| {
+                make(path, &mut pieces, &self.frames, &self.runtime, self.trouble, emit)
+            };
+            let taken = (self.take)(&path.info, &mut archive).map_err(|error| with_causes(&error));
             // What was not asked for need not be held for it.
             pieces.for_each(|piece| self.frames.skip(piece));
             self.ended.lock().unwrap_or_else(PoisonError::into_inner).insert(number, taken);
         }
     }
+}
 
-    /// Makes the archive of a path of its pieces.
-    fn make(
-        &self,
-        path: &Located,
-        pieces: &mut std::slice::Iter<'_, Piece>,
-        emit: &mut dyn FnMut(&[u8]) -> io::Result<()>,
-    ) -> io::Result<()> {
-        let mut put_back = PutBack::new(path);
-        for piece in pieces {
-            let Some(frame) = self.frames.get(piece, &self.runtime, self.trouble) else {
-                self.frames.skip(piece);
-                return Err(io::Error::other("a part of it could not be read"));
-            };
-            let bytes = frame.get(piece.offset as usize..(piece.offset + piece.length) as usize);
-            let bytes = bytes.ok_or_else(|| io::Error::other("a frame is shorter than its chunks"))?;
-            put_back.piece(bytes, &mut |part: &[u8]| emit(part))?;
-        }
-        Ok(())
+/// Makes the archive of a path of its pieces.
+pub(crate) fn make(
+    path: &Located,
+    pieces: &mut std::slice::Iter<'_, Piece>,
+    frames: &Frames,
+    runtime: &Handle,
+    trouble: &(dyn Fn(Trouble) + Sync),
+    emit: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut put_back = PutBack::new(path);
+    for piece in pieces {
+        let Some(frame) = frames.get(piece, runtime, trouble) else {
+            frames.skip(piece);
+            return Err(io::Error::other("a part of it could not be read"));
+        };
+        let bytes = frame.get(piece.offset as usize..(piece.offset + piece.length) as usize);
+        let bytes = bytes.ok_or_else(|| io::Error::other("a frame is shorter than its chunks"))?;
+        put_back.piece(bytes, &mut |part: &[u8]| emit(part))?;
     }
+    Ok(())
 }

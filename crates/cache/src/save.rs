@@ -11,8 +11,8 @@ use crossbeam_channel::{Sender, bounded};
 use futures_util::{StreamExt, stream};
 use phoenix_depot::{BlobName, Body, Created};
 use phoenix_pack::{
-    Chunk, ChunkId, ChunkSizes, Chunks, Compressor, Cutter, FrameBuilder, HASH_LENGTH, LEVEL, PackBuilder,
-    PackError, PackedPath, PathInfo, References, SealedFrame, Use,
+    Catalog, Chunk, ChunkId, ChunkSizes, Chunks, Compressor, Cutter, FrameBuilder, HASH_LENGTH, LEVEL,
+    PackBuilder, PackError, PackedPath, PathInfo, References, SealedFrame, Use,
 };
 use tokio::sync::mpsc;
 
@@ -50,8 +50,8 @@ pub struct Saved {
 }
 
 impl Cache {
-    /// Saves paths in a new pack: those that no live pack can give, and of these the chunks that no live pack has.
-    /// The pack has this name, in the scope of the depot that may be written.
+    /// Saves paths in a new pack: those that no live pack can give, or not with all their signatures, and of these the
+    /// chunks that no live pack has. The pack has this name, in the scope of the depot that may be written.
     ///
     /// # Errors
     /// When the pack cannot be made; nothing of it is in the depot then.
@@ -70,10 +70,7 @@ impl Cache {
         if let Some((branch, run)) = branch {
             catalog.note_use(&branch, Use { run, at: now(), roots: roots(&paths) });
         }
-        let mut paths: Vec<PathInfo> = paths
-            .into_iter()
-            .filter(|path| path.hash_part().is_none_or(|hash_part| !catalog.keeps(hash_part)))
-            .collect();
+        let mut paths: Vec<PathInfo> = paths.into_iter().filter_map(|path| to_save(catalog, path)).collect();
         let known = all - paths.len();
         if paths.is_empty() {
             return Ok(Saved { known, ..Saved::default() });
@@ -140,6 +137,25 @@ fn roots(paths: &[PathInfo]) -> BTreeSet<String> {
         .map(String::as_str)
         .collect();
     paths.iter().map(|path| &path.name).filter(|name| !referred.contains(name.as_str())).cloned().collect()
+}
+
+/// A path as it is to be saved; none when live packs give it, with the same signatures at least. Another record with
+/// all signatures costs next to nothing, for no chunk of it is new.
+fn to_save(catalog: &mut Catalog, mut path: PathInfo) -> Option<PathInfo> {
+    let kept = path.hash_part().filter(|hash_part| catalog.keeps(hash_part));
+    let Some(known) = kept.and_then(|hash_part| catalog.locate(hash_part)) else {
+        return Some(path);
+    };
+    let known = known.info;
+    let new_signature = path.signatures.iter().any(|signature| !known.signatures.contains(signature));
+    // Of two contents for one path the first stays.
+    if known.nar_hash != path.nar_hash || !new_signature {
+        return None;
+    }
+    path.signatures.extend(known.signatures);
+    path.signatures.sort_unstable();
+    path.signatures.dedup();
+    Some(path)
 }
 
 /// What a depot is sent, and where to put it in. A pack that is given up must say so, or the depot would take

@@ -4,6 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+mod cache;
+
+pub(crate) use cache::{PushArgs, ServeArgs};
+
 /// Continuous integration for Nix flakes that does no work twice.
 #[derive(Debug, Parser)]
 #[command(name = "phoenix", version, max_term_width = 100, arg_required_else_help = true)]
@@ -33,8 +37,10 @@ pub(crate) enum CacheVerb {
     Save(SaveArgs),
     /// Restore store paths, with all they refer to
     Restore(RestoreArgs),
-    /// Serve a depot as a substituter to this machine (binary cache protocol)
+    /// Serve what a depot holds to the Nix on this machine, as a binary cache
     Serve(ServeArgs),
+    /// Copy store paths, with all they refer to, to another store or a cache service
+    Push(PushArgs),
     /// List the store paths that can be restored, as JSON lines
     Ls(DepotArgs),
     /// Say how much a depot holds, as JSON
@@ -133,6 +139,10 @@ pub(crate) struct SaveArgs {
     #[arg(long, value_name = "BYTES", default_value = "10G", value_parser = crate::tidy::bytes)]
     pub(crate) budget: u64,
 
+    /// Sign what is saved with the key in this file (`nix key generate-secret` makes one)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) sign_key: Option<PathBuf>,
+
     #[command(flatten)]
     pub(crate) depot: DepotArgs,
     #[command(flatten)]
@@ -141,9 +151,9 @@ pub(crate) struct SaveArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct RestoreArgs {
-    /// The store paths
-    #[arg(value_name = "STORE-PATH", required_unless_present = "latest", conflicts_with = "latest")]
-    pub(crate) paths: Vec<String>,
+    /// Store paths, links to them such as `result`, or what is to be evaluated: FLAKEREF or FLAKEREF#ATTR
+    #[arg(value_name = "INSTALLABLE", required_unless_present = "latest", conflicts_with = "latest")]
+    pub(crate) installables: Vec<String>,
 
     /// What the last save saved
     #[arg(long)]
@@ -153,30 +163,19 @@ pub(crate) struct RestoreArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) snapshot: Option<PathBuf>,
 
-    #[command(flatten)]
-    pub(crate) depot: DepotArgs,
-    #[command(flatten)]
-    pub(crate) store: StoreArgs,
-}
+    /// Take in only what this public key, or another one that is named, signed, and what is content-addressed;
+    /// may be given several times
+    #[arg(long, value_name = "KEY")]
+    pub(crate) trusted_key: Vec<String>,
 
-#[derive(Debug, Args)]
-pub(crate) struct ServeArgs {
-    /// Where to listen, on this machine only; port 0 for any that is free. The URL is printed once it listens
-    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:0")]
-    pub(crate) listen: std::net::SocketAddr,
-
-    /// Among substituters, the lower is asked first; cache.nixos.org has 40
-    #[arg(long, value_name = "N", default_value_t = 30)]
-    pub(crate) priority: u32,
-
-    /// Sign what is served with this secret key, as `nix-store --generate-binary-cache-key` writes them
-    #[arg(long, value_name = "FILE")]
-    pub(crate) sign_key: Option<PathBuf>,
+    /// Systems to evaluate for [default: this machine's]
+    #[arg(long, value_name = "SYSTEM", value_delimiter = ',')]
+    pub(crate) systems: Vec<String>,
 
     #[command(flatten)]
     pub(crate) depot: DepotArgs,
     #[command(flatten)]
-    pub(crate) store: StoreArgs,
+    pub(crate) nix: NixArgs,
 }
 
 /// What to look at.

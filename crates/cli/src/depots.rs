@@ -9,7 +9,7 @@ use phoenix_cache::PACKS;
 use phoenix_depot::{BlobName, Depot, Opener, default_url_of_environment};
 use phoenix_github::{Access, RestAccess, Settings};
 use phoenix_model::{StorePath, ValidPathInfo};
-use phoenix_store::PathInfos;
+use phoenix_store::{Layout, PathInfos, Way};
 use phoenix_substituter::PublicKeys;
 
 use crate::error::CommandError;
@@ -48,6 +48,12 @@ fn github() -> Result<Box<dyn Depot>, String> {
 /// How many threads read, compress and write, where nobody says otherwise.
 pub(crate) fn threads() -> usize {
     std::thread::available_parallelism().map_or(2, usize::from)
+}
+
+/// Which way paths come into the store of a URL, or the usual one.
+pub(crate) fn way_into(layout: &Layout, url: Option<&str>) -> Way {
+    let [remote, socket] = ["NIX_REMOTE", "NIX_DAEMON_SOCKET_PATH"].map(var);
+    Way::into(layout, url, remote.as_deref(), socket.as_deref())
 }
 
 /// A name that no other pack has: when it was made, in milliseconds, and a number drawn by lot. Of packs that were

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use indicatif::HumanBytes;
-use phoenix_cache::{Cache, Trouble};
+use phoenix_cache::{Cache, Destination, Trouble};
 use phoenix_depot::Depot;
 use phoenix_model::{Severity, Source, StorePath};
 use phoenix_store::PathInfos;
@@ -59,7 +59,9 @@ impl Kept {
         let tell = |trouble: Trouble| {
             troubles.lock().unwrap_or_else(PoisonError::into_inner).push(trouble.to_string());
         };
-        let restored = self.cache.restore_into_store(paths, layout, depots::threads(), &tell);
+        let way = depots::way_into(layout, Some(&setup.store));
+        let into = Destination { layout, way: &way, trusted: None };
+        let restored = self.cache.restore_into_store(paths, into, depots::threads(), &tell);
         for trouble in troubles.into_inner().unwrap_or_else(PoisonError::into_inner) {
             recorder.say(Severity::Warning, trouble);
         }

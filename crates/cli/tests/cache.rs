@@ -4,14 +4,10 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader};
-use std::process::Child;
-
 use common::TestEnv;
 use fs_err as fs;
 use phoenix_testkit::Flake;
 use phoenix_testkit::github::{Github, Permission, Request};
-use phoenix_testkit::http::{Answer, request};
 use serde_json::Value;
 
 /// Paths that refer to each other and to themselves, with what a NAR can hold.
@@ -56,41 +52,6 @@ fn sound(env: &TestEnv, path: &str) -> String {
         paths.iter().map(|path| env.nix.run("nix-store", &["--query", "--hash", path])).collect();
     let references = env.nix.run("nix-store", &["--query", "--references", path]);
     format!("{closure}{dumps:?}{references}")
-}
-
-/// A running `phoenix cache serve`.
-struct Server {
-    child: Child,
-    url: String,
-}
-
-impl Server {
-    fn start(env: &TestEnv, more: &[&str]) -> Self {
-        let mut command = env.command();
-        command.args(["cache", "serve", "--depot", &depot(env)]).args(more);
-        let mut child = command.spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-        Self { child, url: line.trim().to_owned() }
-    }
-
-    /// A path of the store through Nix, with these options.
-    fn realise(&self, env: &TestEnv, path: &str, options: &[&str]) -> common::Ran {
-        let mut command = env.nix.command("nix-store");
-        command.args(["--realise", path, "--option", "substituters", &self.url]).args(options);
-        common::Ran::from(command.output().unwrap())
-    }
-
-    fn get(&self, path: &str) -> Answer {
-        request("GET", &format!("{}/{path}", self.url), &[], b"")
-    }
-
-    /// Asks it to end, and returns what it said.
-    fn stop(self) -> common::Ran {
-        let process = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(process, rustix::process::Signal::TERM).unwrap();
-        common::Ran::from(self.child.wait_with_output().unwrap())
-    }
 }
 
 /// Changes every frame of every pack: which one holds what, the threads decide. The footer says where they end.
@@ -288,89 +249,4 @@ fn errors_name_the_thing_and_the_way_out() {
         .phoenix(&["cache", "save", "--depot", &depot, "--since", "/nowhere"])
         .ends_with(1)
         .says("cannot read the snapshot");
-}
-
-#[test]
-fn nix_takes_what_is_served() {
-    let env = TestEnv::new();
-    let flake = Flake::new(OUTPUTS);
-    let app = output(&env, &flake, "app");
-    let before = sound(&env, &app);
-    let _ = env.phoenix(&["cache", "save", "--depot", &depot(&env), &app]).ends_with(0);
-    let (secret, public) = (env.file("secret"), env.file("public"));
-    let key = ["--generate-binary-cache-key", "mine-1", secret.to_str().unwrap(), public.to_str().unwrap()];
-    env.nix.run("nix-store", &key);
-    let public = fs::read_to_string(public).unwrap();
-
-    // What nobody signed does not come in where signatures are required, and what is signed does.
-    forget_store(&env);
-    let plain = Server::start(&env, &[]);
-    assert_ne!(plain.realise(&env, &app, &[]).code, Some(0));
-    let info = plain.get("nix-cache-info");
-    assert_eq!(String::from_utf8(info.body).unwrap().lines().nth(2), Some("Priority: 30"));
-    let _ = plain.stop().ends_with(0);
-    let signed = Server::start(&env, &["--sign-key", secret.to_str().unwrap()]);
-    let _ = signed.realise(&env, &app, &["--option", "trusted-public-keys", public.trim()]).ends_with(0);
-    assert_eq!(sound(&env, &app), before);
-
-    // As a client may also ask.
-    let hash_part = &app.rsplit('/').next().unwrap()[..32];
-    let narinfo = signed.get(&format!("{hash_part}.narinfo"));
-    let text = String::from_utf8(narinfo.body).unwrap();
-    let url = text.lines().find_map(|line| line.strip_prefix("URL: ")).unwrap();
-    let size = text.lines().find_map(|line| line.strip_prefix("NarSize: ")).unwrap();
-    let head = request("HEAD", &format!("{}/{url}", signed.url), &[], b"");
-    assert_eq!((head.status, head.header("Content-Length")), (200, size));
-    let nar = signed.get(url);
-    assert_eq!(nar.body.len().to_string(), size);
-    for nothing in ["", "nar/x", "0000.narinfo", &format!("{}.narinfo", "0".repeat(32)), "log/x"] {
-        assert_eq!(signed.get(nothing).status, 404, "{nothing}");
-    }
-    let other_hash = url.replace(&url[url.len() - 10..], "000000.nar");
-    assert_eq!(signed.get(&other_hash).status, 404);
-    assert_eq!(request("PUT", &format!("{}/{url}", signed.url), &[], b"").status, 405);
-    let said = signed.stop().ends_with(0).says("archives of");
-    assert!(!said.stderr.contains(fs::read_to_string(secret).unwrap().split(':').nth(1).unwrap().trim()));
-}
-
-#[test]
-fn what_is_in_doubt_is_not_served() {
-    let env = TestEnv::new();
-    let flake = Flake::new(OUTPUTS);
-    let app = output(&env, &flake, "app");
-    let _ = env.phoenix(&["cache", "save", "--depot", &depot(&env), &app]).ends_with(0);
-    let hash_part = &app.rsplit('/').next().unwrap()[..32];
-    let narinfo = format!("{hash_part}.narinfo");
-    let unsigned = ["--option", "require-sigs", "false"];
-
-    // Damage comes out with the first request; from then on the path is not there.
-    damage_frames(&env);
-    forget_store(&env);
-    let server = Server::start(&env, &[]);
-    assert_eq!(server.get(&narinfo).status, 200);
-    assert_ne!(server.realise(&env, &app, &unsigned).code, Some(0));
-    assert!(!env.nix.is_valid(&app));
-    let text = String::from_utf8(server.get(&narinfo).body).unwrap();
-    let url = text.lines().find_map(|line| line.strip_prefix("URL: "));
-    assert!(url.is_none_or(|url| server.get(url).status == 404));
-    assert_eq!(server.get(&narinfo).status, 404);
-    let _ = server.stop().ends_with(0).says("warning: ");
-
-    // A depot that goes away takes what it has with it, and nothing else.
-    let server = Server::start(&env, &[]);
-    fs::remove_dir_all(env.file("depot")).unwrap();
-    let text = String::from_utf8(server.get(&narinfo).body).unwrap();
-    let url = text.lines().find_map(|line| line.strip_prefix("URL: ")).unwrap();
-    assert_eq!(server.get(url).status, 404);
-    assert_eq!(server.get(&narinfo).status, 404);
-    assert_eq!(server.get("nix-cache-info").status, 200);
-    let address = server.url.strip_prefix("http://").unwrap().to_owned();
-    let taken = env.phoenix(&["cache", "serve", "--listen", &address, "--depot", &depot(&env)]);
-    let _ = taken.ends_with(1).says("cannot listen at");
-    let _ = server.stop().ends_with(0);
-    let _ = env.phoenix(&["cache", "serve", "--listen", "0.0.0.0:0"]).ends_with(1).says("use 127.0.0.1");
-    let wrong = env.file("wrong-key");
-    fs::write(&wrong, "mine-1:c2VjcmV0").unwrap();
-    let ran = env.phoenix(&["cache", "serve", "--sign-key", wrong.to_str().unwrap()]).ends_with(1);
-    assert!(ran.stderr.contains("no secret key") && !ran.stderr.contains("c2VjcmV0"), "{ran}");
 }

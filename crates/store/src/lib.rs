@@ -19,6 +19,7 @@ mod settings;
 mod text;
 mod tree;
 mod validity;
+mod way;
 
 pub use build::{Build, BuildExit, Realise, RealiseError};
 pub use build_log::{BuildEvent, BuildLog};
@@ -37,3 +38,4 @@ pub use settings::Settings;
 pub use text::{error_text, strip_ansi};
 pub use tree::{DumpError, UnpackError, dump};
 pub use validity::{Validity, ValidityError, is_realised};
+pub use way::Way;

@@ -121,11 +121,16 @@ impl Nix {
         command
     }
 
+    /// Gives a call of another program, which works on the same store, the variables that calls of Nix get.
+    pub fn in_env<'c>(&self, command: &'c mut Command) -> &'c mut Command {
+        command.envs(self.env.iter().map(|(name, value)| (name, value)))
+    }
+
     fn finish(&self, command: &mut Command) {
         for (name, value) in &self.options {
             command.args(["--option", name, value]);
         }
-        command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        self.in_env(command);
         command.stdin(Stdio::null());
     }
 

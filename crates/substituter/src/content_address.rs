@@ -12,7 +12,7 @@ use crate::{PathInfo, nix32};
 /// stands for, and Nix checks those against the content address when they come in. A content address
 /// from which another path follows counts for nothing, as in Nix.
 #[must_use]
-pub(crate) fn is_content_addressed(info: &PathInfo) -> bool {
+pub fn is_content_addressed(info: &PathInfo) -> bool {
     let path = &info.store_path;
     info.content_address
         .as_deref()

@@ -6,12 +6,14 @@
 //! inside this crate.
 //!
 //! What decides is in parts that know no network: [`NarInfo`] and [`PublicKeys`] read and judge what is
-//! served, the routing says who is asked next, the pace and the retries how fast and how often.
+//! served, [`SecretKey`] signs, [`ContentCheck`] compares contents with the address they claim to have, the
+//! routing says who is asked next, the pace and the retries how fast and how often.
 
 mod ask;
 mod asking;
 mod cache_info;
 mod content_address;
+mod content_check;
 mod directory;
 mod hash;
 mod heard;
@@ -19,22 +21,26 @@ mod http;
 mod location;
 mod narinfo;
 mod netrc;
-mod nix32;
+pub mod nix32;
 mod nix_store;
 mod pace;
 mod path_info;
 mod retry;
 mod routing;
+mod secret_key;
 mod settings;
 mod signature;
 mod store;
 mod trust;
 
 pub use ask::{AskError, ask};
+pub use content_address::is_content_addressed;
+pub use content_check::ContentCheck;
 pub use heard::{Found, Heard};
 pub use location::{Location, redacted};
 pub use narinfo::{LARGEST_NARINFO, NarInfo, NarInfoError};
 pub use netrc::{Credentials, Netrc};
 pub use path_info::PathInfo;
+pub use secret_key::{SecretKey, SecretKeyError};
 pub use settings::{DEFAULT_CONNECTIONS, Settings};
-pub use signature::{PublicKeys, SecretKey, SecretKeyError, fingerprint};
+pub use signature::{PublicKeyError, PublicKeys, fingerprint};

@@ -3,7 +3,8 @@
 use phoenix_model::NIX32_ALPHABET;
 
 /// The digits of some bytes, most significant first.
-pub(crate) fn encode(bytes: &[u8]) -> String {
+#[must_use]
+pub fn encode(bytes: &[u8]) -> String {
     let digits = (bytes.len() * 8).div_ceil(5);
     (0..digits)
         .rev()
@@ -18,7 +19,8 @@ pub(crate) fn encode(bytes: &[u8]) -> String {
 }
 
 /// The bytes of some digits; `None` when a digit is none, or bits are left over that are not zero.
-pub(crate) fn decode(digits: &str) -> Option<Vec<u8>> {
+#[must_use]
+pub fn decode(digits: &str) -> Option<Vec<u8>> {
     let mut bytes = vec![0u8; digits.len() * 5 / 8];
     for (digit, char) in digits.bytes().rev().enumerate() {
         let value = u16::try_from(NIX32_ALPHABET.iter().position(|&known| known == char)?).ok()?;

@@ -2,8 +2,7 @@
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use ed25519_dalek::{Signature, Signer, SigningKey, Verifier, VerifyingKey};
-use phoenix_model::ValidPathInfo;
+use ed25519_dalek::{Signature, Verifier, VerifyingKey};
 
 use crate::hash::Hash;
 use crate::{PathInfo, nix32};
@@ -13,6 +12,11 @@ use crate::{PathInfo, nix32};
 pub struct PublicKeys {
     keys: Vec<(String, VerifyingKey)>,
 }
+
+/// Why a text is no public key.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no public key; one is NAME:BASE64, as `nix key convert-secret-to-public` prints it")]
+pub struct PublicKeyError(String);
 
 impl PublicKeys {
     /// Reads keys as nix.conf has them, `NAME:BASE64`. One that is malformed is passed over: nothing is
@@ -25,6 +29,22 @@ impl PublicKeys {
             Some((name.to_owned(), VerifyingKey::from_bytes(&bytes).ok()?))
         };
         Self { keys: keys.into_iter().filter_map(key).collect() }
+    }
+
+    /// Reads keys that somebody asked for by name, so that none may be passed over.
+    ///
+    /// # Errors
+    /// The first that is no key.
+    pub fn parse_all<'a>(keys: impl IntoIterator<Item = &'a str>) -> Result<Self, PublicKeyError> {
+        let mut all = Self::default();
+        for text in keys {
+            let one = Self::parse([text]);
+            if one.keys.is_empty() {
+                return Err(PublicKeyError(text.chars().take(100).collect()));
+            }
+            all.keys.extend(one.keys);
+        }
+        Ok(all)
     }
 
     /// Whether one of the keys signed what is said of a path.
@@ -46,57 +66,6 @@ impl PublicKeys {
     }
 }
 
-/// A key that signs.
-pub struct SecretKey {
-    name: String,
-    key: SigningKey,
-}
-
-/// Why a text is no secret key. It never says what the text is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("it is no secret key as `nix-store --generate-binary-cache-key` writes them, `NAME:BASE64`")]
-pub struct SecretKeyError;
-
-impl SecretKey {
-    /// Reads a key as Nix writes it, `NAME:BASE64` of 64 bytes: the secret and the public half (nix
-    /// `src/libutil/signature/local-keys.cc`).
-    ///
-    /// # Errors
-    /// When it is none, or its halves are not of one key.
-    pub fn parse(text: &str) -> Result<Self, SecretKeyError> {
-        let (name, key) = text.trim().split_once(':').ok_or(SecretKeyError)?;
-        let bytes = BASE64_STANDARD.decode(key).map_err(|_| SecretKeyError)?;
-        let bytes: [u8; 64] = bytes.try_into().map_err(|_| SecretKeyError)?;
-        let key = SigningKey::from_keypair_bytes(&bytes).map_err(|_| SecretKeyError)?;
-        if name.is_empty() {
-            return Err(SecretKeyError);
-        }
-        Ok(Self { name: name.to_owned(), key })
-    }
-
-    /// Signs what a store knows of a path: `NAME:BASE64`.
-    #[must_use]
-    pub fn sign(&self, info: &ValidPathInfo) -> String {
-        let said = PathInfo {
-            store_path: info.path.clone(),
-            nar_hash: info.nar_hash.to_string(),
-            nar_size: info.nar_size,
-            references: info.references.iter().map(|path| path.base_name().to_owned()).collect(),
-            signatures: Vec::new(),
-            content_address: None,
-        };
-        let fingerprint = fingerprint(&said).unwrap_or_default();
-        let signature = self.key.sign(fingerprint.as_bytes());
-        format!("{}:{}", self.name, BASE64_STANDARD.encode(signature.to_bytes()))
-    }
-}
-
-impl std::fmt::Debug for SecretKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "SecretKey({})", self.name)
-    }
-}
-
 /// What is signed: `1;PATH;NARHASH;NARSIZE;REFERENCES` (nix `src/libstore/path-info.cc`, `fingerprint`), the
 /// hash as `sha256:` in base 32, references as full paths joined by commas. `None` when the hash is no
 /// SHA-256.
@@ -115,7 +84,8 @@ pub fn fingerprint(info: &PathInfo) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use phoenix_model::{NarHash, StorePath};
+    use ed25519_dalek::{Signer, SigningKey};
+    use phoenix_model::StorePath;
 
     fn info() -> PathInfo {
         let name = |end: &str| format!("kh4g5sd1xfq5kiwd0yk7zrq7r5s9y8kv-{end}");
@@ -164,33 +134,5 @@ mod tests {
         assert!(keys.signed(&changed), "a reference that came twice");
         changed.references.pop();
         assert!(!keys.signed(&changed), "a reference less");
-    }
-
-    #[test]
-    fn what_a_secret_key_signs_its_public_key_knows() {
-        let key = SigningKey::from_bytes(&[7; 32]);
-        let text = format!("mine-1:{}\n", BASE64_STANDARD.encode(key.to_keypair_bytes()));
-        let public = format!("mine-1:{}", BASE64_STANDARD.encode(key.verifying_key().to_bytes()));
-        let secret = SecretKey::parse(&text).unwrap();
-        assert!(!format!("{secret:?}").contains(&text[10..20]));
-        let path = |end: &str| {
-            StorePath::parse(&format!("/nix/store/kh4g5sd1xfq5kiwd0yk7zrq7r5s9y8kv-{end}")).unwrap()
-        };
-        let mut valid = ValidPathInfo::new(path("a"), NarHash([3; 32]), 34);
-        valid.references = vec![path("a"), path("b")];
-        let info = PathInfo {
-            store_path: valid.path.clone(),
-            nar_hash: valid.nar_hash.to_string(),
-            nar_size: 34,
-            references: valid.references.iter().map(|path| path.base_name().to_owned()).collect(),
-            signatures: vec![secret.sign(&valid)],
-            content_address: None,
-        };
-        assert!(PublicKeys::parse([public.as_str()]).signed(&info));
-        let mut halves = key.to_keypair_bytes();
-        halves[63] ^= 1;
-        for broken in ["", "x", "x:AAAA", &format!("x:{}", BASE64_STANDARD.encode(halves))] {
-            assert_eq!(SecretKey::parse(broken).unwrap_err(), SecretKeyError);
-        }
     }
 }

@@ -1,8 +1,5 @@
 //! `phoenix cache`: store paths to a depot and back.
 
-mod gc;
-mod serve;
-
 use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::path::Path;
@@ -13,23 +10,31 @@ use indicatif::HumanBytes;
 use phoenix_cache::{Cache, MakeArchive, Trouble};
 use phoenix_model::StorePath;
 use phoenix_pack::PathInfo;
-use phoenix_store::{Layout, Nix, PathInfos, Settings, StoreEnv, initialise};
+use phoenix_store::{Layout, Nix, PathInfos, PathInfosError, Settings, StoreEnv, initialise};
+use phoenix_substituter::redacted;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use crate::args::{CacheVerb, DepotArgs, RestoreArgs, SaveArgs, StoreArgs};
+use crate::args::{CacheVerb, DepotArgs, SaveArgs, StoreArgs};
 use crate::depots;
 use crate::error::CommandError;
 use crate::setup::{pairs, var};
 use crate::talk;
 use crate::tidy;
 
+mod gc;
+mod keys;
+mod push;
+mod restore;
+mod serve;
+
 /// Runs the verb.
 pub(crate) fn cache(verb: &CacheVerb) -> Result<ExitCode, CommandError> {
     match verb {
         CacheVerb::Save(args) => save(args),
-        CacheVerb::Restore(args) => restore(args),
+        CacheVerb::Restore(args) => restore::restore(args),
         CacheVerb::Serve(args) => serve::serve(args),
+        CacheVerb::Push(args) => push::push(args),
         CacheVerb::Ls(args) => ls(args),
         CacheVerb::Stat(args) => stat(args),
         CacheVerb::Verify(args) => verify(args),
@@ -55,27 +60,13 @@ fn open(args: &DepotArgs) -> Result<Cache, CommandError> {
         .map_err(|error| CommandError::because("cannot start", &error))
 }
 
-/// Where the store of the arguments lies.
-fn layout(args: &StoreArgs) -> Result<Layout, CommandError> {
-    let env = StoreEnv {
-        store_dir: var("NIX_STORE_DIR").or_else(|| var("NIX_STORE")),
-        state_dir: var("NIX_STATE_DIR"),
-        remote: None,
-    };
-    let url = args.store.clone().unwrap_or_else(|| "auto".to_owned());
-    Layout::of(&url, &env).ok_or_else(|| {
-        CommandError::new(format!("the store {url} is not on this machine"))
-            .hint("packs are made of files, and made into files again; name a local store")
-    })
-}
-
 /// The store of the arguments: Nix set to it, and where it lies.
 fn store(args: &StoreArgs) -> Result<(Nix, Layout), CommandError> {
     let mut nix = Nix::find()?;
     for (name, value) in pairs(&args.options) {
         nix.set_option(name, value);
     }
-    let layout = layout(args)?;
+    let layout = layout(args.store.as_deref())?;
     if let Some(url) = &args.store {
         nix.set_env("NIX_REMOTE", url);
     }
@@ -83,29 +74,56 @@ fn store(args: &StoreArgs) -> Result<(Nix, Layout), CommandError> {
     Ok((nix, layout))
 }
 
+/// Where the store of a URL lies, or the usual one.
+fn layout(url: Option<&str>) -> Result<Layout, CommandError> {
+    let env = StoreEnv {
+        store_dir: var("NIX_STORE_DIR").or_else(|| var("NIX_STORE")),
+        state_dir: var("NIX_STATE_DIR"),
+        remote: None,
+    };
+    let url = url.unwrap_or("auto");
+    Layout::of(url, &env).ok_or_else(|| {
+        CommandError::new(format!("the store {} is not on this machine", redacted(url)))
+            .hint("packs are made of files, and made into files again; name a local store")
+    })
+}
+
 fn infos(layout: &Layout) -> Result<PathInfos, CommandError> {
-    PathInfos::open(layout).map_err(|error| CommandError::because("cannot look into the store", &error))
+    PathInfos::open(layout).map_err(|error| no_look(&error))
+}
+
+fn no_look(error: &PathInfosError) -> CommandError {
+    CommandError::because("cannot look into the store", error)
+}
+
+/// What is valid and was not when a snapshot was taken, or all.
+fn valid_since(infos: &PathInfos, before: Option<&Path>) -> Result<Vec<StorePath>, CommandError> {
+    let before = before.map(snapshot).transpose()?.unwrap_or_default();
+    let all = infos.all_paths().map_err(|error| no_look(&error))?;
+    Ok(all.into_iter().filter(|path| !before.contains(path.base_name())).collect())
 }
 
 fn save(args: &SaveArgs) -> Result<ExitCode, CommandError> {
     let (nix, layout) = store(&args.store)?;
     let infos = infos(&layout)?;
-    let failed =
-        |error: phoenix_store::PathInfosError| CommandError::because("cannot look into the store", &error);
+    let sign = args.sign_key.as_deref().map(keys::secret).transpose()?;
     let mut paths = if args.all || args.since.is_some() {
-        let before = args.since.as_deref().map(snapshot).transpose()?.unwrap_or_default();
-        let all = infos.all_paths().map_err(failed)?;
-        let new: Vec<StorePath> = all.into_iter().filter(|path| !before.contains(path.base_name())).collect();
-        infos.of(&new).map_err(failed)?
+        infos.of(&valid_since(&infos, args.since.as_deref())?).map_err(|error| no_look(&error))?
     } else {
         let roots = args.paths.iter().map(|path| store_path(path, &layout)).collect::<Result<Vec<_>, _>>()?;
         depots::closure(&infos, roots)?
     };
     let all = paths.len();
     if !args.include_upstream {
-        depots::leave_to_upstream(&mut paths, &Settings::read(&nix)?.trusted_public_keys);
+        let mut upstream = Settings::read(&nix)?.trusted_public_keys;
+        // What we signed is nobody else's.
+        upstream.retain(|key| sign.as_ref().is_none_or(|sign| *key != sign.public()));
+        depots::leave_to_upstream(&mut paths, &upstream);
     }
     let upstream = all - paths.len();
+    if let Some(key) = &sign {
+        paths.iter_mut().for_each(|info| keys::sign(key, info));
+    }
     let depot = depots::open(args.depot.depot.as_deref())?;
     let mut cache = Cache::open(depot.clone(), &mut |trouble| warn(&trouble))
         .map_err(|error| CommandError::because("cannot start", &error))?;
@@ -157,54 +175,6 @@ fn store_path(path: &Path, layout: &Layout) -> Result<StorePath, CommandError> {
         name(&real, &real_dir).or_else(|| name(&real, store_dir))
     });
     StorePath::parse(&format!("{}/{}", layout.store_dir, found.ok_or_else(no)?)).map_err(|_| no())
-}
-
-fn restore(args: &RestoreArgs) -> Result<ExitCode, CommandError> {
-    let (_, layout) = store(&args.store)?;
-    let mut cache = open(&args.depot)?;
-    let wanted: Vec<StorePath> = if args.latest {
-        let names = cache.catalog().latest().into_iter();
-        names.filter_map(|name| StorePath::parse(&format!("{}/{name}", layout.store_dir)).ok()).collect()
-    } else {
-        args.paths.iter().map(|path| store_path(Path::new(path), &layout)).collect::<Result<_, _>>()?
-    };
-    let restored = cache
-        .restore_into_store(&wanted, &layout, threads(&args.depot), &|trouble| warn(&trouble))
-        .map_err(|error| CommandError::because("nothing was restored", &error))?;
-    for (name, why) in &restored.failed {
-        say(format!("warning: {name} is not restored: {why}"));
-    }
-    let bytes = restored.paths.iter().map(|info| info.nar_size).sum();
-    say(format!(
-        "restored {} paths of {} in {} requests for {}",
-        restored.paths.len(),
-        HumanBytes(bytes),
-        restored.requests,
-        HumanBytes(restored.bytes),
-    ));
-    if !restored.missing.is_empty() {
-        say(format!("{} paths are in no pack: {}", restored.missing.len(), few(&restored.missing)));
-    }
-    if let Some(file) = &args.snapshot {
-        write_snapshot(file, &layout)?;
-    }
-    let infos = infos(&layout)?;
-    let valid =
-        infos.of(&wanted).map_err(|error| CommandError::because("cannot look into the store", &error))?;
-    Ok(if valid.len() == wanted.len() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-fn few(names: &[String]) -> String {
-    let more = if names.len() > 3 { ", …" } else { "" };
-    format!("{}{more}", names.iter().take(3).map(String::as_str).collect::<Vec<_>>().join(", "))
-}
-
-fn write_snapshot(file: &Path, layout: &Layout) -> Result<(), CommandError> {
-    let all = infos(layout)?
-        .all_paths()
-        .map_err(|error| CommandError::because("cannot look into the store", &error))?;
-    let lines: String = all.iter().map(|path| format!("{}\n", path.base_name())).collect();
-    fs_err::write(file, lines).map_err(|error| CommandError::because("cannot write the snapshot", &error))
 }
 
 fn ls(args: &DepotArgs) -> Result<ExitCode, CommandError> {

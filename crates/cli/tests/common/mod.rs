@@ -67,6 +67,45 @@ impl TestEnv {
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.nix.path("home").join(name)
     }
+
+    /// A depot that outlives the store.
+    pub(crate) fn depot(&self) -> String {
+        format!("dir:{}", self.file("depot").display())
+    }
+
+    /// Takes the store away, as on a new machine.
+    pub(crate) fn forget_store(&self) {
+        self.nix.run("chmod", &["-R", "u+w", &self.nix.store_dir()]);
+        fs_err::remove_dir_all(self.nix.store_dir()).unwrap();
+        fs_err::remove_dir_all(self.nix.path("var/nix")).unwrap();
+        fs_err::create_dir_all(self.nix.path("var/nix")).unwrap();
+    }
+
+    /// What Nix says of a path with all that it refers to, once it found nothing wrong with the store.
+    pub(crate) fn sound(&self, path: &str) -> String {
+        let verified = self.nix.output("nix-store", &["--verify", "--check-contents"]);
+        let said = String::from_utf8_lossy(&verified.stderr).into_owned();
+        assert!(verified.status.success() && !said.contains("error") && !said.contains("modified"), "{said}");
+        let closure = self.nix.run("nix-store", &["--query", "--requisites", path]);
+        let paths: Vec<&str> = closure.lines().collect();
+        let hashes = self.nix.run("nix-store", &[&["--query", "--hash"], paths.as_slice()].concat());
+        format!("{closure}\n{hashes}")
+    }
+
+    /// The file of a new secret key, and its public key.
+    pub(crate) fn key(&self, name: &str) -> (String, String) {
+        let file = |end: &str| self.file(&format!("{name}.{end}")).display().to_string();
+        self.nix.run("nix-store", &["--generate-binary-cache-key", name, &file("sec"), &file("pub")]);
+        (file("sec"), fs_err::read_to_string(file("pub")).unwrap().trim().to_owned())
+    }
+
+    /// The path of an output as a run reports it.
+    pub(crate) fn output(&self, flake: &phoenix_testkit::Flake, name: &str) -> String {
+        let (ran, report) = self.report(&[&flake.reference()]);
+        let _ = ran.ends_with(0);
+        let attr = format!("packages.{}.{name}", self.system());
+        report.field(&attr, "outputs")["out"].as_str().unwrap().to_owned()
+    }
 }
 
 impl From<Output> for Ran {

@@ -1,61 +1,78 @@
-//! `phoenix cache serve`: a depot as a substituter.
+//! `phoenix cache serve`: what a depot holds, to the Nix on this machine.
 
-use std::net::TcpListener;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
-use indicatif::HumanBytes;
-use phoenix_cache::{Serving, Sign, unpacked};
-use phoenix_substituter::SecretKey;
+use phoenix_cache::serve::{ServeError, Server, Settings};
 
-use super::{layout, open, say, warn};
+use super::{keys, say, threads, warn};
 use crate::args::ServeArgs;
 use crate::error::CommandError;
-use crate::{signals, talk};
+use crate::{depots, signals, talk};
 
-/// Runs the verb, until a signal ends it.
+/// How long requests that are being answered may take when the end is asked for.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Serves until the process is told to end.
 pub(super) fn serve(args: &ServeArgs) -> Result<ExitCode, CommandError> {
-    if !args.listen.ip().is_loopback() {
-        return Err(CommandError::new(format!(
-            "{} is not an address of this machine alone",
-            args.listen.ip()
-        ))
-        .hint("whoever reaches the server may read all of the depot: use 127.0.0.1 or [::1]"));
-    }
-    let store_dir = layout(&args.store)?.store_dir;
-    let sign = args.sign_key.as_deref().map(|file| signer(file, &store_dir)).transpose()?;
-    let cache = open(&args.depot)?;
-    let cannot_listen = |error: std::io::Error| {
-        CommandError::because(format!("cannot listen at {}", args.listen), &error)
-            .hint("port 0 takes any that is free")
+    let address = address(&args.listen)?;
+    let sign = args.sign_key.as_deref().map(keys::secret).transpose()?;
+    let trusted = keys::trusted(&args.trusted_key)?;
+    // Nothing of the store is needed but its name.
+    let store_dir = super::layout(args.store.as_deref())?.store_dir;
+    let signals = signals::listen(&Arc::new(AtomicBool::new(false)))?;
+    let settings = Settings {
+        address,
+        store_dir,
+        sign,
+        trusted,
+        look_every: Duration::from_secs(args.look_every),
+        threads: threads(&args.depot),
     };
-    let listener = TcpListener::bind(args.listen).map_err(cannot_listen)?;
-    let address = listener.local_addr().map_err(cannot_listen)?;
-    let stop = Arc::new(AtomicBool::new(false));
-    let _signals = signals::listen(&stop)?;
-    talk::stdout(&format!("http://{address}\n"))?;
-    let serving = Serving { store_dir, priority: args.priority, sign };
-    let served = cache
-        .serve(listener, serving, &stop, Box::new(|trouble| warn(&trouble)))
-        .map_err(|error| CommandError::because("cannot serve", &error))?;
-    say(format!(
-        "answered {} requests, {} archives of {} among them",
-        served.requests,
-        served.archives,
-        HumanBytes(served.bytes)
-    ));
+    let depot = depots::open(args.depot.depot.as_deref())?;
+    let server = Server::start(depot, settings, Box::new(|trouble| warn(&trouble))).map_err(|error| {
+        let failed = CommandError::because("cannot serve", &error);
+        match error {
+            ServeError::NotLoopback(_) => {
+                failed.hint("leave --listen out, or name 127.0.0.1:PORT or [::1]:PORT")
+            }
+            ServeError::Listen { .. } => failed.hint("is somebody else there? Port 0 is any that is free"),
+            ServeError::Threads(_) => failed,
+        }
+    })?;
+    if let Some(file) = &args.port_file {
+        write_port(file, server.address().port())?;
+    }
+    talk::stdout(&format!("http://{}\n", server.address()))?;
+    if let Ok(signal) = signals.recv() {
+        say(format!("{signal}: no more is served"));
+    }
+    server.stop(PATIENCE);
     Ok(ExitCode::SUCCESS)
 }
 
-/// Signs with the key in a file.
-fn signer(file: &Path, store_dir: &str) -> Result<Box<Sign>, CommandError> {
-    let cannot = |error: &dyn std::error::Error| {
-        CommandError::because(format!("cannot sign with {}", file.display()), error)
-    };
-    let text = fs_err::read_to_string(file).map_err(|error| cannot(&error))?;
-    let key = SecretKey::parse(&text).map_err(|error| cannot(&error))?;
-    let store_dir = store_dir.to_owned();
-    Ok(Box::new(move |info| Some(key.sign(&unpacked(info, &store_dir).ok()?))))
+/// The address of `HOST:PORT`; `localhost` is 127.0.0.1, whatever others make of it.
+fn address(text: &str) -> Result<SocketAddr, CommandError> {
+    let numbers = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+    numbers.as_deref().unwrap_or(text).parse().map_err(|_| {
+        CommandError::new(format!("`{text}` is no address to listen at"))
+            .hint("one is 127.0.0.1:PORT or [::1]:PORT; port 0 is any that is free")
+    })
+}
+
+/// Whoever waits for the file finds all of it.
+fn write_port(file: &Path, port: u16) -> Result<(), CommandError> {
+    let failed =
+        |error: std::io::Error| CommandError::because(format!("cannot write {}", file.display()), &error);
+    let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // Others may read it, too.
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    let draft = tempfile::Builder::new().permissions(mode).tempfile_in(directory).map_err(failed)?;
+    fs_err::write(draft.path(), format!("{port}\n")).map_err(failed)?;
+    draft.persist(file).map_err(|error| failed(error.error))?;
+    Ok(())
 }

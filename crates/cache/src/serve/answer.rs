@@ -1,0 +1,174 @@
+//! Requests to answers.
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::stream;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::Frame;
+use hyper::header::{
+    ACCEPT_RANGES, ALLOW, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HOST, HeaderValue, RANGE,
+};
+use hyper::{Method, Request, Response, StatusCode};
+use phoenix_pack::HASH_LENGTH;
+use tokio::sync::mpsc;
+
+use super::asked::{Asked, is_loopback_host, resume_at};
+use super::nar::{Broken, Planned, parts};
+use super::opened::{Lost, Opened};
+use super::shelf::Shelf;
+
+/// Lower is asked first; cache.nixos.org has 40.
+const PRIORITY: u32 = 30;
+
+/// Archives up to here, in bytes, are made before the answer begins, so that damage is a 404.
+const SMALL: u64 = 1 << 20;
+
+/// The body of an answer. When it fails, the connection is closed before the length that was promised.
+pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
+
+/// Answers requests.
+pub(super) struct Answers {
+    pub(super) shelf: Shelf,
+    pub(super) opened: Arc<Opened>,
+}
+
+impl Answers {
+    /// The answer to a request.
+    pub(super) async fn answer<B>(self: Arc<Self>, request: Request<B>) -> Response<Body> {
+        let host = request.headers().get(HOST).map(|host| host.to_str().unwrap_or_default());
+        if !host.is_none_or(is_loopback_host) {
+            return status(StatusCode::MISDIRECTED_REQUEST);
+        }
+        let is_head = request.method() == Method::HEAD;
+        if !is_head && request.method() != Method::GET {
+            let mut answer = status(StatusCode::METHOD_NOT_ALLOWED);
+            answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return answer;
+        }
+        let mut answer = match Asked::of(request.uri().path()) {
+            Asked::CacheInfo => {
+                let store_dir = self.shelf.store_dir();
+                text(
+                    "text/x-nix-cache-info",
+                    format!("StoreDir: {store_dir}\nWantMassQuery: 1\nPriority: {PRIORITY}\n"),
+                )
+            }
+            Asked::NarInfo(hash_part) => self.narinfo(&hash_part).await,
+            Asked::Nar(hash_part, nar_hash) => {
+                let range = request.headers().get(RANGE).and_then(|range| range.to_str().ok());
+                self.nar(&hash_part, &nar_hash, range.map_or(0, resume_at), is_head).await
+            }
+            Asked::Nothing => status(StatusCode::NOT_FOUND),
+        };
+        if is_head {
+            *answer.body_mut() = whole(Bytes::new());
+        }
+        answer
+    }
+
+    async fn narinfo(&self, hash_part: &[u8; HASH_LENGTH]) -> Response<Body> {
+        let mut narinfo = self.shelf.narinfo(hash_part);
+        if narinfo.is_none() && self.shelf.look_again().await {
+            narinfo = self.shelf.narinfo(hash_part);
+        }
+        narinfo.map_or_else(|| status(StatusCode::NOT_FOUND), |said| text("text/x-nix-narinfo", said))
+    }
+
+    async fn nar(
+        self: Arc<Self>,
+        hash_part: &[u8; HASH_LENGTH],
+        nar_hash: &[u8; 32],
+        from: u64,
+        is_head: bool,
+    ) -> Response<Body> {
+        let Some(planned) = self.shelf.archive(hash_part, nar_hash) else {
+            return status(StatusCode::NOT_FOUND);
+        };
+        let size = planned.located.info.nar_size;
+        if from > 0 && from >= size {
+            let mut answer = status(StatusCode::RANGE_NOT_SATISFIABLE);
+            header(&mut answer, CONTENT_RANGE, &format!("bytes */{size}"));
+            return answer;
+        }
+        let body = if is_head { Ok(whole(Bytes::new())) } else { self.clone().body(planned, from).await };
+        let Ok(body) = body else {
+            return status(StatusCode::NOT_FOUND);
+        };
+        let mut answer = Response::new(body);
+        if from > 0 {
+            *answer.status_mut() = StatusCode::PARTIAL_CONTENT;
+            header(&mut answer, CONTENT_RANGE, &format!("bytes {from}-{}/{size}", size - 1));
+        }
+        // An archive that breaks off is asked for from there on: then it can still be found to be gone.
+        answer.headers_mut().insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+        answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-nix-nar"));
+        header(&mut answer, CONTENT_LENGTH, &(size - from).to_string());
+        answer
+    }
+
+    /// The body of an archive, of which at least the beginning is there.
+    async fn body(self: Arc<Self>, planned: Planned, from: u64) -> Result<Body, Broken> {
+        let planned = Arc::new(planned);
+        let size = planned.located.info.nar_size;
+        let mut parts = parts(planned.clone(), self.opened.clone(), from);
+        let learn = |broken: &Broken| self.shelf.learn(&planned, *broken);
+        if size <= SMALL {
+            let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
+            while let Some(part) = parts.recv().await {
+                bytes.extend_from_slice(&part.inspect_err(learn)?);
+            }
+            return Ok(whole(bytes.into()));
+        }
+        let nothing = Err(Broken { why: Lost::Unreachable, pack: None });
+        let first = parts.recv().await.unwrap_or(nothing).inspect_err(learn)?;
+        Ok(self.clone().streamed(first, parts, planned))
+    }
+
+    fn streamed(
+        self: Arc<Self>,
+        first: Bytes,
+        parts: mpsc::Receiver<Result<Bytes, Broken>>,
+        planned: Arc<Planned>,
+    ) -> Body {
+        let rest = stream::unfold((Some(first), parts), move |(first, mut parts)| {
+            let (this, planned) = (self.clone(), planned.clone());
+            async move {
+                let part = match first {
+                    Some(first) => Ok(first),
+                    None => parts.recv().await?.inspect_err(|broken| this.shelf.learn(&planned, *broken)),
+                };
+                Some((part.map(Frame::data).map_err(io::Error::from), (None, parts)))
+            }
+        });
+        StreamBody::new(rest).boxed_unsync()
+    }
+}
+
+fn whole(bytes: Bytes) -> Body {
+    Full::new(bytes).map_err(|never: Infallible| match never {}).boxed_unsync()
+}
+
+fn header(answer: &mut Response<Body>, name: hyper::header::HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        answer.headers_mut().insert(name, value);
+    }
+}
+
+fn text(kind: &'static str, text: String) -> Response<Body> {
+    let length = text.len().to_string();
+    let mut answer = Response::new(whole(text.into()));
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    header(&mut answer, CONTENT_LENGTH, &length);
+    answer
+}
+
+fn status(status: StatusCode) -> Response<Body> {
+    let reason = status.canonical_reason().unwrap_or_default();
+    let mut answer = text("text/plain", format!("{reason}\n"));
+    *answer.status_mut() = status;
+    answer
+}

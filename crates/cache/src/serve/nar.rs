@@ -1,0 +1,210 @@
+//! The archive of a path as it is sent.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use phoenix_pack::{Located, Piece, PutBack};
+use sha2::{Digest, Sha256};
+use tokio::sync::mpsc;
+
+use super::opened::{FramePlace, Lost, Opened};
+
+/// How many bytes are handed on at once.
+const PART: usize = 128 << 10;
+
+/// How many parts wait to be sent.
+const WAITING: usize = 4;
+
+/// How many frames are fetched ahead of their use, shared by all archives that are under way.
+const AHEAD: usize = 8;
+
+/// How many frames one archive fetches ahead, at most.
+const AHEAD_EACH: usize = 4;
+
+/// An archive that can be put together, and where its parts are.
+#[derive(Debug)]
+pub(super) struct Planned {
+    pub(super) located: Located,
+    /// Its frames by the numbers of pack and frame.
+    pub(super) frames: HashMap<(u32, u32), FramePlace>,
+}
+
+/// Why an archive ended before its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Broken {
+    pub(super) why: Lost,
+    /// The pack of the frame that could not be had; none when all frames were had, and made another archive than
+    /// was registered.
+    pub(super) pack: Option<u32>,
+}
+
+impl From<Broken> for io::Error {
+    fn from(broken: Broken) -> Self {
+        Self::other(match broken.why {
+            Lost::Gone | Lost::Unreachable => "a part of it could not be had",
+            Lost::Damaged => "a part of it is damaged",
+        })
+    }
+}
+
+/// The parts of an archive, from an offset on. The last one comes only if the whole had the registered hash.
+pub(super) fn parts(
+    planned: Arc<Planned>,
+    opened: Arc<Opened>,
+    from: u64,
+) -> mpsc::Receiver<Result<Bytes, Broken>> {
+    let (sender, receiver) = mpsc::channel(WAITING);
+    tokio::spawn(async move {
+        let _under_way = opened.one_more();
+        let mut sending = Sending::new(sender, planned.located.info.nar_size, from);
+        let made = make(&planned, &opened, &mut sending).await;
+        match made {
+            Ok(()) => sending.finish(planned.located.info.nar_hash).await,
+            Err(Stop::Broken(broken)) => sending.give_up(broken).await,
+            Err(Stop::NobodyListens) => {}
+        }
+    });
+    receiver
+}
+
+/// Why nothing more is made.
+enum Stop {
+    Broken(Broken),
+    /// The client went away.
+    NobodyListens,
+}
+
+async fn make(planned: &Planned, opened: &Arc<Opened>, sending: &mut Sending) -> Result<(), Stop> {
+    let mut put_back = PutBack::new(&planned.located);
+    let pieces = &planned.located.pieces;
+    let mut last = None;
+    for (number, piece) in pieces.iter().enumerate() {
+        let key = (piece.pack, piece.frame);
+        let broken = |why| Stop::Broken(Broken { why, pack: Some(piece.pack) });
+        let place = planned.frames.get(&key).ok_or_else(|| broken(Lost::Gone))?;
+        if last.replace(key) != Some(key) {
+            fetch_ahead(planned, opened, &pieces[number..]);
+        }
+        let (mut at, end) = (piece.offset as usize, (piece.offset + piece.length) as usize);
+        while at < end {
+            // No frame is held while somebody is waited for, so that slow clients cost no memory.
+            let next = end.min(at + PART);
+            {
+                let frame = opened.get(place).await.map_err(broken)?;
+                let bytes = frame.get(at..next).ok_or_else(|| broken(Lost::Damaged))?;
+                let Ok(()) = put_back.piece(bytes, &mut |part: &[u8]| {
+                    sending.buffer.extend_from_slice(part);
+                    Ok::<(), Infallible>(())
+                });
+            }
+            at = next;
+            sending.send_if_full().await?;
+        }
+    }
+    Ok(())
+}
+
+/// Begins to fetch the frames that come after the first of these pieces'.
+fn fetch_ahead(planned: &Planned, opened: &Arc<Opened>, pieces: &[Piece]) {
+    let share = AHEAD / opened.under_way().max(1);
+    let mut seen: Vec<(u32, u32)> = Vec::new();
+    for piece in pieces {
+        let key = (piece.pack, piece.frame);
+        if seen.contains(&key) {
+            continue;
+        }
+        seen.push(key);
+        // The first is fetched by who needs it now.
+        if seen.len() > 1
+            && let Some(place) = planned.frames.get(&key)
+        {
+            let (opened, place) = (opened.clone(), place.clone());
+            tokio::spawn(async move { opened.get(&place).await.map(drop) });
+        }
+        if seen.len() > share.min(AHEAD_EACH) {
+            return;
+        }
+    }
+}
+
+/// What is gathered, hashed and sent. One part is always held back: it goes only after the hash is known.
+struct Sending {
+    sender: mpsc::Sender<Result<Bytes, Broken>>,
+    hash: Sha256,
+    buffer: Vec<u8>,
+    held_back: Option<Bytes>,
+    /// How many bytes were hashed, and how many there are to be.
+    done: u64,
+    size: u64,
+    /// How many bytes at the beginning are not to be sent.
+    skip: u64,
+}
+
+impl Sending {
+    fn new(sender: mpsc::Sender<Result<Bytes, Broken>>, size: u64, skip: u64) -> Self {
+        let buffer = Vec::with_capacity(2 * PART);
+        Self { sender, hash: Sha256::new(), buffer, held_back: None, done: 0, size, skip }
+    }
+
+    async fn send_if_full(&mut self) -> Result<(), Stop> {
+        if self.buffer.len() < PART {
+            return Ok(());
+        }
+        match self.take_buffer()? {
+            Some(part) => self.send(part).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Hashes what was gathered and holds it back; what was held back before may go.
+    fn take_buffer(&mut self) -> Result<Option<Bytes>, Stop> {
+        self.hash.update(&self.buffer);
+        let before = self.done;
+        self.done += self.buffer.len() as u64;
+        if self.done > self.size {
+            return Err(Stop::Broken(Broken { why: Lost::Damaged, pack: None }));
+        }
+        let mut part = Bytes::from(std::mem::replace(&mut self.buffer, Vec::with_capacity(2 * PART)));
+        let skipped = self.skip.saturating_sub(before).min(part.len() as u64);
+        let part = part.split_off(usize::try_from(skipped).unwrap_or(usize::MAX));
+        Ok(self.held_back.replace(part))
+    }
+
+    async fn send(&self, part: Bytes) -> Result<(), Stop> {
+        if part.is_empty() {
+            return Ok(());
+        }
+        self.sender.send(Ok(part)).await.map_err(|_| Stop::NobodyListens)
+    }
+
+    /// Sends the last part, if the whole is what it should be.
+    async fn finish(mut self, nar_hash: [u8; 32]) {
+        match self.finish_checked(nar_hash).await {
+            Ok(()) | Err(Stop::NobodyListens) => {}
+            Err(Stop::Broken(broken)) => self.give_up(broken).await,
+        }
+    }
+
+    async fn finish_checked(&mut self, nar_hash: [u8; 32]) -> Result<(), Stop> {
+        if let Some(part) = self.take_buffer()? {
+            self.send(part).await?;
+        }
+        let hash: [u8; 32] = std::mem::take(&mut self.hash).finalize().into();
+        if hash != nar_hash || self.done != self.size {
+            return Err(Stop::Broken(Broken { why: Lost::Damaged, pack: None }));
+        }
+        match self.held_back.take() {
+            Some(part) => self.send(part).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Says that there is no end to come.
+    async fn give_up(&self, broken: Broken) {
+        // Who does not listen any more need not know.
+        drop(self.sender.send(Err(broken)).await);
+    }
+}

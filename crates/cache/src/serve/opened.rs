@@ -1,0 +1,202 @@
+//! Frames, fetched and opened once for all who ask for them at the same time, and kept for a while.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use phoenix_depot::{Blob, Depot, Problem};
+use phoenix_pack::{Frame, open_frame};
+use tokio::sync::{OnceCell, Semaphore};
+
+use crate::Trouble;
+
+/// How many bytes of opened frames are kept.
+const KEPT: usize = 96 << 20;
+
+/// How many opened frames are kept, at most: they may be small.
+const KEPT_FRAMES: usize = 1024;
+
+/// How many KiB of frames are on their way or being opened at once.
+const UNDER_WAY: u32 = 64 << 10;
+
+/// How long a depot may take for one frame.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long a depot that did not answer is left alone; what is asked for meanwhile is a miss at once.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// Where a frame is.
+#[derive(Debug, Clone)]
+pub(super) struct FramePlace {
+    pub(super) blob: Blob,
+    pub(super) number: u32,
+    pub(super) frame: Frame,
+}
+
+/// Why a frame cannot be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lost {
+    /// Its pack is not there any more.
+    Gone,
+    /// It is not what was written.
+    Damaged,
+    /// The depot does not answer; it may later.
+    Unreachable,
+}
+
+type Key = (String, u32);
+type Cell = Arc<OnceCell<Result<Arc<Vec<u8>>, Lost>>>;
+
+/// Tells of what went wrong.
+pub(super) type Tell = dyn Fn(Trouble) + Send + Sync;
+
+/// The frames that were opened.
+pub(super) struct Opened {
+    depot: Arc<dyn Depot>,
+    tell: Arc<Tell>,
+    frames: Mutex<Frames>,
+    room: Semaphore,
+    /// When the depot may be asked again.
+    paused_until: Mutex<Option<Instant>>,
+    /// How many archives are being made of them.
+    under_way: AtomicUsize,
+}
+
+/// An archive that is being made.
+pub(super) struct UnderWay<'o>(&'o AtomicUsize);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[derive(Default)]
+struct Frames {
+    cells: HashMap<Key, (Cell, u64)>,
+    /// Counts uses, to find what was not used for long.
+    clock: u64,
+}
+
+impl Opened {
+    pub(super) fn new(depot: Arc<dyn Depot>, tell: Arc<Tell>) -> Self {
+        let room = Semaphore::new(UNDER_WAY as usize);
+        let paused_until = Mutex::default();
+        Self { depot, tell, frames: Mutex::default(), room, paused_until, under_way: AtomicUsize::new(0) }
+    }
+
+    /// Counts an archive that is being made, until what this returns is dropped.
+    pub(super) fn one_more(&self) -> UnderWay<'_> {
+        self.under_way.fetch_add(1, Ordering::Relaxed);
+        UnderWay(&self.under_way)
+    }
+
+    /// How many archives are being made.
+    pub(super) fn under_way(&self) -> usize {
+        self.under_way.load(Ordering::Relaxed)
+    }
+
+    /// The bytes of a frame.
+    pub(super) async fn get(&self, place: &FramePlace) -> Result<Arc<Vec<u8>>, Lost> {
+        let key = (place.blob.name.to_string(), place.number);
+        let cell = {
+            let mut frames = self.lock();
+            frames.clock += 1;
+            let clock = frames.clock;
+            let (cell, used) = frames.cells.entry(key.clone()).or_default();
+            *used = clock;
+            cell.clone()
+        };
+        let mut read_here = false;
+        let result = cell
+            .get_or_init(|| {
+                read_here = true;
+                self.read(place)
+            })
+            .await
+            .clone();
+        if read_here {
+            self.lock().settle(&key, result.is_ok());
+        }
+        result
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Frames> {
+        self.frames.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn read(&self, place: &FramePlace) -> Result<Arc<Vec<u8>>, Lost> {
+        let FramePlace { blob, frame, .. } = place;
+        if self.is_paused() {
+            return Err(Lost::Unreachable);
+        }
+        let size = (u64::from(frame.stored) + u64::from(frame.length)) >> 10;
+        let permits = u32::try_from(size).unwrap_or(u32::MAX).clamp(1, UNDER_WAY);
+        // It is never closed.
+        let Ok(_room) = self.room.acquire_many(permits).await else { return Err(Lost::Unreachable) };
+        let range = frame.offset..frame.offset + u64::from(frame.stored);
+        let stored = match tokio::time::timeout(PATIENCE, self.depot.read(blob, range)).await {
+            Ok(Ok(stored)) => stored,
+            Ok(Err(error)) => {
+                let lost = match error.problem {
+                    Problem::Gone => Lost::Gone,
+                    Problem::Short(_) => Lost::Damaged,
+                    _ => Lost::Unreachable,
+                };
+                if lost == Lost::Unreachable {
+                    self.pause();
+                }
+                (self.tell)(error.into());
+                return Err(lost);
+            }
+            Err(_) => {
+                self.pause();
+                return Err(Lost::Unreachable);
+            }
+        };
+        let frame = *frame;
+        let opened = tokio::task::spawn_blocking(move || open_frame(&frame, &stored)).await;
+        match opened {
+            Ok(Ok(bytes)) => Ok(Arc::new(bytes)),
+            Ok(Err(problem)) => {
+                let pack = blob.name.to_string();
+                (self.tell)(Trouble::Pack { depot: self.depot.location().to_owned(), pack, problem });
+                Err(Lost::Damaged)
+            }
+            Err(_) => Err(Lost::Unreachable),
+        }
+    }
+
+    fn pause(&self) {
+        *self.paused_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + PAUSE);
+    }
+
+    fn is_paused(&self) -> bool {
+        let until = *self.paused_until.lock().unwrap_or_else(PoisonError::into_inner);
+        until.is_some_and(|until| Instant::now() < until)
+    }
+}
+
+impl Frames {
+    /// Keeps a frame that was read, and lets go of what was not used for the longest time. One that could not be
+    /// read is tried anew by who comes next.
+    fn settle(&mut self, key: &Key, is_read: bool) {
+        if !is_read {
+            self.cells.remove(key);
+            return;
+        }
+        let size = |cell: &Cell| match cell.get() {
+            Some(Ok(bytes)) => bytes.len(),
+            Some(Err(_)) | None => 0,
+        };
+        let mut kept: usize = self.cells.values().map(|(cell, _)| size(cell)).sum();
+        while kept > KEPT || self.cells.len() > KEPT_FRAMES {
+            let old = self.cells.iter().filter(|(other, (cell, _))| *other != key && cell.initialized());
+            let Some(oldest) = old.min_by_key(|(_, (_, used))| *used).map(|(key, _)| key.clone()) else {
+                break;
+            };
+            kept -= self.cells.remove(&oldest).map_or(0, |(cell, _)| size(&cell));
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! Restoring through the daemon, where the store may not be written.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::{io, thread};
+
+use phoenix_model::{StorePath, ValidPathInfo};
+use phoenix_pack::{Located, PathInfo};
+use phoenix_store::{AddError, Daemon, DaemonError, add_through_daemon};
+
+use crate::frames::Frames;
+use crate::local::{Destination, unpacked};
+use crate::restore::make;
+use crate::trust::{admit, compared};
+use crate::{Cache, Restored, Trouble};
+
+/// How many connections are opened: each is a thread and a process of the daemon.
+const CONNECTIONS: usize = 4;
+
+/// After so many paths that the daemon did not take, one at a time, the others are given up, too.
+const ROUNDS: usize = 40;
+
+/// A path that could not be put together, and why.
+struct Lost {
+    path: StorePath,
+    why: String,
+}
+
+impl Cache {
+    /// Hands paths to the daemon, with all that they refer to and that is not valid there. One that cannot be had
+    /// or is not taken costs those that refer to it, and no others.
+    pub(crate) fn restore_through_daemon(
+        &mut self,
+        wanted: &[StorePath],
+        into: Destination<'_>,
+        socket: &Path,
+        threads: usize,
+        trouble: &(dyn Fn(Trouble) + Sync),
+    ) -> Result<Restored, DaemonError> {
+        let store_dir = &into.layout.store_dir;
+        let names: Vec<String> = wanted.iter().map(|path| path.base_name().to_owned()).collect();
+        // It stays open, so that the database can be read beside it.
+        let mut daemon = Daemon::connect(socket)?;
+        let valid = {
+            let (closure, missing) = self.catalog().closure(names.clone(), |_| false);
+            let all = closure.iter().map(|info| &info.name).chain(&missing);
+            let all: Vec<StorePath> =
+                all.filter_map(|name| StorePath::parse(&format!("{store_dir}/{name}")).ok()).collect();
+            base_names(daemon.valid(&all)?)
+        };
+        let (closure, missing) = self.catalog().closure(names, |name| valid.contains(name));
+        let mut handing = Handing { restored: Restored { missing, ..Restored::default() }, left: Vec::new() };
+        for info in &closure {
+            match self.ready(info, into) {
+                Ok(ready) => handing.left.push(ready),
+                Err(why) => handing.restored.failed.push((info.name.clone(), why.to_string())),
+            }
+        }
+        for round in 0.. {
+            handing.settle(&closure);
+            if handing.left.is_empty() {
+                break;
+            }
+            if round == ROUNDS {
+                handing.lose_all("too many others were not taken");
+                continue;
+            }
+            match self.hand_over(&mut handing, into, socket, threads, trouble) {
+                Ok(()) => break,
+                Err(AddError::Source(Lost { path, why })) => handing.lose(&path, &why),
+                Err(AddError::Daemon(DaemonError::Refused(words))) => handing.refused(words)?,
+                Err(AddError::Daemon(error)) => return Err(error),
+                Err(AddError::Size { ref path, .. } | AddError::Cycle { ref path }) => {
+                    handing.lose(path, "it is not what its pack says it is");
+                }
+            }
+            // What came in before it broke off is there.
+            let left: Vec<StorePath> = handing.left.iter().map(|ready| ready.info.path.clone()).collect();
+            let there = base_names(daemon.valid(&left)?);
+            handing.left.retain(|ready| !there.contains(ready.info.path.base_name()));
+        }
+        let mut restored = handing.restored;
+        restored.settle(closure);
+        Ok(restored)
+    }
+
+    /// A path with its pieces, if they are all there and it may come in.
+    fn ready(&mut self, info: &PathInfo, into: Destination<'_>) -> io::Result<Ready> {
+        let located = info.hash_part().and_then(|hash_part| self.catalog().locate(hash_part));
+        let located = located.ok_or_else(|| io::Error::other("a pack with a part of it is gone"))?;
+        let info = unpacked(&located.info, &into.layout.store_dir)?;
+        admit(&info, into.trusted)?;
+        Ok(Ready { info, located })
+    }
+
+    fn hand_over(
+        &self,
+        handing: &mut Handing,
+        into: Destination<'_>,
+        socket: &Path,
+        threads: usize,
+        trouble: &(dyn Fn(Trouble) + Sync),
+    ) -> Result<(), AddError<Lost>> {
+        let (infos, located): (Vec<ValidPathInfo>, Vec<Located>) =
+            handing.left.iter().map(|ready| (ready.info.clone(), ready.located.clone())).unzip();
+        let frames = Frames::plan(&self.packs, self.packs.peek(), &located);
+        let by_path: HashMap<&StorePath, &Located> =
+            infos.iter().map(|info| &info.path).zip(&located).collect();
+        let runtime = self.runtime.handle();
+        let nar = |info: &ValidPathInfo, take: &mut Take<'_>| {
+            let lost =
+                |error: io::Error| AddError::Source(Lost { path: info.path.clone(), why: error.to_string() });
+            let located = by_path.get(&info.path).ok_or_else(|| lost(io::ErrorKind::NotFound.into()))?;
+            let mut check = admit(info, into.trusted).map_err(lost)?;
+            let mut pieces = located.pieces.iter();
+            // What the daemon says is told as it is, not as an error of reading.
+            let mut said = None;
+            let made = make(located, &mut pieces, &frames, runtime, trouble, &mut |piece| {
+                if let Some(check) = &mut check {
+                    check.feed(piece);
+                }
+                take(piece).map_err(|error| {
+                    said = Some(error);
+                    io::Error::other("given up")
+                })
+            });
+            pieces.for_each(|piece| frames.skip(piece));
+            match said {
+                Some(error) => Err(error),
+                None => made.and_then(|()| compared(check)).map_err(lost),
+            }
+        };
+        let result = thread::scope(|scope| {
+            let ahead = scope.spawn(|| frames.fetch_ahead(runtime, trouble));
+            let result = add_through_daemon(socket, threads.clamp(1, CONNECTIONS), false, &infos, nar);
+            frames.end();
+            drop(ahead.join());
+            result
+        });
+        let (requests, bytes) = frames.read();
+        handing.restored.requests += requests;
+        handing.restored.bytes += bytes;
+        result
+    }
+}
+
+/// Takes the next bytes of a NAR.
+type Take<'t> = dyn FnMut(&[u8]) -> Result<(), AddError<Lost>> + 't;
+
+/// A path that can be handed over.
+struct Ready {
+    info: ValidPathInfo,
+    located: Located,
+}
+
+/// What is being handed over, and what became of the rest.
+struct Handing {
+    restored: Restored,
+    /// In the order of references.
+    left: Vec<Ready>,
+}
+
+impl Handing {
+    fn lose(&mut self, path: &StorePath, why: &str) {
+        self.restored.failed.push((path.base_name().to_owned(), why.to_owned()));
+    }
+
+    fn lose_all(&mut self, why: &str) {
+        for ready in std::mem::take(&mut self.left) {
+            self.lose(&ready.info.path, why);
+        }
+    }
+
+    /// Takes note of what the daemon does not take. The error is that it does not say what.
+    fn refused(&mut self, words: String) -> Result<(), DaemonError> {
+        let at = |ready: &Ready| words.find(ready.info.path.as_str());
+        let named = self.left.iter().filter_map(|ready| Some((at(ready)?, &ready.info.path))).min();
+        let Some((_, named)) = named else { return Err(DaemonError::Refused(words)) };
+        let named = named.clone();
+        if words.contains("lacks a") && words.contains("signature") {
+            // It will say the same of each that nobody signed.
+            let why = format!(
+                "the Nix daemon takes only what a key in its trusted-public-keys signed, and does not trust this \
+                 user: {}",
+                words.lines().next().unwrap_or_default()
+            );
+            let unsigned =
+                |info: &ValidPathInfo| info.signatures.is_empty() && info.content_address.is_none();
+            let (refused, left): (Vec<Ready>, Vec<Ready>) = std::mem::take(&mut self.left)
+                .into_iter()
+                .partition(|ready| ready.info.path == named || unsigned(&ready.info));
+            self.left = left;
+            for ready in refused {
+                self.lose(&ready.info.path, &why);
+            }
+        } else {
+            self.lose(&named, &format!("the Nix daemon says: {words}"));
+        }
+        Ok(())
+    }
+
+    /// Takes out what cannot come in any more, for it refers to what does not.
+    fn settle(&mut self, closure: &[PathInfo]) {
+        self.restored.settle(closure.to_vec());
+        let bad: HashSet<&str> = self.restored.failed.iter().map(|(name, _)| name.as_str()).collect();
+        self.left.retain(|ready| !bad.contains(ready.info.path.base_name()));
+    }
+}
+
+fn base_names(paths: HashSet<StorePath>) -> HashSet<String> {
+    paths.into_iter().map(|path| path.base_name().to_owned()).collect()
+}

@@ -1,0 +1,32 @@
+//! Whose paths come in, where keys are named.
+
+use std::io;
+
+use phoenix_model::ValidPathInfo;
+use phoenix_substituter::{ContentCheck, PathInfo, PublicKeys};
+
+/// Lets a path in that one of the keys signed, or that is content-addressed: then its contents have to be compared
+/// with what this returns.
+///
+/// # Errors
+/// When it is neither.
+pub(crate) fn admit(info: &ValidPathInfo, keys: Option<&PublicKeys>) -> io::Result<Option<ContentCheck>> {
+    let Some(keys) = keys else { return Ok(None) };
+    let info = PathInfo::of_valid(info);
+    if keys.signed(&info) {
+        return Ok(None);
+    }
+    let refused = || io::Error::other("no trusted key signed it, and it is not content-addressed");
+    ContentCheck::begin(&info).map(Some).ok_or_else(refused)
+}
+
+/// Whether the contents are those that had to be compared.
+///
+/// # Errors
+/// When they are others.
+pub(crate) fn compared(check: Option<ContentCheck>) -> io::Result<()> {
+    if check.is_none_or(ContentCheck::finish) {
+        return Ok(());
+    }
+    Err(io::Error::other("its contents are not those that its content address stands for"))
+}

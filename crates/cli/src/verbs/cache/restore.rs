@@ -1,0 +1,189 @@
+//! `phoenix cache restore`: store paths out of a depot.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use indicatif::HumanBytes;
+use phoenix_cache::{Cache, Destination};
+use phoenix_evaluate::{Evaluators, Heard};
+use phoenix_model::{Severity, StorePath, Target, Verdict};
+use phoenix_store::{Daemon, Layout, Way};
+
+use super::{infos, keys, no_look, open, say, store, store_path, threads, warn};
+use crate::args::{RestoreArgs, StoreArgs, Wanted};
+use crate::depots;
+use crate::error::{CommandError, hint_for};
+use crate::{evaluating, setup, signals};
+
+/// Exit code when something did not evaluate, as that of `run`.
+const EXIT_NOT_EVALUATED: u8 = 120;
+
+/// Runs the verb.
+pub(super) fn restore(args: &RestoreArgs) -> Result<ExitCode, CommandError> {
+    let trusted = keys::trusted(&args.trusted_key)?;
+    let url = args.nix.store.clone();
+    let (_, layout) = store(&StoreArgs { store: url.clone(), options: args.nix.options.clone() })?;
+    let mut cache = open(&args.depot)?;
+    let wanted = if args.latest {
+        Asked { paths: latest(&mut cache, &layout), ..Asked::default() }
+    } else {
+        asked(args, &layout)?
+    };
+    if wanted.stopped {
+        return Ok(ExitCode::from(130));
+    }
+    let way = depots::way_into(&layout, url.as_deref());
+    // Where the database is read beside the daemon, somebody has to have it open.
+    let daemon = match &way {
+        Way::Daemon(socket) => Daemon::connect(socket).ok(),
+        Way::Direct => None,
+    };
+    let into = Destination { layout: &layout, way: &way, trusted: trusted.as_ref() };
+    let restored = cache
+        .restore_into_store(&wanted.paths, into, threads(&args.depot), &|trouble| warn(&trouble))
+        .map_err(|error| {
+            let failed = CommandError::because("nothing was restored", &error);
+            match hint_for(&failed.in_one_line()) {
+                Some(hint) => failed.hint(hint),
+                None => failed,
+            }
+        })?;
+    for (name, why) in &restored.failed {
+        say(format!("warning: {name} is not restored: {why}"));
+    }
+    let bytes = restored.paths.iter().map(|info| info.nar_size).sum();
+    say(format!(
+        "restored {} paths of {} in {} requests for {}",
+        restored.paths.len(),
+        HumanBytes(bytes),
+        restored.requests,
+        HumanBytes(restored.bytes),
+    ));
+    if !restored.missing.is_empty() {
+        say(format!("{} paths are in no pack: {}", restored.missing.len(), few(&restored.missing)));
+    }
+    if let Some(file) = &args.snapshot {
+        write_snapshot(file, &layout)?;
+    }
+    let valid = match daemon {
+        Some(mut daemon) => {
+            let there = daemon.valid(&wanted.paths);
+            there.map_err(|error| CommandError::because("cannot ask for what is valid", &error))?.len()
+        }
+        None => infos(&layout)?.of(&wanted.paths).map_err(|error| no_look(&error))?.len(),
+    };
+    Ok(match (wanted.failed, valid == wanted.paths.len()) {
+        (true, _) => ExitCode::from(EXIT_NOT_EVALUATED),
+        (false, true) => ExitCode::SUCCESS,
+        (false, false) => ExitCode::FAILURE,
+    })
+}
+
+/// What the newest pack has.
+fn latest(cache: &mut Cache, layout: &Layout) -> Vec<StorePath> {
+    let names = cache.catalog().latest().into_iter();
+    names.filter_map(|name| StorePath::parse(&format!("{}/{name}", layout.store_dir)).ok()).collect()
+}
+
+/// What is wanted, each path once.
+#[derive(Debug, Default)]
+struct Asked {
+    paths: Vec<StorePath>,
+    /// Something did not evaluate.
+    failed: bool,
+    /// It was stopped by a signal.
+    stopped: bool,
+    /// Keeps what was evaluated from being collected.
+    _evaluators: Evaluators,
+}
+
+/// Sorts out what are store paths, and evaluates the rest.
+fn asked(args: &RestoreArgs, layout: &Layout) -> Result<Asked, CommandError> {
+    let (mut paths, mut installables) = (Vec::new(), Vec::new());
+    for text in &args.installables {
+        let found = store_path(Path::new(text), layout);
+        match found {
+            Ok(path) if !text.contains('#') => paths.push(path),
+            // What begins like a store path is none of anything else.
+            Err(error) if text.starts_with(&layout.store_dir) && !text.contains('#') => return Err(error),
+            Ok(_) | Err(_) => installables.push(text.clone()),
+        }
+    }
+    let mut asked = if installables.is_empty() { Asked::default() } else { evaluated(args, installables)? };
+    asked.paths.append(&mut paths);
+    asked.paths.sort_unstable();
+    asked.paths.dedup();
+    Ok(asked)
+}
+
+/// The outputs of what these installables evaluate to.
+fn evaluated(args: &RestoreArgs, installables: Vec<String>) -> Result<Asked, CommandError> {
+    let wanted = Wanted {
+        installables,
+        file: None,
+        attr: Vec::new(),
+        systems: args.systems.clone(),
+        include: Vec::new(),
+        exclude: Vec::new(),
+    };
+    let setup = setup::setup(&args.nix, None)?;
+    let wanted = evaluating::asked(&wanted, &setup.settings.system)?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let _signals = signals::listen(&stop)?;
+    let mut asked = Asked::default();
+    let evaluated = evaluating::evaluate(
+        &setup,
+        &wanted,
+        &args.nix,
+        &stop,
+        &mut |target, verdict| asked.take(&target, verdict),
+        &mut |heard| {
+            if let Heard::Said { severity: Severity::Error | Severity::Warning, text } = heard {
+                say(text);
+            }
+        },
+    )?;
+    asked.stopped = stop.load(Ordering::Relaxed);
+    asked._evaluators = evaluated.evaluators;
+    Ok(asked)
+}
+
+impl Asked {
+    fn take(&mut self, target: &Target, verdict: Option<Verdict>) {
+        let attr = target.attr();
+        match verdict {
+            Some(Verdict::NotEvaluated { error }) => {
+                self.failed = true;
+                say(format!("error: {attr} does not evaluate: {error}"));
+                if let Some(hint) = hint_for(&error) {
+                    say(format!("hint: {hint}"));
+                }
+            }
+            Some(Verdict::Skipped { reason }) => say(format!("skipped {attr}: {reason}")),
+            Some(_) | None => {
+                for (name, path) in &target.outputs {
+                    if !target.wanted.is_empty() && !target.wanted.contains(name) {
+                        continue;
+                    }
+                    match path {
+                        Some(path) => self.paths.push(path.clone()),
+                        None => say(format!("the path of {attr}^{name} is known only after it is built")),
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn few(names: &[String]) -> String {
+    let more = if names.len() > 3 { ", …" } else { "" };
+    format!("{}{more}", names.iter().take(3).map(String::as_str).collect::<Vec<_>>().join(", "))
+}
+
+fn write_snapshot(file: &Path, layout: &Layout) -> Result<(), CommandError> {
+    let all = infos(layout)?.all_paths().map_err(|error| no_look(&error))?;
+    let lines: String = all.iter().map(|path| format!("{}\n", path.base_name())).collect();
+    fs_err::write(file, lines).map_err(|error| CommandError::because("cannot write the snapshot", &error))
+}

@@ -1,0 +1,265 @@
+//! `phoenix cache restore`: what a flake wants, by whose keys, and through the daemon.
+
+#![expect(clippy::unwrap_used, reason = "a test says so by failing")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use common::{Ran, TestEnv};
+use fs_err as fs;
+use phoenix_cache::Cache;
+use phoenix_depot::BlobName;
+use phoenix_pack::PathInfo;
+use phoenix_pack::nar::{Sink as _, Writer};
+use phoenix_testkit::Flake;
+use sha2::{Digest, Sha256};
+
+/// Paths that refer to each other and to themselves, with what a NAR can hold; a text and a fixed output.
+const OUTPUTS: &str = r#"{ packages.${system} = rec {
+  lib = d "lib" "mkdir -p $out/empty $out/bin; echo $out > $out/self; ln -s ../self $out/bin/link; echo x > $out/bin/x; chmod +x $out/bin/x" { };
+  data = d "data" "i=0; while [ $i -lt 30000 ]; do echo line $i; i=$((i+1)); done > $out" { };
+  fixed = d "fixed" "printf fixed > $out" {
+    outputHash = builtins.hashString "sha256" "fixed"; outputHashAlgo = "sha256"; outputHashMode = "flat";
+  };
+  app = d "app" "mkdir $out; echo ${lib} ${data} ${fixed} ${builtins.toFile "text" "a text"} $out > $out/uses" { };
+}; }"#;
+
+fn restore(env: &TestEnv, args: &[&str]) -> Ran {
+    env.phoenix(&[&["cache", "restore", "--depot", &env.depot()], args].concat())
+}
+
+/// Mode, time and size of every file in the store.
+fn files(env: &TestEnv) -> BTreeMap<PathBuf, (u32, i64, u64)> {
+    let mut files = BTreeMap::new();
+    let mut left = vec![PathBuf::from(env.nix.store_dir())];
+    while let Some(directory) = left.pop() {
+        for entry in fs::read_dir(&directory).unwrap().map(Result::unwrap) {
+            let metadata = entry.metadata().unwrap();
+            if entry.file_name() == ".links" || entry.path().extension().is_some_and(|end| end == "lock") {
+                continue;
+            }
+            if metadata.is_dir() {
+                left.push(entry.path());
+            }
+            let size = if metadata.is_file() { metadata.len() } else { 0 };
+            files.insert(entry.path(), (metadata.mode(), metadata.mtime(), size));
+        }
+    }
+    files
+}
+
+#[test]
+fn what_a_flake_wants_comes_back() {
+    let env = TestEnv::new();
+    let flake = Flake::new(OUTPUTS);
+    let app = env.output(&flake, "app");
+    let lib = env.output(&flake, "lib");
+    let before = env.sound(&app);
+    let _ = env.phoenix(&["cache", "save", "--depot", &env.depot(), &app]).ends_with(0).says("saved 5 paths");
+    env.forget_store();
+    let only_lib = format!("{}#lib", flake.reference());
+    let _ = restore(&env, &[&only_lib]).ends_with(0).says("restored 1 paths");
+    assert!(env.nix.is_valid(&lib) && !env.nix.is_valid(&app));
+    // All that the flake wants, with a store path beside it, and a link.
+    let link = env.file("link");
+    std::os::unix::fs::symlink(&lib, &link).unwrap();
+    let _ = restore(&env, &[&flake.reference(), &lib, link.to_str().unwrap()]).ends_with(0).says("restored ");
+    assert_eq!(env.sound(&app), before);
+    // Nothing is built again.
+    let (ran, report) = env.report(&[&flake.reference()]);
+    let _ = ran.ends_with(0);
+    assert_eq!(report.count("derivations", "built"), 0);
+
+    // What is not there is said, and what does not evaluate has its own error; the rest comes all the same.
+    env.forget_store();
+    flake.outputs(
+        &OUTPUTS.replace("echo x >", "echo y >").replace("data =", "bad = throw \"no way\"; data ="),
+    );
+    let ran = restore(&env, &[&flake.reference()]).ends_with(120);
+    let _ = ran.says("no way").says("are in no pack").says("restored ");
+    let data = format!("{}#data", flake.reference());
+    let _ = restore(&env, &[&data]).ends_with(0);
+    let _ = restore(&env, &[&only_lib]).ends_with(1).says("1 paths are in no pack");
+    let _ = restore(&env, &["/nowhere/flake"]).ends_with(120);
+    let _ =
+        restore(&env, &[&format!("{}/nothing", env.nix.store_dir())]).ends_with(1).says("not in the store");
+}
+
+#[test]
+fn with_keys_only_what_is_signed_or_proves_itself_comes_in() {
+    let env = TestEnv::new();
+    let flake = Flake::new(OUTPUTS);
+    let app = env.output(&flake, "app");
+    let before = env.sound(&app);
+    let (secret, public) = env.key("ours-1");
+    let (_, other) = env.key("other-1");
+    let save = ["cache", "save", "--depot", &env.depot(), &app];
+    let _ = env.phoenix(&save).ends_with(0).says("saved 5 paths");
+    let signed_later = [&save[..], &["--sign-key", &secret]].concat();
+
+    env.forget_store();
+    // Of five, the text and the fixed output need no signature.
+    let ran = restore(&env, &["--trusted-key", &public, &app]).ends_with(1).says("restored 2 paths");
+    let _ = ran.says("lib is not restored: no trusted key signed it, and it is not content-addressed");
+    assert!(!env.nix.is_valid(&app));
+    let _ = restore(&env, &[&app]).ends_with(0).says("restored 3 paths");
+    let _ = env.phoenix(&signed_later).ends_with(0).says("saved 5 paths");
+
+    env.forget_store();
+    let _ = restore(&env, &["--trusted-key", &other, &app]).ends_with(1).says("no trusted key signed it");
+    let _ = restore(&env, &["--trusted-key", &other, "--trusted-key", &public, &app]).ends_with(0);
+    assert_eq!(env.sound(&app), before);
+    let said =
+        env.nix.run("nix", &["store", "verify", "--recursive", "--trusted-public-keys", &public, &app]);
+    assert_eq!(said, "");
+    let _ = restore(&env, &["--trusted-key", "nonsense", &app]).ends_with(1).says("no public key");
+}
+
+/// A depot in which a path that follows from its contents has others.
+fn forge(env: &TestEnv, path: &str, content_address: &str) {
+    let mut nar = Writer::default();
+    let Ok(()) = nar.file(false, 4);
+    let Ok(()) = nar.data(b"evil");
+    let Ok(()) = nar.file_end();
+    let info = PathInfo {
+        name: path.rsplit('/').next().unwrap().to_owned(),
+        nar_hash: Sha256::digest(&nar.bytes).into(),
+        nar_size: nar.bytes.len() as u64,
+        references: vec![],
+        deriver: None,
+        signatures: vec![],
+        ca: Some(content_address.to_owned()),
+    };
+    let depot = phoenix_depot::Opener::of_environment().open(&env.depot()).unwrap();
+    let mut cache = Cache::open(std::sync::Arc::from(depot), &mut |_| ()).unwrap();
+    let name = BlobName::new("packs/9999999999999-forged").unwrap();
+    cache.save(&name, vec![info], &|_, emit| emit(&nar.bytes), 1).unwrap();
+}
+
+#[test]
+fn a_content_address_has_to_be_true() {
+    let env = TestEnv::new();
+    fs::write(env.file("file"), "good").unwrap();
+    let file = env.file("file").display().to_string();
+    let path = env.nix.run("nix-store", &["--add-fixed", "sha256", &file]);
+    let said = env.nix.run("nix", &["path-info", "--json", &path]);
+    let address = said.split('"').find(|word| word.starts_with("fixed:")).unwrap().to_owned();
+    let (_, public) = env.key("ours-1");
+    forge(&env, &path, &address);
+    env.forget_store();
+    let _ = restore(&env, &["--trusted-key", &public, &path])
+        .ends_with(1)
+        .says("its contents are not those that its content address stands for");
+    assert!(!env.nix.is_valid(&path));
+    fs::create_dir_all(env.nix.store_dir()).unwrap();
+    let _daemon = env.nix.daemon().unwrap();
+    let mut command = env.command();
+    command.args(["cache", "restore", "--depot", &env.depot(), "--trusted-key", &public, &path]);
+    let _ = Ran::from(command.env("NIX_REMOTE", "daemon").output().unwrap())
+        .ends_with(1)
+        .says("its contents are not those that its content address stands for");
+    assert!(!env.nix.is_valid(&path));
+}
+
+/// A restore by somebody who owns nothing of the store. None where nobody else can be made.
+fn as_nobody(env: &TestEnv, args: &[&str]) -> Option<Ran> {
+    let open = |path: &Path| fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    open(&env.nix.path(""));
+    let socket = env.nix.env().into_iter().find(|(name, _)| *name == "NIX_DAEMON_SOCKET_PATH").unwrap().1;
+    open(Path::new(&socket).parent().unwrap());
+    let home = tempfile::tempdir().unwrap();
+    fs::set_permissions(home.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(env!("CARGO_BIN_EXE_phoenix"));
+    command.args(["cache", "restore", "--depot", &env.depot()]).args(args).env_clear().envs(env.nix.env());
+    command.env("PATH", std::env::var("PATH").unwrap());
+    for name in ["HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"] {
+        command.env(name, home.path());
+    }
+    if !rustix::process::getuid().is_root() {
+        eprintln!("skipped: only root can be somebody else");
+        return None;
+    }
+    let output = command.output().ok()?;
+    Some(Ran::from(output))
+}
+
+#[test]
+fn who_may_not_write_the_store_has_the_daemon_do_it() {
+    let env = TestEnv::new();
+    let flake = Flake::new(OUTPUTS);
+    let app = env.output(&flake, "app");
+    let before = env.sound(&app);
+    let (secret, public) = env.key("ours-1");
+    let save = ["cache", "save", "--depot", &env.depot(), &app];
+    let _ = env.phoenix(&save).ends_with(0).says("saved 5 paths");
+    env.forget_store();
+    let _ = restore(&env, &[&app]).ends_with(0).says("restored 5 paths");
+    let (direct, closure) = (files(&env), env.sound(&app));
+    assert_eq!(closure, before);
+
+    // By root, because it is asked for: the same bytes, modes and times.
+    env.forget_store();
+    let env = env.through_daemon();
+    let daemon = env.nix.daemon().unwrap();
+    let snapshot = env.file("snapshot");
+    let _ = restore(&env, &["--snapshot", snapshot.to_str().unwrap(), &app])
+        .ends_with(0)
+        .says("restored 5 paths");
+    assert!(fs::read_to_string(&snapshot).unwrap().lines().count() >= 5);
+    assert_eq!(env.sound(&app), before);
+    assert_eq!(files(&env), direct);
+    let _ = restore(&env, &[&app]).ends_with(0).says("restored 0 paths");
+    drop(daemon);
+
+    // By somebody who is trusted, and by one who is not.
+    env.forget_store();
+    env.nix.configure("trusted-users = *");
+    let daemon = env.nix.daemon().unwrap();
+    let Some(ran) = as_nobody(&env, &[&app]) else { return };
+    let _ = ran.ends_with(0).says("restored 5 paths");
+    assert_eq!(env.sound(&app), before);
+    assert_eq!(files(&env), direct);
+    let _ = env.phoenix(&[&save[..], &["--sign-key", &secret]].concat()).ends_with(0).says("saved 5 paths");
+    drop(daemon);
+    env.forget_store();
+    env.nix.configure("trusted-users =");
+    let daemon = env.nix.daemon().unwrap();
+    let ran = as_nobody(&env, &[&app]).unwrap().ends_with(1);
+    let _ = ran.says("restored 2 paths").says("takes only what a key in its trusted-public-keys signed");
+    drop(daemon);
+    env.nix.configure(&format!("trusted-users =\ntrusted-public-keys = {public}"));
+    let _daemon = env.nix.daemon().unwrap();
+    let _ = as_nobody(&env, &["--trusted-key", &public, &app]).unwrap().ends_with(0).says("restored 3 paths");
+    assert_eq!(env.sound(&app), before);
+}
+
+#[test]
+fn through_the_daemon_damage_costs_only_what_needs_it() {
+    let env = TestEnv::new();
+    let flake = Flake::new(OUTPUTS);
+    let [app, lib, data] = ["app", "lib", "data"].map(|name| env.output(&flake, name));
+    // Each in a pack of its own.
+    for path in [&data, &lib, &app] {
+        let _ = env.phoenix(&["cache", "save", "--depot", &env.depot(), path]).ends_with(0);
+    }
+    let mut packs: Vec<_> =
+        fs::read_dir(env.file("depot/packs")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    packs.sort();
+    let mut bytes = fs::read(&packs[0]).unwrap();
+    bytes[50] ^= 1;
+    fs::remove_file(&packs[0]).unwrap();
+    fs::write(&packs[0], bytes).unwrap();
+    env.forget_store();
+    let env = env.through_daemon();
+    let _daemon = env.nix.daemon().unwrap();
+    let ran = restore(&env, &[&app, &lib]).ends_with(1).says("a frame is not what was written");
+    let _ =
+        ran.says("data is not restored").says("app is not restored: it refers to").says("restored 3 paths");
+    assert!(env.nix.is_valid(&lib) && !env.nix.is_valid(&data) && !env.nix.is_valid(&app));
+    env.sound(&lib);
+}
