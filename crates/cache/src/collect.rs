@@ -8,7 +8,7 @@ use tokio::sync::mpsc::Sender;
 
 use crate::frames::{LARGEST_GAP, LONGEST_RANGE};
 use crate::name::scoped;
-use crate::packs::{AT_ONCE, Packs};
+use crate::packs::{AT_ONCE, ATTEMPTS, Packs};
 use crate::save::body;
 use crate::{Cache, Trouble};
 
@@ -210,16 +210,16 @@ async fn write(
         let Some((_, directory)) = catalog.pack(part.source) else { continue };
         for &number in &part.frames {
             let frame = directory.frame(number);
-            let mut stored = slice(&bytes, &frame, part.start);
-            let again;
-            if !frame.is_whole(stored) {
-                // It may have been damaged on its way, and there is no other chance.
+            let mut stored = bytes.slice_ref(slice(&bytes, &frame, part.start));
+            for _ in 1..ATTEMPTS {
+                if frame.is_whole(&stored) {
+                    break;
+                }
                 let range = frame.offset..frame.offset + u64::from(frame.stored);
-                again = packs.depot().read(&part.blob, range).await?;
-                stored = &again;
+                stored = packs.depot().read(&part.blob, range).await?;
             }
             let wants = |chunk| plan.wants(part.source, chunk);
-            let (out, problem) = fold.take(directory, number, stored, wants).map_err(broken)?;
+            let (out, problem) = fold.take(directory, number, &stored, wants).map_err(broken)?;
             if let Some(problem) = problem {
                 trouble(damaged(packs, &part.blob.name, problem));
             }

@@ -17,6 +17,10 @@ const TAIL: u64 = 256 << 10;
 /// How many packs are asked for at once.
 pub(crate) const AT_ONCE: usize = 8;
 
+/// How often what is damaged is read before that is believed: it may have been damaged on its way, and what a pack
+/// needs is dropped by a collector that cannot read it.
+pub(crate) const ATTEMPTS: usize = 4;
+
 /// After how many seconds a pack that a depot does not show is one that is gone, and not one that it shows late.
 /// GitHub's cache is late by minutes.
 const LATE: u64 = 24 * 3600;
@@ -185,9 +189,13 @@ impl Packs {
         let read: Vec<(Blob, Result<Directory, Trouble>)> = stream::iter(blobs)
             .map(|blob| async move {
                 let mut read = read_directory(depot.as_ref(), &blob).await;
-                // What is damaged may have been damaged on its way.
-                if matches!(&read, Err(Trouble::Pack { problem, .. }) if !matches!(problem, PackError::Version(_))) {
-                    read = read_directory(depot.as_ref(), &blob).await;
+                for _ in 1..ATTEMPTS {
+                    match &read {
+                        Err(Trouble::Pack { problem, .. }) if !matches!(problem, PackError::Version(_)) => {
+                            read = read_directory(depot.as_ref(), &blob).await;
+                        }
+                        _ => break,
+                    }
                 }
                 (blob, read)
             })
@@ -265,7 +273,13 @@ impl Packs {
                 Ok(Some(blob)) => blobs.push(blob),
                 // Evicted: a miss, and nothing to talk about.
                 Ok(None) if info.created < late => self.catalog.forget(name.as_str()),
-                Ok(None) => self.catalog.lose(name.as_str()),
+                Ok(None) => {
+                    // A lookup may go backwards. A pack that was replaced is not missed.
+                    if !self.listed && !self.catalog.is_replaced(name.as_str()) {
+                        self.unsure.insert(name.to_string());
+                    }
+                    self.catalog.lose(name.as_str());
+                }
                 Err(error) => {
                     self.unsure.insert(name.to_string());
                     self.catalog.lose(name.as_str());
