@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use foldhash::fast::FixedState;
 use phoenix_model::{FailureClass, Stamp};
+use smallvec::SmallVec;
 
 use super::bits::Bits;
 use super::plan::FarmPlan;
@@ -64,10 +66,14 @@ pub struct Board {
     open: Bits,
     /// The classes of interest, and what is ready of them, by place; how much of them is open.
     takes: Vec<bool>,
+    takes_all: bool,
     ready: Bits,
     open_of_mine: usize,
-    claims: HashMap<u32, Claim>,
-    tries: HashMap<u32, Tries>,
+    claims: HashMap<u32, Claim, FixedState>,
+    /// The number of the last claim of each unit.
+    attempts: Vec<u32>,
+    /// Of those units alone with which anything went wrong.
+    tries: HashMap<u32, Tries, FixedState>,
     slots: Vec<SlotView>,
     failed: BTreeMap<u32, Failure>,
     /// Derivations that failed or need one that did.
@@ -91,7 +97,6 @@ struct Claim {
 
 #[derive(Debug, Clone, Default)]
 struct Tries {
-    attempt: u32,
     /// Who gave it back in which attempt, not counting those who were told to stop.
     returned: BTreeMap<u32, (Slot, String)>,
     lost: usize,
@@ -129,11 +134,13 @@ impl Board {
             open: Bits::new(units),
             ready: Bits::new(units),
             open_of_mine: 0,
-            claims: HashMap::new(),
-            tries: HashMap::new(),
+            claims: HashMap::default(),
+            attempts: vec![0; units],
+            tries: HashMap::default(),
             slots: vec![SlotView::default(); plan.slots().len()],
             failed: BTreeMap::new(),
             hindered: Bits::new(plan.derivations().len()),
+            takes_all: takes.len() == plan.classes().len() && takes.iter().all(|&takes| takes),
             takes,
             limits,
             plan: Arc::clone(plan),
@@ -160,6 +167,13 @@ impl Board {
     #[must_use]
     pub fn plan(&self) -> &Arc<FarmPlan> {
         &self.plan
+    }
+
+    /// Takes in records that were seen now.
+    pub fn read(&mut self, now: Stamp, records: &[Record]) {
+        for record in records {
+            self.apply(now, record);
+        }
     }
 
     /// Takes in a record that was seen now.
@@ -218,6 +232,9 @@ impl Board {
     }
 
     fn is_mine(&self, unit: u32) -> bool {
+        if self.takes_all {
+            return true;
+        }
         let class = self.plan.units()[unit as usize].class;
         self.takes.get(class as usize).copied().unwrap_or(false)
     }
@@ -234,13 +251,13 @@ impl Board {
         if self.state[unit as usize] == State::Settled {
             return;
         }
-        let tries = self.tries.entry(unit).or_default();
+        let last = &mut self.attempts[unit as usize];
         let names_holder = slot.is_some()
             && self.claims.get(&unit).is_some_and(|claim| claim.attempt == attempt && claim.slot.is_none());
-        if attempt <= tries.attempt && !names_holder {
+        if attempt <= *last && !names_holder {
             return;
         }
-        tries.attempt = attempt;
+        *last = attempt;
         self.state[unit as usize] = State::Claimed;
         self.ready.remove(self.plan.place(unit));
         self.end_claim(unit);
@@ -291,8 +308,8 @@ impl Board {
             tries.returned.insert(returned.attempt, (returned.slot, returned.reason.clone()));
         }
         let given_up = tries.returned.len() >= self.limits.most_returned;
-        if returned.attempt >= tries.attempt {
-            tries.attempt = returned.attempt;
+        if returned.attempt >= self.attempts[unit as usize] {
+            self.attempts[unit as usize] = returned.attempt;
             self.free(unit);
         }
         if !given_up {
@@ -344,7 +361,8 @@ impl Board {
 
     /// A unit is at its end, and what waits for it may begin.
     fn settle(&mut self, unit: u32) {
-        let mut ending = vec![unit];
+        let mut ending: SmallVec<[u32; 8]> = smallvec::smallvec![unit];
+        let plan = Arc::clone(&self.plan);
         while let Some(unit) = ending.pop() {
             let index = unit as usize;
             if self.state[index] == State::Settled {
@@ -355,7 +373,6 @@ impl Board {
             self.open_of_mine -= usize::from(self.is_mine(unit));
             self.ready.remove(self.plan.place(unit));
             self.end_claim(unit);
-            let plan = Arc::clone(&self.plan);
             for &user in plan.users(unit) {
                 let missing = &mut self.missing[user as usize];
                 *missing -= 1;
@@ -475,7 +492,7 @@ impl Board {
 
     /// How often a unit was claimed, as far as is known.
     pub(crate) fn attempt(&self, unit: u32) -> u32 {
-        self.tries.get(&unit).map_or(0, |tries| tries.attempt)
+        self.attempts[unit as usize]
     }
 
     /// Whether a worker gave a unit back before, and there is another who did not and can build it.

@@ -46,30 +46,35 @@ pub fn runners(
     if here || needed == 0 {
         tried.push((0, plan.total_seconds()));
     }
-    let most = most.max(needed).min(plan.units().len().max(needed));
-    let least_possible = conditions.start_up_seconds + plan.critical_seconds();
+    let most = if needed == 0 { 0 } else { most.max(needed).min(plan.units().len()) };
     let attempt = |count: usize| {
         let with = Arc::new(plan.with_slots(kinds, &share(plan, kinds, count)));
         simulate(&with, &story, conditions).makespan_seconds
     };
-    for count in candidates(needed, most) {
+    // More runners are hardly ever slower: from the most downwards, halving, until it takes too long.
+    let mut count = most;
+    while count >= needed.max(1) {
         let seconds = attempt(count);
         tried.push((count, seconds));
-        if seconds <= least_possible * 1.02 {
+        if seconds > best(&tried) * NEAR_BEST {
             break;
         }
+        count /= 2;
     }
-    let best = tried.iter().map(|(_, seconds)| *seconds).fold(f64::INFINITY, f64::min);
-    let good = |seconds: f64| seconds <= best * NEAR_BEST;
-    let first = tried.iter().position(|(_, seconds)| good(*seconds)).unwrap_or(0);
+    let limit = best(&tried) * NEAR_BEST;
+    tried.sort_by_key(|(count, _)| *count);
+    let first = tried.iter().position(|(_, seconds)| *seconds <= limit).unwrap_or(0);
     let (mut chosen, mut makespan_seconds) = tried.get(first).copied().unwrap_or_default();
-    let mut below = first.checked_sub(1).map_or(chosen, |before| tried[before].0.max(needed.max(1) - 1));
-    // Between two that were tried there may be a smaller one.
+    // The smallest number is above those that take too long, and above those that have no time for it all.
+    let time = (limit - conditions.start_up_seconds).max(0.001);
+    let enough = (plan.total_seconds() / time).ceil().min(chosen as f64) as usize;
+    let slower = first.checked_sub(1).map_or(0, |before| tried[before].0);
+    let mut below = slower.max(enough.max(needed).saturating_sub(1));
     while chosen > below + 1 {
         let middle = usize::midpoint(below, chosen);
         let seconds = attempt(middle);
         tried.push((middle, seconds));
-        if good(seconds) {
+        if seconds <= limit {
             (chosen, makespan_seconds) = (middle, seconds);
         } else {
             below = middle;
@@ -77,6 +82,10 @@ pub fn runners(
     }
     tried.sort_by_key(|(count, _)| *count);
     Decision { counts: share(plan, kinds, chosen), makespan_seconds, tried }
+}
+
+fn best(tried: &[(usize, f64)]) -> f64 {
+    tried.iter().map(|(_, seconds)| *seconds).fold(f64::INFINITY, f64::min)
 }
 
 /// So many runners, shared among the kinds by their work: one of each kind that is needed, and every further
@@ -97,15 +106,4 @@ pub fn share(plan: &FarmPlan, kinds: &RunnerKinds, runners: usize) -> Vec<usize>
         }
     }
     counts
-}
-
-/// Every number up to 8, then a quarter more each time.
-fn candidates(least: usize, most: usize) -> Vec<usize> {
-    let next = |&count: &usize| Some(count + (count / 4).max(1)).filter(|&next| next < most);
-    let first = Some(least).filter(|&least| least > 0);
-    let mut candidates: Vec<usize> = std::iter::successors(first, next).collect();
-    if most > least && least > 0 {
-        candidates.push(most);
-    }
-    candidates
 }
