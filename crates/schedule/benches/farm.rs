@@ -3,7 +3,7 @@
 //!
 //! `cargo bench --package phoenix-schedule --bench farm`. The real graph is that of a nixpkgs, one JSON object
 //! a line (`drv`, `system`, `inputs` as line numbers, `fixed`, `attrs`), where `PHOENIX_BENCH_GRAPH` or
-//! `../shared/data/nixpkgs-graph.jsonl.zst` has it; nothing of it is there to begin with. How long its
+//! `../shared/data/nixpkgs-graph.jsonl.zst` has it; nothing of it is there to begin with. `-- --synthetic` leaves it out. How long its
 //! derivations take is drawn by a fixed seed: a downloaded file 2 s, everything else 40 s in the median, times
 //! a number whose logarithm is normally distributed with the deviation 1.2 (downloads: 0.8).
 
@@ -40,9 +40,11 @@ struct Node {
 }
 
 fn main() {
-    match real_graph() {
-        Some(nodes) => nixpkgs(&nodes),
-        None => println!("nixpkgs graph: not present, skipped"),
+    if !std::env::args().any(|arg| arg == "--synthetic") {
+        match real_graph() {
+            Some(nodes) => nixpkgs(&nodes),
+            None => println!("nixpkgs graph: not present, skipped"),
+        }
     }
     synthetic();
 }
@@ -182,7 +184,7 @@ fn synthetic() {
                 .collect();
             inputs.sort_unstable();
             inputs.dedup();
-            let drv = format!("/nix/store/{number:032}-package-{number}-1.drv");
+            let drv = format!("/nix/store/{}-package-{number}-1.drv", hash(number));
             let fixed = random.u8(..4) == 0;
             Node { drv, system: "x86_64-linux".to_owned(), inputs, fixed, target: true }
         })
@@ -202,6 +204,16 @@ fn synthetic() {
         );
         steps(name, &farm, &kinds, 256, 3);
     }
+}
+
+/// 32 digits, spread as hashes are.
+fn hash(number: usize) -> String {
+    let mut value = (number + 1) as u128 * 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
+    let digit = |_| {
+        value = value.rotate_left(5);
+        char::from(phoenix_model::NIX32_ALPHABET[(value % 32) as usize])
+    };
+    (0..32).map(digit).collect()
 }
 
 /// The plan in which everything is missing, as the search finds it, with drawn estimates.

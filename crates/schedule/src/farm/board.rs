@@ -471,6 +471,10 @@ impl Board {
         self.ready.iter().map(|place| self.plan.at_place(place))
     }
 
+    pub(super) fn open_count(&self) -> usize {
+        self.open.len()
+    }
+
     /// All units that have not ended, inputs first.
     pub(super) fn open(&self) -> impl Iterator<Item = u32> {
         self.open.iter()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use phoenix_model::{FailureClass, Stamp};
 
 use super::board::{Board, Limits};
-use super::forecast::most_at_once;
+use super::forecast::more_than;
 use super::plan::FarmPlan;
 use super::record::{Built, Failure, Outcome, Record, Returned, Slot, UnitId};
 
@@ -141,6 +141,7 @@ pub struct Worker {
     patient: bool,
     idle_since: Option<Stamp>,
     forecast_at: Stamp,
+    forecast_gap: f64,
     returned_in_row: u32,
     stopping: Option<String>,
 }
@@ -162,7 +163,10 @@ enum Doing {
 const UNFIT_AFTER: u32 = 2;
 
 /// So many workers more than will be needed stay: one may die.
-const SPARE: usize = 1;
+const SPARE: f64 = 1.0;
+
+/// How many seconds are at most between two thoughts about leaving, when little is left.
+const LONGEST_GAP: f64 = 600.0;
 
 /// For how many seconds a worker is idle before it thinks about leaving.
 const IDLE_SECONDS: f64 = 30.0;
@@ -185,6 +189,7 @@ impl Worker {
             patient: false,
             idle_since: None,
             forecast_at: Stamp::default(),
+            forecast_gap: 0.0,
             returned_in_row: 0,
             stopping: None,
         }
@@ -337,12 +342,16 @@ impl Worker {
         let since = *self.idle_since.get_or_insert(now);
         let idle = now.seconds_since(since);
         if idle >= IDLE_SECONDS && now >= self.forecast_at {
-            // A forecast goes through all that is left: the longer nothing came of it, the rarer.
-            self.forecast_at = later(now, idle);
             let (idle_before, busy) = self.board.before(self.slot);
-            if idle_before + busy >= most_at_once(&self.board, now) + SPARE {
+            let before = (idle_before + busy) as f64;
+            let Some(needed_in) = more_than(&self.board, now, before - SPARE) else {
                 return self.leave(now, Leaving::NotNeeded);
-            }
+            };
+            // A forecast goes through all that is left: the more that is, and the oftener it was in vain, the
+            // rarer.
+            let least = (self.board.open_count() as f64 / 50.0).max(IDLE_SECONDS);
+            self.forecast_gap = (self.forecast_gap * 2.0).clamp(least, (4.0 * least).max(LONGEST_GAP));
+            self.forecast_at = later(now, self.forecast_gap.max(needed_in / 2.0));
         }
         if self.board.somebody_works() {
             self.last_life = now;
