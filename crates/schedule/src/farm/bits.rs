@@ -52,7 +52,7 @@ impl Bits {
     /// The numbers, the least first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = u32> {
         let from = self.first.min(self.words.len());
-        (0..).zip(&self.words).skip(from).flat_map(|(place, &word)| {
+        let numbers = (0..).zip(&self.words).skip(from).flat_map(|(place, &word)| {
             let place: u32 = place;
             let mut left = word;
             std::iter::from_fn(move || {
@@ -60,7 +60,9 @@ impl Bits {
                 left &= left - 1;
                 Some(place * 64 + bit)
             })
-        })
+        });
+        // Without looking for more when all were found.
+        numbers.take(self.len)
     }
 }
 

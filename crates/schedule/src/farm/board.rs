@@ -513,18 +513,24 @@ impl Board {
         self.tries.get(&unit).map_or(0, |tries| tries.lost)
     }
 
-    /// How many others of the same kind are idle and come before a worker; and how many are at work.
-    pub(super) fn before(&self, me: Slot) -> (usize, usize) {
-        let own = &self.plan.slots()[me.0 as usize].takes;
+    /// How many of these workers are idle and come before one of them; and how many others are at work.
+    pub(super) fn before(&self, me: Slot, alike: &[bool]) -> (usize, usize) {
         let (mut idle, mut busy) = (0, 0);
-        for (slot, view) in self.others(me) {
+        for ((slot, view), _) in self.workers().zip(alike).filter(|(_, alike)| **alike) {
+            if slot == me || !view.alive() {
+                continue;
+            }
             if view.holds > 0 {
-                busy += usize::from(self.plan.slots()[slot.0 as usize].takes == *own);
+                busy += 1;
             } else if slot < me {
-                idle += usize::from(self.plan.slots()[slot.0 as usize].takes == *own);
+                idle += 1;
             }
         }
         (idle, busy)
+    }
+
+    fn workers(&self) -> impl Iterator<Item = (Slot, &SlotView)> {
+        (0..).map(Slot).zip(&self.slots)
     }
 
     /// Whether there is another worker that builds the same.
@@ -539,7 +545,7 @@ impl Board {
     }
 
     fn others(&self, me: Slot) -> impl Iterator<Item = (Slot, &SlotView)> {
-        (0..).map(Slot).zip(&self.slots).filter(move |(slot, view)| *slot != me && view.alive())
+        self.workers().filter(move |(slot, view)| *slot != me && view.alive())
     }
 }
 

@@ -127,6 +127,8 @@ pub enum Leaving {
 #[derive(Debug, Clone)]
 pub struct Worker {
     slot: Slot,
+    /// Of each slot whether its worker builds the same.
+    alike: Vec<bool>,
     board: Board,
     doing: Doing,
     joined: bool,
@@ -165,6 +167,9 @@ const UNFIT_AFTER: u32 = 2;
 /// So many workers more than will be needed stay: one may die.
 const SPARE: f64 = 1.0;
 
+/// As long as there are so many units for each worker, there is no thought of leaving.
+const PLENTY: usize = 100;
+
 /// How many seconds are at most between two thoughts about leaving, when little is left.
 const LONGEST_GAP: f64 = 600.0;
 
@@ -176,8 +181,10 @@ impl Worker {
     #[must_use]
     pub fn new(plan: &Arc<FarmPlan>, slot: Slot, limits: Limits) -> Self {
         let takes = plan.slots().get(slot.0 as usize).map(|slot| slot.takes.clone()).unwrap_or_default();
+        let alike = plan.slots().iter().map(|other| other.takes == takes).collect();
         Self {
             slot,
+            alike,
             board: Board::new(plan, takes, limits),
             doing: Doing::Nothing,
             joined: false,
@@ -328,7 +335,7 @@ impl Worker {
     fn candidate(&mut self) -> Option<u32> {
         let mut first = self.board.ready().filter(|&unit| !self.board.is_for_others(self.slot, unit));
         let best = first.next()?;
-        let (idle_before, _) = self.board.before(self.slot);
+        let (idle_before, _) = self.board.before(self.slot, &self.alike);
         let candidates: Vec<u32> = std::iter::once(best).chain(first.take(idle_before)).collect();
         if idle_before < candidates.len() {
             return Some(candidates[idle_before]);
@@ -338,11 +345,20 @@ impl Worker {
     }
 
     fn idle(&mut self, now: Stamp) -> Vec<Command> {
-        let limits = *self.board.limits();
         let since = *self.idle_since.get_or_insert(now);
         let idle = now.seconds_since(since);
         if idle >= IDLE_SECONDS && now >= self.forecast_at {
-            let (idle_before, busy) = self.board.before(self.slot);
+            return self.stay_or_leave(now);
+        }
+        self.wait(now)
+    }
+
+    /// Leaves if others will do without it.
+    fn stay_or_leave(&mut self, now: Stamp) -> Vec<Command> {
+        let (idle_before, busy) = self.board.before(self.slot, &self.alike);
+        if self.board.open_of_mine() >= PLENTY * (idle_before + busy + 1) {
+            self.forecast_at = later(now, LONGEST_GAP);
+        } else {
             let before = (idle_before + busy) as f64;
             let Some(needed_in) = more_than(&self.board, now, before - SPARE) else {
                 return self.leave(now, Leaving::NotNeeded);
@@ -353,6 +369,11 @@ impl Worker {
             self.forecast_gap = (self.forecast_gap * 2.0).clamp(least, (4.0 * least).max(LONGEST_GAP));
             self.forecast_at = later(now, self.forecast_gap.max(needed_in / 2.0));
         }
+        self.wait(now)
+    }
+
+    fn wait(&mut self, now: Stamp) -> Vec<Command> {
+        let limits = *self.board.limits();
         if self.board.somebody_works() {
             self.last_life = now;
         }
