@@ -140,7 +140,8 @@ pub struct Worker {
     last_life: Stamp,
     listened: Stamp,
     refused: u32,
-    patient: bool,
+    /// How often there were units, but fewer than idle workers before it.
+    passed_over: usize,
     idle_since: Option<Stamp>,
     forecast_at: Stamp,
     forecast_gap: f64,
@@ -193,7 +194,7 @@ impl Worker {
             last_life: Stamp::default(),
             listened: Stamp::default(),
             refused: 0,
-            patient: false,
+            passed_over: 0,
             idle_since: None,
             forecast_at: Stamp::default(),
             forecast_gap: 0.0,
@@ -340,8 +341,13 @@ impl Worker {
         if idle_before < candidates.len() {
             return Some(candidates[idle_before]);
         }
-        let patient = !std::mem::replace(&mut self.patient, true);
-        (!patient).then(|| candidates[idle_before % candidates.len()])
+        // The further back, the longer it waits: those before it may be dead, but hardly all of them.
+        self.passed_over += 1;
+        if self.passed_over <= idle_before / candidates.len() {
+            return None;
+        }
+        self.passed_over = 0;
+        Some(candidates[idle_before % candidates.len()])
     }
 
     fn idle(&mut self, now: Stamp) -> Vec<Command> {
@@ -388,7 +394,7 @@ impl Worker {
 
     fn claimed(&mut self, now: Stamp, unit: u32, attempt: u32) -> Vec<Command> {
         self.refused = 0;
-        self.patient = false;
+        self.passed_over = 0;
         self.idle_since = None;
         let claim = Record::Claim { unit: UnitId(unit), attempt, slot: self.slot };
         self.board.apply(now, &claim);
