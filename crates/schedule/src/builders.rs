@@ -19,7 +19,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    fn takes(&self, system: &str, required: &[String]) -> bool {
+    pub(crate) fn takes(&self, system: &str, required: &[String]) -> bool {
         self.builds_for(system)
             && required.iter().all(|feature| self.has(feature))
             && self.mandatory.iter().all(|feature| required.contains(feature))

@@ -36,6 +36,10 @@ pub struct Step {
     pub inputs: Vec<u32>,
     /// How long it is expected to take, in seconds.
     pub estimate: f64,
+    /// How many bytes its outputs are expected to have together, as archives.
+    pub bytes: u64,
+    /// Whether it is not worth a runner of its own: a download (fixed output), or `preferLocalBuild`.
+    pub rides: bool,
     /// The expected seconds from its start to the end of the last step that waits for it.
     pub rank: f64,
     /// Whether it is built for safety, because a substituter that might have it did not answer.

@@ -71,6 +71,7 @@ struct Read {
     system: CompactString,
     required_features: Vec<String>,
     allow_substitutes: bool,
+    rides: bool,
     missing: bool,
     unknown: bool,
     inputs: Inputs,
@@ -182,6 +183,7 @@ impl Search {
                 }
             }
         }
+        let rides = derivation.prefer_local || derivation.is_fixed_output();
         let outputs = derivation.outputs.into_iter();
         node.body = Body::Read(Box::new(Read {
             outputs: outputs
@@ -190,6 +192,7 @@ impl Search {
             system: derivation.system,
             required_features: derivation.required_features,
             allow_substitutes: derivation.allow_substitutes,
+            rides,
             missing: false,
             unknown: false,
             inputs: Inputs::Named(derivation.input_drvs),
@@ -488,6 +491,8 @@ impl Node {
             outputs: SmallVec::new(),
             inputs: Vec::new(),
             estimate: 0.0,
+            bytes: 0,
+            rides: false,
             rank: 0.0,
             unknown: false,
             required_features: Vec::new(),
@@ -500,6 +505,8 @@ impl Node {
             }
             Body::Read(read) => {
                 step.estimate = estimates.seconds(&step.drv_path);
+                step.bytes = estimates.bytes(&step.drv_path);
+                step.rides = read.rides;
                 step.system = read.system;
                 step.required_features = read.required_features;
                 step.unknown = read.unknown;

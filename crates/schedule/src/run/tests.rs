@@ -36,6 +36,8 @@ fn plan(inputs: &[Vec<u32>]) -> Plan {
         outputs: smallvec::smallvec![Some(out(number))],
         inputs: inputs.clone(),
         estimate: 1.0,
+        bytes: 0,
+        rides: false,
         rank: 1.0,
         unknown: false,
         required_features: vec![],

@@ -1,0 +1,556 @@
+//! What is known of a run from the records of its ledger.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use foldhash::fast::FixedState;
+use phoenix_model::{FailureClass, Stamp};
+use smallvec::SmallVec;
+
+use super::bits::Bits;
+use super::plan::FarmPlan;
+use super::record::{Failure, Outcome, Record, Returned, Slot, UnitId};
+
+/// How patient workers are.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Limits {
+    /// A worker that was not heard of for so many seconds counts as dead, and its claim lapses.
+    pub lapse_seconds: f64,
+    /// A unit that was given back so often has failed.
+    pub most_returned: usize,
+    /// A unit over which so many workers were lost has failed: it may be what kills them.
+    pub most_lost: usize,
+    /// How often an idle worker looks at the ledger: at first, and when nothing happens for long.
+    pub poll_seconds: (f64, f64),
+    /// A worker that waits for others, of whom none was heard of for so many seconds, goes.
+    pub stranded_seconds: f64,
+    /// Whether the first failure ends everything.
+    pub fail_fast: bool,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            lapse_seconds: 90.0,
+            most_returned: 3,
+            most_lost: 3,
+            poll_seconds: (1.0, 15.0),
+            stranded_seconds: 1800.0,
+            fail_fast: false,
+        }
+    }
+}
+
+/// What a record changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// Nothing that ends anything.
+    None,
+    /// A unit ended as the record says.
+    Settled,
+    /// A unit was given back once too often.
+    GivenUp,
+}
+
+/// What one worker knows of a run.
+///
+/// Records may be told in any order and more than once; boards that were told the same records agree on what
+/// has ended and how, if each unit has one outcome (ledgers see to that).
+#[derive(Debug, Clone)]
+pub struct Board {
+    plan: Arc<FarmPlan>,
+    limits: Limits,
+    /// How many inputs of each unit are not settled.
+    missing: Vec<u32>,
+    state: Vec<State>,
+    open: Bits,
+    /// The classes of interest, and what is ready of them, by place; how much of them is open.
+    takes: Vec<bool>,
+    takes_all: bool,
+    ready: Bits,
+    open_of_mine: usize,
+    claims: HashMap<u32, Claim, FixedState>,
+    /// The number of the last claim of each unit.
+    attempts: Vec<u32>,
+    /// Of those units alone with which anything went wrong.
+    tries: HashMap<u32, Tries, FixedState>,
+    slots: Vec<SlotView>,
+    failed: BTreeMap<u32, Failure>,
+    /// Derivations that failed or need one that did.
+    hindered: Bits,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Open,
+    Claimed,
+    Settled,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Claim {
+    attempt: u32,
+    /// Unknown when all that is known is that somebody has it.
+    slot: Option<Slot>,
+    since: Stamp,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Tries {
+    /// Who gave it back in which attempt, not counting those who were told to stop.
+    returned: BTreeMap<u32, (Slot, String)>,
+    lost: usize,
+}
+
+#[derive(Debug, Clone, Default)]
+struct SlotView {
+    joined: bool,
+    left: bool,
+    lapsed: bool,
+    /// How many units it has claimed that have not ended.
+    holds: u32,
+    beat: Option<u64>,
+    seen: Stamp,
+}
+
+impl SlotView {
+    fn alive(&self) -> bool {
+        self.joined && !self.left && !self.lapsed
+    }
+}
+
+impl Board {
+    /// A board on which nothing has happened yet; `takes` says for each class whether it is of interest.
+    #[must_use]
+    pub fn new(plan: &Arc<FarmPlan>, takes: Vec<bool>, limits: Limits) -> Self {
+        let units = plan.units().len();
+        let mut board = Self {
+            missing: plan
+                .units()
+                .iter()
+                .map(|unit| u32::try_from(unit.inputs.len()).unwrap_or(u32::MAX))
+                .collect(),
+            state: vec![State::Open; units],
+            open: Bits::new(units),
+            ready: Bits::new(units),
+            open_of_mine: 0,
+            claims: HashMap::default(),
+            attempts: vec![0; units],
+            tries: HashMap::default(),
+            slots: vec![SlotView::default(); plan.slots().len()],
+            failed: BTreeMap::new(),
+            hindered: Bits::new(plan.derivations().len()),
+            takes_all: takes.len() == plan.classes().len() && takes.iter().all(|&takes| takes),
+            takes,
+            limits,
+            plan: Arc::clone(plan),
+        };
+        for unit in (0..).take(units) {
+            board.open.insert(unit);
+            board.open_of_mine += usize::from(board.is_mine(unit));
+            board.offer(unit);
+        }
+        for (position, derivation) in (0..).zip(plan.derivations()) {
+            if let Some(message) = derivation.hopeless.clone() {
+                board.fail(Failure {
+                    derivation: position,
+                    class: FailureClass::Other,
+                    message,
+                    seconds: 0.0,
+                });
+            }
+        }
+        board
+    }
+
+    /// The plan.
+    #[must_use]
+    pub fn plan(&self) -> &Arc<FarmPlan> {
+        &self.plan
+    }
+
+    /// Takes in records that were seen now.
+    pub fn read(&mut self, now: Stamp, records: &[Record]) {
+        for record in records {
+            self.apply(now, record);
+        }
+    }
+
+    /// Takes in a record that was seen now.
+    pub(crate) fn apply(&mut self, now: Stamp, record: &Record) -> Effect {
+        match record {
+            Record::Joined { slot } => self.with_slot(*slot, now, |slot| slot.joined = true),
+            Record::Claim { unit, attempt, slot } => {
+                if self.exists(*unit) {
+                    self.claimed(now, unit.0, *attempt, Some(*slot));
+                }
+            }
+            Record::Outcome(outcome) => return self.ended(now, outcome),
+            Record::Returned(returned) => return self.returned(now, returned),
+            // What it still seems to hold has ended, or was given back: that record is on its way.
+            Record::Left { slot } => self.with_slot(*slot, now, |slot| slot.left = true),
+        }
+        Effect::None
+    }
+
+    /// Takes in the counters of workers' heartbeats, and lets lapse the claims of those who have none.
+    pub(crate) fn beats(&mut self, now: Stamp, beats: &[(Slot, u64)]) {
+        for &(slot, count) in beats {
+            if let Some(view) = self.slots.get_mut(slot.0 as usize)
+                && view.beat != Some(count)
+            {
+                view.beat = Some(count);
+                view.seen = now;
+                view.lapsed = false;
+            }
+        }
+        let lapse = self.limits.lapse_seconds;
+        for view in &mut self.slots {
+            let expected = (view.joined && !view.left) || view.holds > 0;
+            view.lapsed |= expected && now.seconds_since(view.seen) > lapse;
+        }
+        let lapsed = |claim: &Claim| match claim.slot {
+            Some(slot) => self.slots[slot.0 as usize].lapsed,
+            None => now.seconds_since(claim.since) > lapse,
+        };
+        let mut lost: Vec<u32> =
+            self.claims.iter().filter(|(_, claim)| lapsed(claim)).map(|(&unit, _)| unit).collect();
+        lost.sort_unstable();
+        for unit in lost {
+            self.free(unit);
+            self.tries.entry(unit).or_default().lost += 1;
+        }
+    }
+
+    /// Somebody was faster with a claim; who, a record will say.
+    pub(crate) fn taken(&mut self, now: Stamp, unit: u32, attempt: u32) {
+        self.claimed(now, unit, attempt, None);
+    }
+
+    fn exists(&self, unit: UnitId) -> bool {
+        (unit.0 as usize) < self.state.len()
+    }
+
+    fn is_mine(&self, unit: u32) -> bool {
+        if self.takes_all {
+            return true;
+        }
+        let class = self.plan.units()[unit as usize].class;
+        self.takes.get(class as usize).copied().unwrap_or(false)
+    }
+
+    fn with_slot(&mut self, slot: Slot, now: Stamp, change: impl FnOnce(&mut SlotView)) {
+        if let Some(view) = self.slots.get_mut(slot.0 as usize) {
+            view.seen = view.seen.max(now);
+            view.lapsed = false;
+            change(view);
+        }
+    }
+
+    fn claimed(&mut self, now: Stamp, unit: u32, attempt: u32, slot: Option<Slot>) {
+        if self.state[unit as usize] == State::Settled {
+            return;
+        }
+        let last = &mut self.attempts[unit as usize];
+        let names_holder = slot.is_some()
+            && self.claims.get(&unit).is_some_and(|claim| claim.attempt == attempt && claim.slot.is_none());
+        if attempt <= *last && !names_holder {
+            return;
+        }
+        *last = attempt;
+        self.state[unit as usize] = State::Claimed;
+        self.ready.remove(self.plan.place(unit));
+        self.end_claim(unit);
+        let slot = slot.filter(|slot| (slot.0 as usize) < self.slots.len());
+        self.claims.insert(unit, Claim { attempt, slot, since: now });
+        if let Some(slot) = slot {
+            self.with_slot(slot, now, |view| {
+                view.joined = true;
+                view.holds += 1;
+            });
+        }
+    }
+
+    /// Nobody holds a unit any more.
+    fn end_claim(&mut self, unit: u32) {
+        if let Some(slot) = self.claims.remove(&unit).and_then(|claim| claim.slot) {
+            self.slots[slot.0 as usize].holds -= 1;
+        }
+    }
+
+    /// A unit can be claimed again.
+    fn free(&mut self, unit: u32) {
+        self.end_claim(unit);
+        if self.state[unit as usize] == State::Claimed {
+            self.state[unit as usize] = State::Open;
+        }
+        self.offer(unit);
+    }
+
+    fn offer(&mut self, unit: u32) {
+        let index = unit as usize;
+        if self.state[index] == State::Open && self.missing[index] == 0 && self.is_mine(unit) {
+            self.ready.insert(self.plan.place(unit));
+        }
+    }
+
+    fn returned(&mut self, now: Stamp, returned: &Returned) -> Effect {
+        let unit = returned.unit.0;
+        if !self.exists(returned.unit) {
+            return Effect::None;
+        }
+        self.with_slot(returned.slot, now, |view| view.joined = true);
+        if self.state[unit as usize] == State::Settled {
+            return Effect::None;
+        }
+        let tries = self.tries.entry(unit).or_default();
+        if !returned.stopped {
+            tries.returned.insert(returned.attempt, (returned.slot, returned.reason.clone()));
+        }
+        let given_up = tries.returned.len() >= self.limits.most_returned;
+        if returned.attempt >= self.attempts[unit as usize] {
+            self.attempts[unit as usize] = returned.attempt;
+            self.free(unit);
+        }
+        if !given_up {
+            return Effect::None;
+        }
+        let reasons = self.tries.get(&unit).map(|tries| tries.returned.values().cloned().collect::<Vec<_>>());
+        let message = given_up_words(&reasons.unwrap_or_default());
+        self.settle(unit);
+        for derivation in self.to_build(unit) {
+            self.fail(Failure {
+                derivation,
+                class: FailureClass::Other,
+                message: message.clone(),
+                seconds: 0.0,
+            });
+        }
+        Effect::GivenUp
+    }
+
+    fn ended(&mut self, now: Stamp, outcome: &Outcome) -> Effect {
+        let unit = outcome.unit.0;
+        if !self.exists(outcome.unit) {
+            return Effect::None;
+        }
+        self.with_slot(outcome.slot, now, |view| view.joined = true);
+        if self.state[unit as usize] == State::Settled {
+            return Effect::None;
+        }
+        let members = self.plan.units()[unit as usize].members.len();
+        let plain = outcome.failed.is_empty() && outcome.built.len() == members;
+        let tried = if plain { Vec::new() } else { self.to_build(unit) };
+        self.settle(unit);
+        if !plain {
+            for failure in &outcome.failed {
+                if self.plan.units()[unit as usize].members.contains(&failure.derivation) {
+                    self.fail(failure.clone());
+                }
+            }
+            // What it did not try needs something that failed. The record that says so may come later; if
+            // none does, the run finds that nobody can say why it was not built.
+            for derivation in tried {
+                if !outcome.built.iter().any(|built| built.derivation == derivation) {
+                    self.hinder(derivation);
+                }
+            }
+        }
+        Effect::Settled
+    }
+
+    /// A unit is at its end, and what waits for it may begin.
+    fn settle(&mut self, unit: u32) {
+        let mut ending: SmallVec<[u32; 8]> = smallvec::smallvec![unit];
+        let plan = Arc::clone(&self.plan);
+        while let Some(unit) = ending.pop() {
+            let index = unit as usize;
+            if self.state[index] == State::Settled {
+                continue;
+            }
+            self.state[index] = State::Settled;
+            self.open.remove(unit);
+            self.open_of_mine -= usize::from(self.is_mine(unit));
+            self.ready.remove(self.plan.place(unit));
+            self.end_claim(unit);
+            for &user in plan.users(unit) {
+                let missing = &mut self.missing[user as usize];
+                *missing -= 1;
+                if *missing == 0 && self.state[user as usize] == State::Open {
+                    if self.is_hindered(user) {
+                        ending.push(user);
+                    } else {
+                        self.offer(user);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A derivation failed by itself; nothing that needs it will be tried.
+    fn fail(&mut self, failure: Failure) {
+        let derivation = failure.derivation;
+        self.failed.entry(derivation).or_insert(failure);
+        self.hinder(derivation);
+    }
+
+    /// A derivation was not built, and nothing that needs it will be tried.
+    fn hinder(&mut self, derivation: u32) {
+        let mut reached = vec![derivation];
+        let plan = Arc::clone(&self.plan);
+        let mut units = Vec::new();
+        while let Some(derivation) = reached.pop() {
+            if self.hindered.insert(derivation) {
+                units.push(plan.unit_of(derivation));
+                reached.extend(plan.dependents(derivation));
+            }
+        }
+        units.sort_unstable();
+        units.dedup();
+        for unit in units {
+            if self.state[unit as usize] == State::Open && self.is_hindered(unit) {
+                self.settle(unit);
+            }
+        }
+    }
+
+    /// Whether there is nothing in a unit that can still be tried.
+    fn is_hindered(&self, unit: u32) -> bool {
+        if self.hindered.len() == 0 {
+            return false;
+        }
+        self.plan.units()[unit as usize].members.iter().all(|&member| self.hindered.contains(member))
+    }
+
+    /// The derivations of a unit that are to be tried, inputs first.
+    #[must_use]
+    pub fn to_build(&self, unit: u32) -> Vec<u32> {
+        let members = self.plan.units()[unit as usize].members.iter().copied();
+        members.filter(|&member| !self.hindered.contains(member)).collect()
+    }
+
+    /// Whether a unit has come to its end, or never will be tried.
+    #[must_use]
+    pub fn is_settled(&self, unit: u32) -> bool {
+        self.state.get(unit as usize) == Some(&State::Settled)
+    }
+
+    /// Whether every unit has come to its end.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.open.len() == 0
+    }
+
+    /// What failed by itself, by position in the plan.
+    #[must_use]
+    pub fn failed(&self) -> &BTreeMap<u32, Failure> {
+        &self.failed
+    }
+
+    /// Whether the first failure ended everything.
+    #[must_use]
+    pub fn is_tripped(&self) -> bool {
+        let real = || self.failed.keys().any(|&failed| !self.was_hopeless(failed));
+        self.limits.fail_fast && !self.failed.is_empty() && real()
+    }
+
+    fn was_hopeless(&self, derivation: u32) -> bool {
+        self.plan.derivations()[derivation as usize].hopeless.is_some()
+    }
+
+    pub(super) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    pub(super) fn open_of_mine(&self) -> usize {
+        self.open_of_mine
+    }
+
+    /// The units of interest that can be claimed, the first in order first.
+    pub(super) fn ready(&self) -> impl Iterator<Item = u32> {
+        self.ready.iter().map(|place| self.plan.at_place(place))
+    }
+
+    pub(super) fn open_count(&self) -> usize {
+        self.open.len()
+    }
+
+    /// All units that have not ended, inputs first.
+    pub(super) fn open(&self) -> impl Iterator<Item = u32> {
+        self.open.iter()
+    }
+
+    pub(super) fn is_of_interest(&self, unit: u32) -> bool {
+        self.is_mine(unit)
+    }
+
+    /// Since when a unit is worked on, if it is.
+    pub(super) fn claimed_since(&self, unit: u32) -> Option<Stamp> {
+        self.claims.get(&unit).map(|claim| claim.since)
+    }
+
+    /// The number of the next claim of a unit.
+    pub(super) fn next_attempt(&self, unit: u32) -> u32 {
+        self.attempt(unit) + 1
+    }
+
+    /// How often a unit was claimed, as far as is known.
+    pub(crate) fn attempt(&self, unit: u32) -> u32 {
+        self.attempts[unit as usize]
+    }
+
+    /// Whether a worker gave a unit back before, and there is another who did not and can build it.
+    pub(super) fn is_for_others(&self, me: Slot, unit: u32) -> bool {
+        let Some(tries) = self.tries.get(&unit) else { return false };
+        let gave_back = |slot: Slot| tries.returned.values().any(|(by, _)| *by == slot);
+        let class = self.plan.units()[unit as usize].class as usize;
+        let able = |slot: Slot| self.plan.slots()[slot.0 as usize].takes[class];
+        gave_back(me) && self.others(me).any(|(slot, _)| able(slot) && !gave_back(slot))
+    }
+
+    /// How many workers were lost over a unit.
+    pub(super) fn lost_over(&self, unit: u32) -> usize {
+        self.tries.get(&unit).map_or(0, |tries| tries.lost)
+    }
+
+    /// How many of these workers are idle and come before one of them; and how many others are at work.
+    pub(super) fn before(&self, me: Slot, alike: &[bool]) -> (usize, usize) {
+        let (mut idle, mut busy) = (0, 0);
+        for ((slot, view), _) in self.workers().zip(alike).filter(|(_, alike)| **alike) {
+            if slot == me || !view.alive() {
+                continue;
+            }
+            if view.holds > 0 {
+                busy += 1;
+            } else if slot < me {
+                idle += 1;
+            }
+        }
+        (idle, busy)
+    }
+
+    fn workers(&self) -> impl Iterator<Item = (Slot, &SlotView)> {
+        (0..).map(Slot).zip(&self.slots)
+    }
+
+    /// Whether there is another worker that builds the same.
+    pub(super) fn has_others_like(&self, me: Slot) -> bool {
+        let own = &self.plan.slots()[me.0 as usize].takes;
+        self.others(me).any(|(slot, _)| self.plan.slots()[slot.0 as usize].takes == *own)
+    }
+
+    /// Whether anybody is at work, as far as is known.
+    pub(super) fn somebody_works(&self) -> bool {
+        !self.claims.is_empty()
+    }
+
+    fn others(&self, me: Slot) -> impl Iterator<Item = (Slot, &SlotView)> {
+        self.workers().filter(move |(slot, view)| *slot != me && view.alive())
+    }
+}
+
+fn given_up_words(returned: &[(Slot, String)]) -> String {
+    let reasons: Vec<String> =
+        returned.iter().map(|(slot, reason)| format!("on runner {}: {reason}", slot.0)).collect();
+    format!("given up after {} attempts; {}", returned.len(), reasons.join("; "))
+}

@@ -1,0 +1,107 @@
+//! What workers write in the ledger.
+
+use phoenix_model::FailureClass;
+use serde::{Deserialize, Serialize};
+
+/// The number of a worker's place in the plan, counted from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Slot(pub u32);
+
+/// The position of a unit in the plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct UnitId(pub u32);
+
+/// One entry of a ledger. Entries never change, and may be seen in any order.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "record", rename_all = "camelCase")]
+pub enum Record {
+    /// A worker began to work.
+    Joined {
+        /// Which.
+        slot: Slot,
+    },
+    /// A worker took a unit.
+    Claim {
+        /// The unit.
+        unit: UnitId,
+        /// How often it was taken, this time included. Of several claims with the same number one wins.
+        attempt: u32,
+        /// Who took it.
+        slot: Slot,
+    },
+    /// A unit came to its end. Of several outcomes of a unit the first stands.
+    Outcome(Outcome),
+    /// A worker gave a unit back, for a reason that is not the unit's.
+    Returned(Returned),
+    /// A worker ended in good order.
+    Left {
+        /// Which.
+        slot: Slot,
+    },
+}
+
+/// How the derivations of a unit ended.
+///
+/// A derivation that is in neither list was not tried, because something it needs has failed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Outcome {
+    /// The unit.
+    pub unit: UnitId,
+    /// The number of the claim.
+    pub attempt: u32,
+    /// Who built it.
+    pub slot: Slot,
+    /// What was built.
+    pub built: Vec<Built>,
+    /// What failed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failed: Vec<Failure>,
+    /// Where others find the outputs, in the words of whoever moves them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parcel: Option<String>,
+}
+
+/// A derivation that was built.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Built {
+    /// Its position in the plan.
+    pub derivation: u32,
+    /// How long it took.
+    pub seconds: f64,
+    /// How many bytes its outputs have as archives, where that was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+}
+
+/// A derivation that failed by itself.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Failure {
+    /// Its position in the plan.
+    pub derivation: u32,
+    /// In which way.
+    pub class: FailureClass,
+    /// In Nix's words.
+    pub message: String,
+    /// How long it took to fail.
+    pub seconds: f64,
+}
+
+/// A unit that was given back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Returned {
+    /// The unit.
+    pub unit: UnitId,
+    /// The number of the claim.
+    pub attempt: u32,
+    /// Who gave it back.
+    pub slot: Slot,
+    /// Why: lost connection, killed builder, full disk, a runner that was told to stop.
+    pub reason: String,
+    /// Whether the worker was told to stop; such a return does not count against the unit.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stopped: bool,
+}

@@ -1,0 +1,116 @@
+//! From the records of a ledger to the verdicts of a run.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use phoenix_model::{Event, Stamp, StorePath};
+
+use super::board::{Board, Effect, Limits};
+use super::plan::FarmPlan;
+use super::record::{Outcome, Record, Slot};
+use crate::run::{BuilderEnd, Happening, Run};
+
+/// Watches a ledger and tells a [`Run`] what the workers did, so that a farm's targets get their verdicts by
+/// the rules of every run, and its reports are made from the same events.
+#[derive(Debug)]
+pub struct Collector {
+    board: Board,
+    built: HashSet<u32>,
+    told: HashSet<u32>,
+}
+
+impl Collector {
+    /// A collector that has seen nothing yet. The run is to be told the plan that `plan` was made from.
+    #[must_use]
+    pub fn new(plan: &Arc<FarmPlan>, limits: Limits) -> Self {
+        let board = Board::new(plan, Vec::new(), limits);
+        let told = board.failed().keys().copied().collect();
+        Self { board, built: HashSet::new(), told }
+    }
+
+    /// Whether everything has come to its end.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.board.is_over() || self.board.is_tripped()
+    }
+
+    /// What it knows.
+    #[must_use]
+    pub fn board(&self) -> &Board {
+        &self.board
+    }
+
+    /// Takes in records that were seen now; returns the events that follow.
+    pub fn news(&mut self, now: Stamp, records: &[Record], run: &mut Run) -> Vec<Event> {
+        let mut events = Vec::new();
+        for record in records {
+            let effect = self.board.apply(now, record);
+            if let (Record::Outcome(outcome), Effect::Settled) = (record, effect) {
+                self.outcome(now, outcome, run, &mut events);
+            }
+            self.failures(now, run, &mut events);
+        }
+        events
+    }
+
+    /// Nothing more will come: whatever has no verdict gets one now. `why` says what happened to what nobody
+    /// built, as in "no runner was left"; it is not read when all is well.
+    pub fn close(&mut self, now: Stamp, why: &str, run: &mut Run) -> Vec<Event> {
+        let all = self.built.len() == self.board.plan().derivations().len();
+        let end = BuilderEnd {
+            signal: None,
+            exit_code: Some(i32::from(!all)),
+            valid: self.built.clone(),
+            realised: HashSet::new(),
+            last_words: why.to_owned(),
+        };
+        run.apply(now, Happening::BuilderEnded(end))
+    }
+
+    fn outcome(&mut self, now: Stamp, outcome: &Outcome, run: &mut Run, events: &mut Vec<Event>) {
+        for built in &outcome.built {
+            // What failed elsewhere by another account failed.
+            if self.told.insert(built.derivation)
+                && let Some(drv_path) = self.drv_path(built.derivation)
+            {
+                self.built.insert(built.derivation);
+                events.extend(started(now, &drv_path, built.seconds, outcome.slot, run));
+                events.extend(run.apply(now, Happening::Appeared { drv_path }));
+            }
+        }
+        for failure in &outcome.failed {
+            if !self.told.contains(&failure.derivation)
+                && let Some(drv_path) = self.drv_path(failure.derivation)
+            {
+                events.extend(started(now, &drv_path, failure.seconds, outcome.slot, run));
+            }
+        }
+    }
+
+    fn failures(&mut self, now: Stamp, run: &mut Run, events: &mut Vec<Event>) {
+        if self.board.failed().len() + self.built.len() == self.told.len() {
+            return;
+        }
+        for failure in self.board.failed().values() {
+            if self.told.insert(failure.derivation)
+                && let Some(drv_path) = self.drv_path(failure.derivation)
+            {
+                let (class, message) = (failure.class, failure.message.clone());
+                events.extend(run.apply(now, Happening::BuildFailed { drv_path, class, message }));
+            }
+        }
+    }
+
+    fn drv_path(&self, derivation: u32) -> Option<StorePath> {
+        Some(self.board.plan().derivations().get(derivation as usize)?.drv_path.clone())
+    }
+}
+
+/// The events of a build that began so many seconds ago.
+fn started(now: Stamp, drv_path: &StorePath, seconds: f64, slot: Slot, run: &mut Run) -> Vec<Event> {
+    let ago = Duration::try_from_secs_f64(seconds).unwrap_or_default().as_millis();
+    let at = Stamp(now.0.saturating_sub(u64::try_from(ago).unwrap_or(0)));
+    let machine = format!("runner {}", slot.0);
+    run.apply(at, Happening::BuildStarted { drv_path: drv_path.clone(), machine })
+}

@@ -1,0 +1,507 @@
+//! What a worker does next.
+
+use std::sync::Arc;
+
+use phoenix_model::{FailureClass, Stamp};
+
+use super::board::{Board, Limits};
+use super::forecast::more_than;
+use super::plan::FarmPlan;
+use super::record::{Built, Failure, Outcome, Record, Returned, Slot, UnitId};
+
+/// What a worker is told.
+#[derive(Debug, Clone)]
+pub enum Notice<'a> {
+    /// It begins, or the time that [`Command::Wait`] named has come.
+    Woken,
+    /// The records of the ledger that it was not told before: the answer to [`Command::Look`], and welcome
+    /// while it builds.
+    News(&'a [Record]),
+    /// The counters of all workers' heartbeats: the answer to [`Command::Listen`].
+    Beats(&'a [(Slot, u64)]),
+    /// The unit that it wanted is its own.
+    Claimed,
+    /// Somebody else has the unit that it wanted.
+    Taken,
+    /// All that its unit needs is here.
+    Fetched,
+    /// The derivations of its unit came to their end.
+    Built {
+        /// What was built.
+        built: Vec<Built>,
+        /// What failed by its own fault.
+        failed: Vec<Failure>,
+        /// Where others find the outputs.
+        parcel: Option<String>,
+    },
+    /// Fetching or building was broken off by something that is not the unit's fault, or by
+    /// [`Command::Abandon`].
+    Interrupted {
+        /// What.
+        reason: String,
+    },
+    /// The record of [`Command::Post`] is in the ledger; or, with `first` false, one that stands before it is.
+    Posted {
+        /// Whether it is the first of its kind.
+        first: bool,
+    },
+    /// It is to end.
+    Stop {
+        /// Why: a signal's name, a time limit.
+        reason: String,
+    },
+    /// The ledger cannot be reached any more.
+    LedgerLost {
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// What a worker wants done.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Command {
+    /// Read what is new in the ledger.
+    Look,
+    /// Read all workers' heartbeats.
+    Listen,
+    /// Write a record of which nobody waits for the answer.
+    Tell(Record),
+    /// Try to take a unit.
+    Claim {
+        /// The unit.
+        unit: UnitId,
+        /// How often it was taken, this time included.
+        attempt: u32,
+    },
+    /// Bring what a unit needs.
+    Fetch {
+        /// The unit.
+        unit: UnitId,
+        /// The positions of the derivations that are to be built, inputs first.
+        derivations: Vec<u32>,
+    },
+    /// Build them.
+    Build {
+        /// The unit.
+        unit: UnitId,
+        /// The positions of the derivations, inputs first.
+        derivations: Vec<u32>,
+    },
+    /// Break off what is being fetched or built, and say [`Notice::Interrupted`]. What is already built is
+    /// kept.
+    Abandon {
+        /// The unit.
+        unit: UnitId,
+    },
+    /// Write a record, and say whether it is the first of its kind.
+    Post(Record),
+    /// Nothing to do until then: say [`Notice::Woken`].
+    Wait {
+        /// When.
+        until: Stamp,
+    },
+    /// There is nothing more to do here.
+    Leave(Leaving),
+}
+
+/// Why a worker leaves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Leaving {
+    /// All that it could build has ended.
+    Done,
+    /// Others will do the rest without waiting for it.
+    NotNeeded,
+    /// A failure ended the run.
+    FailFast,
+    /// It was told to.
+    Stopped(String),
+    /// What it waits for does not come, and nobody is heard of.
+    Stranded,
+    /// It could not build anything, for reasons that are not the units'.
+    Unfit(String),
+    /// The ledger cannot be reached.
+    LedgerLost(String),
+}
+
+/// One worker of a farm: told what happens, it says what to do.
+#[derive(Debug, Clone)]
+pub struct Worker {
+    slot: Slot,
+    /// Of each slot whether its worker builds the same.
+    alike: Vec<bool>,
+    board: Board,
+    doing: Doing,
+    joined: bool,
+    /// What is being written.
+    posting: Option<Record>,
+    /// Polls since anything was new.
+    quiet: i32,
+    /// When anything was new, or anybody was at work.
+    last_life: Stamp,
+    listened: Stamp,
+    refused: u32,
+    /// How often there were units, but fewer than idle workers before it.
+    passed_over: usize,
+    idle_since: Option<Stamp>,
+    forecast_at: Stamp,
+    forecast_gap: f64,
+    returned_in_row: u32,
+    stopping: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Doing {
+    Nothing,
+    Looking,
+    Listening,
+    Claiming(u32, u32),
+    Fetching(u32, u32),
+    Building(u32, u32),
+    Abandoning(u32, u32),
+    Posting,
+    Gone,
+}
+
+/// A worker that had to give back so many units one after another is itself what is wrong.
+const UNFIT_AFTER: u32 = 2;
+
+/// So many workers more than will be needed stay: one may die.
+const SPARE: f64 = 1.0;
+
+/// As long as there are so many units for each worker, there is no thought of leaving.
+const PLENTY: usize = 100;
+
+/// How many seconds are at most between two thoughts about leaving, when little is left.
+const LONGEST_GAP: f64 = 600.0;
+
+/// For how many seconds a worker is idle before it thinks about leaving.
+const IDLE_SECONDS: f64 = 30.0;
+
+impl Worker {
+    /// The worker in a slot of a plan, before it begins.
+    #[must_use]
+    pub fn new(plan: &Arc<FarmPlan>, slot: Slot, limits: Limits) -> Self {
+        let takes = plan.slots().get(slot.0 as usize).map(|slot| slot.takes.clone()).unwrap_or_default();
+        let alike = plan.slots().iter().map(|other| other.takes == takes).collect();
+        Self {
+            slot,
+            alike,
+            board: Board::new(plan, takes, limits),
+            doing: Doing::Nothing,
+            joined: false,
+            posting: None,
+            quiet: 0,
+            last_life: Stamp::default(),
+            listened: Stamp::default(),
+            refused: 0,
+            passed_over: 0,
+            idle_since: None,
+            forecast_at: Stamp::default(),
+            forecast_gap: 0.0,
+            returned_in_row: 0,
+            stopping: None,
+        }
+    }
+
+    /// Its slot.
+    #[must_use]
+    pub fn slot(&self) -> Slot {
+        self.slot
+    }
+
+    /// What it knows.
+    #[must_use]
+    pub fn board(&self) -> &Board {
+        &self.board
+    }
+
+    #[cfg(test)]
+    pub(super) fn board_mut(&mut self) -> &mut Board {
+        &mut self.board
+    }
+
+    /// Takes in what happened at a point in time; returns what is to be done.
+    pub fn apply(&mut self, now: Stamp, notice: Notice<'_>) -> Vec<Command> {
+        match (self.doing, notice) {
+            (Doing::Gone, _) => Vec::new(),
+            (Doing::Nothing, Notice::Woken) => self.woken(now),
+            (_, Notice::News(records)) => self.news(now, records),
+            (doing, Notice::Beats(beats)) => {
+                self.board.beats(now, beats);
+                if doing == Doing::Listening { self.choose(now) } else { Vec::new() }
+            }
+            (Doing::Claiming(unit, attempt), Notice::Claimed) => self.claimed(now, unit, attempt),
+            (Doing::Claiming(unit, attempt), Notice::Taken) => self.taken(now, unit, attempt),
+            (Doing::Fetching(unit, attempt), Notice::Fetched) => self.fetched(unit, attempt),
+            (
+                Doing::Building(unit, attempt) | Doing::Abandoning(unit, attempt),
+                Notice::Built { built, failed, parcel },
+            ) => self.built(Outcome { unit: UnitId(unit), attempt, slot: self.slot, built, failed, parcel }),
+            (
+                Doing::Fetching(unit, attempt)
+                | Doing::Building(unit, attempt)
+                | Doing::Abandoning(unit, attempt),
+                Notice::Interrupted { reason },
+            ) => self.interrupted(now, unit, attempt, reason),
+            (Doing::Posting, Notice::Posted { first }) => {
+                // One that stood before ours comes with the next look.
+                if let Some(record) = self.posting.take().filter(|_| first) {
+                    self.board.apply(now, &record);
+                }
+                self.look()
+            }
+            (_, Notice::Stop { reason }) => self.stop(reason),
+            (_, Notice::LedgerLost { reason }) => {
+                self.doing = Doing::Gone;
+                vec![Command::Leave(Leaving::LedgerLost(reason))]
+            }
+            // What comes too late changes nothing any more.
+            _ => Vec::new(),
+        }
+    }
+
+    fn woken(&mut self, now: Stamp) -> Vec<Command> {
+        let mut commands = Vec::new();
+        if !std::mem::replace(&mut self.joined, true) {
+            self.last_life = now;
+            self.listened = now;
+            let joined = Record::Joined { slot: self.slot };
+            self.board.apply(now, &joined);
+            commands.push(Command::Tell(joined));
+        }
+        commands.extend(self.look());
+        commands
+    }
+
+    fn look(&mut self) -> Vec<Command> {
+        self.doing = Doing::Looking;
+        vec![Command::Look]
+    }
+
+    fn news(&mut self, now: Stamp, records: &[Record]) -> Vec<Command> {
+        for record in records {
+            self.board.apply(now, record);
+        }
+        if records.is_empty() {
+            self.quiet += 1;
+        } else {
+            self.quiet = 0;
+            self.last_life = now;
+        }
+        match self.doing {
+            Doing::Looking => self.choose(now),
+            Doing::Fetching(unit, attempt) | Doing::Building(unit, attempt)
+                if self.board.is_tripped() || self.board.is_settled(unit) =>
+            {
+                self.doing = Doing::Abandoning(unit, attempt);
+                vec![Command::Abandon { unit: UnitId(unit) }]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Decides what to do when nothing is being done.
+    fn choose(&mut self, now: Stamp) -> Vec<Command> {
+        if let Some(reason) = self.stopping.clone() {
+            return self.leave(now, Leaving::Stopped(reason));
+        }
+        if self.board.is_tripped() {
+            return self.leave(now, Leaving::FailFast);
+        }
+        if self.board.open_of_mine() == 0 {
+            return self.leave(now, Leaving::Done);
+        }
+        if self.returned_in_row >= UNFIT_AFTER && self.board.has_others_like(self.slot) {
+            let reason = format!("{UNFIT_AFTER} units in a row could not be built here");
+            return self.leave(now, Leaving::Unfit(reason));
+        }
+        if now.seconds_since(self.listened) >= self.board.limits().lapse_seconds / 2.0 {
+            self.listened = now;
+            self.doing = Doing::Listening;
+            return vec![Command::Listen];
+        }
+        match self.candidate() {
+            Some(unit) if self.board.lost_over(unit) >= self.board.limits().most_lost => self.give_up(unit),
+            Some(unit) => {
+                let attempt = self.board.next_attempt(unit);
+                self.doing = Doing::Claiming(unit, attempt);
+                vec![Command::Claim { unit: UnitId(unit), attempt }]
+            }
+            None => self.idle(now),
+        }
+    }
+
+    /// The unit that it should try to take. Of several idle workers each tries another one, and those for
+    /// whom there is none first wait whether the others get theirs.
+    fn candidate(&mut self) -> Option<u32> {
+        let mut first = self.board.ready().filter(|&unit| !self.board.is_for_others(self.slot, unit));
+        let best = first.next()?;
+        let (idle_before, _) = self.board.before(self.slot, &self.alike);
+        let candidates: Vec<u32> = std::iter::once(best).chain(first.take(idle_before)).collect();
+        if idle_before < candidates.len() {
+            return Some(candidates[idle_before]);
+        }
+        // The further back, the longer it waits: those before it may be dead, but hardly all of them.
+        self.passed_over += 1;
+        if self.passed_over <= idle_before / candidates.len() {
+            return None;
+        }
+        self.passed_over = 0;
+        Some(candidates[idle_before % candidates.len()])
+    }
+
+    fn idle(&mut self, now: Stamp) -> Vec<Command> {
+        let since = *self.idle_since.get_or_insert(now);
+        let idle = now.seconds_since(since);
+        if idle >= IDLE_SECONDS && now >= self.forecast_at {
+            return self.stay_or_leave(now);
+        }
+        self.wait(now)
+    }
+
+    /// Leaves if others will do without it.
+    fn stay_or_leave(&mut self, now: Stamp) -> Vec<Command> {
+        let (idle_before, busy) = self.board.before(self.slot, &self.alike);
+        if self.board.open_of_mine() >= PLENTY * (idle_before + busy + 1) {
+            self.forecast_at = later(now, LONGEST_GAP);
+        } else {
+            let before = (idle_before + busy) as f64;
+            let Some(needed_in) = more_than(&self.board, now, before - SPARE) else {
+                return self.leave(now, Leaving::NotNeeded);
+            };
+            // A forecast goes through all that is left: the more that is, and the oftener it was in vain, the
+            // rarer.
+            let least = (self.board.open_count() as f64 / 50.0).max(IDLE_SECONDS);
+            self.forecast_gap = (self.forecast_gap * 2.0).clamp(least, (4.0 * least).max(LONGEST_GAP));
+            self.forecast_at = later(now, self.forecast_gap.max(needed_in / 2.0));
+        }
+        self.wait(now)
+    }
+
+    fn wait(&mut self, now: Stamp) -> Vec<Command> {
+        let limits = *self.board.limits();
+        if self.board.somebody_works() {
+            self.last_life = now;
+        }
+        if now.seconds_since(self.last_life) >= limits.stranded_seconds {
+            return self.leave(now, Leaving::Stranded);
+        }
+        let (shortest, longest) = limits.poll_seconds;
+        let pause = (shortest * 1.5_f64.powi(self.quiet.min(20))).min(longest);
+        self.doing = Doing::Nothing;
+        vec![Command::Wait { until: later(now, pause) }]
+    }
+
+    fn claimed(&mut self, now: Stamp, unit: u32, attempt: u32) -> Vec<Command> {
+        self.refused = 0;
+        self.passed_over = 0;
+        self.idle_since = None;
+        let claim = Record::Claim { unit: UnitId(unit), attempt, slot: self.slot };
+        self.board.apply(now, &claim);
+        if let Some(reason) = self.stopping.clone() {
+            return self.give_back(now, unit, attempt, reason, true);
+        }
+        self.doing = Doing::Fetching(unit, attempt);
+        vec![Command::Fetch { unit: UnitId(unit), derivations: self.board.to_build(unit) }]
+    }
+
+    fn taken(&mut self, now: Stamp, unit: u32, attempt: u32) -> Vec<Command> {
+        self.board.taken(now, unit, attempt);
+        self.refused += 1;
+        // Whoever is refused often knows too little.
+        if self.refused.is_multiple_of(3) { self.look() } else { self.choose(now) }
+    }
+
+    fn fetched(&mut self, unit: u32, attempt: u32) -> Vec<Command> {
+        self.doing = Doing::Building(unit, attempt);
+        vec![Command::Build { unit: UnitId(unit), derivations: self.board.to_build(unit) }]
+    }
+
+    fn built(&mut self, outcome: Outcome) -> Vec<Command> {
+        self.returned_in_row = 0;
+        self.post(Record::Outcome(outcome))
+    }
+
+    fn post(&mut self, record: Record) -> Vec<Command> {
+        self.doing = Doing::Posting;
+        self.posting = Some(record.clone());
+        vec![Command::Post(record)]
+    }
+
+    fn interrupted(&mut self, now: Stamp, unit: u32, attempt: u32, reason: String) -> Vec<Command> {
+        let told = matches!(self.doing, Doing::Abandoning(..));
+        if !told {
+            self.returned_in_row += 1;
+        }
+        if self.board.is_settled(unit) {
+            return self.look();
+        }
+        self.give_back(now, unit, attempt, reason, told)
+    }
+
+    fn give_back(
+        &mut self,
+        now: Stamp,
+        unit: u32,
+        attempt: u32,
+        reason: String,
+        stopped: bool,
+    ) -> Vec<Command> {
+        let returned = Returned { unit: UnitId(unit), attempt, slot: self.slot, reason, stopped };
+        let record = Record::Returned(returned);
+        self.board.apply(now, &record);
+        self.post(record)
+    }
+
+    /// Nobody survived this unit.
+    fn give_up(&mut self, unit: u32) -> Vec<Command> {
+        let lost = self.board.lost_over(unit);
+        let message = format!("given up: {lost} runners were lost while they built it");
+        let failed = self.board.to_build(unit).into_iter().map(|derivation| Failure {
+            derivation,
+            class: FailureClass::Other,
+            message: message.clone(),
+            seconds: 0.0,
+        });
+        let outcome = Outcome {
+            unit: UnitId(unit),
+            attempt: self.board.next_attempt(unit),
+            slot: self.slot,
+            built: Vec::new(),
+            failed: failed.collect(),
+            parcel: None,
+        };
+        self.post(Record::Outcome(outcome))
+    }
+
+    fn stop(&mut self, reason: String) -> Vec<Command> {
+        self.stopping = Some(reason.clone());
+        match self.doing {
+            Doing::Fetching(unit, attempt) | Doing::Building(unit, attempt) => {
+                self.doing = Doing::Abandoning(unit, attempt);
+                vec![Command::Abandon { unit: UnitId(unit) }]
+            }
+            // A claim that may be ours, and a record that is under way, are waited for.
+            Doing::Claiming(..) | Doing::Posting | Doing::Abandoning(..) => Vec::new(),
+            Doing::Nothing | Doing::Looking | Doing::Listening | Doing::Gone => {
+                self.doing = Doing::Gone;
+                vec![
+                    Command::Tell(Record::Left { slot: self.slot }),
+                    Command::Leave(Leaving::Stopped(reason)),
+                ]
+            }
+        }
+    }
+
+    fn leave(&mut self, now: Stamp, why: Leaving) -> Vec<Command> {
+        self.doing = Doing::Gone;
+        let left = Record::Left { slot: self.slot };
+        self.board.apply(now, &left);
+        vec![Command::Tell(left), Command::Leave(why)]
+    }
+}
+
+fn later(now: Stamp, seconds: f64) -> Stamp {
+    // Whole milliseconds, at least one: waiting always comes to an end later.
+    Stamp(now.0 + std::time::Duration::from_secs_f64(seconds.clamp(0.001, 1e9)).as_millis() as u64)
+}

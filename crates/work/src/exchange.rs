@@ -1,0 +1,42 @@
+//! How a unit's inputs come, how it is built, and how its outputs go.
+
+use phoenix_schedule::farm::{Built, Failure, UnitId};
+
+/// What fetches, builds and publishes for a worker.
+///
+/// Futures are dropped when the worker is told to stop, or when what they do is not needed any more. What was
+/// built by then stays in the store. They must not block the thread: heartbeats come from the same one.
+#[async_trait::async_trait]
+pub trait Exchange: Send + Sync {
+    /// Brings everything that these derivations need and other workers built.
+    ///
+    /// # Errors
+    ///
+    /// When something of it could not be had. Another worker will try.
+    async fn fetch(&self, unit: UnitId, derivations: &[u32]) -> Result<(), Trouble>;
+
+    /// Builds these derivations, as many of them as it can, and puts where others find them the outputs that
+    /// others need.
+    ///
+    /// # Errors
+    ///
+    /// When something that is not the derivations' fault came between: a full disk, a killed builder, a lost
+    /// connection. Another worker will try.
+    async fn build(&self, unit: UnitId, derivations: &[u32]) -> Result<Ends, Trouble>;
+}
+
+/// How the derivations of a unit ended.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Ends {
+    /// What was built.
+    pub built: Vec<Built>,
+    /// What failed by its own fault.
+    pub failed: Vec<Failure>,
+    /// Where others find the outputs.
+    pub parcel: Option<String>,
+}
+
+/// Something that came between and is no derivation's fault.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Trouble(pub String);

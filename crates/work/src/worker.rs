@@ -1,0 +1,251 @@
+//! The loop that does what the state machine says.
+
+use std::collections::VecDeque;
+use std::future::{Future, pending};
+use std::pin::Pin;
+use std::time::Duration;
+
+use phoenix_model::Stamp;
+use phoenix_schedule::farm::{Command, Leaving, Notice, Record, Worker};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::{Cursor, Ends, Exchange, Ledger, LedgerError, Trouble};
+
+/// How a worker deals with time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// How often it shows that it is alive.
+    pub beat: Duration,
+    /// How often it looks at the ledger while it fetches or builds.
+    pub look: Duration,
+    /// For how long a request to the ledger is tried again.
+    pub patience: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            beat: Duration::from_secs(15),
+            look: Duration::from_secs(15),
+            patience: Duration::from_secs(300),
+        }
+    }
+}
+
+/// Works until there is nothing more to do; returns why.
+///
+/// `stop` holds a reason once the worker is to end: what is being built is then broken off and given back.
+/// Needs a Tokio runtime with its clock.
+pub async fn work(
+    worker: Worker,
+    ledger: &dyn Ledger,
+    exchange: &dyn Exchange,
+    settings: &Settings,
+    stop: watch::Receiver<Option<String>>,
+) -> Leaving {
+    let slot = worker.slot();
+    let beating = async {
+        for count in 1.. {
+            // One that is missed is made up for by the next.
+            let _ = ledger.beat(slot, count).await;
+            sleep(settings.beat).await;
+        }
+    };
+    let working = Loop {
+        worker,
+        ledger,
+        exchange,
+        settings,
+        stop,
+        begun: Instant::now(),
+        cursor: Cursor::default(),
+        queue: VecDeque::new(),
+        job: None,
+        wake: None,
+        stopped: false,
+    };
+    tokio::select! {
+        leaving = working.run() => leaving,
+        () = beating => Leaving::Done,
+    }
+}
+
+/// What fetching and building come to.
+enum Done {
+    Fetched(Result<(), Trouble>),
+    Built(Result<Ends, Trouble>),
+}
+
+struct Loop<'a> {
+    worker: Worker,
+    ledger: &'a dyn Ledger,
+    exchange: &'a dyn Exchange,
+    settings: &'a Settings,
+    stop: watch::Receiver<Option<String>>,
+    begun: Instant,
+    cursor: Cursor,
+    queue: VecDeque<Command>,
+    job: Option<Pin<Box<dyn Future<Output = Done> + Send + 'a>>>,
+    wake: Option<Instant>,
+    stopped: bool,
+}
+
+impl Loop<'_> {
+    async fn run(mut self) -> Leaving {
+        self.tell(Notice::Woken);
+        let mut look_at = Instant::now() + self.settings.look;
+        loop {
+            while let Some(command) = self.queue.pop_front() {
+                if let Some(leaving) = self.follow(command).await {
+                    return leaving;
+                }
+            }
+            let busy = self.job.is_some();
+            let wake = self.wake.filter(|_| !busy);
+            tokio::select! {
+                done = finished(&mut self.job) => {
+                    self.job = None;
+                    self.done(done);
+                }
+                () = until(wake) => {
+                    self.wake = None;
+                    self.tell(Notice::Woken);
+                }
+                () = sleep_until(look_at), if busy => {
+                    look_at = Instant::now() + self.settings.look;
+                    // What is new may end the build; that nothing can be heard does not.
+                    if let Ok(records) = self.ledger.since(&mut self.cursor).await {
+                        self.tell(Notice::News(&records));
+                    }
+                }
+                reason = told_to_stop(&mut self.stop), if !self.stopped => {
+                    self.stopped = true;
+                    self.tell(Notice::Stop { reason });
+                }
+            }
+        }
+    }
+
+    fn tell(&mut self, notice: Notice<'_>) {
+        let elapsed = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.queue.extend(self.worker.apply(Stamp(elapsed), notice));
+    }
+
+    fn done(&mut self, done: Done) {
+        match done {
+            Done::Fetched(Ok(())) => self.tell(Notice::Fetched),
+            Done::Built(Ok(Ends { built, failed, parcel })) => {
+                self.tell(Notice::Built { built, failed, parcel });
+            }
+            Done::Fetched(Err(trouble)) | Done::Built(Err(trouble)) => {
+                self.tell(Notice::Interrupted { reason: trouble.0 });
+            }
+        }
+    }
+
+    /// Does what is wanted, and tells what came of it; why the worker leaves, if it does.
+    async fn follow(&mut self, command: Command) -> Option<Leaving> {
+        let (ledger, exchange, patience) = (self.ledger, self.exchange, self.settings.patience);
+        match command {
+            Command::Look => {
+                let begin = self.cursor;
+                let asked = || async move {
+                    let mut cursor = begin;
+                    ledger.since(&mut cursor).await.map(|records| (records, cursor))
+                };
+                match again(patience, asked).await {
+                    Ok((records, cursor)) => {
+                        self.cursor = cursor;
+                        self.tell(Notice::News(&records));
+                    }
+                    Err(error) => self.lost(&error),
+                }
+            }
+            Command::Listen => match again(patience, || ledger.beats()).await {
+                Ok(beats) => self.tell(Notice::Beats(&beats)),
+                Err(error) => self.lost(&error),
+            },
+            Command::Claim { unit, attempt } => {
+                let slot = self.worker.slot();
+                match again(patience, || ledger.claim(unit, attempt, slot)).await {
+                    Ok(true) => self.tell(Notice::Claimed),
+                    Ok(false) => self.tell(Notice::Taken),
+                    Err(error) => self.lost(&error),
+                }
+            }
+            // Others find out without it, only later.
+            Command::Tell(record) => drop(ledger.post(&record).await),
+            Command::Post(record) => self.post(&record).await,
+            Command::Fetch { unit, derivations } => {
+                self.job =
+                    Some(Box::pin(async move { Done::Fetched(exchange.fetch(unit, &derivations).await) }));
+            }
+            Command::Build { unit, derivations } => {
+                self.job =
+                    Some(Box::pin(async move { Done::Built(exchange.build(unit, &derivations).await) }));
+            }
+            Command::Abandon { .. } => {
+                self.job = None;
+                let stopped = self.stop.borrow().clone();
+                let reason = stopped.unwrap_or_else(|| "it was not needed any more".to_owned());
+                self.tell(Notice::Interrupted { reason });
+            }
+            Command::Wait { until } => self.wake = Some(self.begun + Duration::from_millis(until.0)),
+            Command::Leave(why) => return Some(why),
+        }
+        None
+    }
+
+    async fn post(&mut self, record: &Record) {
+        let ledger = self.ledger;
+        match again(self.settings.patience, || ledger.post(record)).await {
+            Ok(first) => self.tell(Notice::Posted { first }),
+            Err(error) => self.lost(&error),
+        }
+    }
+
+    fn lost(&mut self, error: &LedgerError) {
+        self.queue.clear();
+        self.tell(Notice::LedgerLost { reason: error.to_string() });
+    }
+}
+
+/// Asks until there is an answer, or patience has run out.
+async fn again<T, F>(patience: Duration, ask: impl Fn() -> F) -> Result<T, LedgerError>
+where
+    F: Future<Output = Result<T, LedgerError>>,
+{
+    let end = Instant::now() + patience;
+    let mut pause = Duration::from_millis(100);
+    loop {
+        match ask().await {
+            Err(_) if Instant::now() + pause < end => sleep(pause).await,
+            answer => return answer,
+        }
+        pause = (pause * 2).min(Duration::from_secs(15));
+    }
+}
+
+async fn finished<F: Future + ?Sized>(job: &mut Option<Pin<Box<F>>>) -> F::Output {
+    match job {
+        Some(job) => job.as_mut().await,
+        None => pending().await,
+    }
+}
+
+async fn until(wake: Option<Instant>) {
+    match wake {
+        Some(wake) => sleep_until(wake).await,
+        None => pending().await,
+    }
+}
+
+/// The reason to stop.
+async fn told_to_stop(stop: &mut watch::Receiver<Option<String>>) -> String {
+    match stop.wait_for(Option::is_some).await.map(|reason| reason.clone()) {
+        Ok(Some(reason)) => reason,
+        // Nobody is left who could say it.
+        _ => pending().await,
+    }
+}

@@ -1,0 +1,270 @@
+//! Workers on real ledgers, with builds that are pretended.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod nats_server;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use nats_server::NatsServer;
+use phoenix_model::{FailureClass, StorePath};
+use phoenix_schedule::farm::{Board, FarmPlan, Leaving, Limits, Record, Slot, UnitId, Worker};
+use phoenix_schedule::{Grain, Plan, RunnerKind, RunnerKinds, Step};
+use phoenix_work::testing::Pretend;
+use phoenix_work::{Cursor, InProcess, Ledger, LedgerError, Settings, open, work};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+/// 20 targets that share 8 slow dependencies, each of 20 to 60 (hundredths of) seconds; a derivation is a unit.
+fn plan(workers: usize) -> Arc<FarmPlan> {
+    let mut steps: Vec<(f64, Vec<u32>)> = (0..8).map(|own| (20.0 + f64::from(own) * 5.0, vec![])).collect();
+    steps.extend((0..20).map(|own| (10.0, vec![own % 8, (own * 3 + 1) % 8])));
+    let steps = steps.into_iter().enumerate().map(|(number, (estimate, mut inputs))| {
+        inputs.sort_unstable();
+        inputs.dedup();
+        Step {
+            drv_path: StorePath::parse(&format!("/nix/store/{number:032}-p{number}.drv")).unwrap(),
+            system: "x86_64-linux".into(),
+            outputs: std::iter::once(None).collect(),
+            inputs,
+            estimate,
+            bytes: 0,
+            rides: false,
+            rank: 0.0,
+            unknown: false,
+            required_features: vec![],
+            hopeless: None,
+        }
+    });
+    let mut plan = Plan { steps: steps.collect(), ..Plan::default() };
+    let kinds = RunnerKinds::new(vec![RunnerKind {
+        systems: vec!["x86_64-linux".to_owned()],
+        features: vec![],
+        mandatory: vec![],
+        runs_on: vec!["here".to_owned()],
+    }]);
+    Arc::new(FarmPlan::new(&mut plan, &kinds, &Grain::finest()).with_slots(&kinds, &[workers]))
+}
+
+/// A hundredth of a second for a second.
+const SCALE: f64 = 0.01;
+
+fn limits() -> Limits {
+    Limits { lapse_seconds: 0.6, poll_seconds: (0.01, 0.05), stranded_seconds: 20.0, ..Limits::default() }
+}
+
+fn settings() -> Settings {
+    Settings {
+        beat: Duration::from_millis(100),
+        look: Duration::from_millis(50),
+        patience: Duration::from_secs(20),
+    }
+}
+
+type Running = tokio::task::JoinHandle<Leaving>;
+
+fn start(
+    plan: &Arc<FarmPlan>,
+    slot: u32,
+    ledger: Arc<dyn Ledger>,
+    exchange: &Pretend,
+    limits: Limits,
+    stop: watch::Receiver<Option<String>>,
+) -> Running {
+    let (worker, exchange) = (Worker::new(plan, Slot(slot), limits), exchange.clone());
+    tokio::spawn(async move { work(worker, &*ledger, &exchange, &settings(), stop).await })
+}
+
+/// What the ledger says in the end.
+async fn board(plan: &Arc<FarmPlan>, ledger: &dyn Ledger) -> Board {
+    let mut board = Board::new(plan, vec![], limits());
+    let end = Instant::now() + Duration::from_secs(10);
+    let mut cursor = Cursor::default();
+    while !board.is_over() && Instant::now() < end {
+        board.read(phoenix_model::Stamp(0), &ledger.since(&mut cursor).await.unwrap());
+        sleep(Duration::from_millis(5)).await;
+    }
+    board
+}
+
+/// Four workers, each with a ledger object of its own.
+async fn all_is_built_once(url: &str) {
+    let plan = plan(4);
+    let exchange = Pretend::new(&plan, SCALE, vec![]);
+    let (_stop, stopped) = watch::channel(None);
+    let mut workers = Vec::new();
+    for slot in 0..4 {
+        let ledger = Arc::from(open(url).await.unwrap());
+        workers.push(start(&plan, slot, ledger, &exchange, limits(), stopped.clone()));
+    }
+    for worker in workers {
+        assert!(matches!(worker.await.unwrap(), Leaving::Done | Leaving::NotNeeded));
+    }
+    assert_eq!(exchange.builds(), vec![1; 28]);
+    let board = board(&plan, &*open(url).await.unwrap()).await;
+    assert!(board.is_over() && board.failed().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn four_workers_on_a_directory_build_everything_once() {
+    let directory = tempfile::tempdir().unwrap();
+    all_is_built_once(&format!("dir:{}", directory.path().display())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn four_workers_on_nats_build_everything_once() {
+    let Some(server) = NatsServer::start() else { return };
+    all_is_built_once(&format!("{}/workers", server.url())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_a_worker_is_killed_others_do_its_work() {
+    let directory = tempfile::tempdir().unwrap();
+    let url = format!("dir:{}", directory.path().display());
+    let plan = plan(3);
+    let exchange = Pretend::new(&plan, SCALE, vec![]);
+    let (_stop, stopped) = watch::channel(None);
+    let mut workers = Vec::new();
+    for slot in 0..3 {
+        let ledger = Arc::from(open(&url).await.unwrap());
+        workers.push(start(&plan, slot, ledger, &exchange, limits(), stopped.clone()));
+    }
+    sleep(Duration::from_millis(300)).await;
+    let killed = workers.remove(1);
+    killed.abort();
+    for worker in workers {
+        assert!(matches!(worker.await.unwrap(), Leaving::Done | Leaving::NotNeeded));
+    }
+    // What it had posted stands; what it was at was built by another.
+    assert!(exchange.builds().iter().all(|&builds| builds == 1), "{:?}", exchange.builds());
+    assert!(board(&plan, &*open(&url).await.unwrap()).await.is_over());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_fails_blocks_its_dependents_and_what_goes_wrong_is_tried_elsewhere() {
+    let plan = plan(3);
+    let mut fails = vec![false; 28];
+    fails[1] = true;
+    let exchange = Pretend::new(&plan, SCALE, fails);
+    exchange.trouble(2);
+    let ledger = InProcess::default();
+    let (_stop, stopped) = watch::channel(None);
+    let workers: Vec<_> = (0..3)
+        .map(|slot| start(&plan, slot, Arc::new(ledger.clone()), &exchange, limits(), stopped.clone()))
+        .collect();
+    for worker in workers {
+        worker.await.unwrap();
+    }
+    let board = board(&plan, &ledger).await;
+    assert!(board.is_over());
+    let failed: Vec<_> = board.failed().values().map(|failure| (failure.derivation, failure.class)).collect();
+    assert_eq!(failed, [(1, FailureClass::Build)]);
+    for (own, derivation) in plan.derivations().iter().enumerate() {
+        let expected = u32::from(own != 1 && !derivation.inputs.contains(&1));
+        assert_eq!(exchange.builds()[own], expected, "{own}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_told_to_stop_gives_its_unit_back_at_once() {
+    let plan = plan(2);
+    let exchange = Pretend::new(&plan, SCALE, vec![]);
+    let ledger = InProcess::default();
+    let (stop, stopped) = watch::channel(None);
+    let (_never, goes_on) = watch::channel(None);
+    // Only the return can free the unit in time.
+    let limits = Limits { lapse_seconds: 60.0, ..limits() };
+    let first = start(&plan, 0, Arc::new(ledger.clone()), &exchange, limits, stopped);
+    let second = start(&plan, 1, Arc::new(ledger.clone()), &exchange, limits, goes_on);
+    sleep(Duration::from_millis(100)).await;
+    stop.send(Some("SIGTERM".to_owned())).unwrap();
+    assert_eq!(first.await.unwrap(), Leaving::Stopped("SIGTERM".to_owned()));
+    assert_eq!(second.await.unwrap(), Leaving::Done);
+    assert_eq!(exchange.builds(), vec![1; 28]);
+    let records = ledger.since(&mut Cursor::default()).await.unwrap();
+    let returned = |record: &&Record| matches!(record, Record::Returned(returned) if returned.stopped);
+    assert_eq!(records.iter().filter(returned).count(), 1);
+}
+
+/// A ledger behind a network that can be cut.
+#[derive(Debug, Clone)]
+struct Cut {
+    ledger: InProcess,
+    is_cut: Arc<AtomicBool>,
+}
+
+impl Cut {
+    fn check(&self) -> Result<(), LedgerError> {
+        if !self.is_cut.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        let problem = "connection refused".to_owned();
+        Err(LedgerError { location: "cut".to_owned(), doing: "being asked".to_owned(), problem })
+    }
+}
+
+#[async_trait::async_trait]
+impl Ledger for Cut {
+    fn location(&self) -> &'static str {
+        "cut"
+    }
+    async fn claim(&self, unit: UnitId, attempt: u32, slot: Slot) -> Result<bool, LedgerError> {
+        self.check()?;
+        let won = self.ledger.claim(unit, attempt, slot).await?;
+        // The answer can be lost where the request was not.
+        self.check().map(|()| won)
+    }
+    async fn post(&self, record: &Record) -> Result<bool, LedgerError> {
+        self.check()?;
+        self.ledger.post(record).await
+    }
+    async fn since(&self, cursor: &mut Cursor) -> Result<Vec<Record>, LedgerError> {
+        self.check()?;
+        self.ledger.since(cursor).await
+    }
+    async fn beat(&self, slot: Slot, count: u64) -> Result<(), LedgerError> {
+        self.check()?;
+        self.ledger.beat(slot, count).await
+    }
+    async fn beats(&self) -> Result<Vec<(Slot, u64)>, LedgerError> {
+        self.check()?;
+        self.ledger.beats().await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_is_cut_off_for_a_while_loses_nothing() {
+    let plan = plan(2);
+    let exchange = Pretend::new(&plan, SCALE, vec![]);
+    let ledger = InProcess::default();
+    let is_cut = Arc::new(AtomicBool::new(false));
+    let (_stop, stopped) = watch::channel(None);
+    let cut = Arc::new(Cut { ledger: ledger.clone(), is_cut: Arc::clone(&is_cut) });
+    let first = start(&plan, 0, cut, &exchange, limits(), stopped.clone());
+    let second = start(&plan, 1, Arc::new(ledger.clone()), &exchange, limits(), stopped);
+    sleep(Duration::from_millis(200)).await;
+    is_cut.store(true, Ordering::SeqCst);
+    // Long enough for its claim to lapse and its unit to be built by the other as well.
+    sleep(Duration::from_millis(1500)).await;
+    is_cut.store(false, Ordering::SeqCst);
+    first.await.unwrap();
+    second.await.unwrap();
+    let builds = exchange.builds();
+    assert!(builds.iter().all(|&builds| builds >= 1) && builds.iter().sum::<u32>() <= 29, "{builds:?}");
+    let board = board(&plan, &ledger).await;
+    assert!(board.is_over() && board.failed().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ledger_that_does_not_come_back_ends_the_worker_with_its_words() {
+    let plan = plan(1);
+    let exchange = Pretend::new(&plan, SCALE, vec![]);
+    let cut = Cut { ledger: InProcess::default(), is_cut: Arc::new(AtomicBool::new(true)) };
+    let (_stop, stopped) = watch::channel(None);
+    let settings = Settings { patience: Duration::from_millis(300), ..settings() };
+    let leaving = work(Worker::new(&plan, Slot(0), limits()), &cut, &exchange, &settings, stopped).await;
+    let Leaving::LedgerLost(reason) = leaving else { panic!("{leaving:?}") };
+    assert_eq!(reason, "the ledger cut failed while being asked: connection refused");
+}
