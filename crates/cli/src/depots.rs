@@ -9,10 +9,10 @@ use phoenix_cache::PACKS;
 use phoenix_depot::{BlobName, Depot, Opener, default_url_of_environment};
 use phoenix_github::{Access, RestAccess, Settings};
 use phoenix_model::{StorePath, ValidPathInfo};
-use phoenix_store::{Layout, PathInfos, Way};
+use phoenix_store::{Layout, PathInfos, PathInfosError, Way};
 use phoenix_substituter::PublicKeys;
 
-use crate::error::CommandError;
+use crate::error::{CommandError, hint_for};
 use crate::setup::var;
 
 /// Opens the depot of a URL, or the one in the user's cache where none is named.
@@ -56,6 +56,20 @@ pub(crate) fn way_into(layout: &Layout, url: Option<&str>) -> Way {
     Way::into(layout, url, remote.as_deref(), socket.as_deref())
 }
 
+/// Reads what the store of a URL, or the usual one, knows of its paths.
+pub(crate) fn infos(layout: &Layout, url: Option<&str>) -> Result<PathInfos, CommandError> {
+    PathInfos::open_by(layout, &way_into(layout, url)).map_err(|error| no_look(&error))
+}
+
+/// A store that cannot be read.
+pub(crate) fn no_look(error: &PathInfosError) -> CommandError {
+    let told = CommandError::because("cannot look into the store", error);
+    match hint_for(&told.in_one_line()) {
+        Some(hint) => told.hint(hint),
+        None => told,
+    }
+}
+
 /// A name that no other pack has: when it was made, in milliseconds, and a number drawn by lot. Of packs that were
 /// made in one second, which is all that depots tell, the later comes later by its name.
 pub(crate) fn new_name() -> BlobName {
@@ -70,8 +84,7 @@ pub(crate) fn closure(infos: &PathInfos, roots: Vec<StorePath>) -> Result<Vec<Va
     let (mut next, mut found) = (roots, Vec::new());
     let mut first = true;
     while !next.is_empty() {
-        let some =
-            infos.of(&next).map_err(|error| CommandError::because("cannot look into the store", &error))?;
+        let some = infos.of(&next).map_err(|error| no_look(&error))?;
         if first && some.len() < next.len() {
             let valid: HashSet<&StorePath> = some.iter().map(|info| &info.path).collect();
             let lost = next.iter().find(|path| !valid.contains(path)).map(ToString::to_string);

@@ -6,7 +6,6 @@ use indicatif::HumanBytes;
 use phoenix_cache::{Cache, Destination, Trouble};
 use phoenix_depot::Depot;
 use phoenix_model::{Severity, Source, StorePath};
-use phoenix_store::PathInfos;
 
 use crate::error::CommandError;
 use crate::recorder::Recorder;
@@ -87,8 +86,7 @@ impl Kept {
     /// Keeps outputs that were built, with all they refer to, less what a substituter has.
     pub(crate) fn keep(&mut self, outputs: Vec<StorePath>, setup: &Setup, recorder: &mut Recorder) {
         let Some(layout) = setup.layout.as_ref().filter(|_| !outputs.is_empty()) else { return };
-        let saved = PathInfos::open(layout)
-            .map_err(|error| CommandError::because("cannot look into the store", &error))
+        let saved = depots::infos(layout, Some(&setup.store))
             .and_then(|infos| depots::closure(&infos, outputs))
             .and_then(|mut paths| {
                 depots::leave_to_upstream(&mut paths, &setup.settings.trusted_public_keys);

@@ -220,8 +220,12 @@ fn who_may_not_write_the_store_has_the_daemon_do_it() {
     env.forget_store();
     env.nix.configure("trusted-users = *");
     let daemon = env.nix.daemon().unwrap();
-    let Some(ran) = as_nobody(&env, &[&app]) else { return };
+    let theirs = tempfile::tempdir().unwrap();
+    fs::set_permissions(theirs.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+    let snapshot = theirs.path().join("snapshot").display().to_string();
+    let Some(ran) = as_nobody(&env, &["--snapshot", &snapshot, &app]) else { return };
     let _ = ran.ends_with(0).says("restored 5 paths");
+    assert!(fs::read_to_string(&snapshot).unwrap().lines().count() >= 5);
     assert_eq!(env.sound(&app), before);
     assert_eq!(files(&env), direct);
     let _ = env.phoenix(&[&save[..], &["--sign-key", &secret]].concat()).ends_with(0).says("saved 5 paths");

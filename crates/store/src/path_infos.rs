@@ -6,7 +6,7 @@ use std::time::Duration;
 use phoenix_model::{NarHash, StorePath, ValidPathInfo};
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row};
 
-use crate::Layout;
+use crate::{Daemon, Layout, Way};
 
 /// How long a busy database is waited for; Nix waits without end.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -18,6 +18,7 @@ const COLUMNS: &str = "id, path, hash, registrationTime, deriver, narSize, ultim
 pub struct PathInfos {
     database: Connection,
     path: String,
+    _daemon: Option<Daemon>,
 }
 
 /// Why it cannot be read what a store knows.
@@ -67,7 +68,22 @@ impl PathInfos {
         let database = Connection::open_with_flags(&path, flags)
             .and_then(|database| database.busy_timeout(PATIENCE).map(|()| database))
             .map_err(|source| PathInfosError::Database { path: path.clone(), source })?;
-        Ok(Self { database, path })
+        Ok(Self { database, path, _daemon: None })
+    }
+
+    /// Opens the database for reading, by the way that leads into the store: who may not write it can read it only
+    /// while somebody who may has it open (<https://sqlite.org/wal.html#readonly>). So a connection to the daemon
+    /// is held meanwhile.
+    ///
+    /// # Errors
+    /// When there is no database, or it cannot be read.
+    pub fn open_by(layout: &Layout, way: &Way) -> Result<Self, PathInfosError> {
+        let daemon = match way {
+            Way::Direct => None,
+            // Without it the database may be readable all the same, and says what is wrong if it is not.
+            Way::Daemon(socket) => Daemon::connect(socket).ok(),
+        };
+        Ok(Self { _daemon: daemon, ..Self::open(layout)? })
     }
 
     /// All paths that are valid, sorted.

@@ -10,13 +10,13 @@ use indicatif::HumanBytes;
 use phoenix_cache::{Cache, MakeArchive, Trouble};
 use phoenix_model::StorePath;
 use phoenix_pack::PathInfo;
-use phoenix_store::{Layout, Nix, PathInfos, PathInfosError, Settings, StoreEnv, initialise};
+use phoenix_store::{Layout, Nix, PathInfos, Settings, StoreEnv, initialise};
 use phoenix_substituter::redacted;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::args::{CacheVerb, DepotArgs, SaveArgs, StoreArgs};
-use crate::depots;
+use crate::depots::{self, no_look};
 use crate::error::CommandError;
 use crate::setup::{pairs, var};
 use crate::talk;
@@ -88,14 +88,6 @@ fn layout(url: Option<&str>) -> Result<Layout, CommandError> {
     })
 }
 
-fn infos(layout: &Layout) -> Result<PathInfos, CommandError> {
-    PathInfos::open(layout).map_err(|error| no_look(&error))
-}
-
-fn no_look(error: &PathInfosError) -> CommandError {
-    CommandError::because("cannot look into the store", error)
-}
-
 /// What is valid and was not when a snapshot was taken, or all.
 fn valid_since(infos: &PathInfos, before: Option<&Path>) -> Result<Vec<StorePath>, CommandError> {
     let before = before.map(snapshot).transpose()?.unwrap_or_default();
@@ -105,7 +97,7 @@ fn valid_since(infos: &PathInfos, before: Option<&Path>) -> Result<Vec<StorePath
 
 fn save(args: &SaveArgs) -> Result<ExitCode, CommandError> {
     let (nix, layout) = store(&args.store)?;
-    let infos = infos(&layout)?;
+    let infos = depots::infos(&layout, args.store.store.as_deref())?;
     let sign = args.sign_key.as_deref().map(keys::secret).transpose()?;
     let mut paths = if args.all || args.since.is_some() {
         infos.of(&valid_since(&infos, args.since.as_deref())?).map_err(|error| no_look(&error))?

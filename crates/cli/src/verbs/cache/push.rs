@@ -7,8 +7,9 @@ use phoenix_model::StorePath;
 use phoenix_store::Nix;
 use phoenix_substituter::redacted;
 
-use super::{infos, say, store, store_path, valid_since};
+use super::{say, store, store_path, valid_since};
 use crate::args::PushArgs;
+use crate::depots;
 use crate::error::{CommandError, hint_for};
 
 /// The most bytes of paths in one call: macOS takes 1 MB of arguments and environment together.
@@ -29,7 +30,7 @@ enum To {
 pub(super) fn push(args: &PushArgs) -> Result<ExitCode, CommandError> {
     let to = To::parse(&args.to)?;
     let (nix, layout) = store(&args.store)?;
-    let infos = infos(&layout)?;
+    let infos = depots::infos(&layout, args.store.store.as_deref())?;
     let paths = if args.all || args.since.is_some() {
         let new = valid_since(&infos, args.since.as_deref())?;
         // Derivations are of use to nobody else, and come along where something refers to them.
@@ -37,7 +38,7 @@ pub(super) fn push(args: &PushArgs) -> Result<ExitCode, CommandError> {
     } else {
         let roots: Vec<StorePath> =
             args.paths.iter().map(|path| store_path(path, &layout)).collect::<Result<_, _>>()?;
-        let valid = infos.of(&roots).map_err(|error| super::no_look(&error))?;
+        let valid = infos.of(&roots).map_err(|error| depots::no_look(&error))?;
         if let Some(lost) = roots.iter().find(|root| !valid.iter().any(|info| info.path == **root)) {
             return Err(CommandError::new(format!("{lost} is not valid"))
                 .hint("build it first; `nix-store --realise` does"));

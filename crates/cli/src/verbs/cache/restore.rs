@@ -9,11 +9,11 @@ use indicatif::HumanBytes;
 use phoenix_cache::{Cache, Destination};
 use phoenix_evaluate::{Evaluators, Heard};
 use phoenix_model::{Severity, StorePath, Target, Verdict};
-use phoenix_store::{Daemon, Layout, Way};
+use phoenix_store::{Layout, PathInfos};
 
-use super::{infos, keys, no_look, open, say, store, store_path, threads, warn};
+use super::{keys, open, say, store, store_path, threads, warn};
 use crate::args::{RestoreArgs, StoreArgs, Wanted};
-use crate::depots;
+use crate::depots::{self, no_look};
 use crate::error::{CommandError, hint_for};
 use crate::{evaluating, setup, signals};
 
@@ -35,11 +35,6 @@ pub(super) fn restore(args: &RestoreArgs) -> Result<ExitCode, CommandError> {
         return Ok(ExitCode::from(130));
     }
     let way = depots::way_into(&layout, url.as_deref());
-    // Where the database is read beside the daemon, somebody has to have it open.
-    let daemon = match &way {
-        Way::Daemon(socket) => Daemon::connect(socket).ok(),
-        Way::Direct => None,
-    };
     let into = Destination { layout: &layout, way: &way, trusted: trusted.as_ref() };
     let restored = cache
         .restore_into_store(&wanted.paths, into, threads(&args.depot), &|trouble| warn(&trouble))
@@ -64,16 +59,11 @@ pub(super) fn restore(args: &RestoreArgs) -> Result<ExitCode, CommandError> {
     if !restored.missing.is_empty() {
         say(format!("{} paths are in no pack: {}", restored.missing.len(), few(&restored.missing)));
     }
+    let infos = depots::infos(&layout, url.as_deref())?;
     if let Some(file) = &args.snapshot {
-        write_snapshot(file, &layout)?;
+        write_snapshot(file, &infos)?;
     }
-    let valid = match daemon {
-        Some(mut daemon) => {
-            let there = daemon.valid(&wanted.paths);
-            there.map_err(|error| CommandError::because("cannot ask for what is valid", &error))?.len()
-        }
-        None => infos(&layout)?.of(&wanted.paths).map_err(|error| no_look(&error))?.len(),
-    };
+    let valid = infos.of(&wanted.paths).map_err(|error| no_look(&error))?.len();
     Ok(match (wanted.failed, valid == wanted.paths.len()) {
         (true, _) => ExitCode::from(EXIT_NOT_EVALUATED),
         (false, true) => ExitCode::SUCCESS,
@@ -182,8 +172,8 @@ fn few(names: &[String]) -> String {
     format!("{}{more}", names.iter().take(3).map(String::as_str).collect::<Vec<_>>().join(", "))
 }
 
-fn write_snapshot(file: &Path, layout: &Layout) -> Result<(), CommandError> {
-    let all = infos(layout)?.all_paths().map_err(|error| no_look(&error))?;
+fn write_snapshot(file: &Path, infos: &PathInfos) -> Result<(), CommandError> {
+    let all = infos.all_paths().map_err(|error| no_look(&error))?;
     let lines: String = all.iter().map(|path| format!("{}\n", path.base_name())).collect();
     fs_err::write(file, lines).map_err(|error| CommandError::because("cannot write the snapshot", &error))
 }
