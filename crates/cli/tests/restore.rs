@@ -216,6 +216,16 @@ fn who_may_not_write_the_store_has_the_daemon_do_it() {
     let _ = restore(&env, &[&app]).ends_with(0).says("restored 0 paths");
     drop(daemon);
 
+    // A run does the same.
+    env.forget_store();
+    let daemon = env.nix.daemon().unwrap();
+    let link = env.file("app-link");
+    let app_alone = format!("{}#app", flake.reference());
+    let (ran, _) = env.report(&[&app_alone, "--depot", &env.depot(), "-o", link.to_str().unwrap()]);
+    let _ = ran.ends_with(0).says(" are from dir:");
+    assert_eq!(env.sound(&app).lines().count(), before.lines().count());
+    drop(daemon);
+
     // By somebody who is trusted, and by one who is not.
     env.forget_store();
     env.nix.configure("trusted-users = *");
