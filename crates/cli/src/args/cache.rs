@@ -39,7 +39,7 @@ pub(crate) struct ServeArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct PushArgs {
-    /// Where to: the URL of any Nix store, cachix:CACHE, or attic:[SERVER:]CACHE
+    /// Where to: the URL of any Nix store, cachix:CACHE, attic:CACHE or attic:SERVER:CACHE
     #[arg(long, value_name = "STORE-URL")]
     pub(crate) to: String,
 
