@@ -1,6 +1,6 @@
 //! Whether contents are those that a content address stands for.
 //!
-//! That a path follows from its content address ([`is_content_addressed`](crate::is_content_addressed)) says
+//! That a path follows from its content address ([`crate::is_content_addressed`]) says
 //! nothing of the contents that somebody sends for it: those have to be hashed, too.
 
 use sha2::{Digest, Sha256, Sha512};
