@@ -132,9 +132,9 @@ pub(crate) fn hint_for(message: &str) -> Option<&'static str> {
              tracks (`git add flake.nix`); `-f FILE` evaluates a file instead",
         );
     }
-    if has("cannot read ") && has(".drv: it is damaged") {
+    if has("cannot read ") && (has(".drv: it is damaged") || has(".drv: it is not in the store")) {
         return Some(
-            "a derivation in the store is damaged: `nix-store --verify --check-contents` finds what else is; after \
+            "a derivation in the store is damaged or missing: `nix-store --verify --check-contents` finds what else is; after \
              `nix-store --delete PATH` the next evaluation writes it again",
         );
     }
