@@ -61,6 +61,14 @@ pub enum CollectError {
     Trouble(#[from] Trouble),
 }
 
+impl CollectError {
+    /// Whether a pack went away in the middle: another collector was faster. Who looks again finds its work done.
+    #[must_use]
+    pub fn is_race(&self) -> bool {
+        matches!(self, Self::Trouble(Trouble::Depot(DepotError { problem: Problem::Gone, .. })))
+    }
+}
+
 /// Frames that are read at once.
 #[derive(Debug)]
 struct Part {

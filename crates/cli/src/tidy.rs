@@ -87,9 +87,12 @@ pub(crate) fn after_save(
         if plan.is_nothing() {
             return Ok(None);
         }
-        let collected =
-            cache.collect(&depots::new_name(), &plan, &mut trouble).map_err(|error| error.to_string())?;
-        Ok::<_, String>(Some((plan, collected)))
+        match cache.collect(&depots::new_name(), &plan, &mut trouble) {
+            Ok(collected) => Ok::<_, String>(Some((plan, collected))),
+            // Another collector does it.
+            Err(error) if error.is_race() => Ok(None),
+            Err(error) => Err(error.to_string()),
+        }
     })();
     match done {
         Ok(None) => {}

@@ -6,7 +6,7 @@
 mod common;
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{Ran, TestEnv};
@@ -63,7 +63,13 @@ fn with<'p>(args: &[&'p str], paths: &'p [String]) -> Vec<&'p str> {
 fn start(env: &TestEnv, args: &[&str]) -> Child {
     let mut command = env.command();
     command.arg("cache").args(args).args(["--depot", &depot(env)]);
-    command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap()
+    command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// Waits for an end that has to be a good one.
+fn ends_well(child: Child) {
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
 }
 
 /// Nix finds nothing wrong.
@@ -121,7 +127,7 @@ fn a_process_that_is_killed_leaves_a_sound_store_and_a_whole_depot() {
     for (verb, args) in verbs.iter().enumerate() {
         prepare(verb);
         let begin = Instant::now();
-        assert!(start(&env, args).wait().unwrap().success());
+        ends_well(start(&env, args));
         takes[verb] = begin.elapsed();
     }
     let (mut killed, mut state) = (0, 0x2545_f491_4f6c_dd1d);
@@ -157,18 +163,10 @@ fn savers_and_a_collector_at_once() {
     let _ = cache(&env, &["save", &paths[0]]).ends_with(0);
     for round in 0..2 {
         let (one, two) = (&paths[1 + round * 2], &paths[2 + round * 2]);
-        let mut children = vec![
-            start(&env, &["save", one, two]),
-            start(&env, &["gc"]),
-            start(&env, &["save", two, &paths[0]]),
-        ];
-        children.push(start(&env, &["gc", "--grace", "0"]));
-        for child in &mut children[..3] {
-            assert!(child.wait().unwrap().success());
-        }
-        // With no time of grace it may find that a pack which it wanted to fold is gone, and says so; what no saver
-        // relied on before is safe all the same.
-        children[3].wait().unwrap();
+        let children =
+            [start(&env, &["save", one, two]), start(&env, &["gc"]), start(&env, &["save", two, &paths[0]])];
+        let hasty = start(&env, &["gc", "--grace", "0"]);
+        children.into_iter().chain([hasty]).for_each(ends_well);
         let saved = &paths[..3 + round * 2];
         let _ = cache(&env, &with(&["save"], saved)).ends_with(0);
         let _ = cache(&env, &["verify"]).ends_with(0);

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use indicatif::HumanBytes;
-use phoenix_cache::{Cache, Collected, Trouble};
+use phoenix_cache::{Cache, CollectError, Collected, Trouble};
 use phoenix_pack::{Collection, Goal, Use};
 use serde_json::json;
 
@@ -11,12 +11,37 @@ use crate::args::GcArgs;
 use crate::error::CommandError;
 use crate::{depots, talk, tidy};
 
+/// How often the depot is looked at anew because another collector took what was to be folded.
+const RACES: usize = 5;
+
 /// Runs the verb.
 pub(super) fn gc(args: &GcArgs) -> Result<ExitCode, CommandError> {
     let keep = args.keep.iter().map(|path| name(path)).collect::<Result<_, _>>()?;
     let grace = args.grace.saturating_mul(60);
     let goal = Goal { keep, grace, ..tidy::goal(args.budget) };
     let say = |text: &str| talk::stderr(&format!("{text}\n"));
+    for _ in 1..RACES {
+        match once(args, &goal, &say)? {
+            Err(error) if error.is_race() => {
+                say(&format!("another collector was faster ({error}); looking again"));
+            }
+            ended => return done(ended),
+        }
+    }
+    done(once(args, &goal, &say)?)
+}
+
+fn done(ended: Result<(), CollectError>) -> Result<ExitCode, CommandError> {
+    let cause = |error| CommandError::because("nothing is collected, and nothing is lost", &error);
+    ended.map(|()| ExitCode::SUCCESS).map_err(cause)
+}
+
+/// Looks at the depot, and does what is to be done.
+fn once(
+    args: &GcArgs,
+    goal: &Goal,
+    say: &(dyn Fn(&str) + Sync),
+) -> Result<Result<(), CollectError>, CommandError> {
     let mut trouble = |trouble: Trouble| say(&format!("warning: {trouble}"));
     let depot = depots::open(args.depot.as_deref())?;
     let mut cache =
@@ -27,7 +52,7 @@ pub(super) fn gc(args: &GcArgs) -> Result<ExitCode, CommandError> {
         let used = Use { run: known.saturating_add(1), at: goal.now, ..Use::default() };
         cache.catalog().note_use(branch, used);
     }
-    let plan = cache.plan_collection(&goal, &mut trouble).map_err(|error| {
+    let plan = cache.plan_collection(goal, &mut trouble).map_err(|error| {
         CommandError::because("nothing is collected", &error).hint("run it again when the depot answers")
     })?;
     let size = format!("{} now, {} then", HumanBytes(plan.before), HumanBytes(plan.after));
@@ -42,17 +67,18 @@ pub(super) fn gc(args: &GcArgs) -> Result<ExitCode, CommandError> {
         if args.json {
             talk::stdout(&format!("{}\n", report(&plan, None)))?;
         }
-        return Ok(ExitCode::SUCCESS);
+        return Ok(Ok(()));
     }
-    let collected = cache
-        .collect(&depots::new_name(), &plan, &mut trouble)
-        .map_err(|error| CommandError::because("nothing is collected, and nothing is lost", &error))?;
+    let collected = match cache.collect(&depots::new_name(), &plan, &mut trouble) {
+        Ok(collected) => collected,
+        Err(error) => return Ok(Err(error)),
+    };
     tidy::done_lines(&plan, &collected).iter().for_each(|line| say(line));
     say(&size);
     if args.json {
         talk::stdout(&format!("{}\n", report(&plan, Some(&collected))))?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(Ok(()))
 }
 
 /// The base name of a store path, of whatever store.
