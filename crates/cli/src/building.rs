@@ -51,6 +51,10 @@ pub(crate) struct Builder<'a> {
     pub(crate) last_line: HashMap<StorePath, Stamp>,
     /// Nix is being stopped because it waits for what is there.
     pub(crate) letting_go: bool,
+    /// Builders that ended since the store was last looked into.
+    pub(crate) ended: Vec<StorePath>,
+    /// What Nix said of builds that timed out without naming them.
+    pub(crate) time_outs: Vec<String>,
 }
 
 /// How a call of Nix ended.
@@ -88,6 +92,7 @@ impl Builder<'_> {
                 Ended::Exit(exit) => exit,
                 Ended::LetGo => {
                     self.settle_present(&mut validity)?;
+                    self.settle_time_outs(&mut words);
                     let undone = self.undone(&some);
                     if !undone.is_empty() {
                         left.push_front(undone);
@@ -106,6 +111,7 @@ impl Builder<'_> {
                 self.recorder.say(Severity::Warning, text);
             }
             self.settle_present(&mut validity)?;
+            self.settle_time_outs(&mut words);
             let undone = self.undone(&some);
             let progress = self.run.unexplained().len() < before;
             fruitless += usize::from(!progress);
@@ -267,6 +273,10 @@ impl Builder<'_> {
                 self.recorder.record(Event::PhaseStarted { drv_path, phase });
             }
             BuildEvent::Fetching { path, from } => self.apply(Happening::FetchStarted { path, from }),
+            BuildEvent::Ended { drv_path } => {
+                self.ended.push(self.run.derivation_of(&drv_path).unwrap_or(drv_path));
+                return true;
+            }
             BuildEvent::SomeEnded => return true,
             BuildEvent::Failed(failure) => {
                 match self.run.derivation_of(&failure.about) {
@@ -279,34 +289,26 @@ impl Builder<'_> {
                 return true;
             }
             BuildEvent::Message { level: 0, text } if text.contains("timed out after") => {
-                return self.timed_out(text, words);
+                self.time_outs.push(text);
             }
             BuildEvent::Message { level, text } => self.message(level, text, words),
         }
         false
     }
 
-    /// Some versions of Nix (2.26) do not say which build timed out: it is the one that ran longest, or was
-    /// silent longest.
-    fn timed_out(&mut self, text: String, words: &mut Vec<String>) -> bool {
-        let of_silence = text.contains("of silence");
-        let started = |drv_path: &StorePath| {
-            self.recorder.summary().of_derivation(drv_path).and_then(|state| state.started)
-        };
-        let since = |drv_path: &StorePath| {
-            let line = self.last_line.get(drv_path).copied().filter(|_| of_silence);
-            line.max(started(drv_path))
-        };
-        let running =
-            self.run.running().into_iter().map(|step| self.run.steps()[step as usize].drv_path.clone());
-        match running.min_by_key(since) {
-            Some(drv_path) => {
-                self.apply(Happening::BuildFailed { drv_path, class: FailureClass::TimedOut, message: text });
-                true
-            }
-            None => {
-                self.message(0, text, words);
-                false
+    /// Some versions of Nix (2.34) do not say which build timed out, and say it before they name what failed in other
+    /// ways: it is found out when all of that is known.
+    fn settle_time_outs(&mut self, words: &mut Vec<String>) {
+        for text in std::mem::take(&mut self.time_outs) {
+            let of_silence = text.contains("of silence");
+            let last_line =
+                |drv_path: &StorePath| self.last_line.get(drv_path).copied().filter(|_| of_silence);
+            match self.run.timed_out(now(), last_line).cloned() {
+                Some(drv_path) => {
+                    let class = FailureClass::TimedOut;
+                    self.apply(Happening::BuildFailed { drv_path, class, message: text });
+                }
+                None => self.message(0, text, words),
             }
         }
     }
@@ -330,23 +332,26 @@ impl Builder<'_> {
         self.recorder.say(severity, text);
     }
 
-    /// Finds out which of the running builds are done. Nix says that some is, and of which only at its
-    /// end; the store knows.
+    /// Finds out which of the builds that were begun are done. Nix says that some is, and older versions of which
+    /// only at their end; the store knows.
     fn look_for_ended(&mut self, validity: &mut Validity) {
-        let running: Vec<(StorePath, Vec<StorePath>)> = self
+        let begun: Vec<(StorePath, Vec<StorePath>)> = self
             .run
-            .running()
+            .begun()
             .into_iter()
             .map(|step| &self.run.steps()[step as usize])
             .filter(|step| step.outputs.iter().all(Option::is_some))
             .map(|step| (step.drv_path.clone(), step.outputs.iter().flatten().cloned().collect()))
             .collect();
         // When the store does not answer now, it is asked again at the end.
-        let Ok(valid) = validity.valid(running.iter().flat_map(|(_, outputs)| outputs)) else { return };
-        for (drv_path, outputs) in running {
+        let Ok(valid) = validity.valid(begun.iter().flat_map(|(_, outputs)| outputs)) else { return };
+        for (drv_path, outputs) in begun {
             if !outputs.is_empty() && outputs.iter().all(|output| valid.contains(output)) {
                 self.apply(Happening::Appeared { drv_path });
             }
+        }
+        for drv_path in std::mem::take(&mut self.ended) {
+            self.apply(Happening::BuildEnded { drv_path });
         }
     }
 

@@ -17,7 +17,8 @@ use crate::recorder::Recorder;
 use crate::screen::Screen;
 use crate::setup::{self, Setup};
 use crate::state::State;
-use crate::{depots, signals, status};
+use crate::status::{self, Searching};
+use crate::{depots, signals};
 
 /// A run that has its plan, or was stopped before.
 pub(crate) struct Planned {
@@ -138,17 +139,16 @@ impl Planned {
         self.recorder.record(Event::StageStarted { stage: Stage::Plan });
         let estimates = self.state.estimates();
         let recorder = &mut self.recorder;
-        let found = status::search(
-            &self.setup,
-            &self.targets,
-            &estimates,
-            self.kept.as_mut(),
-            stop,
-            &mut |url, problem| {
-                recorder
-                    .record(Event::SubstituterFailed { url: url.to_owned(), problem: problem.to_owned() });
-            },
-        )?;
+        let found =
+            status::search(&self.setup, &self.targets, &estimates, self.kept.as_mut(), stop, &mut |heard| {
+                match heard {
+                    Searching::Trouble { url, problem } => recorder.record(Event::SubstituterFailed {
+                        url: url.to_owned(),
+                        problem: problem.to_owned(),
+                    }),
+                    Searching::Waiting => recorder.tick(),
+                }
+            })?;
         if stop.load(Ordering::Relaxed) {
             return Ok(());
         }

@@ -28,14 +28,28 @@ pub(crate) struct Found {
     pub(crate) failed: Vec<String>,
 }
 
-/// Finds out what is missing for the targets. `trouble` is told of each substituter that fails, once.
+/// What is heard while searching.
+#[derive(Debug)]
+pub(crate) enum Searching<'a> {
+    /// A substituter does not answer as it should.
+    Trouble {
+        /// Its URL without credentials.
+        url: &'a str,
+        /// What is wrong.
+        problem: &'a str,
+    },
+    /// Nothing for a moment: substituters are waited for.
+    Waiting,
+}
+
+/// Finds out what is missing for the targets. Of each substituter that fails is heard once.
 pub(crate) fn search(
     setup: &Setup,
     targets: &[Target],
     estimates: &Estimates,
     depot: Option<&mut Kept>,
     stop: &AtomicBool,
-    trouble: &mut dyn FnMut(&str, &str),
+    hear: &mut dyn FnMut(Searching<'_>),
 ) -> Result<Found, CommandError> {
     let mut driver = Driver {
         setup,
@@ -52,7 +66,7 @@ pub(crate) fn search(
         }
     }
     let first = driver.advance()?;
-    driver.ask_substituters(first, stop, trouble)?;
+    driver.ask_substituters(first, stop, hear)?;
     let mut plan = driver.search.into_plan(estimates);
     plan.refuse(&setup.builders());
     let saved_seconds = saved(setup, &plan, estimates);
@@ -111,7 +125,7 @@ impl Driver<'_> {
         &mut self,
         first: Vec<StorePath>,
         stop: &AtomicBool,
-        trouble: &mut dyn FnMut(&str, &str),
+        hear: &mut dyn FnMut(Searching<'_>),
     ) -> Result<(), CommandError> {
         if first.is_empty() {
             return Ok(());
@@ -120,18 +134,22 @@ impl Driver<'_> {
         let mut broken = None;
         let asked = phoenix_substituter::ask(&settings, stop, first, &mut |heard| {
             match heard {
+                Heard::Waiting => {
+                    hear(Searching::Waiting);
+                    return Vec::new();
+                }
                 Heard::Answer { path, status, .. } => self.search.answer(&path, &status),
                 Heard::Failed { url, problem } => {
-                    trouble(&url, &problem);
+                    hear(Searching::Trouble { url: &url, problem: &problem });
                     self.failed.push(url);
                 }
-                Heard::Strange { url, problem } => trouble(&url, &problem),
+                Heard::Strange { url, problem } => hear(Searching::Trouble { url: &url, problem: &problem }),
                 Heard::Untrusted { url, example } => {
                     let problem = format!(
                         "what it has is not signed by a trusted key and is not used (for example {})",
                         example.base_name()
                     );
-                    trouble(&url, &problem);
+                    hear(Searching::Trouble { url: &url, problem: &problem });
                 }
             }
             self.advance().unwrap_or_else(|error| {

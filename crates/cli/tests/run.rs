@@ -134,6 +134,37 @@ fn a_time_out_is_its_own_class() {
 }
 
 #[test]
+fn a_time_out_among_other_failures_is_of_the_build_that_took_too_long() {
+    let env = TestEnv::new();
+    let flake = Flake::new(
+        r#"{ packages.${system} = {
+          fails = d "fails" "sleep 1; exit 3" { };
+          slow = d "slow" "sleep 60" { };
+          wrong-hash = d "wrong-hash" "sleep 1; echo x > $out" {
+            outputHashMode = "flat"; outputHashAlgo = "sha256";
+            outputHash = "sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+          };
+          good = d "good" "sleep 2; echo x > $out" { };
+        }; }"#,
+    );
+    let (ran, report) = env.report(&[&flake.reference(), "--timeout", "4", "-j", "4"]);
+    let ran = ran.ends_with(100 | 101 | 102);
+    let attr = |name: &str| format!("packages.{}.{name}", env.system());
+    for (name, class) in [("fails", "build"), ("slow", "timedOut"), ("wrong-hash", "hashMismatch")] {
+        assert_eq!(report.field(&attr(name), "class"), class, "{name}");
+    }
+    assert_eq!(report.verdict(&attr("good")), "built");
+    assert_eq!(ran.stderr.matches("building slow").count(), 1, "{ran}");
+    // Since 2.30, Nix says in time that a builder has ended, and much later why.
+    let version = report.0["nix"].as_str().unwrap();
+    let minor: u32 = version.split('.').nth(1).unwrap().parse().unwrap();
+    if minor >= 30 {
+        let seconds = report.field(&attr("fails"), "seconds").as_f64().unwrap();
+        assert!(seconds < 3.0, "{seconds}");
+    }
+}
+
+#[test]
 fn a_build_that_is_never_the_same_is_its_own_class() {
     let env = TestEnv::new();
     // The only way in which a run builds twice and compares; newer versions of Nix do so on `--check` alone.

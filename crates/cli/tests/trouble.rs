@@ -331,6 +331,32 @@ fn a_signal_ends_everything_in_order() {
 }
 
 #[test]
+fn a_signal_ends_the_fetching_of_a_flake() {
+    let env = TestEnv::new();
+    // It takes connections, and says nothing.
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let flake = format!("http://{}/flake.tar.gz", server.local_addr().unwrap());
+    let other = Flake::new(r#"{ packages.${system}.a = ok "a"; }"#);
+    let report = env.file("report.json").display().to_string();
+    let args = ["run", &flake, &other.reference(), "--result-file", &report];
+    let mut child = env.command().args(args).spawn().unwrap();
+    let connection = server.accept().unwrap();
+    let start = Instant::now();
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    let mut said = String::new();
+    std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut said).unwrap();
+    let code = child.wait().unwrap().code();
+    let _ = Ran { code, stdout: String::new(), stderr: said }.ends_with(130);
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    drop(connection);
+    let text = fs_err::read_to_string(env.file("report.json")).unwrap();
+    let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(report["summary"]["targets"]["cancelled"], 2, "{report:#}");
+    assert_eq!(report["targets"].as_array().unwrap().len(), 2, "{report:#}");
+}
+
+#[test]
 fn a_substituter_that_is_down_makes_unknown_and_the_run_goes_on() {
     let env = TestEnv::new();
     let cache = BinaryCache::start(&env.nix.store_dir()).unwrap();

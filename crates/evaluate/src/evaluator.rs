@@ -13,13 +13,16 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use phoenix_store::{Nix, strip_ansi};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::trace::tidy;
+
+/// How often it is looked whether to stop.
+const TICK: Duration = Duration::from_millis(100);
 
 /// How evaluation is kept from reading what it should not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +62,17 @@ pub(crate) enum Answer {
     Died(String),
     /// We were told to stop.
     Stopped,
+    /// It did not answer in the time it was given.
+    Silent,
+}
+
+/// What an evaluator says besides the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Talk<'a> {
+    /// A line.
+    Line(&'a str),
+    /// Nothing for a moment.
+    Nothing,
 }
 
 /// A running evaluator. Dropping it ends the process; until then it protects what it instantiated from
@@ -145,8 +159,25 @@ impl Evaluator {
     }
 
     /// Asks for the value of an expression, a string that begins with the mark. `talk` gets the lines
-    /// that are neither answer nor error, as they come.
-    pub(crate) fn ask(&mut self, expression: &str, stop: &AtomicBool, talk: &mut dyn FnMut(&str)) -> Answer {
+    /// that are neither answer nor error, as they come, and is called when none comes for a moment.
+    pub(crate) fn ask(
+        &mut self,
+        expression: &str,
+        stop: &AtomicBool,
+        talk: &mut dyn FnMut(Talk<'_>),
+    ) -> Answer {
+        self.ask_within(None, expression, stop, talk)
+    }
+
+    /// The same with a limit to how long the answer may take.
+    pub(crate) fn ask_within(
+        &mut self,
+        limit: Option<Duration>,
+        expression: &str,
+        stop: &AtomicBool,
+        talk: &mut dyn FnMut(Talk<'_>),
+    ) -> Answer {
+        let begin = Instant::now();
         self.asked += 1;
         let number = self.asked;
         // Put together by Nix, so that the echo of these lines is not taken for a marker.
@@ -160,10 +191,16 @@ impl Evaluator {
         let mut answer = None;
         let mut error: Option<Vec<String>> = None;
         loop {
-            let line = match self.lines.recv_timeout(Duration::from_millis(100)) {
+            if limit.is_some_and(|limit| begin.elapsed() > limit) {
+                return Answer::Silent;
+            }
+            let line = match self.lines.recv_timeout(TICK) {
                 Ok(line) => line,
                 Err(RecvTimeoutError::Timeout) if stop.load(Ordering::Relaxed) => return Answer::Stopped,
-                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Timeout) => {
+                    talk(Talk::Nothing);
+                    continue;
+                }
                 Err(RecvTimeoutError::Disconnected) => {
                     return Answer::Died(self.last_words(&error.unwrap_or_default(), sent.err()));
                 }
@@ -188,7 +225,7 @@ impl Evaluator {
             } else if line.starts_with("error:") {
                 error = Some(vec![line]);
             } else if !line.trim().is_empty() {
-                talk(&line);
+                talk(Talk::Line(&line));
             }
         }
         match (answer, error) {

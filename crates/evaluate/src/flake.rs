@@ -47,12 +47,14 @@ pub(crate) struct LockOptions<'a> {
 
 impl LockedFlake {
     /// Has Nix fetch a flake and lock its inputs. The lock file is not written. Also returns what Nix
-    /// had to say about it (a dirty tree, an input that is not locked).
+    /// had to say about it (a dirty tree, an input that is not locked). Nothing when `go_on`, which is asked all the
+    /// while, says no.
     pub(crate) fn lock(
         nix: &Nix,
         reference: &str,
         options: &LockOptions<'_>,
-    ) -> Result<(Self, String), NixError> {
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Option<(Self, String)>, NixError> {
         let shown = format!("nix flake metadata {reference}");
         let mut command = nix.nix(&["flake", "metadata"]);
         command.args(["--json", "--no-write-lock-file"]);
@@ -63,7 +65,7 @@ impl LockedFlake {
             command.args(["--override-input", input, replacement]);
         }
         command.arg(reference);
-        let output = nix.output(&mut command, &shown)?;
+        let Some(output) = nix.output_while(&mut command, &shown, go_on)? else { return Ok(None) };
         let said = phoenix_store::strip_ansi(&String::from_utf8_lossy(&output.stderr));
         if !output.status.success() {
             let lines: Vec<String> =
@@ -74,7 +76,7 @@ impl LockedFlake {
         let metadata = serde_json::from_str(&text)
             .map_err(|error| NixError::Output { command: shown.clone(), problem: error.to_string() })?;
         let flake = Self::new(nix, metadata, &shown)?;
-        Ok((flake, said))
+        Ok(Some((flake, said)))
     }
 
     fn new(nix: &Nix, metadata: Metadata, shown: &str) -> Result<Self, NixError> {

@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use phoenix_model::{AttrPath, Severity};
 use phoenix_store::{Nix, NixError};
 
-use crate::evaluator::{Answer, Evaluator, Purity, quote};
+use crate::evaluator::{Answer, Evaluator, Purity, Talk, quote};
 use crate::flake::{LockOptions, one_line, parse_config};
 use crate::walk::Inspect;
 use crate::{Ended, FlakeConfig, FoundTarget, LockedFlake, Selection, Walk};
@@ -20,6 +20,12 @@ const INSPECT: &str = include_str!("nix/inspect.nix");
 
 /// How often [`Heard::Waiting`] is told.
 const TICK: Duration = Duration::from_millis(100);
+
+/// How long an evaluator may take to answer that it is one. It has nothing to evaluate for that.
+const PROBE: Duration = Duration::from_secs(60);
+
+/// How many lines are kept of what somebody says who does not answer.
+const MOST_SAID: usize = 5;
 
 /// Settings of a `nixConfig` that Nix takes without asking (nix `src/libflake/config.cc`).
 const HARMLESS: &[&str] = &[
@@ -141,13 +147,18 @@ pub fn evaluate(
     let mut kept = Evaluators::default();
     for root in &request.roots {
         if stop.load(Ordering::Relaxed) {
-            break;
+            whole(root, None, hear);
+            continue;
         }
         match prepare(request, root, stop, hear) {
+            // Nix may have got the same signal, and says that it failed.
+            Err(_) if stop.load(Ordering::Relaxed) => whole(root, None, hear),
             Ok(prepared) => kept.kept.extend(walk(request, root, &prepared, stop, hear)?),
             Err(Unprepared::Nix(NixError::NotFound)) => return Err(NixError::NotFound.into()),
-            Err(Unprepared::Nix(error)) => fail(root, nix_message(error), hear),
-            Err(Unprepared::Stopped) => break,
+            Err(Unprepared::Nix(error)) => {
+                whole(root, Some(Ended::NotEvaluated(nix_message(error))), hear);
+            }
+            Err(Unprepared::Stopped) => whole(root, None, hear),
             Err(Unprepared::Evaluate(error)) => return Err(error),
         }
     }
@@ -161,13 +172,14 @@ fn nix_message(error: NixError) -> String {
     }
 }
 
-fn fail(root: &Root, error: String, hear: &mut dyn FnMut(Heard)) {
+/// A target for all of a root: it ended so, or was not reached.
+fn whole(root: &Root, ended: Option<Ended>, hear: &mut dyn FnMut(Heard)) {
     let target = FoundTarget {
         path: AttrPath::default(),
         kind: phoenix_model::TargetKind::Unknown,
         derivation: None,
         wanted: Vec::new(),
-        ended: Some(Ended::NotEvaluated(error)),
+        ended,
     };
     hear(Heard::Found(Found { source: root.source.clone(), target }));
 }
@@ -215,7 +227,12 @@ fn prepare(
         });
     }
     let options = LockOptions { override_inputs: &request.override_inputs, impure: request.impure };
-    let (flake, said) = LockedFlake::lock(&request.nix, &root.source, &options).map_err(Unprepared::Nix)?;
+    let mut go_on = || {
+        hear(Heard::Waiting);
+        !stop.load(Ordering::Relaxed)
+    };
+    let locked = LockedFlake::lock(&request.nix, &root.source, &options, &mut go_on);
+    let (flake, said) = locked.map_err(Unprepared::Nix)?.ok_or(Unprepared::Stopped)?;
     for line in said.lines() {
         say(line, hear);
     }
@@ -227,14 +244,15 @@ fn prepare(
         show_trace: request.show_trace,
         selection: (request.select)(Some(&flake.root())).map_err(EvaluateError::Selection)?,
     };
-    let mut evaluator = prepared.start_and_probe(stop)?;
+    let mut evaluator = prepared.start_and_probe(PROBE, stop, hear)?;
     let expression =
         format!("{} + builtins.toJSON ({})", quote(evaluator.mark()), flake.config_expression("root"));
-    let config = match evaluator.ask(&expression, stop, &mut |_| {}) {
+    let mut wait = |_: Talk<'_>| hear(Heard::Waiting);
+    let config = match evaluator.ask(&expression, stop, &mut wait) {
         Answer::Text(json) => parse_config(&json),
         Answer::Stopped => return Err(Unprepared::Stopped),
         // The flake's own error comes again, with its place, when its outputs are looked at.
-        Answer::Error(_) | Answer::Died(_) => FlakeConfig::default(),
+        Answer::Error(_) | Answer::Died(_) | Answer::Silent => FlakeConfig::default(),
     };
     apply_config(request, config, &mut prepared, hear);
     Ok(prepared)
@@ -274,16 +292,35 @@ impl Prepared {
     }
 
     /// Starts an evaluator and sees that it answers, and is as pure as it should be.
-    fn start_and_probe(&mut self, stop: &AtomicBool) -> Result<Evaluator, Unprepared> {
+    fn start_and_probe(
+        &mut self,
+        limit: Duration,
+        stop: &AtomicBool,
+        hear: &mut dyn FnMut(Heard),
+    ) -> Result<Evaluator, Unprepared> {
         loop {
             let mut evaluator = self.start().map_err(EvaluateError::Start)?;
             let probe = format!("{} + builtins.toJSON (builtins ? currentSystem)", quote(evaluator.mark()));
-            match evaluator.ask(&probe, stop, &mut |_| {}) {
+            let mut said = Vec::new();
+            let mut listen = |talk: Talk<'_>| match talk {
+                Talk::Line(line) if said.len() < MOST_SAID => said.push(line.to_owned()),
+                Talk::Line(_) => {}
+                Talk::Nothing => hear(Heard::Waiting),
+            };
+            match evaluator.ask_within(Some(limit), &probe, stop, &mut listen) {
                 Answer::Text(text) if text == "true" && self.purity == Purity::Pure => {
                     self.purity = Purity::Restricted;
                 }
                 Answer::Text(text) if text == "true" || text == "false" => return Ok(evaluator),
                 Answer::Stopped => return Err(Unprepared::Stopped),
+                Answer::Silent => {
+                    let mut text = format!("it did not answer within {} seconds", limit.as_secs());
+                    for line in &said {
+                        text.push_str("\nit said: ");
+                        text.push_str(line);
+                    }
+                    return Err(EvaluateError::Strange(text).into());
+                }
                 Answer::Text(text) | Answer::Error(text) | Answer::Died(text) => {
                     return Err(EvaluateError::Strange(text).into());
                 }
@@ -414,8 +451,10 @@ fn work(
                 }
             },
         };
-        let mut talk = |line: &str| {
-            let _ = told.send(Told::Said(line.to_owned()));
+        let mut talk = |talk: Talk<'_>| {
+            if let Talk::Line(line) = talk {
+                let _ = told.send(Told::Said(line.to_owned()));
+            }
         };
         let answer = match current.ask(&question(&inspect), stop, &mut talk) {
             Answer::Text(text) => Ok(text),
@@ -424,7 +463,8 @@ fn work(
                 evaluator = None;
                 Err(error)
             }
-            Answer::Stopped => {
+            // It has all the time it wants.
+            Answer::Stopped | Answer::Silent => {
                 let _ = told.send(Told::Stopped);
                 return None;
             }
@@ -465,4 +505,35 @@ fn say(line: &str, hear: &mut dyn FnMut(Heard)) {
         (Severity::Detail, line)
     };
     hear(Heard::Said { severity, text: text.to_owned() });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fs_err as fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_repl_that_talks_nonsense_is_no_evaluator() {
+        let directory = tempfile::tempdir().unwrap();
+        let fake = directory.path().join("nix");
+        fs::write(&fake, "#!/bin/sh\nwhile read -r line; do echo what; done\n").unwrap();
+        fs::set_permissions(&fake, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let mut nix = Nix::find().unwrap();
+        nix.set_env("PATH", format!("{}:/usr/bin:/bin", directory.path().display()));
+        let mut prepared = Prepared {
+            nix,
+            purity: Purity::Pure,
+            definitions: vec!["root = 1".to_owned()],
+            show_trace: false,
+            selection: Selection::new(&[], &[], &["x".to_owned()]).unwrap(),
+        };
+        let mut waited = 0;
+        let mut hear = |_: Heard| waited += 1;
+        let probed = prepared.start_and_probe(Duration::from_secs(1), &AtomicBool::new(false), &mut hear);
+        let Err(Unprepared::Evaluate(error)) = probed else { panic!("it was taken for an evaluator") };
+        let said = error.to_string();
+        assert!(said.contains("did not answer within 1 second") && said.contains("it said: what"), "{said}");
+        assert!(waited > 2);
+    }
 }

@@ -105,6 +105,11 @@ pub enum Event {
         /// The line, without its end.
         line: String,
     },
+    /// The builder of a derivation has ended; how, Nix tells later. What ended well is settled without this.
+    BuildEnded {
+        /// Which derivation.
+        drv_path: StorePath,
+    },
     /// Nix began to fetch a path instead of building it.
     FetchStarted {
         /// What.
@@ -168,6 +173,7 @@ impl Event {
             | Self::Evaluating { .. }
             | Self::Planned { .. }
             | Self::PhaseStarted { .. }
+            | Self::BuildEnded { .. }
             | Self::LogLine { .. }
             | Self::Cancelling { .. }
             | Self::RunEnded { .. } => {}

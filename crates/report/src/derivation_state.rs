@@ -19,6 +19,8 @@ pub struct DerivationState {
     pub planned: PlannedDerivation,
     /// When it was started.
     pub started: Option<Stamp>,
+    /// Whether its builder has ended without Nix having said how.
+    pub ended: bool,
     /// Where it runs; empty for this machine.
     pub machine: String,
     /// What it is doing.
@@ -53,6 +55,7 @@ impl DerivationState {
         Self {
             planned,
             started: None,
+            ended: false,
             machine: String::new(),
             phase: None,
             verdict: None,
@@ -75,7 +78,12 @@ impl DerivationState {
 
     pub(crate) fn start(&mut self, at: Stamp, machine: &str) {
         self.started.get_or_insert(at);
+        self.ended = false;
         machine.clone_into(&mut self.machine);
+    }
+
+    pub(crate) fn end(&mut self) {
+        self.ended = true;
     }
 
     pub(crate) fn log_line(&mut self, line: &str) {
@@ -104,7 +112,7 @@ impl DerivationState {
 
     /// How long it has been running, if it is.
     pub(crate) fn running_for(&self, now: Stamp) -> Option<f64> {
-        if self.verdict.is_some() {
+        if self.verdict.is_some() || self.ended {
             return None;
         }
         self.started.map(|started| now.seconds_since(started))

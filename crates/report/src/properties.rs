@@ -97,6 +97,7 @@ fn of_a_derivation() -> impl Strategy<Value = Event> {
         (drv_path(), text()).prop_map(|(drv_path, machine)| Event::BuildStarted { drv_path, machine }),
         (drv_path(), text()).prop_map(|(drv_path, phase)| Event::PhaseStarted { drv_path, phase }),
         (drv_path(), text()).prop_map(|(drv_path, line)| Event::LogLine { drv_path, line }),
+        drv_path().prop_map(|drv_path| Event::BuildEnded { drv_path }),
         (drv_path(), text()).prop_map(|(path, from)| Event::FetchStarted { path, from }),
         settled,
     ]

@@ -104,6 +104,7 @@ impl Summary {
             Event::PhaseStarted { drv_path, phase } => {
                 self.derivation(drv_path).phase = Some(phase.clone());
             }
+            Event::BuildEnded { drv_path } => self.derivation(drv_path).end(),
             Event::LogLine { drv_path, line } => self.derivation(drv_path).log_line(line),
             Event::FetchStarted { .. } => self.fetched += 1,
             Event::DerivationSettled { settled } => self.settled(settled),

@@ -39,6 +39,11 @@ pub enum Happening {
         /// Where; empty for this machine.
         machine: String,
     },
+    /// The builder of a derivation has ended, and what it should have made is not there: Nix tells why later.
+    BuildEnded {
+        /// Which.
+        drv_path: StorePath,
+    },
     /// Nix began to fetch a path.
     FetchStarted {
         /// What.
@@ -111,6 +116,8 @@ struct TargetState {
 #[derive(Debug, Default)]
 struct StepState {
     started: Option<Stamp>,
+    /// When its builder ended, if Nix said so before it said how.
+    ended: Option<Stamp>,
     fetched_from: Option<String>,
     verdict: Option<Verdict>,
     targets: Vec<TargetId>,
@@ -143,11 +150,11 @@ impl Run {
                     Some(step) => {
                         let state = &mut self.states[step as usize];
                         // Nix says it again for every round of a build that it repeats.
-                        if state.started.is_some() {
+                        if state.started.is_some() && state.ended.take().is_none() {
                             return events;
                         }
                         if state.verdict.is_none() {
-                            state.started = Some(at);
+                            state.started.get_or_insert(at);
                         }
                         self.steps[step as usize].drv_path.clone()
                     }
@@ -157,6 +164,17 @@ impl Run {
                     }
                 };
                 events.push(Event::BuildStarted { drv_path, machine });
+            }
+            Happening::BuildEnded { drv_path } => {
+                if let Some(&step) = self.by_drv.get(&drv_path)
+                    && let state = &mut self.states[step as usize]
+                    && state.started.is_some()
+                    && state.verdict.is_none()
+                    && state.ended.is_none()
+                {
+                    state.ended = Some(at);
+                    events.push(Event::BuildEnded { drv_path: self.steps[step as usize].drv_path.clone() });
+                }
             }
             Happening::FetchStarted { path, from } => {
                 if let Some(&step) = self.by_output.get(&path) {
@@ -191,14 +209,45 @@ impl Run {
         self.cancelled
     }
 
-    /// The steps that were started and have not ended, by position.
+    /// The steps that were started and of which it is not known how they ended, by position.
     #[must_use]
-    pub fn running(&self) -> Vec<u32> {
+    pub fn begun(&self) -> Vec<u32> {
         (0..)
             .zip(&self.states)
             .filter(|(_, state)| state.started.is_some() && state.verdict.is_none())
             .map(|(position, _)| position)
             .collect()
+    }
+
+    /// Those whose builders are running, as far as Nix says.
+    #[must_use]
+    pub fn running(&self) -> Vec<u32> {
+        let mut running = self.begun();
+        running.retain(|&step| self.states[step as usize].ended.is_none());
+        running
+    }
+
+    /// The step that ran out of time, when Nix does not say which: of those whose builders ended for a reason that
+    /// is not told, the one that ran longest since it was started, or since it printed its last line.
+    ///
+    /// `last_line` gives the time of that line, where silence is what was limited.
+    pub fn timed_out(
+        &self,
+        now: Stamp,
+        last_line: impl Fn(&StorePath) -> Option<Stamp>,
+    ) -> Option<&StorePath> {
+        let of = |step: u32| &self.states[step as usize];
+        let mut begun = self.begun();
+        if begun.iter().any(|&step| of(step).ended.is_some()) {
+            begun.retain(|&step| of(step).ended.is_some());
+        }
+        let quiet = |&step: &u32| {
+            let since = of(step).started.max(last_line(&self.steps[step as usize].drv_path));
+            of(step).ended.unwrap_or(now).0.saturating_sub(since.unwrap_or_default().0)
+        };
+        // The first of those that are equal.
+        let longest = begun.into_iter().rev().max_by_key(quiet)?;
+        Some(&self.steps[longest as usize].drv_path)
     }
 
     /// The derivation of the plan that a path is, or is an output of.
@@ -477,7 +526,7 @@ impl Run {
         }
         state.verdict = Some(verdict.clone());
         let drv_path = self.steps[step as usize].drv_path.clone();
-        let seconds = state.started.map(|started| at.seconds_since(started));
+        let seconds = state.started.map(|started| state.ended.unwrap_or(at).seconds_since(started));
         let targets = state.targets.clone();
         let settled = SettledDerivation { drv_path, verdict: verdict.clone(), seconds, log: None };
         events.push(Event::DerivationSettled { settled });

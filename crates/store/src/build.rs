@@ -1,7 +1,7 @@
 //! A running `nix-store --realise`.
 
 use std::io::{self, BufRead, BufReader, Read};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 use phoenix_model::StorePath;
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::Signal;
 
-use crate::{BuildEvent, BuildLog, Nix};
+use crate::{BuildEvent, BuildLog, Nix, group};
 
 /// How long Nix may take to end its builders before it is killed.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -83,8 +83,8 @@ impl Build {
                 command.arg(format!("{drv_path}!{}", outputs.join(",")));
             }
         }
-        command.stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
-        let mut child = command.spawn()?;
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = group::spawn(&mut command)?;
         let stderr = child.stderr.take();
         let lines = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&lines);
@@ -108,7 +108,7 @@ impl Build {
         let again = self.stopped.is_some();
         self.stopped.get_or_insert_with(Instant::now);
         self.signalled = Some(Instant::now());
-        self.signal(if again { Signal::KILL } else { Signal::TERM });
+        group::signal(&self.child, if again { Signal::KILL } else { Signal::TERM });
     }
 
     /// How Nix ended, if it has.
@@ -133,17 +133,10 @@ impl Build {
         let (Some(stopped), Some(signalled)) = (self.stopped, self.signalled) else { return };
         if !self.killed && stopped.elapsed() > PATIENCE {
             self.killed = true;
-            self.signal(Signal::KILL);
+            group::signal(&self.child, Signal::KILL);
         } else if !self.killed && signalled.elapsed() > REMINDER {
             self.signalled = Some(Instant::now());
-            self.signal(Signal::TERM);
-        }
-    }
-
-    fn signal(&self, signal: Signal) {
-        if let Some(group) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
-            // It may have ended meanwhile; then there is nobody to tell.
-            let _ = kill_process_group(group, signal);
+            group::signal(&self.child, Signal::TERM);
         }
     }
 }
@@ -151,18 +144,7 @@ impl Build {
 impl Drop for Build {
     /// Leaves no process behind when the run ends early.
     fn drop(&mut self) {
-        if matches!(self.child.try_wait(), Ok(None)) {
-            self.signal(Signal::TERM);
-            let deadline = Instant::now() + Duration::from_secs(3);
-            while matches!(self.child.try_wait(), Ok(None)) {
-                if Instant::now() > deadline {
-                    self.signal(Signal::KILL);
-                    let _ = self.child.wait();
-                    return;
-                }
-                std::thread::sleep(Duration::from_millis(20));
-            }
-        }
+        group::end(&mut self.child);
     }
 }
 

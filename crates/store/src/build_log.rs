@@ -53,7 +53,12 @@ pub enum BuildEvent {
         /// From where.
         from: String,
     },
-    /// Some build ended; Nix does not say which, or says so much later.
+    /// A builder ended, well or not.
+    Ended {
+        /// Which derivation.
+        drv_path: StorePath,
+    },
+    /// Some build ended; which, older versions (up to 2.26) say much later.
     SomeEnded,
     /// A derivation failed.
     Failed(Failure),
@@ -104,7 +109,7 @@ impl BuildLog {
         match line.action {
             "start" => self.start(&line),
             "result" => self.result(&line),
-            "stop" => self.builds.remove(&line.id).map(|_| BuildEvent::SomeEnded),
+            "stop" => self.builds.remove(&line.id).map(|drv_path| BuildEvent::Ended { drv_path }),
             "msg" => said(&line),
             _ => None,
         }

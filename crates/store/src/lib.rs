@@ -10,6 +10,7 @@ mod build_log;
 mod daemon;
 mod derivations;
 mod failure;
+mod group;
 mod import;
 mod layout;
 mod machines;

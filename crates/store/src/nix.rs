@@ -1,10 +1,18 @@
 //! How Nix is called.
 
 use std::ffi::{OsStr, OsString};
-use std::io;
+use std::io::{self, IsTerminal, Read};
 use std::process::{Command, Output, Stdio};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
+use crossbeam_channel::{RecvTimeoutError, Sender};
+
+use crate::group;
 use crate::text::error_text;
+
+/// How often somebody who waits for Nix is asked whether to go on.
+const TICK: Duration = Duration::from_millis(100);
 
 /// The Nix on PATH, and the options every call of it gets.
 ///
@@ -147,6 +155,49 @@ impl Nix {
             command: shown.to_owned(),
             message: error_text(&String::from_utf8_lossy(&output.stderr)),
         })
+    }
+
+    /// Runs a command to its end, however that is, or until `go_on`, which is asked all the while, says no: then the
+    /// process and all it has started are ended, and there is no output.
+    ///
+    /// # Errors
+    /// When it cannot be started or waited for.
+    pub fn output_while(
+        &self,
+        command: &mut Command,
+        shown: &str,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Option<Output>, NixError> {
+        let trouble = |source: io::Error| match source.kind() {
+            io::ErrorKind::NotFound => NixError::NotFound,
+            _ => NixError::Start { command: shown.to_owned(), source },
+        };
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // Who sits at a terminal may be asked for a password there, which a group of its own could not read.
+        let spawned = if io::stdin().is_terminal() { command.spawn() } else { group::spawn(command) };
+        let mut child = spawned.map_err(trouble)?;
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let (sender, end) = crossbeam_channel::bounded::<()>(0);
+        let read = |pipe: Option<Box<dyn Read + Send>>, sender: Sender<()>| {
+            std::thread::spawn(move || {
+                let mut bytes = Vec::new();
+                // What could not be read is missing from the output, as if it had not been printed.
+                let _ = pipe.map(|mut pipe| pipe.read_to_end(&mut bytes));
+                drop(sender);
+                bytes
+            })
+        };
+        let stdout = read(stdout.map(|pipe| Box::new(pipe) as _), sender.clone());
+        let stderr = read(stderr.map(|pipe| Box::new(pipe) as _), sender);
+        while end.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
+            if !go_on() {
+                group::end(&mut child);
+                return Ok(None);
+            }
+        }
+        let status = child.wait().map_err(trouble)?;
+        let bytes = |reader: JoinHandle<Vec<u8>>| reader.join().unwrap_or_default();
+        Ok(Some(Output { status, stdout: bytes(stdout), stderr: bytes(stderr) }))
     }
 
     /// Runs a command to its end, however that is.

@@ -82,7 +82,7 @@ impl Listener {
                     }
                     self.ask(hear(heard));
                 }
-                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Timeout) => self.ask(hear(Heard::Waiting)),
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }

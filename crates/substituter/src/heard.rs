@@ -30,6 +30,8 @@ pub enum Heard {
         /// What is wrong.
         problem: String,
     },
+    /// Nothing for a moment: answers are waited for.
+    Waiting,
     /// A substituter has a path that is not signed by a trusted key. Nix would not take it, so it counts as
     /// absent there. Once each.
     Untrusted {

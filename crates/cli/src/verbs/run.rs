@@ -89,6 +89,8 @@ fn build(planned: &mut Planned) -> Result<(), CommandError> {
         recorder: &mut planned.recorder,
         last_line: std::collections::HashMap::new(),
         letting_go: false,
+        ended: Vec::new(),
+        time_outs: Vec::new(),
     };
     // Once Nix is at work it protects the derivations itself, and the evaluators' memory can go.
     builder.build(&wanted, &mut || drop(evaluators.take()))

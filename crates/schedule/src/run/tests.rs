@@ -98,6 +98,42 @@ fn a_built_derivation_has_its_seconds() {
 }
 
 #[test]
+fn a_failure_that_is_told_late_has_the_seconds_of_its_builder() {
+    let (mut run, _) = planned(&[vec![]], false);
+    run.apply(Stamp(1000), started(0));
+    let events = run.apply(Stamp(3500), Happening::BuildEnded { drv_path: drv(0) });
+    assert_eq!(events, [Event::BuildEnded { drv_path: drv(0) }]);
+    assert_eq!((run.running(), run.begun()), (vec![], vec![0]));
+    let events = run.apply(Stamp(9000), failed(0, FailureClass::Build));
+    assert!(matches!(&events[0], Event::DerivationSettled { settled } if settled.seconds == Some(2.5)));
+}
+
+#[test]
+fn a_time_out_that_names_nobody_is_of_the_builder_that_ended_after_the_longest_time() {
+    let (mut run, _) = planned(&[vec![], vec![], vec![], vec![]], false);
+    for (at, step) in [(0, 0), (1000, 1), (2000, 2), (2500, 3)] {
+        run.apply(Stamp(at), started(step));
+    }
+    let silent = |run: &Run, lines: &[(usize, u64)]| {
+        let last_line =
+            |of: &StorePath| lines.iter().find(|(step, _)| drv(*step) == *of).map(|&(_, at)| Stamp(at));
+        run.timed_out(Stamp(9000), last_line).cloned()
+    };
+    // As long as no builder ended: the one that runs longest.
+    assert_eq!(silent(&run, &[]), Some(drv(0)));
+    assert_eq!(silent(&run, &[(0, 8000)]), Some(drv(1)));
+    for (at, step) in [(4000, 1), (7000, 2), (7500, 3)] {
+        run.apply(Stamp(at), Happening::BuildEnded { drv_path: drv(step) });
+    }
+    // The first still runs: it is not what ran out of time.
+    assert_eq!(silent(&run, &[]), Some(drv(2)));
+    assert_eq!(silent(&run, &[(2, 6000)]), Some(drv(3)));
+    // One of which is known how it ended is none either.
+    run.apply(Stamp(9000), failed(2, FailureClass::Build));
+    assert_eq!(silent(&run, &[]), Some(drv(3)));
+}
+
+#[test]
 fn what_nix_builds_beside_the_plan_ends_too() {
     for (realised, cancelled, wanted) in [
         (true, false, VerdictKind::Built),
