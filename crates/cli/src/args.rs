@@ -335,11 +335,11 @@ pub(crate) struct RunArgs {
     #[arg(long, help_heading = "Output")]
     pub(crate) no_link: bool,
 
-    /// Write a report to a file; may be given several times, each with its --result-format
+    /// Write a report to a file; may be given several times
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub(crate) result_file: Vec<PathBuf>,
 
-    /// The format of the result file [default: by its name, else json]
+    /// The format of the result file: for all of them or, in their order, for none [default: by its name, else json]
     #[arg(long, value_enum, value_name = "FORMAT", requires = "result_file", help_heading = "Output")]
     pub(crate) result_format: Vec<Format>,
 }
@@ -378,9 +378,9 @@ pub(crate) struct ReportArgs {
     #[arg(value_name = "EVENTS")]
     pub(crate) events: PathBuf,
 
-    /// The format
-    #[arg(long, value_enum, default_value_t = Format::Terminal)]
-    pub(crate) format: Format,
+    /// The format [default: by the name of the file, else terminal]
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<Format>,
 
     /// Write to a file instead of stdout
     #[arg(short, long, value_name = "FILE")]
@@ -401,13 +401,14 @@ pub(crate) enum Format {
 }
 
 impl Format {
-    /// The format a file's name asks for.
-    pub(crate) fn of_name(file: &std::path::Path) -> Self {
-        match file.extension().and_then(|extension| extension.to_str()) {
-            Some("md" | "markdown") => Self::Markdown,
-            Some("xml") => Self::Junit,
-            Some("txt" | "log") => Self::Terminal,
-            _ => Self::Json,
+    /// The format a file's name asks for, if it does.
+    pub(crate) fn of_name(file: &std::path::Path) -> Option<Self> {
+        match file.extension().and_then(|extension| extension.to_str())? {
+            "md" | "markdown" => Some(Self::Markdown),
+            "xml" => Some(Self::Junit),
+            "txt" | "log" => Some(Self::Terminal),
+            "json" => Some(Self::Json),
+            _ => None,
         }
     }
 }

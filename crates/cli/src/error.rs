@@ -83,6 +83,8 @@ impl From<EvaluateError> for CommandError {
         match error {
             EvaluateError::Nix(error) => error.into(),
             EvaluateError::Selection(message) => Self::new(message),
+            EvaluateError::Strange(_) => Self::because("cannot evaluate", &error)
+                .hint("phoenix knows Nix from 2.8 on; does `nix repl` start and answer when you call it?"),
             other => Self::because("cannot evaluate", &other),
         }
     }
@@ -114,6 +116,7 @@ pub(crate) fn hint_for(message: &str) -> Option<&'static str> {
         return Some(DISK_FULL);
     }
     if has("Permission denied")
+        || has("Operation not permitted")
         || has("read-only")
         || has("Read-only file system")
         || has("readonly database")
@@ -137,6 +140,9 @@ pub(crate) fn hint_for(message: &str) -> Option<&'static str> {
             "a derivation in the store is damaged or missing: `nix-store --verify --check-contents` finds what else is; after \
              `nix-store --delete PATH` the next evaluation writes it again",
         );
+    }
+    if has("json.exception.parse_error") || has("flake.lock") && (has("parse error") || has("syntax error")) {
+        return Some("is the flake.lock damaged? `git checkout flake.lock` brings the last good one back");
     }
     if has("lacks attribute 'outputs'") {
         return Some("a flake.nix has to have `outputs = { self, … }: { … };`");

@@ -272,6 +272,33 @@ fn an_unknown_key_in_phoenix_toml() {
     let _ = env.phoenix(&["run", &flake.reference()]).ends_with(1).says("`exclud`; did you mean `exclude`?");
 }
 
+#[test]
+fn a_daemon_that_is_not_there_is_no_fault_of_the_flake() {
+    let env = TestEnv::new();
+    let flake = Flake::new(r#"{ packages.${system}.a = ok "a"; }"#);
+    let mut command = env.command();
+    command.env("NIX_REMOTE", "daemon").env("NIX_DAEMON_SOCKET_PATH", env.file("no-socket"));
+    let output = command.args(["run", &flake.reference()]).output().unwrap();
+    let _ =
+        Ran::from(output).ends_with(1).says("cannot connect to socket").says("is the Nix daemon running?");
+}
+
+#[test]
+fn each_report_has_one_format() {
+    let env = TestEnv::new();
+    let flake = Flake::new(r#"{ packages.${system}.a = ok "a"; }"#);
+    let (one, two, reference) = (env.file("one"), env.file("two"), flake.reference());
+    let (one, two) = (one.to_str().unwrap(), two.to_str().unwrap());
+    let files = ["--result-file", one, "--result-file", two];
+    let args = [&["run", reference.as_str()][..], &files, &["--result-format", "junit"]].concat();
+    let _ =
+        env.phoenix(&args).ends_with(1).says("--result-file is given 2 times, and --result-format 1 times");
+    let args = [&args[..], &["--result-format", "markdown"]].concat();
+    let _ = env.phoenix(&args).ends_with(0);
+    assert!(fs_err::read_to_string(one).unwrap().starts_with("<?xml"));
+    assert!(!fs_err::read_to_string(two).unwrap().starts_with(['<', '{']));
+}
+
 /// Sends a signal to a run once it has said something, and waits for its end.
 fn stopped(env: &TestEnv, flake: &Flake, signal: rustix::process::Signal) -> (Ran, Duration) {
     let report = env.file("report.json").display().to_string();

@@ -155,6 +155,7 @@ pub fn evaluate(
             Err(_) if stop.load(Ordering::Relaxed) => whole(root, None, hear),
             Ok(prepared) => kept.kept.extend(walk(request, root, &prepared, stop, hear)?),
             Err(Unprepared::Nix(NixError::NotFound)) => return Err(NixError::NotFound.into()),
+            Err(Unprepared::Nix(error)) if error.is_of_store() => return Err(error.into()),
             Err(Unprepared::Nix(error)) => {
                 whole(root, Some(Ended::NotEvaluated(nix_message(error))), hear);
             }

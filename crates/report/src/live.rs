@@ -72,6 +72,10 @@ fn evaluating(summary: &Summary, head: &str, width: usize) -> String {
     let failed = if failed > 0 { format!(", {failed} not evaluated") } else { String::new() };
     let found = format!("{head}evaluating: {}{failed}", count_targets(summary));
     let Some((attr, left)) = &summary.evaluating else { return fit(&found, width) };
+    if attr.is_empty() {
+        // The outputs themselves.
+        return fit(&found, width);
+    }
     let left = format!(" ({left} left)");
     // An attribute path says most at its beginning and its end.
     let room = width.saturating_sub(found.width() + 1 + left.width());

@@ -59,6 +59,23 @@ pub enum NixError {
     },
 }
 
+impl NixError {
+    /// Whether Nix cannot use its store at all, whatever it is asked for: no daemon, or no right to the database.
+    #[must_use]
+    pub fn is_of_store(&self) -> bool {
+        let Self::Failed { message, .. } = self else { return false };
+        [
+            "cannot connect to socket",
+            "cannot open connection to remote store",
+            "big-lock",
+            "SQLite database",
+            "readonly database",
+        ]
+        .iter()
+        .any(|part| message.contains(part))
+    }
+}
+
 impl Nix {
     /// Asks the `nix` on PATH for its version.
     ///

@@ -37,7 +37,8 @@ pub(crate) fn report(args: &ReportArgs) -> Result<ExitCode, CommandError> {
             }
         }
     }
-    let text = render(&summary, args.format)?;
+    let by_name = || args.output.as_deref().and_then(Format::of_name);
+    let text = render(&summary, args.format.or_else(by_name).unwrap_or(Format::Terminal))?;
     match &args.output {
         Some(file) => talk::write(file, &text)
             .map_err(|error| CommandError::because("cannot write the report", &error))?,

@@ -17,6 +17,13 @@ use crate::verbs::report::render;
 
 /// Runs the verb.
 pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, CommandError> {
+    let (files, formats) = (args.result_file.len(), args.result_format.len());
+    if formats > 0 && formats != files {
+        return Err(CommandError::new(format!(
+            "--result-file is given {files} times, and --result-format {formats} times"
+        ))
+        .hint("give a format for each file, in the same order, or none: a name that ends in .json, .xml, .md or .txt says it"));
+    }
     for file in &args.result_file {
         talk::may_write(file).map_err(|error| cannot_write(file, &error))?;
     }
@@ -231,10 +238,13 @@ fn write_reports(args: &RunArgs, summary: &Summary, directory: &Path) -> Result<
     {
         let file = directory.join(name);
         // The run's own copies are a convenience; those that were asked for are not.
-        let _ = fs_err::write(&file, render(summary, format)?);
+        if fs_err::write(&file, render(summary, format)?).is_err() {
+            let _ = fs_err::remove_file(&file);
+        }
     }
     for (at, file) in args.result_file.iter().enumerate() {
-        let format = args.result_format.get(at).copied().unwrap_or_else(|| Format::of_name(file));
+        let asked = args.result_format.get(at).copied();
+        let format = asked.or_else(|| Format::of_name(file)).unwrap_or(Format::Json);
         talk::write(file, &render(summary, format)?).map_err(|error| cannot_write(file, &error))?;
     }
     Ok(())
