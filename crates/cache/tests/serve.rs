@@ -302,6 +302,31 @@ fn many_ask_at_once() {
 }
 
 #[test]
+fn whoever_goes_along_a_pack_is_expected() {
+    let depot = Arc::new(Moody::default());
+    // Each about a frame long.
+    let store = store(&[4_300_000; 6]);
+    save(&depot, "1", &store);
+    let served = serve(&depot, settings());
+    let names: Vec<&String> = store.keys().collect();
+    let reads_after = |number: usize, at_least: usize| {
+        let before = depot.reads.load(Ordering::Relaxed);
+        assert_eq!(served.archive(names[number], &[]).status, 200);
+        let read = || depot.reads.load(Ordering::Relaxed) - before;
+        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        while read() < at_least && std::time::Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        read()
+    };
+    // One in the middle is on the way to nowhere.
+    assert!(reads_after(2, 1) <= 2);
+    // The next one is; what comes after it is fetched before anybody asks.
+    assert!(reads_after(3, 2) >= 2);
+    assert!(served.archive(names[4], &[]).body == store[names[4]].1);
+}
+
+#[test]
 fn damage_is_not_found_and_never_a_wrong_end() {
     let depot = Arc::new(Moody::default());
     let store = store(&[300, 12_000_000, 500]);

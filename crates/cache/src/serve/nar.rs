@@ -30,6 +30,8 @@ pub(super) struct Planned {
     pub(super) located: Located,
     /// Its frames by the numbers of pack and frame.
     pub(super) frames: HashMap<(u32, u32), FramePlace>,
+    /// The frames beside it in its pack: before its first and after its last.
+    pub(super) beside: [Option<FramePlace>; 2],
 }
 
 /// Why an archive ended before its end.
@@ -59,6 +61,7 @@ pub(super) fn parts(
     let (sender, receiver) = mpsc::channel(WAITING);
     tokio::spawn(async move {
         let _under_way = opened.one_more();
+        fetch_beside(&planned, &opened);
         let mut sending = Sending::new(sender, planned.located.info.nar_size, from);
         let made = make(&planned, &opened, &mut sending).await;
         match made {
@@ -128,6 +131,21 @@ fn fetch_ahead(planned: &Planned, opened: &Arc<Opened>, pieces: &[Piece]) {
             return;
         }
     }
+}
+
+/// Whoever asked for what lies on one side of an archive, and now for this, is on the way to the other side: paths
+/// that belong together lie together, in the order of references or against it.
+fn fetch_beside(planned: &Planned, opened: &Arc<Opened>) {
+    if opened.under_way() > AHEAD {
+        return;
+    }
+    let next = match &planned.beside {
+        [Some(before), Some(after)] if opened.knows(before) => after,
+        [Some(before), Some(after)] if opened.knows(after) => before,
+        _ => return,
+    };
+    let (opened, next) = (opened.clone(), next.clone());
+    tokio::spawn(async move { opened.get(&next).await.map(drop) });
 }
 
 /// What is gathered, hashed and sent. One part is always held back: it goes only after the hash is known.

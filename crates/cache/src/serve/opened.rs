@@ -97,6 +97,11 @@ impl Opened {
         self.under_way.load(Ordering::Relaxed)
     }
 
+    /// Whether a frame is here or on its way.
+    pub(super) fn knows(&self, place: &FramePlace) -> bool {
+        self.lock().cells.contains_key(&(place.blob.name.to_string(), place.number))
+    }
+
     /// The bytes of a frame.
     pub(super) async fn get(&self, place: &FramePlace) -> Result<Arc<Vec<u8>>, Lost> {
         let key = (place.blob.name.to_string(), place.number);

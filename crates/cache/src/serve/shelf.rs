@@ -106,19 +106,27 @@ impl Shelf {
     pub(super) fn archive(&self, hash_part: &[u8; HASH_LENGTH], nar_hash: &[u8; 32]) -> Option<Planned> {
         let mut packs = self.packs();
         let located = packs.catalog().locate(hash_part).filter(|found| found.info.nar_hash == *nar_hash)?;
+        let place = |pack, number: u32| {
+            let (_, directory) = packs.peek().pack(pack)?;
+            let known = (number as usize) < directory.frames();
+            let frame = known.then(|| directory.frame(number as usize))?;
+            Some(FramePlace { blob: packs.blob(pack)?.clone(), number, frame })
+        };
         let mut frames = HashMap::new();
         for piece in &located.pieces {
-            if let std::collections::hash_map::Entry::Vacant(entry) = frames.entry((piece.pack, piece.frame))
-            {
-                let (_, directory) = packs.peek().pack(piece.pack)?;
-                let frame = directory.frame(piece.frame as usize);
-                let blob = packs.blob(piece.pack)?.clone();
-                entry.insert(FramePlace { blob, number: piece.frame, frame });
+            let key = (piece.pack, piece.frame);
+            if let std::collections::hash_map::Entry::Vacant(entry) = frames.entry(key) {
+                entry.insert(place(piece.pack, piece.frame)?);
             }
         }
+        let (first, last) = (located.pieces.first(), located.pieces.last());
+        let beside = [
+            first.and_then(|piece| place(piece.pack, piece.frame.checked_sub(1)?)),
+            last.and_then(|piece| place(piece.pack, piece.frame.checked_add(1)?)),
+        ];
         drop(packs);
         self.narinfo_of(hash_part, &located.info)?;
-        Some(Planned { located, frames })
+        Some(Planned { located, frames, beside })
     }
 
     /// Takes note of why an archive could not be served to its end.
