@@ -305,7 +305,7 @@ fn many_ask_at_once() {
 fn whoever_goes_along_a_pack_is_expected() {
     let depot = Arc::new(Moody::default());
     // Each about a frame long.
-    let store = store(&[4_300_000; 6]);
+    let store = store(&[2_150_000; 6]);
     save(&depot, "1", &store);
     let served = serve(&depot, settings());
     let names: Vec<&String> = store.keys().collect();

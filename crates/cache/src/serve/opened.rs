@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use phoenix_depot::{Blob, Depot, Problem};
-use phoenix_pack::{Frame, open_frame};
+use phoenix_pack::Frame;
 use tokio::sync::{OnceCell, Semaphore};
 
 use crate::Trouble;
+use crate::workshop::{OpenFrame, Workshop};
 
 /// How many bytes of opened frames are kept.
 const KEPT: usize = 96 << 20;
@@ -46,7 +47,7 @@ pub(super) enum Lost {
 }
 
 type Key = (String, u32);
-type Cell = Arc<OnceCell<Result<Arc<Vec<u8>>, Lost>>>;
+type Cell = Arc<OnceCell<Result<Arc<OpenFrame>, Lost>>>;
 
 /// Tells of what went wrong.
 pub(super) type Tell = dyn Fn(Trouble) + Send + Sync;
@@ -57,6 +58,7 @@ pub(super) struct Opened {
     tell: Arc<Tell>,
     frames: Mutex<Frames>,
     room: Semaphore,
+    workshop: Arc<Workshop>,
     /// When the depot may be asked again.
     paused_until: Mutex<Option<Instant>>,
     /// How many archives are being made of them.
@@ -83,7 +85,8 @@ impl Opened {
     pub(super) fn new(depot: Arc<dyn Depot>, tell: Arc<Tell>) -> Self {
         let room = Semaphore::new(UNDER_WAY as usize);
         let paused_until = Mutex::default();
-        Self { depot, tell, frames: Mutex::default(), room, paused_until, under_way: AtomicUsize::new(0) }
+        let (frames, workshop, under_way) = (Mutex::default(), Arc::default(), AtomicUsize::new(0));
+        Self { depot, tell, frames, room, workshop, paused_until, under_way }
     }
 
     /// Counts an archive that is being made, until what this returns is dropped.
@@ -103,7 +106,7 @@ impl Opened {
     }
 
     /// The bytes of a frame.
-    pub(super) async fn get(&self, place: &FramePlace) -> Result<Arc<Vec<u8>>, Lost> {
+    pub(super) async fn get(&self, place: &FramePlace) -> Result<Arc<OpenFrame>, Lost> {
         let key = (place.blob.name.to_string(), place.number);
         let cell = {
             let mut frames = self.lock();
@@ -131,7 +134,7 @@ impl Opened {
         self.frames.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn read(&self, place: &FramePlace) -> Result<Arc<Vec<u8>>, Lost> {
+    async fn read(&self, place: &FramePlace) -> Result<Arc<OpenFrame>, Lost> {
         let FramePlace { blob, frame, .. } = place;
         if self.is_paused() {
             return Err(Lost::Unreachable);
@@ -160,8 +163,8 @@ impl Opened {
                 return Err(Lost::Unreachable);
             }
         };
-        let frame = *frame;
-        let opened = tokio::task::spawn_blocking(move || open_frame(&frame, &stored)).await;
+        let (frame, workshop) = (*frame, self.workshop.clone());
+        let opened = tokio::task::spawn_blocking(move || workshop.open(&frame, &stored)).await;
         match opened {
             Ok(Ok(bytes)) => Ok(Arc::new(bytes)),
             Ok(Err(problem)) => {
