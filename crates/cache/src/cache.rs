@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use phoenix_depot::Depot;
+use phoenix_depot::{BlobName, Depot};
 use phoenix_pack::Catalog;
 use tokio::runtime::Runtime;
 
@@ -35,6 +35,14 @@ impl Cache {
     /// The number is greater for later runs of a branch; the jobs of one run share it.
     pub fn set_branch(&mut self, branch: impl Into<String>, run: u64) {
         self.branch = Some((branch.into(), run));
+    }
+
+    /// Takes in a pack that somebody made since the depot was read; whether it is there.
+    ///
+    /// # Errors
+    /// When it cannot be told, or the pack cannot be used.
+    pub fn see(&mut self, pack: &BlobName) -> Result<bool, Trouble> {
+        self.runtime.block_on(self.packs.see(pack))
     }
 
     /// What the packs say together.

@@ -4,12 +4,14 @@ use std::collections::HashMap;
 
 use compact_str::CompactString;
 use phoenix_model::{PlannedDerivation, Source, StorePath};
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use crate::Builders;
 
 /// What has to be built for which goals, and what need not be.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Plan {
     /// What has to be built, inputs before what needs them.
     pub steps: Vec<Step>,
@@ -24,7 +26,8 @@ pub struct Plan {
 }
 
 /// A derivation that has to be built.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Step {
     /// Its path.
     pub drv_path: StorePath,
@@ -51,7 +54,8 @@ pub struct Step {
 }
 
 /// One thing that was asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Goal {
     /// Its derivation.
     pub drv_path: StorePath,
@@ -59,6 +63,7 @@ pub struct Goal {
     pub wanted: Vec<String>,
     /// Its position in [`Plan::steps`]; `None` when it need not be built.
     pub step: Option<u32>,
+    #[serde(skip)]
     pub(crate) node: u32,
 }
 
@@ -70,6 +75,19 @@ impl Plan {
                 step.hopeless = builders.refuse(&step.system, &step.required_features);
             }
         }
+    }
+
+    /// Some steps as a plan of their own: positions, inputs before what needs them, count from 0 anew, and inputs that
+    /// are not among them are left out.
+    #[must_use]
+    pub fn part(&self, positions: &[u32]) -> Self {
+        let new: HashMap<u32, u32> = positions.iter().copied().zip(0..).collect();
+        let steps = positions.iter().filter_map(|&position| {
+            let step = self.steps.get(position as usize)?.clone();
+            let inputs = step.inputs.iter().filter_map(|input| new.get(input).copied()).collect();
+            Some(Step { inputs, ..step })
+        });
+        Self { steps: steps.collect(), ..Self::default() }
     }
 
     /// The positions of the steps in the order of urgency: the longest way to the end first, ties by

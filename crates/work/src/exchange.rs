@@ -8,12 +8,13 @@ use phoenix_schedule::farm::{Built, Failure, UnitId};
 /// built by then stays in the store. They must not block the thread: heartbeats come from the same one.
 #[async_trait::async_trait]
 pub trait Exchange: Send + Sync {
-    /// Brings everything that these derivations need and other workers built.
+    /// Brings everything that these derivations need and other workers built. `parcels` are what the workers who
+    /// built it, this one perhaps among them, said of where it is ([`Ends::parcel`]).
     ///
     /// # Errors
     ///
     /// When something of it could not be had. Another worker will try.
-    async fn fetch(&self, unit: UnitId, derivations: &[u32]) -> Result<(), Trouble>;
+    async fn fetch(&self, unit: UnitId, derivations: &[u32], parcels: &[String]) -> Result<(), Trouble>;
 
     /// Builds these derivations, as many of them as it can, and puts where others find them the outputs that
     /// others need.

@@ -2,7 +2,7 @@
 //! ([`phoenix_schedule::farm::Worker`]) says.
 //!
 //! A [`Ledger`] is where workers take units and say how they ended: [`InProcess`] for threads, [`Directory`]
-//! for processes that share a file system, [`Nats`] for fleets. Claims save work and never carry correctness:
+//! for processes that share a file system, [`Nats`] for fleets. What a worker has to know comes in a [`Shipment`]. Claims save work and never carry correctness:
 //! what a ledger loses or shows late ends in a wait or in a second build. [`work`] is the loop; what fetching
 //! and building are, an [`Exchange`] knows.
 
@@ -13,6 +13,7 @@ mod ledger;
 mod log;
 mod nats;
 mod open;
+mod shipment;
 mod worker;
 
 pub use directory::Directory;
@@ -21,6 +22,7 @@ pub use in_process::InProcess;
 pub use ledger::{Cursor, Ledger, LedgerError};
 pub use nats::Nats;
 pub use open::open;
+pub use shipment::{Shipment, ShipmentError};
 pub use worker::{Settings, work};
 
 #[cfg(feature = "testing")]

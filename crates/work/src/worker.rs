@@ -1,12 +1,12 @@
 //! The loop that does what the state machine says.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::future::{Future, pending};
 use std::pin::Pin;
 use std::time::Duration;
 
 use phoenix_model::Stamp;
-use phoenix_schedule::farm::{Command, Leaving, Notice, Record, Worker};
+use phoenix_schedule::farm::{Command, Leaving, Notice, Outcome, Record, UnitId, Worker};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -61,6 +61,7 @@ pub async fn work(
         begun: Instant::now(),
         cursor: Cursor::default(),
         queue: VecDeque::new(),
+        parcels: HashMap::new(),
         job: None,
         wake: None,
         stopped: false,
@@ -86,6 +87,8 @@ struct Loop<'a> {
     begun: Instant,
     cursor: Cursor,
     queue: VecDeque<Command>,
+    /// Where the outputs of each unit are that ended, as the first to say so says.
+    parcels: HashMap<UnitId, String>,
     job: Option<Pin<Box<dyn Future<Output = Done> + Send + 'a>>>,
     wake: Option<Instant>,
     stopped: bool,
@@ -128,6 +131,13 @@ impl Loop<'_> {
     }
 
     fn tell(&mut self, notice: Notice<'_>) {
+        if let Notice::News(records) = &notice {
+            for record in *records {
+                if let Record::Outcome(Outcome { unit, parcel: Some(parcel), .. }) = record {
+                    self.parcels.entry(*unit).or_insert_with(|| parcel.clone());
+                }
+            }
+        }
         let elapsed = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.queue.extend(self.worker.apply(Stamp(elapsed), notice));
     }
@@ -178,8 +188,13 @@ impl Loop<'_> {
             Command::Tell(record) => drop(ledger.post(&record).await),
             Command::Post(record) => self.post(&record).await,
             Command::Fetch { unit, derivations } => {
-                self.job =
-                    Some(Box::pin(async move { Done::Fetched(exchange.fetch(unit, &derivations).await) }));
+                let plan = self.worker.board().plan();
+                let inputs = plan.units().get(unit.0 as usize).map_or(&[][..], |unit| &unit.inputs);
+                let parcels = inputs.iter().filter_map(|&input| self.parcels.get(&UnitId(input)).cloned());
+                let parcels: Vec<String> = parcels.collect();
+                self.job = Some(Box::pin(async move {
+                    Done::Fetched(exchange.fetch(unit, &derivations, &parcels).await)
+                }));
             }
             Command::Build { unit, derivations } => {
                 self.job =

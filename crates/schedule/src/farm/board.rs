@@ -157,6 +157,7 @@ impl Board {
                     class: FailureClass::Other,
                     message,
                     seconds: 0.0,
+                    log: Vec::new(),
                 });
             }
         }
@@ -324,6 +325,7 @@ impl Board {
                 class: FailureClass::Other,
                 message: message.clone(),
                 seconds: 0.0,
+                log: Vec::new(),
             });
         }
         Effect::GivenUp

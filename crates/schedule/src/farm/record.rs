@@ -87,6 +87,9 @@ pub struct Failure {
     pub message: String,
     /// How long it took to fail.
     pub seconds: f64,
+    /// The last lines of its log.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub log: Vec<String>,
 }
 
 /// A unit that was given back.

@@ -84,6 +84,8 @@ impl Collector {
                 && let Some(drv_path) = self.drv_path(failure.derivation)
             {
                 events.extend(started(now, &drv_path, failure.seconds, outcome.slot, run));
+                let lines = failure.log.iter().cloned();
+                events.extend(lines.map(|line| Event::LogLine { drv_path: drv_path.clone(), line }));
             }
         }
     }

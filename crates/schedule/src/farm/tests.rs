@@ -26,7 +26,8 @@ fn built(unit: u32, attempt: u32, slot: u32) -> Record {
 
 fn failed(unit: u32, slot: u32) -> Record {
     let message = "builder failed".to_owned();
-    let failed = vec![Failure { derivation: unit, class: FailureClass::Build, message, seconds: 1.0 }];
+    let failed =
+        vec![Failure { derivation: unit, class: FailureClass::Build, message, seconds: 1.0, log: vec![] }];
     let unit = UnitId(unit);
     Record::Outcome(Outcome { unit, attempt: 1, slot: Slot(slot), built: vec![], failed, parcel: None })
 }

@@ -462,6 +462,7 @@ impl Worker {
             class: FailureClass::Other,
             message: message.clone(),
             seconds: 0.0,
+            log: Vec::new(),
         });
         let outcome = Outcome {
             unit: UnitId(unit),

@@ -420,7 +420,13 @@ impl World<'_> {
             if self.story.fails[index] {
                 hindered.push(derivation);
                 let message = "builder failed with exit code 1".to_owned();
-                failed.push(Failure { derivation, class: FailureClass::Build, message, seconds: took });
+                failed.push(Failure {
+                    derivation,
+                    class: FailureClass::Build,
+                    message,
+                    seconds: took,
+                    log: vec![],
+                });
             } else {
                 built.push(Built { derivation, seconds: took, bytes: None });
             }

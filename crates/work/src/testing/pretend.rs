@@ -50,7 +50,7 @@ impl Pretend {
 
 #[async_trait::async_trait]
 impl Exchange for Pretend {
-    async fn fetch(&self, _: UnitId, derivations: &[u32]) -> Result<(), Trouble> {
+    async fn fetch(&self, _: UnitId, derivations: &[u32], _: &[String]) -> Result<(), Trouble> {
         for &derivation in derivations {
             for input in &self.plan.derivations()[derivation as usize].inputs {
                 let there = self.builds[*input as usize].load(Ordering::SeqCst) > 0;
@@ -84,7 +84,13 @@ impl Exchange for Pretend {
             let seconds = planned.seconds;
             if self.fails.get(derivation as usize) == Some(&true) {
                 let message = "builder failed with exit code 1".to_owned();
-                ends.failed.push(Failure { derivation, class: FailureClass::Build, message, seconds });
+                ends.failed.push(Failure {
+                    derivation,
+                    class: FailureClass::Build,
+                    message,
+                    seconds,
+                    log: vec![],
+                });
             } else {
                 self.builds[derivation as usize].fetch_add(1, Ordering::SeqCst);
                 ends.built.push(Built { derivation, seconds, bytes: None });
