@@ -45,8 +45,8 @@ impl Told {
 }
 
 /// No answer is expected.
-fn nothing_but_waiting(heard: Heard) -> Vec<phoenix_model::StorePath> {
-    assert_eq!(heard, Heard::Waiting);
+fn nothing_but_waiting(heard: &Heard) -> Vec<phoenix_model::StorePath> {
+    assert_eq!(*heard, Heard::Waiting);
     Vec::new()
 }
 
@@ -240,7 +240,7 @@ fn a_stop_is_heeded_while_nothing_answers() {
     settings.timeout = Duration::from_secs(60);
     std::thread::scope(|scope| {
         let asking = scope.spawn(|| {
-            ask(&settings, &stop, vec![path(1)], &mut nothing_but_waiting).unwrap();
+            ask(&settings, &stop, vec![path(1)], &mut |heard| nothing_but_waiting(&heard)).unwrap();
             Instant::now()
         });
         while cache.requests().is_empty() {
@@ -269,7 +269,7 @@ fn a_stop_ends_a_call_of_nix() {
             stop.store(true, Ordering::Relaxed);
         });
         let start = Instant::now();
-        ask(&settings, &stop, vec![path(1)], &mut nothing_but_waiting).unwrap();
+        ask(&settings, &stop, vec![path(1)], &mut |heard| nothing_but_waiting(&heard)).unwrap();
         let took = start.elapsed();
         assert!((Duration::from_millis(300)..Duration::from_millis(600)).contains(&took), "{took:?}");
     });
