@@ -23,7 +23,10 @@ const TIMES: Timestamps = Timestamps {
 };
 
 /// `PATH_MAX`: from here on a path is too long for the system.
-const LONGEST_PATH: usize = if cfg!(target_os = "macos") { 1024 } else { 4096 };
+const PATH_MAX: usize = if cfg!(target_os = "macos") { 1024 } else { 4096 };
+/// From here on a path is too long for us. Linux adds ` (deleted)` to the path of an open file that is removed,
+/// and those who see the store in another place may see a longer path.
+const LONGEST_PATH: usize = PATH_MAX - 256;
 
 /// Why a tree could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -52,8 +55,9 @@ pub enum UnpackError {
 /// Dropped before [`Unpacker::finish`], it removes what it wrote.
 #[derive(Debug)]
 pub(crate) struct Unpacker<D: AsFd> {
-    top: Top<D>,
+    // Dropped first: what is removed is not held open.
     open: Vec<Open>,
+    top: Top<D>,
     /// The name of the node that is to come; the one at the top has its own.
     name: CString,
     /// Of the node that is written, for errors.
@@ -263,6 +267,36 @@ impl<D: AsFd> Drop for Top<D> {
         {
             // What cannot be removed is garbage, and Nix collects it.
             let _ = remove(self.directory.as_fd(), &name);
+        }
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    /// What Nix's collector does to all processes: it asks where each open file is.
+    #[test]
+    fn open_files_that_were_removed_can_be_read_of() {
+        let directory = tempfile::tempdir().unwrap();
+        let fd = std::fs::File::open(directory.path()).unwrap();
+        let mut unpacker = Unpacker::new(&fd, directory.path(), CString::from(c"tree"));
+        // Long names first, for not to have too many open; then short ones, for to come close to the limit.
+        loop {
+            unpacker.directory().unwrap();
+            let left = LONGEST_PATH.saturating_sub(unpacker.path.as_os_str().len());
+            if unpacker.entry("d".repeat(if left > 300 { 200 } else { 1 }).as_bytes()).is_err() {
+                break;
+            }
+        }
+        let long = unpacker.path.as_os_str().len();
+        assert!(long >= LONGEST_PATH, "{long}");
+        std::fs::remove_dir_all(directory.path().join("tree")).unwrap();
+        for open in &unpacker.open {
+            use std::os::fd::AsRawFd as _;
+            let link = format!("/proc/self/fd/{}", open.fd.as_raw_fd());
+            let place = std::fs::read_link(link).unwrap();
+            assert!(place.as_os_str().as_bytes().ends_with(b" (deleted)"), "{}", place.display());
         }
     }
 }
