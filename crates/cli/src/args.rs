@@ -24,7 +24,9 @@ pub(crate) enum Verb {
     Plan(PlanArgs),
     /// Evaluate targets and print them as JSON lines (nix-eval-jobs' schema)
     Eval(EvalArgs),
-    /// Make any report again from an events file
+    /// Work on a plan that `plan --runners` shipped, beside other workers
+    Work(WorkArgs),
+    /// Make any report again from an events file, or collect what workers did
     Report(ReportArgs),
     /// Save store paths to a depot, and restore them
     #[command(subcommand)]
@@ -246,10 +248,10 @@ pub(crate) struct NixArgs {
     pub(crate) eval_workers: usize,
 }
 
-/// How to build.
+/// How Nix builds.
 #[derive(Debug, Args, Clone)]
 #[command(next_help_heading = "Building")]
-pub(crate) struct BuildArgs {
+pub(crate) struct BuilderArgs {
     /// How many derivations Nix builds at once
     #[arg(short = 'j', long, value_name = "N|auto")]
     pub(crate) max_jobs: Option<String>,
@@ -257,14 +259,6 @@ pub(crate) struct BuildArgs {
     /// How many cores each build may use
     #[arg(long, value_name = "N")]
     pub(crate) cores: Option<u32>,
-
-    /// Go on with what does not depend on a failure (this is the default)
-    #[arg(short = 'k', long, conflicts_with = "fail_fast")]
-    pub(crate) keep_going: bool,
-
-    /// Stop at the first failure
-    #[arg(long)]
-    pub(crate) fail_fast: bool,
 
     /// Remote builders, as in nix.conf
     #[arg(long, value_name = "BUILDERS")]
@@ -277,6 +271,22 @@ pub(crate) struct BuildArgs {
     /// Give up on a build that prints nothing for so many seconds
     #[arg(long, value_name = "SECONDS")]
     pub(crate) max_silent_time: Option<u32>,
+}
+
+/// How to build.
+#[derive(Debug, Args, Clone)]
+#[command(next_help_heading = "Building")]
+pub(crate) struct BuildArgs {
+    #[command(flatten)]
+    pub(crate) builder: BuilderArgs,
+
+    /// Go on with what does not depend on a failure (this is the default)
+    #[arg(short = 'k', long, conflicts_with = "fail_fast")]
+    pub(crate) keep_going: bool,
+
+    /// Stop at the first failure
+    #[arg(long)]
+    pub(crate) fail_fast: bool,
 
     /// Take from this depot what it has, and keep there what is built (see `cache --help`)
     #[arg(long, value_name = "URL", env = "PHOENIX_DEPOT")]
@@ -327,6 +337,15 @@ pub(crate) struct RunArgs {
     #[arg(long, conflicts_with_all = ["out_link", "result_file"], help_heading = "Building")]
     pub(crate) dry_run: bool,
 
+    /// Build with so many worker processes, each with a store of its own, as a farm of runners would
+    #[arg(long, value_name = "N", conflicts_with = "dry_run", value_parser = clap::value_parser!(u32).range(1..=256), help_heading = "Farm")]
+    pub(crate) runners: Option<u32>,
+
+    /// Where the workers take units and say how they ended: dir:PATH, or nats://HOST:PORT/RUN [default: a directory
+    /// of the run]
+    #[arg(long, value_name = "URL", requires = "runners", help_heading = "Farm")]
+    pub(crate) ledger: Option<String>,
+
     /// Make symlinks to the outputs: LINK for one target, LINK-ATTR for several
     #[arg(short = 'o', long, value_name = "LINK", conflicts_with = "no_link", help_heading = "Output")]
     pub(crate) out_link: Option<PathBuf>,
@@ -354,6 +373,102 @@ pub(crate) struct PlanArgs {
     pub(crate) build: BuildArgs,
     #[command(flatten)]
     pub(crate) talk: TalkArgs,
+    #[command(flatten)]
+    pub(crate) farm: FarmArgs,
+}
+
+/// A plan for several runners.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Farm")]
+pub(crate) struct FarmArgs {
+    /// Plan for so many runners, or for as many as pay off
+    #[arg(long, value_name = "N|auto")]
+    pub(crate) runners: Option<Runners>,
+
+    /// At most so many runners
+    #[arg(long, value_name = "N", default_value_t = 20, requires = "runners", value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub(crate) max_runners: u32,
+
+    /// Show what it would take with 1, 2, 4 … 256 runners, and with a runner for each target
+    #[arg(long)]
+    pub(crate) simulate: bool,
+
+    /// Ship the plan to the depot and print the rows of a job matrix, one for each runner
+    #[arg(long, value_enum, value_name = "FORMAT", requires = "runners", conflicts_with = "json")]
+    pub(crate) matrix: Option<Matrix>,
+
+    /// The name to ship the plan under, for `work --plan` and `report --plan` [default: one that no other has]
+    #[arg(long = "plan", value_name = "REF", requires = "matrix")]
+    pub(crate) reference: Option<String>,
+}
+
+/// How many runners.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Runners {
+    /// As many as pay off.
+    Auto,
+    /// So many.
+    Just(u32),
+}
+
+impl std::str::FromStr for Runners {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            _ if text == "auto" => Ok(Self::Auto),
+            Ok(number) if (1..=256).contains(&number) => Ok(Self::Just(number)),
+            _ => Err("it is `auto` or a number from 1 to 256".to_owned()),
+        }
+    }
+}
+
+/// For whom the rows of a matrix are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Matrix {
+    /// `strategy.matrix` of a GitHub workflow, through `fromJSON`
+    Github,
+    /// A child pipeline of GitLab
+    Gitlab,
+    /// All that is known of the slots
+    Json,
+}
+
+/// Where a plan is, and where its workers meet.
+#[derive(Debug, Args, Clone)]
+#[command(next_help_heading = "Farm")]
+pub(crate) struct SharedArgs {
+    /// Where the workers take units and say how they ended: dir:PATH, or nats://HOST:PORT/RUN
+    #[arg(long, value_name = "URL", env = "PHOENIX_LEDGER")]
+    pub(crate) ledger: Option<String>,
+
+    /// The depot that the plan was shipped to (see `cache save --help`)
+    #[arg(long, value_name = "URL", env = "PHOENIX_DEPOT")]
+    pub(crate) depot: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WorkArgs {
+    /// The plan, as `plan --matrix` named it
+    #[arg(long = "plan", value_name = "REF", help_heading = "Farm")]
+    pub(crate) reference: String,
+
+    /// Which of its slots, counted from 0
+    #[arg(long, value_name = "K", help_heading = "Farm")]
+    pub(crate) slot: u32,
+
+    /// Stop after so many minutes, with time left to keep what was built: the job's own limit, less five minutes
+    #[arg(long, value_name = "MINUTES", help_heading = "Farm")]
+    pub(crate) time_limit: Option<u32>,
+
+    #[command(flatten)]
+    pub(crate) shared: SharedArgs,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    #[command(flatten)]
+    pub(crate) builder: BuilderArgs,
+    #[command(flatten)]
+    pub(crate) talk: TalkArgs,
 }
 
 #[derive(Debug, Args)]
@@ -375,8 +490,19 @@ pub(crate) struct EvalArgs {
 #[derive(Debug, Args)]
 pub(crate) struct ReportArgs {
     /// What `--events` wrote; `-` for stdin
-    #[arg(value_name = "EVENTS")]
-    pub(crate) events: PathBuf,
+    #[arg(value_name = "EVENTS", required_unless_present = "reference", conflicts_with = "reference")]
+    pub(crate) events: Option<PathBuf>,
+
+    /// Wait for the workers of this plan, and give every target its verdict
+    #[arg(long = "plan", value_name = "REF", requires = "ledger", help_heading = "Farm")]
+    pub(crate) reference: Option<String>,
+
+    /// Give up when nothing was heard of any worker for so many minutes
+    #[arg(long, value_name = "MINUTES", default_value_t = 30, requires = "reference", help_heading = "Farm")]
+    pub(crate) patience: u32,
+
+    #[command(flatten)]
+    pub(crate) shared: SharedArgs,
 
     /// The format [default: by the name of the file, else terminal]
     #[arg(long, value_enum)]

@@ -40,21 +40,21 @@ type Wanted = (StorePath, Vec<String>);
 
 /// A run at work.
 pub(crate) struct Builder<'a> {
-    pub(crate) setup: &'a Setup,
+    setup: &'a Setup,
     /// Nix with all options of this run.
-    pub(crate) nix: Nix,
-    pub(crate) fail_fast: bool,
-    pub(crate) signals: &'a Receiver<&'static str>,
-    pub(crate) run: &'a mut Run,
-    pub(crate) recorder: &'a mut Recorder,
+    nix: Nix,
+    fail_fast: bool,
+    signals: &'a Receiver<&'static str>,
+    run: &'a mut Run,
+    recorder: &'a mut Recorder,
     /// When each build printed its last line.
-    pub(crate) last_line: HashMap<StorePath, Stamp>,
+    last_line: HashMap<StorePath, Stamp>,
     /// Nix is being stopped because it waits for what is there.
-    pub(crate) letting_go: bool,
+    letting_go: bool,
     /// Builders that ended since the store was last looked into.
-    pub(crate) ended: Vec<StorePath>,
+    ended: Vec<StorePath>,
     /// What Nix said of builds that timed out without naming them.
-    pub(crate) time_outs: Vec<String>,
+    time_outs: Vec<String>,
 }
 
 /// How a call of Nix ended.
@@ -75,7 +75,30 @@ struct Silence {
     appeared: Option<Instant>,
 }
 
-impl Builder<'_> {
+impl<'a> Builder<'a> {
+    /// A builder that has built nothing yet.
+    pub(crate) fn new(
+        setup: &'a Setup,
+        nix: Nix,
+        fail_fast: bool,
+        signals: &'a Receiver<&'static str>,
+        run: &'a mut Run,
+        recorder: &'a mut Recorder,
+    ) -> Self {
+        Self {
+            setup,
+            nix,
+            fail_fast,
+            signals,
+            run,
+            recorder,
+            last_line: HashMap::new(),
+            letting_go: false,
+            ended: Vec::new(),
+            time_outs: Vec::new(),
+        }
+    }
+
     /// Builds what has to be built; `started` is called when Nix protects it from the garbage collector.
     pub(crate) fn build(&mut self, wanted: &[Wanted], started: &mut dyn FnMut()) -> Result<(), CommandError> {
         let mut words: Vec<String> = Vec::new();

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use phoenix_schedule::RunnerKind;
 use serde::Deserialize;
 
 /// What a flake's `phoenix.toml` may say. Flags win over it.
@@ -16,6 +17,12 @@ use serde::Deserialize;
 /// systems = ["x86_64-linux", "aarch64-linux"]
 /// # Stop at the first failure, instead of going on with what does not depend on it.
 /// fail-fast = false
+/// # Runners of one's own, before those that GitHub gives to everybody.
+/// [[runners]]
+/// systems = ["x86_64-linux"]
+/// features = ["kvm", "big-parallel"]
+/// mandatory = ["big-parallel"]
+/// runs-on = ["self-hosted", "large"]
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
@@ -28,9 +35,11 @@ pub(crate) struct Config {
     pub(crate) systems: Vec<String>,
     /// Whether to stop at the first failure.
     pub(crate) fail_fast: bool,
+    /// Kinds of runners besides those that GitHub gives to everybody, the preferred first.
+    pub(crate) runners: Vec<RunnerKind>,
 }
 
-const KEYS: &[&str] = &["include", "exclude", "systems", "fail-fast"];
+const KEYS: &[&str] = &["include", "exclude", "systems", "fail-fast", "runners"];
 
 impl Config {
     /// Reads the `phoenix.toml` of a directory; the default where there is none.
@@ -80,7 +89,7 @@ mod tests {
 
     #[test]
     fn every_key_of_the_documentation_is_read() {
-        let text = "include = [\"a\"]\nexclude = [\"b\"]\nsystems = [\"c\"]\nfail-fast = true";
+        let text = "include = [\"a\"]\nexclude = [\"b\"]\nsystems = [\"c\"]\nfail-fast = true\n[[runners]]\nsystems = [\"c\"]\nruns-on = [\"own\"]";
         let config = Config::parse(text).unwrap();
         assert_eq!(
             config,
@@ -88,7 +97,13 @@ mod tests {
                 include: vec!["a".into()],
                 exclude: vec!["b".into()],
                 systems: vec!["c".into()],
-                fail_fast: true
+                fail_fast: true,
+                runners: vec![RunnerKind {
+                    systems: vec!["c".into()],
+                    features: vec![],
+                    mandatory: vec![],
+                    runs_on: vec!["own".into()]
+                }],
             }
         );
         for key in KEYS {
@@ -105,7 +120,11 @@ mod tests {
             documentation.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
         let config = Config::parse(blocks[0]).unwrap();
         assert_eq!(config.systems.len(), 2);
-        assert!(KEYS.iter().all(|key| blocks[0].contains(&format!("{key} ="))));
+        assert!(
+            KEYS.iter()
+                .all(|key| blocks[0].contains(&format!("{key} ="))
+                    || blocks[0].contains(&format!("[[{key}]]")))
+        );
         assert_eq!(Config::parse(blocks[1]).unwrap().include, phoenix_evaluate::DEFAULT_INCLUDE);
     }
 

@@ -107,12 +107,16 @@ fn store_hint(error: CommandError, message: &str) -> CommandError {
     }
 }
 
+/// How systems and Nix say that a disk is full.
+pub(crate) const DISK_FULL_WORDS: &[&str] =
+    &["No space left on device", "disk is full", "database or disk is full"];
+
 const DISK_FULL: &str = "the disk is full: `nix-collect-garbage` frees what nothing uses";
 
 /// What to do about an error of Nix or of the system, where that is known.
 pub(crate) fn hint_for(message: &str) -> Option<&'static str> {
     let has = |part: &str| message.contains(part);
-    if has("No space left on device") || has("disk is full") || has("database or disk is full") {
+    if DISK_FULL_WORDS.iter().any(|words| has(words)) {
         return Some(DISK_FULL);
     }
     if has("Permission denied")

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use phoenix_evaluate::{Ended, Evaluators, Found, GlobError, Heard, Installable, Request, Root, Selection};
 use phoenix_model::{AttrPath, Target, TargetId, Verdict};
+use phoenix_schedule::RunnerKind;
 
 use crate::args::{NixArgs, Wanted};
 use crate::config::Config;
@@ -35,6 +36,8 @@ pub(crate) struct Evaluated {
     pub(crate) options: Vec<(String, String)>,
     /// Whether a flake's configuration asks to stop at the first failure.
     pub(crate) fail_fast: bool,
+    /// Kinds of runners that flakes' configurations name.
+    pub(crate) runners: Vec<RunnerKind>,
 }
 
 /// Reads the installables, or the file and its attributes.
@@ -128,6 +131,7 @@ pub(crate) fn evaluate(
     other: &mut dyn FnMut(Heard),
 ) -> Result<Evaluated, CommandError> {
     let fail_fast = std::cell::Cell::new(false);
+    let runners = std::cell::RefCell::new(Vec::new());
     let select = |root: Option<&str>| {
         // A file has no root that a configuration would belong to.
         let Some(root) = root else {
@@ -135,6 +139,7 @@ pub(crate) fn evaluate(
         };
         let config = Config::load(&real_path(setup, root))?;
         fail_fast.set(fail_fast.get() || config.fail_fast);
+        runners.borrow_mut().extend(config.runners.iter().cloned());
         asked.selection(setup, &config, Selection::new)
     };
     let request = Request {
@@ -159,7 +164,8 @@ pub(crate) fn evaluate(
         Heard::Config(config) => options.extend(config.0),
         heard => other(heard),
     })?;
-    Ok(Evaluated { evaluators, options, fail_fast: fail_fast.get() })
+    let runners = runners.into_inner();
+    Ok(Evaluated { evaluators, options, fail_fast: fail_fast.get(), runners })
 }
 
 /// Where a path in the evaluation store really is on this disk.

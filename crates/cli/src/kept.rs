@@ -3,9 +3,10 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use indicatif::HumanBytes;
-use phoenix_cache::{Cache, Destination, Trouble};
-use phoenix_depot::Depot;
-use phoenix_model::{Severity, Source, StorePath};
+use phoenix_cache::{Cache, Destination, IntoStoreError, Restored, Saved, Trouble};
+use phoenix_depot::{BlobName, Depot};
+use phoenix_model::{Severity, Source, StorePath, ValidPathInfo};
+use phoenix_store::Layout;
 
 use crate::error::CommandError;
 use crate::recorder::Recorder;
@@ -40,6 +41,43 @@ impl Kept {
         Ok(Self { cache, depot, location, budget })
     }
 
+    /// Reads anew what the depot has.
+    pub(crate) fn look_again(&mut self, recorder: &mut Recorder) -> Result<(), CommandError> {
+        *self = Self::open(self.depot.clone(), self.budget, recorder)?;
+        Ok(())
+    }
+
+    /// The depot.
+    pub(crate) fn depot(&self) -> &Arc<dyn Depot> {
+        &self.depot
+    }
+
+    /// Takes in a pack that somebody made since the depot was read; whether it is there.
+    pub(crate) fn see(&mut self, pack: &str) -> Result<bool, CommandError> {
+        let wrong = |error: &dyn std::error::Error| {
+            CommandError::because(format!("cannot read the pack {pack} of {}", self.location), error)
+        };
+        let name = BlobName::new(pack).map_err(|error| wrong(&error))?;
+        self.cache.see(&name).map_err(|error| wrong(&error))
+    }
+
+    /// Saves paths of a store on this machine; the name of the pack that was made, if something was new.
+    pub(crate) fn save(
+        &mut self,
+        layout: &Layout,
+        paths: &[ValidPathInfo],
+        recorder: &mut Recorder,
+    ) -> Result<Saved, CommandError> {
+        let saved = self
+            .cache
+            .save_from_store(&depots::new_name(), layout, paths, depots::threads())
+            .map_err(|error| CommandError::because("the depot keeps nothing", &error))?;
+        for (name, why) in &saved.unreadable {
+            recorder.say(Severity::Warning, format!("{name} is not kept: {why}"));
+        }
+        Ok(saved)
+    }
+
     /// What a path is cached in that it has.
     pub(crate) fn source(&self) -> Source {
         Source::Substituter(self.location.clone())
@@ -51,20 +89,31 @@ impl Kept {
         hash_part.is_some_and(|hash_part| self.cache.catalog().locate(hash_part).is_some())
     }
 
-    /// Brings paths into the store that is built in, with all they refer to, as far as they are there.
-    pub(crate) fn fetch(&mut self, paths: &[StorePath], setup: &Setup, recorder: &mut Recorder) {
-        let Some(layout) = setup.layout.as_ref().filter(|_| !paths.is_empty()) else { return };
+    /// Brings paths into a store on this machine, with all they refer to, as far as they are there.
+    pub(crate) fn restore(
+        &mut self,
+        paths: &[StorePath],
+        layout: &Layout,
+        store: &str,
+        recorder: &mut Recorder,
+    ) -> Result<Restored, IntoStoreError> {
         let troubles = Mutex::new(Vec::new());
         let tell = |trouble: Trouble| {
             troubles.lock().unwrap_or_else(PoisonError::into_inner).push(trouble.to_string());
         };
-        let way = depots::way_into(layout, Some(&setup.store));
+        let way = depots::way_into(layout, Some(store));
         let into = Destination { layout, way: &way, trusted: None };
         let restored = self.cache.restore_into_store(paths, into, depots::threads(), &tell);
         for trouble in troubles.into_inner().unwrap_or_else(PoisonError::into_inner) {
             recorder.say(Severity::Warning, trouble);
         }
-        match restored {
+        restored
+    }
+
+    /// Brings paths into the store that is built in, with all they refer to, as far as they are there.
+    pub(crate) fn fetch(&mut self, paths: &[StorePath], setup: &Setup, recorder: &mut Recorder) {
+        let Some(layout) = setup.layout.as_ref().filter(|_| !paths.is_empty()) else { return };
+        match self.restore(paths, layout, &setup.store, recorder) {
             Ok(restored) => {
                 let size = restored.paths.iter().map(|info| info.nar_size).sum();
                 let (count, size) = (restored.paths.len(), HumanBytes(size));
@@ -90,16 +139,10 @@ impl Kept {
             .and_then(|infos| depots::closure(&infos, outputs))
             .and_then(|mut paths| {
                 depots::leave_to_upstream(&mut paths, &setup.settings.trusted_public_keys);
-                let name = depots::new_name();
-                self.cache
-                    .save_from_store(&name, layout, &paths, depots::threads())
-                    .map_err(|error| CommandError::because("the depot keeps nothing", &error))
+                self.save(layout, &paths, recorder)
             });
         match saved {
             Ok(saved) => {
-                for (name, why) in &saved.unreadable {
-                    recorder.say(Severity::Warning, format!("{name} is not kept: {why}"));
-                }
                 if saved.pack.is_some() {
                     let (count, size, place) = (saved.paths, HumanBytes(saved.size), &self.location);
                     recorder.say(Severity::Notice, format!("{count} paths are kept in {place}, in {size}"));

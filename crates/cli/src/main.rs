@@ -6,6 +6,7 @@ mod config;
 mod depots;
 mod error;
 mod evaluating;
+mod farm;
 mod kept;
 mod pipeline;
 mod recorder;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         Verb::Run(args) => verbs::run::run(args),
         Verb::Plan(args) => verbs::plan::plan(args),
         Verb::Eval(args) => verbs::eval::eval(args),
+        Verb::Work(args) => verbs::work::work(args),
         Verb::Report(args) => verbs::report::report(args),
         Verb::Cache(verb) => verbs::cache::cache(verb),
     };

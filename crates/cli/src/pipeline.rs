@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::Receiver;
 use phoenix_evaluate::Heard;
-use phoenix_model::{Event, SCHEMA_VERSION, Severity, Stage, StorePath, Target, Verdict};
+use phoenix_model::{Event, SCHEMA_VERSION, Severity, Stage, StorePath, Target, TargetId, Verdict};
 use phoenix_report::Summary;
-use phoenix_schedule::{Happening, Run};
+use phoenix_schedule::farm::FarmPlan;
+use phoenix_schedule::{Happening, Plan, Run, RunnerKind, RunnerKinds};
 
 use crate::args::{BuildArgs, NixArgs, TalkArgs, Wanted};
 use crate::error::{CommandError, hint_for};
@@ -40,8 +41,28 @@ pub(crate) struct Planned {
     pub(crate) fail_fast: bool,
     /// The depot of the run, if it has one.
     pub(crate) kept: Option<Kept>,
+    /// The plan for several workers, if one is wanted.
+    pub(crate) farm: Option<Farm>,
     /// Why there is no plan, when there is none.
     pub(crate) trouble: Option<CommandError>,
+}
+
+/// Makes a plan for several workers: what nobody can build becomes hopeless in the plan. Told the runners that flakes
+/// name.
+pub(crate) type MakeFarm<'m> = dyn Fn(&Setup, &[RunnerKind], &mut Plan) -> (FarmPlan, RunnerKinds) + 'm;
+
+/// A plan for several workers.
+pub(crate) struct Farm {
+    /// What is to be built.
+    pub(crate) plan: Plan,
+    /// In which units.
+    pub(crate) farm: FarmPlan,
+    /// By whom.
+    pub(crate) kinds: RunnerKinds,
+    /// The target of each goal of the plan.
+    pub(crate) goals: Vec<TargetId>,
+    /// Seconds that earlier runs took for what is cached now.
+    pub(crate) saved_seconds: f64,
 }
 
 /// Evaluates and plans.
@@ -50,8 +71,9 @@ pub(crate) fn plan(
     nix: &NixArgs,
     build: &BuildArgs,
     talk: &TalkArgs,
+    farm: Option<&MakeFarm<'_>>,
 ) -> Result<Planned, CommandError> {
-    let mut setup = setup::setup(nix, Some(build))?;
+    let mut setup = setup::setup(nix, Some(&build.builder))?;
     let depot = build.depot.as_deref().map(|url| depots::open(Some(url))).transpose()?;
     let asked = evaluating::asked(wanted, &setup.settings.system)?;
     let state = State::open();
@@ -110,12 +132,13 @@ pub(crate) fn plan(
         failed_substituters: Vec::new(),
         fail_fast,
         kept: None,
+        farm: None,
         trouble: None,
     };
     if !planned.was_stopped() {
         planned.kept =
             depot.map(|depot| Kept::open(depot, build.budget, &mut planned.recorder)).transpose()?;
-        planned.trouble = planned.search(&stop).err();
+        planned.trouble = planned.search(&stop, farm).err();
         planned.was_stopped();
     }
     Ok(planned)
@@ -135,7 +158,7 @@ impl Planned {
         self.recorder.apply(&mut self.run, happening);
     }
 
-    fn search(&mut self, stop: &AtomicBool) -> Result<(), CommandError> {
+    fn search(&mut self, stop: &AtomicBool, farm: Option<&MakeFarm<'_>>) -> Result<(), CommandError> {
         self.recorder.record(Event::StageStarted { stage: Stage::Plan });
         let estimates = self.state.estimates();
         let recorder = &mut self.recorder;
@@ -152,15 +175,20 @@ impl Planned {
         if stop.load(Ordering::Relaxed) {
             return Ok(());
         }
-        self.to_realise = found.plan.to_realise();
-        self.urgency = found.plan.by_urgency();
-        self.expected = (found.plan.critical_seconds(), found.plan.total_seconds());
-        self.failed_substituters = found.failed;
-        self.apply(Happening::Planned {
-            plan: found.plan,
-            targets: found.targets,
-            saved_seconds: found.saved_seconds,
-        });
+        let status::Found { mut plan, targets, saved_seconds, failed } = found;
+        match farm {
+            Some(make) => {
+                let (farm, kinds) = make(&self.setup, &self.evaluated.runners, &mut plan);
+                let (plan, goals) = (plan.clone(), targets.clone());
+                self.farm = Some(Farm { plan, farm, kinds, goals, saved_seconds });
+            }
+            None => plan.refuse(&self.setup.builders()),
+        }
+        self.to_realise = plan.to_realise();
+        self.urgency = plan.by_urgency();
+        self.expected = (plan.critical_seconds(), plan.total_seconds());
+        self.failed_substituters = failed;
+        self.apply(Happening::Planned { plan, targets, saved_seconds });
         Ok(())
     }
 }

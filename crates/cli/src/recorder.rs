@@ -86,6 +86,13 @@ impl Recorder {
         }
     }
 
+    /// Takes in events that were found out now.
+    pub(crate) fn take_in(&mut self, at: Stamp, events: impl IntoIterator<Item = Event>) {
+        for event in events {
+            self.record_at(at, event);
+        }
+    }
+
     /// Takes in an event that happens now.
     pub(crate) fn record(&mut self, event: Event) {
         self.record_at(now(), event);

@@ -3,7 +3,7 @@
 use phoenix_schedule::{Builders, Machine};
 use phoenix_store::{Layout, Nix, RemoteBuilder, Settings, StoreEnv, initialise};
 
-use crate::args::{BuildArgs, NixArgs};
+use crate::args::{BuilderArgs, NixArgs};
 use crate::error::CommandError;
 
 /// The Nix of a run: how it is called for evaluating and for building, and where its stores lie.
@@ -25,7 +25,7 @@ pub(crate) struct Setup {
 }
 
 /// Finds Nix and asks for its settings.
-pub(crate) fn setup(args: &NixArgs, build: Option<&BuildArgs>) -> Result<Setup, CommandError> {
+pub(crate) fn setup(args: &NixArgs, build: Option<&BuilderArgs>) -> Result<Setup, CommandError> {
     let mut nix = Nix::find()?;
     for (name, value) in pairs(&args.options) {
         nix.set_option(name, value);
@@ -64,7 +64,7 @@ fn at_store(nix: &Nix, store: &str) -> Nix {
     nix
 }
 
-fn build_options(nix: &mut Nix, build: &BuildArgs) {
+fn build_options(nix: &mut Nix, build: &BuilderArgs) {
     let number = |value: Option<u32>| value.map(|value| value.to_string());
     let options = [
         ("max-jobs", build.max_jobs.clone()),

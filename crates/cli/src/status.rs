@@ -67,8 +67,7 @@ pub(crate) fn search(
     }
     let first = driver.advance()?;
     driver.ask_substituters(first, stop, hear)?;
-    let mut plan = driver.search.into_plan(estimates);
-    plan.refuse(&setup.builders());
+    let plan = driver.search.into_plan(estimates);
     let saved_seconds = saved(setup, &plan, estimates);
     Ok(Found { plan, targets: goals, saved_seconds, failed: driver.failed })
 }

@@ -5,3 +5,4 @@ pub(crate) mod eval;
 pub(crate) mod plan;
 pub(crate) mod report;
 pub(crate) mod run;
+pub(crate) mod work;

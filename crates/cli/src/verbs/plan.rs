@@ -7,9 +7,10 @@ use phoenix_model::{Severity, StorePath, Verdict};
 use phoenix_report::{Summary, clean, human_seconds};
 use serde::Serialize;
 
-use crate::args::{PlanArgs, TalkArgs};
+use crate::args::{FarmArgs, PlanArgs, TalkArgs};
 use crate::error::{CommandError, EXIT_ERROR};
-use crate::pipeline::{self, Planned};
+use crate::farm;
+use crate::pipeline::{self, Farm, Planned};
 use crate::talk;
 
 /// The plan as JSON.
@@ -26,6 +27,9 @@ struct JsonPlan<'a> {
     /// What a build needs that would be fetched.
     fetch: Vec<JsonFetch<'a>>,
     targets: Vec<JsonTarget<'a>>,
+    /// What is planned for several runners.
+    #[serde(flatten)]
+    farm: serde_json::Map<String, serde_json::Value>,
 }
 
 #[derive(Debug, Serialize)]
@@ -59,12 +63,66 @@ struct JsonTarget<'a> {
 
 /// Runs the verb.
 pub(crate) fn plan(args: &PlanArgs) -> Result<ExitCode, CommandError> {
-    let planned = pipeline::plan(&args.wanted, &args.nix, &args.build, &args.talk)?;
-    show(planned, &args.talk)
+    let is_farm = args.farm.runners.is_some() || args.farm.simulate;
+    let make = is_farm.then_some(&farm::for_runners as &pipeline::MakeFarm<'_>);
+    let mut planned = pipeline::plan(&args.wanted, &args.nix, &args.build, &args.talk, make)?;
+    let more = match planned.farm.take().filter(|_| planned.trouble.is_none() && !planned.run.is_cancelled())
+    {
+        Some(farm) => for_runners(&mut planned, farm, &args.farm)?,
+        None => More::default(),
+    };
+    show_with(planned, &args.talk, more)
+}
+
+/// What a plan for several runners adds to a page.
+#[derive(Debug, Default)]
+struct More {
+    /// At its end.
+    text: String,
+    /// Instead of it.
+    instead: Option<String>,
+    /// In its JSON.
+    json: serde_json::Map<String, serde_json::Value>,
+}
+
+/// Decides how many runners there are to be, and ships the plan if rows for a matrix are wanted.
+fn for_runners(planned: &mut Planned, mut farm: Farm, args: &FarmArgs) -> Result<More, CommandError> {
+    let mut more = More::default();
+    let mut add = |name: &str, value: serde_json::Value| drop(more.json.insert(name.to_owned(), value));
+    if args.simulate {
+        let comparison = farm::simulation(&farm.plan, &farm.farm, &farm.kinds);
+        more.text.push_str(&farm::table(&comparison));
+        let json = serde_json::to_value(&comparison);
+        add("simulation", json.map_err(|error| CommandError::because("cannot write the plan", &error))?);
+    }
+    let Some(asked) = args.runners else { return Ok(more) };
+    let decision = farm::decide(&farm.farm, &farm.kinds, asked, args.max_runners);
+    farm.farm = farm.farm.with_slots(&farm.kinds, &decision.counts);
+    let _ = writeln!(
+        more.text,
+        "\n{} runners for {} units: about {}",
+        decision.runners(),
+        farm.farm.units().len(),
+        human_seconds(decision.makespan_seconds)
+    );
+    add("runners", decision.runners().into());
+    add("units", farm.farm.units().len().into());
+    add("makespanSeconds", decision.makespan_seconds.into());
+    if let Some(format) = args.matrix {
+        let with_slots = farm.farm.clone();
+        let reference = farm::ship(planned, farm, args.reference.as_deref())?;
+        planned.recorder.say(Severity::Notice, format!("the plan is {reference}"));
+        more.instead = Some(format!("{}\n", farm::matrix_rows(&with_slots, &reference, format)));
+    }
+    Ok(more)
 }
 
 /// Shows a plan instead of carrying it out.
-pub(crate) fn show(mut planned: Planned, talk: &TalkArgs) -> Result<ExitCode, CommandError> {
+pub(crate) fn show(planned: Planned, talk: &TalkArgs) -> Result<ExitCode, CommandError> {
+    show_with(planned, talk, More::default())
+}
+
+fn show_with(mut planned: Planned, talk: &TalkArgs, more: More) -> Result<ExitCode, CommandError> {
     if let Some(trouble) = planned.trouble.take() {
         planned.recorder.finish();
         return Err(trouble);
@@ -78,13 +136,15 @@ pub(crate) fn show(mut planned: Planned, talk: &TalkArgs) -> Result<ExitCode, Co
     let lost = planned.recorder.lost_events();
     let summary = planned.recorder.finish();
     let hints = pipeline::hints(&summary);
-    if talk.json {
-        let json = json(&summary, &urgency, expected);
+    if let Some(instead) = &more.instead {
+        talk::stdout(instead)?;
+    } else if talk.json {
+        let json = JsonPlan { farm: more.json, ..json(&summary, &urgency, expected) };
         let text = serde_json::to_string_pretty(&json)
             .map_err(|error| CommandError::because("cannot write the plan", &error))?;
         talk::stdout(&format!("{text}\n"))?;
     } else {
-        talk::stdout(&page(&summary, &urgency, expected))?;
+        talk::stdout(&format!("{}{}", page(&summary, &urgency, expected), more.text))?;
     }
     for hint in hints {
         talk::stderr(&format!("hint: {hint}\n"));
@@ -152,6 +212,7 @@ fn json<'a>(summary: &'a Summary, urgency: &[u32], (critical, total): (f64, f64)
                 }
             })
             .collect(),
+        farm: serde_json::Map::new(),
     }
 }
 

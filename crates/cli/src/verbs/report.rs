@@ -1,6 +1,7 @@
 //! `phoenix report`: any report again, from an events file.
 
 use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
 use std::process::ExitCode;
 
 use phoenix_model::{Event, Logged, SCHEMA_VERSION};
@@ -8,16 +9,39 @@ use phoenix_report::{MARKDOWN_LIMIT, Style, Summary, end, json, junit, markdown}
 
 use crate::args::{Format, ReportArgs};
 use crate::error::CommandError;
+use crate::farm;
 use crate::talk::{self, Terminal};
 
 /// Runs the verb. The exit code is that of the run the events are from; 1 when they end before it does.
 pub(crate) fn report(args: &ReportArgs) -> Result<ExitCode, CommandError> {
-    let shown = args.events.display().to_string();
+    let summary = match (&args.events, &args.reference, &args.shared.ledger) {
+        (Some(events), _, _) => read(events)?,
+        (None, Some(reference), Some(ledger)) => farm::report(args, reference, ledger)?,
+        (None, _, _) => {
+            return Err(CommandError::new("there is nothing to report on")
+                .hint("`report EVENTS`, or `report --plan REF --ledger URL`"));
+        }
+    };
+    let by_name = || args.output.as_deref().and_then(Format::of_name);
+    let text = render(&summary, args.format.or_else(by_name).unwrap_or(Format::Terminal))?;
+    match &args.output {
+        Some(file) => talk::write(file, &text)
+            .map_err(|error| CommandError::because("cannot write the report", &error))?,
+        None => {
+            talk::stdout(&text)?;
+        }
+    }
+    Ok(ExitCode::from(summary.exit_code.unwrap_or(1)))
+}
+
+/// Reads the events of a run.
+fn read(events: &Path) -> Result<Summary, CommandError> {
+    let shown = events.display().to_string();
     let cannot = |error: &std::io::Error| CommandError::because(format!("cannot read {shown}"), error);
     let reader: Box<dyn Read> = if shown == "-" {
         Box::new(std::io::stdin())
     } else {
-        Box::new(fs_err::File::open(&args.events).map_err(|error| cannot(&error))?)
+        Box::new(fs_err::File::open(events).map_err(|error| cannot(&error))?)
     };
     let mut summary = Summary::default();
     for (number, line) in (1..).zip(BufReader::new(reader).lines()) {
@@ -37,16 +61,7 @@ pub(crate) fn report(args: &ReportArgs) -> Result<ExitCode, CommandError> {
             }
         }
     }
-    let by_name = || args.output.as_deref().and_then(Format::of_name);
-    let text = render(&summary, args.format.or_else(by_name).unwrap_or(Format::Terminal))?;
-    match &args.output {
-        Some(file) => talk::write(file, &text)
-            .map_err(|error| CommandError::because("cannot write the report", &error))?,
-        None => {
-            talk::stdout(&text)?;
-        }
-    }
-    Ok(ExitCode::from(summary.exit_code.unwrap_or(1)))
+    Ok(summary)
 }
 
 fn check_version(event: &Event, shown: &str) -> Result<(), CommandError> {

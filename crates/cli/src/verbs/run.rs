@@ -10,6 +10,7 @@ use phoenix_schedule::{BuilderEnd, Happening};
 use crate::args::{Format, RunArgs};
 use crate::building::{Builder, copy_derivations};
 use crate::error::{CommandError, EXIT_ERROR};
+use crate::farm;
 use crate::pipeline::{self, Planned};
 use crate::talk::{self, Terminal};
 use crate::verbs::plan;
@@ -27,18 +28,25 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, CommandError> {
     for file in &args.result_file {
         talk::may_write(file).map_err(|error| cannot_write(file, &error))?;
     }
-    let mut planned = pipeline::plan(&args.wanted, &args.nix, &args.build, &args.talk)?;
+    let make = args.runners.map(|_| &farm::for_here as &pipeline::MakeFarm<'_>);
+    let mut planned = pipeline::plan(&args.wanted, &args.nix, &args.build, &args.talk, make)?;
     if args.dry_run {
         return plan::show(planned, &args.talk);
     }
     // From here on there are verdicts: whatever goes wrong, they are written.
-    let trouble = planned.trouble.take().or_else(|| build(&mut planned).err());
+    let trouble = planned.trouble.take().or_else(|| match args.runners {
+        Some(workers) => farm::build(&mut planned, args, workers).err(),
+        None => build(&mut planned).err(),
+    });
     if let Some(error) = &trouble {
         planned.recorder.say(Severity::Error, error.in_one_line());
         let end = BuilderEnd { exit_code: None, last_words: error.in_one_line(), ..BuilderEnd::default() };
         planned.apply(Happening::BuilderEnded(end));
     }
-    keep(&mut planned);
+    // Workers keep themselves what they build.
+    if args.runners.is_none() {
+        keep(&mut planned);
+    }
     let linked = link(&mut planned, args.out_link.as_deref());
     let mut code = planned.run.exit_code();
     if code == 0 && (!linked || trouble.is_some()) {
@@ -87,18 +95,8 @@ fn build(planned: &mut Planned) -> Result<(), CommandError> {
         copy_derivations(&planned.setup, &nix, &from, &wanted)?;
     }
     let mut evaluators = Some(std::mem::take(&mut planned.evaluated.evaluators));
-    let mut builder = Builder {
-        setup: &planned.setup,
-        nix,
-        fail_fast: planned.fail_fast,
-        signals: &planned.signals,
-        run: &mut planned.run,
-        recorder: &mut planned.recorder,
-        last_line: std::collections::HashMap::new(),
-        letting_go: false,
-        ended: Vec::new(),
-        time_outs: Vec::new(),
-    };
+    let (run, recorder) = (&mut planned.run, &mut planned.recorder);
+    let mut builder = Builder::new(&planned.setup, nix, planned.fail_fast, &planned.signals, run, recorder);
     // Once Nix is at work it protects the derivations itself, and the evaluators' memory can go.
     builder.build(&wanted, &mut || drop(evaluators.take()))
 }

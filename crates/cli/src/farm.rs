@@ -1,0 +1,58 @@
+//! Several workers: what they are given, what they do, and what comes of it.
+
+mod collecting;
+mod exchange;
+mod gathered;
+mod here;
+mod shipping;
+mod simulating;
+
+use std::time::Duration;
+
+use phoenix_schedule::farm::{FarmPlan, Limits};
+use phoenix_schedule::{Grain, Plan, RunnerKind, RunnerKinds};
+use phoenix_work::Settings;
+
+use crate::setup::Setup;
+
+pub(crate) use collecting::collect;
+pub(crate) use exchange::NixExchange;
+pub(crate) use gathered::report;
+pub(crate) use here::build;
+pub(crate) use shipping::{receive, ship};
+pub(crate) use simulating::{decide, matrix_rows, simulation, table};
+
+/// A claim in a directory costs some milliseconds.
+const GRAIN_HERE: Grain = Grain { worth_seconds: 1.0, longest_seconds: 60.0, critical_share: 0.02 };
+
+/// Plans for workers on this machine.
+pub(crate) fn for_here(setup: &Setup, _: &[RunnerKind], plan: &mut Plan) -> (FarmPlan, RunnerKinds) {
+    plan.refuse(&setup.builders());
+    // Whatever this machine has somebody for: Nix sees to who that is.
+    let mut here =
+        RunnerKind { systems: vec![], features: vec![], mandatory: vec![], runs_on: vec!["here".to_owned()] };
+    for machine in setup.builders().machines {
+        here.systems.extend(machine.systems);
+        here.features.extend(machine.features);
+    }
+    let kinds = RunnerKinds::new(vec![here]);
+    (FarmPlan::new(plan, &kinds, &GRAIN_HERE), kinds)
+}
+
+/// Plans for runners elsewhere: those of `phoenix.toml`, and GitHub's.
+pub(crate) fn for_runners(_: &Setup, own: &[RunnerKind], plan: &mut Plan) -> (FarmPlan, RunnerKinds) {
+    let kinds = RunnerKinds::github_with(own.to_vec());
+    (FarmPlan::new(plan, &kinds, &Grain::default()), kinds)
+}
+
+/// How the workers that meet in a ledger deal with time: the cheaper it is to look, the less they wait.
+pub(crate) fn manner(ledger: &str) -> (Settings, Limits) {
+    let (beat, lapse_seconds, poll_seconds) = match ledger.split_once(':') {
+        Some(("dir", _)) => (1, 10.0, (0.02, 0.5)),
+        Some(("nats" | "tls", _)) => (5, 30.0, (0.1, 5.0)),
+        _ => return (Settings::default(), Limits::default()),
+    };
+    let beat = Duration::from_secs(beat);
+    let settings = Settings { beat, look: beat, ..Settings::default() };
+    (settings, Limits { lapse_seconds, poll_seconds, ..Limits::default() })
+}

@@ -1,0 +1,356 @@
+//! What a worker fetches, builds and gives away, with the Nix and the store of this machine.
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use indicatif::HumanBytes;
+use phoenix_model::{FailureClass, Severity, StorePath, Verdict};
+use phoenix_schedule::farm::{Built, Failure, UnitId};
+use phoenix_schedule::{Happening, Run};
+use phoenix_store::{Layout, Validity};
+use phoenix_work::{Ends, Exchange, Shipment, Trouble};
+
+use crate::building::{Builder, copy_derivations};
+use crate::depots;
+use crate::error::{CommandError, DISK_FULL_WORDS};
+use crate::kept::Kept;
+use crate::recorder::Recorder;
+use crate::setup::Setup;
+
+/// After how long what nobody waits for is kept, too: what a job that is cut off can lose.
+const KEEP_AFTER: Duration = Duration::from_secs(600);
+
+/// The worker's hands.
+#[derive(Clone)]
+pub(crate) struct NixExchange {
+    hands: Arc<Mutex<Hands>>,
+}
+
+struct Hands {
+    shipment: Arc<Shipment>,
+    setup: Setup,
+    kept: Kept,
+    recorder: Recorder,
+    seen: HashSet<String>,
+    /// What was built and is in no pack yet.
+    unsaved: Vec<StorePath>,
+    saved_at: Instant,
+    built: usize,
+}
+
+/// What a worker has done.
+pub(crate) struct Done {
+    /// How many derivations it built.
+    pub(crate) built: usize,
+    /// Its records.
+    pub(crate) recorder: Recorder,
+}
+
+impl NixExchange {
+    /// Brings what every worker needs into the store.
+    pub(crate) fn begin(
+        shipment: Arc<Shipment>,
+        setup: Setup,
+        kept: Kept,
+        recorder: Recorder,
+    ) -> Result<Self, CommandError> {
+        let mut hands = Hands {
+            shipment,
+            setup,
+            kept,
+            recorder,
+            seen: HashSet::new(),
+            unsaved: Vec::new(),
+            saved_at: Instant::now(),
+            built: 0,
+        };
+        hands.begin()?;
+        Ok(Self { hands: Arc::new(Mutex::new(hands)) })
+    }
+
+    fn hands(&self) -> MutexGuard<'_, Hands> {
+        self.hands.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says something on the worker's screen.
+    pub(crate) fn say(&self, severity: Severity, text: String) {
+        self.hands().recorder.say(severity, text);
+    }
+
+    /// Keeps what is not kept yet.
+    pub(crate) fn finish(self) -> Option<Done> {
+        self.hands().keep_rest();
+        // Whatever was broken off has let go of it by now.
+        let hands = Arc::into_inner(self.hands)?.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Some(Done { built: hands.built, recorder: hands.recorder })
+    }
+
+    /// Works on a thread that may wait. When the answer is not waited for any more, `signals` says so.
+    async fn on_thread<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Hands, &Receiver<&'static str>) -> Result<T, Trouble> + Send + 'static,
+    ) -> Result<T, Trouble> {
+        let (abandon, signals) = unbounded();
+        let hands = self.hands.clone();
+        let _abandoned = Abandoned(abandon);
+        let working = tokio::task::spawn_blocking(move || {
+            let mut hands = hands.lock().unwrap_or_else(PoisonError::into_inner);
+            work(&mut hands, &signals)
+        });
+        working.await.unwrap_or_else(|error| Err(Trouble(error.to_string())))
+    }
+}
+
+/// Tells whoever works that nobody waits any more.
+struct Abandoned(Sender<&'static str>);
+
+impl Drop for Abandoned {
+    fn drop(&mut self) {
+        // After the work there is nobody who hears it.
+        let _ = self.0.send("the farm");
+    }
+}
+
+#[async_trait::async_trait]
+impl Exchange for NixExchange {
+    async fn fetch(&self, _: UnitId, derivations: &[u32], parcels: &[String]) -> Result<(), Trouble> {
+        let (derivations, parcels) = (derivations.to_vec(), parcels.to_vec());
+        self.on_thread(move |hands, _| hands.fetch(&derivations, &parcels)).await
+    }
+
+    async fn build(&self, _: UnitId, derivations: &[u32]) -> Result<Ends, Trouble> {
+        let derivations = derivations.to_vec();
+        self.on_thread(move |hands, signals| hands.build(&derivations, signals)).await
+    }
+}
+
+fn trouble(error: &CommandError) -> Trouble {
+    Trouble(error.in_one_line())
+}
+
+impl Hands {
+    /// Where the derivations are read.
+    fn begin(&mut self) -> Result<(), CommandError> {
+        let shipment = self.shipment.clone();
+        let layout = self.setup.layout.clone();
+        let store = self.setup.store.clone();
+        let here = self.setup.eval_layout.clone();
+        match layout {
+            Some(layout) => self.restore(&shipment.roots, &layout, &store)?,
+            // Builders elsewhere get their derivations through the store of this machine.
+            None => self.restore(&shipment.roots, &here, "auto")?,
+        }
+        let steps = shipment.plan.steps.iter().filter(|step| step.hopeless.is_none());
+        let drv_paths: Vec<&StorePath> = steps.map(|step| &step.drv_path).collect();
+        let valid = Validity::open(&self.setup.eval_nix, Some(&here))
+            .valid(drv_paths.iter().copied())
+            .map_err(|error| CommandError::because("cannot look into the store", &error))?;
+        match drv_paths.iter().find(|path| !valid.contains(**path)) {
+            Some(path) => Err(CommandError::new(format!("the derivation {path} did not come with the plan"))
+                .hint("is the depot the one that the plan was shipped to, and has nothing been removed from it?")),
+            None => Ok(()),
+        }
+    }
+
+    /// Brings paths of the depot into a store, with what only substituters have of what they refer to.
+    fn restore(&mut self, paths: &[StorePath], layout: &Layout, store: &str) -> Result<(), CommandError> {
+        let wanted: Vec<StorePath> = paths.iter().filter(|path| self.kept.has(path)).cloned().collect();
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let cannot = |error| CommandError::because("nothing can be had from the depot", &error);
+        let restored = self.kept.restore(&wanted, layout, store, &mut self.recorder).map_err(cannot)?;
+        let missing: Vec<StorePath> = restored
+            .missing
+            .iter()
+            .filter_map(|name| StorePath::parse(&format!("{}/{name}", layout.store_dir)).ok())
+            .collect();
+        let restored = if missing.is_empty() {
+            restored
+        } else {
+            self.substitute(&missing);
+            self.kept.restore(&wanted, layout, store, &mut self.recorder).map_err(cannot)?
+        };
+        if let Some((name, why)) = restored.failed.first() {
+            let text =
+                format!("{} paths do not come from the depot, such as {name}: {why}", restored.failed.len());
+            self.recorder.say(Severity::Warning, text);
+        }
+        Ok(())
+    }
+
+    /// Has Nix fetch what substituters have. What does not come is built.
+    fn substitute(&mut self, paths: &[StorePath]) {
+        let mut nix = self.setup.nix.clone();
+        nix.set_option("max-jobs", "0");
+        nix.set_option("builders", "");
+        let mut command = nix.nix_store("--realise");
+        command.arg("--keep-going").args(paths.iter().map(StorePath::as_str));
+        if let Err(error) = nix.run(&mut command, "nix-store --realise") {
+            self.recorder.say(Severity::Detail, error.to_string());
+        }
+    }
+
+    fn fetch(&mut self, derivations: &[u32], parcels: &[String]) -> Result<(), Trouble> {
+        let Some(layout) = self.setup.layout.clone() else { return Ok(()) };
+        for parcel in parcels {
+            if !self.seen.insert(parcel.clone()) {
+                continue;
+            }
+            let lost = match self.kept.see(parcel) {
+                Ok(true) => continue,
+                Ok(false) => format!("the pack {parcel} is not there any more"),
+                Err(error) => error.in_one_line(),
+            };
+            self.recorder.say(Severity::Warning, format!("{lost}; what was in it is built again"));
+        }
+        let shipment = self.shipment.clone();
+        let steps = &shipment.plan.steps;
+        let mut wanted: BTreeSet<&StorePath> = BTreeSet::new();
+        for &derivation in derivations {
+            let Some(step) = steps.get(derivation as usize) else { continue };
+            wanted.extend(&shipment.needs[derivation as usize]);
+            let inputs = step.inputs.iter().filter(|input| !derivations.contains(input));
+            wanted.extend(inputs.flat_map(|&input| steps[input as usize].outputs.iter().flatten()));
+            // Somebody may have built a part of it before it was given back.
+            wanted.extend(step.outputs.iter().flatten());
+        }
+        let wanted: Vec<StorePath> = wanted.into_iter().cloned().collect();
+        let store = self.setup.store.clone();
+        self.restore(&wanted, &layout, &store).map_err(|error| trouble(&error))
+    }
+
+    fn build(&mut self, derivations: &[u32], signals: &Receiver<&'static str>) -> Result<Ends, Trouble> {
+        let part = self.shipment.plan.part(derivations);
+        let wanted: Vec<(StorePath, Vec<String>)> =
+            part.steps.iter().map(|step| (step.drv_path.clone(), Vec::new())).collect();
+        if let Some(from) = self.setup.copy_from.clone() {
+            copy_derivations(&self.setup, &self.setup.nix, &from, &wanted)
+                .map_err(|error| trouble(&error))?;
+        }
+        let mut nix = self.setup.nix.clone();
+        nix.set_option("fallback", "true");
+        let mut run = Run::default();
+        self.recorder
+            .apply(&mut run, Happening::Planned { plan: part, targets: Vec::new(), saved_seconds: 0.0 });
+        Builder::new(&self.setup, nix, false, signals, &mut run, &mut self.recorder)
+            .build(&wanted, &mut || {})
+            .map_err(|error| trouble(&error))?;
+        let (mut ends, came_between) = self.ends(derivations);
+        let outputs = self.take_built(&ends);
+        if let Some(why) = came_between {
+            // Who builds it next need not build what is done.
+            let _ = self.keep(outputs);
+            return Err(Trouble(why));
+        }
+        if self.is_awaited(&ends) {
+            ends.parcel = self.keep(outputs);
+        } else {
+            self.unsaved.extend(outputs);
+            if self.saved_at.elapsed() > KEEP_AFTER {
+                self.keep_rest();
+            }
+        }
+        self.measure(&mut ends);
+        Ok(ends)
+    }
+
+    /// How derivations ended; and what came between that is not their fault.
+    fn ends(&self, derivations: &[u32]) -> (Ends, Option<String>) {
+        let (mut ends, mut came_between) = (Ends::default(), None);
+        for &derivation in derivations {
+            let drv_path = &self.shipment.plan.steps[derivation as usize].drv_path;
+            let Some(state) = self.recorder.summary().of_derivation(drv_path) else { continue };
+            let seconds = state.seconds.unwrap_or_default();
+            match &state.verdict {
+                Some(Verdict::Built | Verdict::Cached { .. }) => {
+                    ends.built.push(Built { derivation, seconds, bytes: None });
+                }
+                Some(Verdict::Failed { class, message }) => {
+                    let full = |text: &String| DISK_FULL_WORDS.iter().any(|words| text.contains(words));
+                    if *class == FailureClass::Other || full(message) || state.tail.iter().any(full) {
+                        came_between = Some(message.clone());
+                    }
+                    let (class, message) = (*class, message.clone());
+                    let log = state.tail.iter().cloned().collect();
+                    ends.failed.push(Failure { derivation, class, message, seconds, log });
+                }
+                Some(Verdict::Cancelled) => came_between = Some("it was stopped".to_owned()),
+                // What it needs has failed.
+                Some(Verdict::Blocked { .. } | Verdict::NotEvaluated { .. } | Verdict::Skipped { .. })
+                | None => {}
+            }
+        }
+        (ends, came_between)
+    }
+
+    fn take_built(&mut self, ends: &Ends) -> Vec<StorePath> {
+        self.built += ends.built.len();
+        let steps = &self.shipment.plan.steps;
+        let built = ends.built.iter().map(|built| &steps[built.derivation as usize]);
+        built.flat_map(|step| step.outputs.iter().flatten().cloned()).collect()
+    }
+
+    /// Whether another unit needs something of this.
+    fn is_awaited(&self, ends: &Ends) -> bool {
+        let farm = &self.shipment.farm;
+        ends.built.iter().any(|built| {
+            let unit = farm.unit_of(built.derivation);
+            farm.dependents(built.derivation).iter().any(|&user| farm.unit_of(user) != unit)
+        })
+    }
+
+    /// How large the outputs are, as far as the store tells.
+    fn measure(&self, ends: &mut Ends) {
+        let Some(layout) = &self.setup.layout else { return };
+        let Ok(infos) = depots::infos(layout, Some(&self.setup.store)) else { return };
+        for built in &mut ends.built {
+            let outputs: Vec<StorePath> = self.shipment.plan.steps[built.derivation as usize]
+                .outputs
+                .iter()
+                .flatten()
+                .cloned()
+                .collect();
+            built.bytes = infos.of(&outputs).ok().map(|infos| infos.iter().map(|info| info.nar_size).sum());
+        }
+    }
+
+    /// Puts outputs where others find them; the pack they are in, if they are.
+    fn keep(&mut self, outputs: Vec<StorePath>) -> Option<String> {
+        let layout = self.setup.layout.clone().filter(|_| !outputs.is_empty())?;
+        let saved = depots::infos(&layout, Some(&self.setup.store))
+            .and_then(|infos| depots::closure(&infos, outputs))
+            .and_then(|mut paths| {
+                depots::leave_to_upstream(&mut paths, &self.setup.settings.trusted_public_keys);
+                self.kept.save(&layout, &paths, &mut self.recorder)
+            })
+            .and_then(|saved| {
+                if let Some(pack) = &saved.pack {
+                    self.seen.insert(pack.to_string());
+                    self.kept.see(pack.as_str())?;
+                }
+                Ok(saved)
+            });
+        match saved {
+            Ok(saved) => {
+                if let Some(pack) = &saved.pack {
+                    let text = format!("{} paths are in {pack}, in {}", saved.paths, HumanBytes(saved.size));
+                    self.recorder.say(Severity::Detail, text);
+                }
+                saved.pack.map(|pack| pack.to_string())
+            }
+            Err(error) => {
+                self.recorder.say(Severity::Warning, error.in_one_line());
+                None
+            }
+        }
+    }
+
+    fn keep_rest(&mut self) {
+        self.saved_at = Instant::now();
+        let outputs = std::mem::take(&mut self.unsaved);
+        let _ = self.keep(outputs);
+    }
+}

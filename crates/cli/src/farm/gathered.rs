@@ -1,0 +1,102 @@
+//! `phoenix report --plan`: waits for workers elsewhere, and gives every target its verdict.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use phoenix_model::{Event, SCHEMA_VERSION, Severity, Stage, Verdict};
+use phoenix_report::Summary;
+use phoenix_schedule::farm::Slot;
+use phoenix_schedule::{Happening, Run};
+
+use super::collecting::Seen;
+use super::{collect, manner, receive};
+use crate::args::{ReportArgs, TalkArgs};
+use crate::error::CommandError;
+use crate::recorder::Recorder;
+use crate::screen::Screen;
+use crate::state::State;
+use crate::{depots, signals};
+
+/// How often the ledger is looked at: at first, and when nothing happens for long.
+const LOOK: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// Collects all outcomes of a plan; returns what is then known of its run, which has ended.
+pub(crate) fn report(args: &ReportArgs, reference: &str, url: &str) -> Result<Summary, CommandError> {
+    let depot = depots::open(args.shared.depot.as_deref())?;
+    let shipment = receive(depot.as_ref(), reference)?;
+    let (_, mut limits) = manner(url);
+    limits.fail_fast = shipment.fail_fast;
+    let plan = Arc::new(shipment.farm);
+    let mut collecting = collect(url, &plan, limits)?;
+    let state = State::open();
+    let talk = TalkArgs { print_build_logs: false, quiet: false, verbose: 0, json: false, events: None };
+    let mut recorder = Recorder::new(state.new_run()?, None, Screen::new(&talk))?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let signals = signals::listen(&stop)?;
+    recorder.record(Event::RunStarted {
+        schema: SCHEMA_VERSION,
+        phoenix: shipment.phoenix,
+        nix: shipment.nix,
+        systems: shipment.systems,
+        installables: shipment.installables,
+    });
+    let mut run = Run::new(shipment.fail_fast);
+    for (target, ended) in shipment.targets {
+        recorder.apply(&mut run, Happening::Found { target, ended });
+    }
+    let (plan, targets, saved_seconds) = (shipment.plan, shipment.goals, shipment.saved_seconds);
+    let nothing = plan.steps.is_empty();
+    recorder.apply(&mut run, Happening::Planned { plan, targets, saved_seconds });
+    recorder.record(Event::StageStarted { stage: Stage::Build });
+    let patience = Duration::from_secs(u64::from(args.patience) * 60);
+    let mut life = Life { at: Instant::now(), beats: Vec::new(), listened: Instant::now() };
+    let mut pause = LOOK.0;
+    let why = loop {
+        if let Ok(signal) = signals.try_recv() {
+            recorder.apply(&mut run, Happening::Cancelled { reason: signal.to_owned() });
+            break "the collecting was stopped".to_owned();
+        }
+        let seen = collecting.look(&mut run, &mut recorder);
+        if nothing || collecting.is_over() {
+            break "it was not built".to_owned();
+        }
+        pause = if matches!(seen, Seen::New(1..)) { LOOK.0 } else { (pause * 2).min(LOOK.1) };
+        if matches!(seen, Seen::New(1..)) {
+            life.at = Instant::now();
+        } else if life.listened.elapsed() > LOOK.1 {
+            life.listened = Instant::now();
+            let beats = collecting.beats(&mut recorder);
+            if beats != life.beats {
+                (life.beats, life.at) = (beats, Instant::now());
+            }
+        }
+        if life.at.elapsed() > patience {
+            let minutes = args.patience;
+            break format!("no runner was left: for {minutes} minutes nothing was heard of any");
+        }
+        recorder.tick();
+        std::thread::sleep(pause);
+    };
+    collecting.close(&why, &mut run, &mut recorder);
+    let built: Vec<_> = recorder
+        .summary()
+        .derivations
+        .iter()
+        .filter(|state| state.verdict == Some(Verdict::Built))
+        .filter_map(|state| Some((state.planned.drv_path.clone(), state.seconds?)))
+        .collect();
+    if let Err(error) = state.learn(&built) {
+        recorder.say(Severity::Warning, format!("cannot remember how long builds took: {error}"));
+    }
+    let directory = recorder.directory().display().to_string();
+    recorder.record(Event::RunEnded { exit_code: run.exit_code(), directory: Some(directory) });
+    Ok(recorder.finish())
+}
+
+/// When anything was heard of anybody.
+struct Life {
+    at: Instant,
+    beats: Vec<(Slot, u64)>,
+    listened: Instant,
+}

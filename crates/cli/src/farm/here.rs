@@ -1,0 +1,277 @@
+//! The whole farm on this machine: worker processes, each with a store of its own.
+
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use fs_err as fs;
+use phoenix_model::{Event, Severity, Stage, StorePath, Verdict};
+use phoenix_schedule::{BuilderEnd, Happening, signal_name};
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{collect, manner, ship};
+use crate::args::{RunArgs, TalkArgs};
+use crate::depots;
+use crate::error::CommandError;
+use crate::kept::Kept;
+use crate::pipeline::Planned;
+use crate::setup::{pairs, var};
+
+/// How often the ledger and the workers are looked at.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// How long workers may take to keep what they built when they are told to stop.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Exit code of a worker that was told to stop.
+const STOPPED: i32 = 130;
+
+/// A worker process.
+struct Worker {
+    slot: usize,
+    child: Child,
+    log: PathBuf,
+    ended: Option<ExitStatus>,
+}
+
+/// Builds what was planned with so many workers.
+pub(crate) fn build(planned: &mut Planned, args: &RunArgs, workers: u32) -> Result<(), CommandError> {
+    let nothing = BuilderEnd { exit_code: Some(0), ..BuilderEnd::default() };
+    let Some(mut farm) = planned.farm.take().filter(|farm| !farm.plan.steps.is_empty()) else {
+        planned.apply(Happening::BuilderEnded(nothing));
+        return Ok(());
+    };
+    if planned.was_stopped() {
+        planned.apply(Happening::BuilderEnded(nothing));
+        return Ok(());
+    }
+    if !cfg!(target_os = "linux") {
+        return Err(CommandError::new(
+            "--runners needs stores that Nix can build in wherever they lie, which it can on Linux only",
+        )
+        .hint("-j N builds several derivations at once in the one store"));
+    }
+    planned.recorder.record(Event::StageStarted { stage: Stage::Build });
+    let place = planned.recorder.directory().join("farm");
+    fs::create_dir_all(&place)?;
+    let depot_url = match &args.build.depot {
+        Some(url) => url.clone(),
+        None => format!("dir:{}", place.join("depot").display()),
+    };
+    if planned.kept.is_none() {
+        let depot = depots::open(Some(&depot_url))?;
+        planned.kept = Some(Kept::open(depot, args.build.budget, &mut planned.recorder)?);
+    }
+    let ledger_url = args.ledger.clone().unwrap_or_else(|| format!("dir:{}", place.join("ledger").display()));
+    let count = (workers as usize).min(farm.farm.units().len()).max(1);
+    farm.farm = farm.farm.with_slots(&farm.kinds, &[count]);
+    let (_, mut limits) = manner(&ledger_url);
+    limits.fail_fast = planned.fail_fast;
+    let plan = Arc::new(farm.farm.clone());
+    let reference = ship(planned, farm, None)?;
+    let mut collecting = collect(&ledger_url, &plan, limits)?;
+    let mut farm = Workers { place: place.clone(), all: Vec::new(), stopping: None };
+    for slot in 0..count {
+        farm.start(slot, args, &reference, &depot_url, &ledger_url)?;
+    }
+    loop {
+        if planned.was_stopped() {
+            farm.stop();
+        }
+        collecting.look(&mut planned.run, &mut planned.recorder);
+        if collecting.is_over() && planned.fail_fast {
+            farm.stop();
+        }
+        for (slot, words) in farm.ended() {
+            planned.recorder.say(Severity::Warning, format!("worker {slot} {words}"));
+        }
+        if farm.all.iter().all(|worker| worker.ended.is_some()) {
+            break;
+        }
+        planned.recorder.tick();
+        std::thread::sleep(LOOK);
+    }
+    // What the last of them wrote at its end.
+    collecting.look(&mut planned.run, &mut planned.recorder);
+    let why = farm.why();
+    collecting.close(&why, &mut planned.run, &mut planned.recorder);
+    bring_home(planned)?;
+    drop(farm);
+    forget(&place);
+    Ok(())
+}
+
+/// Brings what was built into the store of this machine, so that it is there for the next run.
+fn bring_home(planned: &mut Planned) -> Result<(), CommandError> {
+    let is_built = |drv_path: &StorePath| {
+        let state = planned.recorder.summary().of_derivation(drv_path);
+        state.is_some_and(|state| state.verdict == Some(Verdict::Built))
+    };
+    let steps = planned.run.steps().iter().filter(|step| is_built(&step.drv_path));
+    let outputs: Vec<StorePath> = steps.flat_map(|step| step.outputs.iter().flatten().cloned()).collect();
+    let Some(kept) = &mut planned.kept else { return Ok(()) };
+    kept.look_again(&mut planned.recorder)?;
+    kept.fetch(&outputs, &planned.setup, &mut planned.recorder);
+    Ok(())
+}
+
+/// Takes away what only this run needed; the logs stay.
+fn forget(place: &Path) {
+    for name in ["ledger", "depot"] {
+        let _ = fs::remove_dir_all(place.join(name));
+    }
+}
+
+/// All workers; those that are left when it is dropped are ended, and their stores go.
+struct Workers {
+    place: PathBuf,
+    all: Vec<Worker>,
+    stopping: Option<Instant>,
+}
+
+impl Workers {
+    fn start(
+        &mut self,
+        slot: usize,
+        args: &RunArgs,
+        reference: &str,
+        depot: &str,
+        ledger: &str,
+    ) -> Result<(), CommandError> {
+        let place = self.place.join(slot.to_string());
+        fs::create_dir_all(&place)?;
+        let log = place.join("log");
+        let file = fs::File::create(&log)?;
+        let program = std::env::current_exe()?;
+        let mut command = Command::new(program);
+        command.arg("work").args(["--plan", reference, "--slot", &slot.to_string()]);
+        command.args(["--depot", depot, "--ledger", ledger]);
+        command.arg("--store").arg(format!("local?root={}", place.join("store").display()));
+        builder_flags(&mut command, args);
+        // Settings may hold secrets, which arguments would show to everybody.
+        let own = var("NIX_CONFIG").into_iter();
+        let options = pairs(&args.nix.options).map(|(name, value)| format!("{name} = {value}"));
+        command.env("NIX_CONFIG", own.chain(options).collect::<Vec<_>>().join("\n"));
+        command.env("XDG_STATE_HOME", place.join("state"));
+        command.env_remove("NIX_REMOTE");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file.into_parts().0).process_group(0);
+        let child =
+            command.spawn().map_err(|error| CommandError::because("cannot start a worker", &error))?;
+        self.all.push(Worker { slot, child, log, ended: None });
+        Ok(())
+    }
+
+    /// Tells all to stop; those that take too long are killed.
+    fn stop(&mut self) {
+        let late = self.stopping.is_some_and(|since| since.elapsed() > PATIENCE);
+        if self.stopping.is_none() || late {
+            self.stopping.get_or_insert_with(Instant::now);
+            let signal = if late { Signal::KILL } else { Signal::TERM };
+            for worker in self.all.iter().filter(|worker| worker.ended.is_none()) {
+                if let Some(pid) = i32::try_from(worker.child.id()).ok().and_then(Pid::from_raw) {
+                    let _ = kill_process(pid, signal);
+                }
+            }
+        }
+    }
+
+    /// Those that ended since the last look, and not in good order, with what happened to them.
+    fn ended(&mut self) -> Vec<(usize, String)> {
+        let mut told = Vec::new();
+        let stopping = self.stopping.is_some();
+        for worker in self.all.iter_mut().filter(|worker| worker.ended.is_none()) {
+            let Ok(Some(status)) = worker.child.try_wait() else { continue };
+            worker.ended = Some(status);
+            if !(status.success() || stopping && status.code() == Some(STOPPED)) {
+                told.push((worker.slot, format!("{}; the others go on", worker.words())));
+            }
+        }
+        told
+    }
+
+    /// What became of them, for what nobody built.
+    fn why(&self) -> String {
+        let failed = self.all.iter().find(|worker| worker.ended.is_some_and(|status| !status.success()));
+        match failed {
+            Some(worker) => {
+                format!("no worker was left to build it: worker {} {}", worker.slot, worker.words())
+            }
+            None => "all workers left, and it is not built".to_owned(),
+        }
+    }
+}
+
+impl Worker {
+    /// How it ended, with its last words.
+    fn words(&self) -> String {
+        let Some(status) = self.ended else { return "is at work".to_owned() };
+        let how = match (status.code(), status.signal()) {
+            (Some(code), _) => format!("ended with exit code {code}"),
+            (None, signal) => format!("was ended by {}", signal_name(signal.unwrap_or_default())),
+        };
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        let last =
+            log.lines().rev().find(|line| line.starts_with("error: ") || line.starts_with("  caused by"));
+        last.map_or(how.clone(), |last| format!("{how} ({})", last.trim()))
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        for worker in &mut self.all {
+            if worker.ended.is_none() {
+                let _ = worker.child.kill();
+                let _ = worker.child.wait();
+            }
+            remove_store(&self.place.join(worker.slot.to_string()).join("store"));
+        }
+    }
+}
+
+/// Removes a store, whose directories may not be written.
+fn remove_store(store: &Path) {
+    let Ok(entries) = std::fs::symlink_metadata(store) else { return };
+    if entries.is_dir() {
+        make_writable(store);
+        let _ = fs::remove_dir_all(store);
+    }
+}
+
+fn make_writable(directory: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    let _ = fs::set_permissions(directory, std::fs::Permissions::from_mode(0o755));
+    for entry in fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok) {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            make_writable(&entry.path());
+        }
+    }
+}
+
+/// The flags that say how Nix builds, and what is said.
+fn builder_flags(command: &mut Command, args: &RunArgs) {
+    let builder = &args.build.builder;
+    let numbers = [
+        ("--cores", builder.cores),
+        ("--timeout", builder.timeout),
+        ("--max-silent-time", builder.max_silent_time),
+    ];
+    for (flag, number) in numbers {
+        if let Some(number) = number {
+            command.arg(flag).arg(number.to_string());
+        }
+    }
+    for (flag, text) in [("--max-jobs", &builder.max_jobs), ("--builders", &builder.builders)] {
+        if let Some(text) = text {
+            command.arg(flag).arg(text);
+        }
+    }
+    let TalkArgs { print_build_logs, verbose, .. } = args.talk;
+    if print_build_logs {
+        command.arg("--print-build-logs");
+    }
+    for _ in 0..verbose {
+        command.arg("--verbose");
+    }
+}

@@ -1,0 +1,121 @@
+//! How many runners, what that would take, and the rows of a matrix.
+
+use std::fmt::Write as _;
+
+use phoenix_report::human_seconds;
+use phoenix_schedule::farm::FarmPlan;
+use phoenix_schedule::simulation::{Comparison, Conditions, Decision, Story, compare, runners, share};
+use phoenix_schedule::{Plan, RunnerKinds};
+use serde_json::{Value, json};
+
+use crate::args::{Matrix, Runners};
+
+/// The numbers of runners that are simulated.
+const NUMBERS: [usize; 9] = [1, 2, 4, 8, 16, 32, 64, 128, 256];
+
+/// Decides how many runners of each kind a plan gets.
+pub(crate) fn decide(farm: &FarmPlan, kinds: &RunnerKinds, runners_asked: Runners, most: u32) -> Decision {
+    let conditions = Conditions::default();
+    match runners_asked {
+        Runners::Auto => runners(farm, kinds, most as usize, false, &conditions),
+        Runners::Just(number) => {
+            let needed = farm.seconds_by_kind(kinds).iter().filter(|&&seconds| seconds > 0.0).count();
+            let number = (number as usize).max(needed).min(farm.units().len());
+            let counts = share(farm, kinds, number);
+            let story = Story::as_expected(farm);
+            let with = std::sync::Arc::new(farm.with_slots(kinds, &counts));
+            let makespan_seconds = match counts.iter().sum::<usize>() {
+                0 => 0.0,
+                _ => phoenix_schedule::simulation::simulate(&with, &story, &conditions).makespan_seconds,
+            };
+            Decision { counts, makespan_seconds, tried: vec![(number, makespan_seconds)] }
+        }
+    }
+}
+
+/// What a plan would take with several numbers of runners.
+pub(crate) fn simulation(plan: &Plan, farm: &FarmPlan, kinds: &RunnerKinds) -> Comparison {
+    let targets: Vec<u32> = plan.goals.iter().filter_map(|goal| goal.step).collect();
+    compare(farm, kinds, &targets, &NUMBERS, &Story::as_expected(farm), &Conditions::default())
+}
+
+/// A simulation as a table.
+pub(crate) fn table(comparison: &Comparison) -> String {
+    let mut text = String::new();
+    let _ = writeln!(
+        text,
+        "\n{} of work, {} on the critical path. On GitHub's runners it would take:\n",
+        human_seconds(comparison.total_seconds),
+        human_seconds(comparison.critical_seconds)
+    );
+    text.push_str("runners   time  at least  billed minutes  idle minutes  builds\n");
+    for row in &comparison.rows {
+        let _ = writeln!(
+            text,
+            "{:>7} {:>6} {:>9} {:>15.0} {:>13.0} {:>7}",
+            row.runners,
+            human_seconds(row.makespan_seconds),
+            human_seconds(row.lower_bound_seconds),
+            row.billed_minutes,
+            row.idle_minutes,
+            row.builds
+        );
+    }
+    let separate = &comparison.separate;
+    let _ = writeln!(
+        text,
+        "\none runner for each of {} targets: {}, {:.0} billed minutes, {} builds",
+        separate.runners,
+        human_seconds(separate.makespan_seconds),
+        separate.billed_minutes,
+        separate.builds
+    );
+    text
+}
+
+/// The rows of a job matrix: one for each slot of a plan.
+pub(crate) fn matrix_rows(farm: &FarmPlan, reference: &str, format: Matrix) -> Value {
+    let slots = farm.slots().iter().enumerate();
+    match format {
+        Matrix::Github => {
+            let rows = slots.map(
+                |(slot, place)| json!({ "slot": slot, "system": place.system, "runs-on": place.runs_on }),
+            );
+            json!({ "include": rows.collect::<Vec<_>>() })
+        }
+        Matrix::Gitlab => {
+            let jobs = slots.map(|(slot, place)| {
+                let job = json!({
+                    "tags": place.runs_on,
+                    "script": [format!("phoenix work --plan {reference} --slot {slot}")],
+                });
+                (format!("work {slot} {}", place.system), job)
+            });
+            Value::Object(jobs.collect())
+        }
+        Matrix::Json => {
+            let rows = slots.map(
+                |(slot, place)| json!({ "slot": slot, "system": place.system, "runsOn": place.runs_on }),
+            );
+            json!({ "plan": reference, "slots": rows.collect::<Vec<_>>() })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use phoenix_schedule::Grain;
+
+    #[test]
+    fn a_plan_without_work_has_no_rows() {
+        let kinds = RunnerKinds::github_with(Vec::new());
+        let farm = FarmPlan::new(&mut Plan::default(), &kinds, &Grain::default());
+        for asked in [Runners::Auto, Runners::Just(3)] {
+            let decision = decide(&farm, &kinds, asked, 10);
+            assert_eq!(decision.runners(), 0);
+            let farm = farm.with_slots(&kinds, &decision.counts);
+            assert_eq!(matrix_rows(&farm, "x", Matrix::Github), json!({ "include": [] }));
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! `phoenix work`: one worker of a farm.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use phoenix_model::{Event, SCHEMA_VERSION, Severity};
+use phoenix_schedule::farm::{Leaving, Slot, Worker};
+use tokio::sync::watch;
+
+use crate::args::{NixArgs, WorkArgs};
+use crate::error::{CommandError, EXIT_ERROR};
+use crate::farm::{self, NixExchange};
+use crate::kept::Kept;
+use crate::recorder::Recorder;
+use crate::screen::Screen;
+use crate::setup::{self, Setup};
+use crate::state::State;
+use crate::{depots, signals};
+
+/// How much the packs of a depot may have together is the planner's business.
+const NO_BUDGET: u64 = u64::MAX;
+
+/// Exit code of a worker that was told to stop.
+const EXIT_STOPPED: u8 = 130;
+
+/// Runs the verb.
+pub(crate) fn work(args: &WorkArgs) -> Result<ExitCode, CommandError> {
+    let Some(ledger) = &args.shared.ledger else {
+        return Err(
+            CommandError::new("a worker needs a ledger to take units from").hint("--ledger URL names it")
+        );
+    };
+    let setup = setup(args)?;
+    let depot = depots::open(args.shared.depot.as_deref())?;
+    let shipment = Arc::new(farm::receive(depot.as_ref(), &args.reference)?);
+    let setup = fitted(setup, &shipment, args)?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let signals = signals::listen(&stop)?;
+    let mut recorder =
+        Recorder::new(State::open().new_run()?, args.talk.events.as_deref(), Screen::new(&args.talk))?;
+    recorder.record(Event::RunStarted {
+        schema: SCHEMA_VERSION,
+        phoenix: env!("CARGO_PKG_VERSION").to_owned(),
+        nix: setup.nix.version().to_owned(),
+        systems: shipment.systems.clone(),
+        installables: shipment.installables.clone(),
+    });
+    recorder.record(Event::StageStarted { stage: phoenix_model::Stage::Build });
+    let kept = Kept::open(depot, NO_BUDGET, &mut recorder)?;
+    let exchange = NixExchange::begin(shipment.clone(), setup, kept, recorder)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .map_err(|error| CommandError::because("cannot start", &error))?;
+    let (settings, mut limits) = farm::manner(ledger);
+    limits.fail_fast = shipment.fail_fast;
+    let worker = Worker::new(&Arc::new(shipment.farm.clone()), Slot(args.slot), limits);
+    let (tell, told) = watch::channel(None);
+    let limit = args.time_limit.map(|minutes| Duration::from_secs(u64::from(minutes) * 60));
+    std::thread::spawn(move || {
+        let reason = match limit {
+            None => signals.recv().map_or_else(|_| None, |signal| Some(signal.to_owned())),
+            Some(limit) => match signals.recv_timeout(limit) {
+                Ok(signal) => Some(signal.to_owned()),
+                Err(_) => Some("its time is up".to_owned()),
+            },
+        };
+        if reason.is_some() {
+            tell.send_replace(reason);
+        }
+        // The channel stays open: a closed one would be no reason.
+        std::mem::forget(tell);
+    });
+    let leaving = runtime.block_on(async {
+        let ledger = phoenix_work::open(ledger)
+            .await
+            .map_err(|error| CommandError::because("cannot use the ledger", &error))?;
+        Ok::<_, CommandError>(phoenix_work::work(worker, ledger.as_ref(), &exchange, &settings, told).await)
+    })?;
+    let (text, severity, code) = words(&leaving);
+    exchange.say(severity, format!("worker {} leaves: {text}", args.slot));
+    // Builds that were broken off have the exchange until they have ended.
+    runtime.shutdown_timeout(Duration::from_secs(30));
+    if let Some(done) = exchange.finish() {
+        let mut recorder = done.recorder;
+        recorder.say(Severity::Notice, format!("worker {} built {} derivations", args.slot, done.built));
+        recorder.record(Event::RunEnded { exit_code: code, directory: None });
+        recorder.finish();
+    }
+    Ok(ExitCode::from(code))
+}
+
+/// Finds Nix, with what the flags say of it.
+fn setup(args: &WorkArgs) -> Result<Setup, CommandError> {
+    let nix = NixArgs {
+        options: args.store.options.clone(),
+        store: args.store.store.clone(),
+        accept_flake_config: false,
+        override_input: Vec::new(),
+        impure: false,
+        show_trace: false,
+        eval_store: None,
+        eval_workers: 1,
+    };
+    setup::setup(&nix, Some(&args.builder))
+}
+
+/// Sees that this machine can work on a plan.
+fn fitted(
+    mut setup: Setup,
+    shipment: &phoenix_work::Shipment,
+    args: &WorkArgs,
+) -> Result<Setup, CommandError> {
+    let store_dir = &setup.eval_layout.store_dir;
+    if *store_dir != shipment.store_dir {
+        return Err(CommandError::new(format!(
+            "the plan is for stores in {}, and the one here is in {store_dir}",
+            shipment.store_dir
+        ))
+        .hint("planner and workers need the same store directory (NIX_STORE_DIR)"));
+    }
+    let slots = shipment.farm.slots().len();
+    if args.slot as usize >= slots {
+        return Err(CommandError::new(format!("the plan {} has no slot {}", args.reference, args.slot))
+            .hint(format!("it has {slots} slots, counted from 0")));
+    }
+    for (name, value) in &shipment.options {
+        setup.nix.set_option(name, value);
+        setup.eval_nix.set_option(name, value);
+    }
+    Ok(setup)
+}
+
+/// Why it leaves in words, how much that matters, and the exit code.
+fn words(leaving: &Leaving) -> (String, Severity, u8) {
+    match leaving {
+        Leaving::Done => ("all that it can build is done".to_owned(), Severity::Notice, 0),
+        Leaving::NotNeeded => ("the others do the rest without it".to_owned(), Severity::Notice, 0),
+        Leaving::FailFast => ("a failure ended the run".to_owned(), Severity::Notice, 0),
+        Leaving::Stopped(reason) => (format!("it was stopped ({reason})"), Severity::Warning, EXIT_STOPPED),
+        Leaving::Stranded => {
+            ("nothing was heard of any other worker for long".to_owned(), Severity::Error, EXIT_ERROR)
+        }
+        Leaving::Unfit(reason) | Leaving::LedgerLost(reason) => (reason.clone(), Severity::Error, EXIT_ERROR),
+    }
+}
