@@ -129,7 +129,7 @@ pub(crate) fn hint_for(message: &str) -> Option<&'static str> {
             "this user may not write there: is the Nix daemon running, and is NIX_REMOTE or --store what it should be?",
         );
     }
-    if has("cannot connect to socket") || has("Connection refused") {
+    if has("cannot connect to socket") || has("cannot connect to daemon") {
         return Some("is the Nix daemon running? (`systemctl start nix-daemon`)");
     }
     let no_file = has("/flake.nix'") && (has("No such file") || has("does not exist"));

@@ -5,9 +5,14 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Child, Command};
+use std::time::Duration;
 
-use common::TestEnv;
-use phoenix_testkit::Flake;
+use common::{Ran, TestEnv};
+use phoenix_testkit::{Flake, NatsServer};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 
 /// 60 derivations: 20 targets of two derivations each, which share 20 dependencies in chains of four. Each leaves a
 /// line in a directory outside the store when it is built.
@@ -17,7 +22,7 @@ fn shared(env: &TestEnv, seconds: &str) -> Flake {
     // Nix builds in a root of its own where a store lies elsewhere; it has to be told what else is there.
     let paths: Vec<String> = ["/bin", "/usr", "/lib", "/lib64"]
         .into_iter()
-        .filter(|path| std::path::Path::new(path).exists())
+        .filter(|path| Path::new(path).exists())
         .map(str::to_owned)
         .chain([marks.display().to_string()])
         .collect();
@@ -26,7 +31,7 @@ fn shared(env: &TestEnv, seconds: &str) -> Flake {
         r#"let
           inherit (builtins) elemAt genList listToAttrs;
           marked = name: attrs: d name
-            "sleep {seconds}; echo built >> {marks}/${{name}}; echo ${{name}} > $out; for i in $deps; do cat $i >> $out; done" attrs;
+            "sleep {seconds}; echo built >> {marks}/${{name}}; ! grep -qx ${{name}} {marks}/.broken || exit 3; echo ${{name}} > $out; for i in $deps; do cat $i >> $out; done" attrs;
           deps = genList (n: marked "dep-${{toString n}}"
             {{ deps = if n < 5 then [ ] else [ (elemAt deps (n - 5)) ]; }}) 20;
           own = n: marked "own-${{toString n}}" {{ deps = [ (elemAt deps n) ]; }};
@@ -41,12 +46,48 @@ fn shared(env: &TestEnv, seconds: &str) -> Flake {
 
 /// How often each derivation was built.
 fn marks(env: &TestEnv) -> BTreeMap<String, usize> {
-    let entries = fs_err::read_dir(env.nix.path("marks")).unwrap();
+    let entries = fs_err::read_dir(env.nix.path("marks")).unwrap().map(|entry| entry.unwrap());
     let count = |entry: fs_err::DirEntry| {
         let lines = fs_err::read_to_string(entry.path()).unwrap().lines().count();
         (entry.file_name().to_string_lossy().into_owned(), lines)
     };
-    entries.map(|entry| count(entry.unwrap())).collect()
+    entries.map(count).filter(|(name, _)| !name.starts_with('.')).collect()
+}
+
+fn each_once(env: &TestEnv) {
+    let marks = marks(env);
+    assert_eq!(marks.len(), 60);
+    assert!(marks.values().all(|count| *count == 1), "{marks:?}");
+}
+
+/// Waits until so many derivations were begun.
+fn wait_for_marks(env: &TestEnv, count: usize) {
+    while marks(env).len() < count {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn start(env: &TestEnv, args: &[&str]) -> Child {
+    env.command().args(args).spawn().unwrap()
+}
+
+fn end(child: Child) -> Ran {
+    Ran::from(child.wait_with_output().unwrap())
+}
+
+fn signal(id: u32, signal: Signal) {
+    kill_process(Pid::from_raw(i32::try_from(id).unwrap()).unwrap(), signal).unwrap();
+}
+
+/// The process of one worker of a run.
+fn worker(run: &Child, slot: usize) -> u32 {
+    let children = fs_err::read_to_string(format!("/proc/{0}/task/{0}/children", run.id())).unwrap();
+    let is_it = |id: &&str| {
+        let line = fs_err::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
+        let args: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+        args.windows(2).any(|pair| pair == [b"--slot".as_slice(), slot.to_string().as_bytes()])
+    };
+    children.split_whitespace().find(is_it).unwrap().parse().unwrap()
 }
 
 #[test]
@@ -54,10 +95,177 @@ fn what_targets_share_is_built_once() {
     let env = TestEnv::new();
     let flake = shared(&env, "0.05");
     let (ran, report) = env.report(&["--runners", "4", &flake.reference()]);
+    let _ = ran.ends_with(0).says("on runner 3");
+    assert_eq!((report.count("targets", "built"), report.count("derivations", "built")), (20, 60));
+    each_once(&env);
+    // It is all here now, and sound.
+    let (ran, report) = env.report(&["--runners", "4", &flake.reference()]);
     let _ = ran.ends_with(0);
-    assert_eq!(report.count("targets", "built"), 20);
-    assert_eq!(report.count("derivations", "built"), 60);
+    assert_eq!((report.count("targets", "cached"), report.count("derivations", "built")), (20, 0));
+    let out = report.field(&format!("packages.{}.top-7", env.system()), "outputs")["out"].clone();
+    let _ = env.sound(out.as_str().unwrap());
+    each_once(&env);
+}
+
+#[test]
+fn a_failure_blocks_what_needs_it_and_nothing_else() {
+    let env = TestEnv::new();
+    let flake = shared(&env, "0.02");
+    let marks = env.nix.path("marks");
+    fs_err::write(marks.join(".broken"), "own-3\n").unwrap();
+    let (ran, report) = env.report(&["--runners", "3", &flake.reference()]);
+    let _ = ran.ends_with(100).says("own-3");
+    assert_eq!((report.count("targets", "built"), report.count("targets", "blocked")), (19, 1));
+    let attr = format!("packages.{}.top-3", env.system());
+    assert_eq!(report.verdict(&attr), "blocked");
+    assert!(report.field(&attr, "blockedBy").to_string().contains("own-3"));
+    // What was built stays built.
+    fs_err::remove_file(marks.join(".broken")).unwrap();
+    let (ran, report) = env.report(&["--runners", "3", &flake.reference()]);
+    let _ = ran.ends_with(0);
+    assert_eq!((report.count("targets", "built"), report.count("derivations", "built")), (1, 2));
+}
+
+#[test]
+fn another_takes_what_a_killed_worker_had() {
+    let env = TestEnv::new();
+    let flake = shared(&env, "0.2");
+    let run = start(&env, &["run", "--json", "--runners", "4", &flake.reference()]);
+    wait_for_marks(&env, 8);
+    signal(worker(&run, 1), Signal::KILL);
+    let ran = end(run).ends_with(0).says("worker 1 was ended by signal 9");
+    let report: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(report["summary"]["targets"]["built"], 20);
     let marks = marks(&env);
     assert_eq!(marks.len(), 60);
-    assert!(marks.values().all(|count| *count == 1), "{marks:?}");
+    // It had one unit at a time, and units are small here.
+    assert!(marks.values().sum::<usize>() <= 64, "{marks:?}");
+}
+
+#[test]
+fn a_signal_ends_all_workers_and_keeps_what_was_built() {
+    let env = TestEnv::new();
+    let flake = shared(&env, "0.2");
+    let depot = env.depot();
+    let args = ["run", "--json", "--runners", "3", "--depot", &depot, &flake.reference()];
+    let run = start(&env, &args);
+    wait_for_marks(&env, 12);
+    let workers: Vec<u32> = (0..3).map(|slot| worker(&run, slot)).collect();
+    signal(run.id(), Signal::TERM);
+    let ran = end(run);
+    let report: Value = serde_json::from_str(&ran.stdout).unwrap();
+    let _ = ran.ends_with(130);
+    assert!(report["summary"]["targets"]["cancelled"].as_u64().unwrap() > 0, "{report:#}");
+    assert!(workers.iter().all(|id| !Path::new(&format!("/proc/{id}")).exists()));
+    let built = report["summary"]["derivations"]["built"].as_u64().unwrap();
+    assert!(built >= 8, "{report:#}");
+    // A new machine with the same depot goes on from there.
+    env.forget_store();
+    let (ran, report) = env.report(&args[2..]);
+    let _ = ran.ends_with(0);
+    let rest = report.count("derivations", "built");
+    assert!(rest <= 60 - built, "{rest} built after {built}");
+}
+
+#[test]
+fn workers_meet_in_nats_too() {
+    let Some(server) = NatsServer::start() else { return };
+    let env = TestEnv::new();
+    let flake = shared(&env, "0.05");
+    let ledger = format!("{}/some-run", server.url());
+    let (ran, report) = env.report(&["--runners", "4", "--ledger", &ledger, &flake.reference()]);
+    let _ = ran.ends_with(0);
+    assert_eq!((report.count("targets", "built"), report.count("derivations", "built")), (20, 60));
+    each_once(&env);
+    // Without the server nothing is built, and it is said why.
+    drop(server);
+    let args = ["run", "--runners", "2", "--ledger", &ledger, &flake.reference()];
+    env.forget_store();
+    let _ = env.phoenix(&args).ends_with(1).says("is a NATS server there");
+}
+
+/// What several machines do: each has its own store, and nothing of the others but a ledger and a depot.
+#[test]
+fn machines_work_on_a_plan_and_one_gives_the_verdicts() {
+    let env = TestEnv::new();
+    let flake = shared(&env, "0.05");
+    let (depot, ledger) = (env.depot(), format!("dir:{}", env.file("ledger").display()));
+    let reference = flake.reference();
+    let plan = ["plan", "--runners", "2", "--matrix", "github", "--plan", "p", "--depot", &depot, &reference];
+    let planned = env.phoenix(&plan).ends_with(0);
+    let matrix: Value = serde_json::from_str(&planned.stdout).unwrap();
+    let row = |slot: u32| serde_json::json!({ "slot": slot, "system": env.system(), "runs-on": matrix["include"][0]["runs-on"] });
+    assert_eq!(matrix, serde_json::json!({ "include": [row(0), row(1)] }));
+    // Nobody needs the flake any more.
+    drop(flake);
+
+    let places = ["--plan", "p", "--ledger", &ledger, "--depot", &depot];
+    let worker = |slot: &str| {
+        let store = format!("local?root={}", env.nix.path(&format!("worker-{slot}")).display());
+        let mut args = vec!["work", "--slot", slot, "--store", &store];
+        args.extend(places);
+        start(&env, &args)
+    };
+    let workers = ["0", "1"].map(worker);
+    // The machine that reports has no store at all.
+    let mut report = Command::new(env!("CARGO_BIN_EXE_phoenix"));
+    report.env_clear().env("HOME", env.file("reporter")).arg("report").args(places);
+    let junit = env.file("junit.xml");
+    let ran = Ran::from(report.output().unwrap()).ends_with(0);
+    assert!(ran.stdout.contains("20 targets: 20 built"), "{ran}");
+    for child in workers {
+        let _ = end(child).ends_with(0).says("all that it can build is done");
+    }
+    each_once(&env);
+    // Once more, from what is in the ledger, in another format.
+    let mut again = Command::new(env!("CARGO_BIN_EXE_phoenix"));
+    again.env_clear().env("HOME", env.file("reporter")).arg("report").args(places);
+    again.args(["--format", "junit", "--output"]).arg(&junit);
+    let _ = Ran::from(again.output().unwrap()).ends_with(0);
+    let junit = fs_err::read_to_string(junit).unwrap();
+    assert!(junit.contains("tests=\"20\"") && junit.contains("failures=\"0\""), "{junit}");
+}
+
+#[test]
+fn a_worker_that_is_told_nonsense_says_so() {
+    let env = TestEnv::new();
+    let flake = shared(&env, "0");
+    let (depot, ledger) = (env.depot(), format!("dir:{}", env.file("ledger").display()));
+    let work = |args: &[&str]| env.phoenix(&[&["work", "--depot", &depot], args].concat()).ends_with(1);
+    let _ = work(&["--plan", "p", "--slot", "0", "--ledger", &ledger]).says("there is no plan p in dir:");
+    let reference = flake.reference();
+    let plan = ["plan", "--runners", "2", "--matrix", "json", "--plan", "p", "--depot", &depot, &reference];
+    let _ = env.phoenix(&plan).ends_with(0);
+    let _ = work(&["--plan", "p", "--slot", "2", "--ledger", &ledger]).says("the plan p has no slot 2");
+    let _ = work(&["--plan", "p", "--slot", "0"]).says("a worker needs a ledger");
+    let _ = work(&["--plan", "p", "--slot", "0", "--ledger", "x:y"]).says("no such kind of ledger");
+    let _ = work(&["--plan", "../p", "--slot", "0", "--ledger", &ledger]).says("../p");
+    let mut elsewhere = env.command();
+    elsewhere.args(["work", "--plan", "p", "--slot", "0", "--ledger", &ledger, "--depot", &depot]);
+    elsewhere.env("NIX_STORE_DIR", "/elsewhere/store");
+    let _ = Ran::from(elsewhere.output().unwrap()).ends_with(1).says("the plan is for stores in");
+    // A plan that was cut off.
+    let file = env.file("depot").join("plans/p");
+    let text = fs_err::read(&file).unwrap();
+    fs_err::write(&file, &text[..text.len() / 2]).unwrap();
+    let _ = work(&["--plan", "p", "--slot", "0", "--ledger", &ledger]).says("the plan p");
+    assert_eq!(marks(&env).len(), 0);
+}
+
+#[test]
+fn a_simulation_tells_what_runners_would_bring() {
+    let env = TestEnv::new();
+    let flake = shared(&env, "0");
+    let ran = env.phoenix(&["plan", "--json", "--simulate", "--runners", "auto", &flake.reference()]);
+    let plan: Value = serde_json::from_str(&ran.ends_with(0).stdout).unwrap();
+    let rows = plan["simulation"]["rows"].as_array().unwrap();
+    let counts: Vec<u64> = rows.iter().map(|row| row["runners"].as_u64().unwrap()).collect();
+    assert_eq!(counts, [1, 2, 4, 8, 16, 32, 64, 128, 256]);
+    let times: Vec<f64> = rows.iter().map(|row| row["makespanSeconds"].as_f64().unwrap()).collect();
+    let bounds: Vec<f64> = rows.iter().map(|row| row["lowerBoundSeconds"].as_f64().unwrap()).collect();
+    assert!(times.iter().zip(&bounds).all(|(time, bound)| time >= bound), "{times:?} {bounds:?}");
+    assert!(times[0] > times[2], "{times:?}");
+    let builds = |row: &Value| row["builds"].as_u64().unwrap();
+    assert_eq!(builds(&rows[3]), 60);
+    assert!(builds(&plan["simulation"]["separate"]) > 60);
 }

@@ -34,7 +34,7 @@ pub use junit::junit;
 pub use lines::{Detail, Lines};
 pub use live::frame;
 pub use markdown::{MARKDOWN_LIMIT, markdown};
-pub use roots::{Root, root_failures};
+pub use roots::{Root, plural, root_failures};
 pub use style::Style;
 pub use summary::{Summary, TargetState};
 pub use time::human_seconds;

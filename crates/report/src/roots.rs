@@ -140,7 +140,8 @@ impl Root<'_> {
 }
 
 /// The noun for a number of things.
-pub(crate) fn plural(count: usize, noun: &str) -> String {
+#[must_use]
+pub fn plural(count: usize, noun: &str) -> String {
     if count == 1 { noun.to_owned() } else { format!("{noun}s") }
 }
 

@@ -1,13 +1,10 @@
 //! Every ledger keeps the promises of all.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-mod nats_server;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use nats_server::NatsServer;
+use phoenix_testkit::NatsServer;
 use phoenix_work::testing::contract;
 use phoenix_work::{Cursor, Directory, InProcess, Ledger, Nats, open};
 

@@ -2,16 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-mod nats_server;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use nats_server::NatsServer;
 use phoenix_model::{FailureClass, StorePath};
 use phoenix_schedule::farm::{Board, FarmPlan, Leaving, Limits, Record, Slot, UnitId, Worker};
 use phoenix_schedule::{Grain, Plan, RunnerKind, RunnerKinds, Step};
+use phoenix_testkit::NatsServer;
 use phoenix_work::testing::Pretend;
 use phoenix_work::{Cursor, InProcess, Ledger, LedgerError, Settings, open, work};
 use tokio::sync::watch;

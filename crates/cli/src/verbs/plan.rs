@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use phoenix_model::{Severity, StorePath, Verdict};
-use phoenix_report::{Summary, clean, human_seconds};
+use phoenix_report::{Summary, clean, human_seconds, plural};
 use serde::Serialize;
 
 use crate::args::{FarmArgs, PlanArgs, TalkArgs};
@@ -100,9 +100,11 @@ fn for_runners(planned: &mut Planned, mut farm: Farm, args: &FarmArgs) -> Result
     farm.farm = farm.farm.with_slots(&farm.kinds, &decision.counts);
     let _ = writeln!(
         more.text,
-        "\n{} runners for {} units: about {}",
+        "\n{} {} for {} {}: about {}",
         decision.runners(),
+        plural(decision.runners(), "runner"),
         farm.farm.units().len(),
+        plural(farm.farm.units().len(), "unit"),
         human_seconds(decision.makespan_seconds)
     );
     add("runners", decision.runners().into());

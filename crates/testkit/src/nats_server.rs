@@ -6,7 +6,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// A server with JetStream on the loopback; it ends with this value.
-pub(crate) struct NatsServer {
+#[derive(Debug)]
+pub struct NatsServer {
     child: Child,
     port: u16,
     _directory: tempfile::TempDir,
@@ -14,12 +15,20 @@ pub(crate) struct NatsServer {
 
 impl NatsServer {
     /// Starts one. None where it is not installed, which is said; in CI it has to be.
-    pub(crate) fn start() -> Option<Self> {
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start() -> Option<Self> {
         Self::start_with(&[])
     }
 
     /// Starts one with more arguments.
-    pub(crate) fn start_with(args: &[&str]) -> Option<Self> {
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start_with(args: &[&str]) -> Option<Self> {
         let Some(program) = program() else {
             assert!(
                 std::env::var_os("CI").is_none(),
@@ -28,10 +37,14 @@ impl NatsServer {
             eprintln!("skipped: nats-server is not installed");
             return None;
         };
-        let directory = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().expect("a NATS server");
         // Free a moment ago; whoever takes it in between makes the server end, and another is tried.
         for _ in 0..5 {
-            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let port = TcpListener::bind("127.0.0.1:0")
+                .expect("a NATS server")
+                .local_addr()
+                .expect("a NATS server")
+                .port();
             let mut child = Command::new(&program)
                 .args(["--jetstream", "--addr", "127.0.0.1", "--port", &port.to_string(), "--store_dir"])
                 .arg(directory.path())
@@ -40,9 +53,9 @@ impl NatsServer {
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())
                 .spawn()
-                .unwrap();
+                .expect("a NATS server");
             let end = Instant::now() + Duration::from_secs(10);
-            while Instant::now() < end && child.try_wait().unwrap().is_none() {
+            while Instant::now() < end && child.try_wait().expect("a NATS server").is_none() {
                 if TcpStream::connect(("127.0.0.1", port)).is_ok() {
                     return Some(Self { child, port, _directory: directory });
                 }
@@ -55,7 +68,8 @@ impl NatsServer {
     }
 
     /// Its URL, without a run.
-    pub(crate) fn url(&self) -> String {
+    #[must_use]
+    pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
     }
 }
