@@ -1,6 +1,5 @@
 //! Every ledger keeps the promises of all.
 
-
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
