@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use phoenix_evaluate::{Ended, Evaluators, Found, GlobError, Heard, Installable, Request, Root, Selection};
+use phoenix_evaluate::{
+    Ended, Evaluators, Found, GlobError, Heard, Installable, Request, Root, Selection, is_system,
+};
 use phoenix_model::{AttrPath, Target, TargetId, Verdict};
 use phoenix_schedule::RunnerKind;
 
@@ -111,6 +113,14 @@ impl Asked {
         let systems_asked = !systems.is_empty();
         if !systems_asked {
             systems.push(setup.settings.system.clone());
+        }
+        // A slip here would leave everything out, and be green.
+        let known = |system: &str| is_system(system) || system == setup.settings.system;
+        if let Some(unknown) = systems.iter().find(|system| !known(system)) {
+            return Err(format!(
+                "`{unknown}` is no system that Nix knows; one is `{}`",
+                setup.settings.system
+            ));
         }
         let mut exclude = config.exclude.clone();
         exclude.extend(self.exclude.iter().cloned());

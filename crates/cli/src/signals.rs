@@ -14,7 +14,10 @@ const EXIT_CANCELLED: i32 = 130;
 /// Listens for signals: each sets `stop` and is told by name. The first asks for an orderly end, the
 /// second for a quick one; at the third the process ends where it stands.
 pub(crate) fn listen(stop: &Arc<AtomicBool>) -> io::Result<Receiver<&'static str>> {
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    if !is_ignored(SIGHUP) {
+        signals.add_signal(SIGHUP)?;
+    }
     let (sender, receiver) = crossbeam_channel::unbounded();
     let stop = Arc::clone(stop);
     std::thread::spawn(move || {
@@ -32,4 +35,12 @@ pub(crate) fn listen(stop: &Arc<AtomicBool>) -> io::Result<Receiver<&'static str
         }
     });
     Ok(receiver)
+}
+
+/// Whether whoever started us, such as `nohup`, wants a signal to be ignored. Only Linux tells (`proc(5)`, `SigIgn`).
+fn is_ignored(signal: i32) -> bool {
+    let status = fs_err::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default();
+    mask & (1 << (signal - 1)) != 0
 }

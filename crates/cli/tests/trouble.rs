@@ -345,16 +345,82 @@ fn a_signal_ends_everything_in_order() {
             report["targets"].as_array().unwrap().iter().find(|target| target["name"] == "first").unwrap();
         assert!(env.nix.is_valid(first["outputs"]["out"].as_str().unwrap()), "what was built stays valid");
         // The builder is gone: it would have left a mark.
-        let sleeping = Command::new("pgrep").args(["-f", "sleep 20"]).output();
-        let ours = sleeping.is_ok_and(|found| {
-            let pids = String::from_utf8_lossy(&found.stdout).into_owned();
-            pids.lines().any(|pid| {
-                let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-                String::from_utf8_lossy(&environment).contains(&env.nix.store_dir())
-            })
-        });
-        assert!(!ours, "the builder still runs");
+        assert!(!still_runs(&env, "sleep 20"));
     }
+}
+
+/// Whether a builder of this store still runs.
+fn still_runs(env: &TestEnv, command: &str) -> bool {
+    let found = Command::new("pgrep").args(["-f", command]).output();
+    found.is_ok_and(|found| {
+        let pids = String::from_utf8_lossy(&found.stdout).into_owned();
+        pids.lines().any(|pid| {
+            let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            String::from_utf8_lossy(&environment).contains(&env.nix.store_dir())
+        })
+    })
+}
+
+#[test]
+fn a_signal_ends_what_evaluation_builds() {
+    let env = TestEnv::new();
+    let begun = env.file("begun");
+    let flake = Flake::new(&format!(
+        r#"{{ packages.${{system}}.a = ok "a${{import (d "import" "touch {}; sleep 31; echo 1 > $out" {{ }})}}"; }}"#,
+        begun.display()
+    ));
+    let child = env.command().args(["run", &flake.reference()]).spawn().unwrap();
+    let pid = rustix::process::Pid::from_child(&child);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !begun.exists() {
+        assert!(Instant::now() < deadline, "nothing is built");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(still_runs(&env, "sleep 31"));
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    let _ = Ran::from(child.wait_with_output().unwrap()).ends_with(130).says("cancelled");
+    assert!(!still_runs(&env, "sleep 31"));
+}
+
+#[test]
+fn a_signal_that_is_ignored_stays_so() {
+    let env = TestEnv::new();
+    let begun = env.file("begun");
+    let flake = Flake::new(&format!(
+        r#"{{ packages.${{system}}.a = d "a" "touch {}; sleep 1; echo > $out" {{ }}; }}"#,
+        begun.display()
+    ));
+    let phoenix = env.command();
+    let mut command = env.nix.command("/bin/sh");
+    command.args(["-c", "trap '' HUP; exec \"$0\" \"$@\""]).arg(phoenix.get_program());
+    let child = command
+        .args(["run", &flake.reference()])
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    while !begun.exists() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::HUP).unwrap();
+    let code = if cfg!(target_os = "linux") { 0 } else { 130 };
+    let _ = Ran::from(child.wait_with_output().unwrap()).ends_with(code);
+}
+
+#[test]
+fn a_system_that_does_not_exist() {
+    let env = TestEnv::new();
+    let flake = Flake::new(r#"{ packages.${system}.a = ok "a"; }"#);
+    let args = ["run", &flake.reference(), "--systems", "x86-64-linux"];
+    let _ = env.phoenix(&args).ends_with(1).says("`x86-64-linux` is no system that Nix knows");
+    flake.write("phoenix.toml", "systems = [\"x86_64-linx\"]");
+    let args = ["run", &flake.reference()];
+    let _ = env.phoenix(&args).ends_with(1).says("`x86_64-linx` is no system that Nix knows");
+    flake.write("phoenix.toml", "");
+    let other = if env.system() == "aarch64-darwin" { "x86_64-linux" } else { "aarch64-darwin" };
+    let args = ["run", &flake.reference(), "--systems", other];
+    let _ = env.phoenix(&args).ends_with(120).says(&format!("there is no target for {other}"));
 }
 
 #[test]

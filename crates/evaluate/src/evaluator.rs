@@ -17,12 +17,15 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use phoenix_store::{Nix, strip_ansi};
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::trace::tidy;
 
 /// How often it is looked whether to stop.
 const TICK: Duration = Duration::from_millis(100);
+
+/// How long it may take to break off what it does.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How evaluation is kept from reading what it should not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +91,8 @@ pub(crate) struct Evaluator {
     lines: Receiver<String>,
     mark: String,
     asked: u64,
+    /// Whether it is at work on something that nobody waits for any more.
+    busy: bool,
     _home: tempfile::TempDir,
 }
 
@@ -139,6 +144,7 @@ impl Evaluator {
             lines,
             mark,
             asked: 0,
+            busy: false,
             _home: home,
         };
         for definition in definitions {
@@ -192,11 +198,15 @@ impl Evaluator {
         let mut error: Option<Vec<String>> = None;
         loop {
             if limit.is_some_and(|limit| begin.elapsed() > limit) {
+                self.busy = true;
                 return Answer::Silent;
             }
             let line = match self.lines.recv_timeout(TICK) {
                 Ok(line) => line,
-                Err(RecvTimeoutError::Timeout) if stop.load(Ordering::Relaxed) => return Answer::Stopped,
+                Err(RecvTimeoutError::Timeout) if stop.load(Ordering::Relaxed) => {
+                    self.busy = true;
+                    return Answer::Stopped;
+                }
                 Err(RecvTimeoutError::Timeout) => {
                     talk(Talk::Nothing);
                     continue;
@@ -310,8 +320,27 @@ impl Evaluator {
     }
 }
 
+impl Evaluator {
+    /// Has it break off what it does. What it builds meanwhile runs in a session of its own, which only Nix ends.
+    fn interrupt(&mut self) {
+        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process(pid, Signal::INT);
+        }
+        let end = format!("{} end {}", self.mark, self.asked);
+        let deadline = Instant::now() + PATIENCE;
+        while let Ok(line) = self.lines.recv_deadline(deadline) {
+            if line.trim_matches('"') == end {
+                return;
+            }
+        }
+    }
+}
+
 impl Drop for Evaluator {
     fn drop(&mut self) {
+        if self.busy {
+            self.interrupt();
+        }
         if let Some(group) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
             // It may be gone already.
             let _ = kill_process_group(group, Signal::KILL);

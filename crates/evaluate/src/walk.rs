@@ -452,12 +452,16 @@ fn too_deep(path: AttrPath) -> FoundTarget {
     ended(path, TargetKind::Unknown, Ended::NotEvaluated(error))
 }
 
-/// The names most like a wanted one, in backquotes, best first.
+/// The names most like a wanted one, in backquotes, best first: slips of the finger, and names that go on.
 fn nearest(wanted: &str, names: &[String]) -> Vec<String> {
+    let slips = 1 + wanted.chars().count() / 4;
+    let is_near = |score: f64, name: &str| {
+        score > 0.85 || strsim::damerau_levenshtein(wanted, name) <= slips && slips < name.chars().count()
+    };
     let mut scored: Vec<(f64, &String)> = names
         .iter()
         .map(|name| (strsim::jaro_winkler(wanted, name), name))
-        .filter(|(score, _)| *score > 0.7)
+        .filter(|(score, name)| is_near(*score, name))
         .collect();
     scored.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(b.1)));
     scored.dedup_by(|a, b| a.1 == b.1);

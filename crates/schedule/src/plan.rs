@@ -111,7 +111,8 @@ impl Plan {
     /// The expected seconds of all steps one after another.
     #[must_use]
     pub fn total_seconds(&self) -> f64 {
-        self.steps.iter().map(|step| step.estimate).sum()
+        // A sum of nothing is -0.0.
+        self.steps.iter().map(|step| step.estimate).fold(0.0, std::ops::Add::add)
     }
 
     /// What Nix has to be asked to realise: the goals that need a step and can be built, each derivation

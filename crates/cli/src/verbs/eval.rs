@@ -81,7 +81,10 @@ pub(crate) fn eval(args: &EvalArgs) -> Result<ExitCode, CommandError> {
         return Err(error);
     }
     Ok(match (stop.load(Ordering::Relaxed) && listening.get(), failed) {
-        (true, _) => ExitCode::from(130),
+        (true, _) => {
+            talk::stderr("error: stopped before everything was evaluated\n");
+            ExitCode::from(130)
+        }
         (false, true) => ExitCode::from(120),
         (false, false) => ExitCode::SUCCESS,
     })

@@ -381,3 +381,18 @@ fn patterns_are_heeded_below_a_set_that_is_named() {
     assert_eq!(found[0].path.to_string(), "packages.x86_64-linux.a");
     assert_eq!(walk.idle_patterns(), ["**.zzz"]);
 }
+
+#[test]
+fn near_names_are_slips_or_go_on() {
+    let names = ["p1", "hello-world", "narHash", "heavy-1", "packages"].map(str::to_owned);
+    for (wanted, expected) in [
+        ("pp1", &["`p1`"][..]),
+        ("helo-world", &["`hello-world`"]),
+        ("hello", &["`hello-world`"]),
+        ("pakcages", &["`packages`"]),
+        ("a", &[]),
+        ("x", &[]),
+    ] {
+        assert_eq!(nearest(wanted, &names), expected, "{wanted}");
+    }
+}
