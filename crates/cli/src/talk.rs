@@ -45,12 +45,25 @@ pub(crate) fn write(path: &Path, text: &str) -> io::Result<()> {
     }
 }
 
+/// Takes a file away that something else is to be written to, so that nobody takes the old one for the new. Pipes and
+/// devices stay.
+pub(crate) fn forget(path: &Path) -> io::Result<()> {
+    if path != Path::new("-") && fs_err::symlink_metadata(path).is_ok_and(|found| found.is_file()) {
+        fs_err::remove_file(path)?;
+    }
+    Ok(())
+}
+
 /// Whether a file can be written, as far as can be told without touching it.
 pub(crate) fn may_write(path: &Path) -> io::Result<()> {
     if path == Path::new("-") {
         return Ok(());
     }
-    if path.exists() {
+    if let Ok(found) = fs_err::metadata(path) {
+        // Whoever reads a pipe takes a first writer that goes away for the end.
+        if !found.is_file() && !found.is_dir() {
+            return Ok(());
+        }
         return fs_err::OpenOptions::new().append(true).open(path).map(drop);
     }
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));

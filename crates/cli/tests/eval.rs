@@ -221,3 +221,28 @@ fn a_file_that_ends_too_soon_is_an_error_of_what_imports_it() {
     let ran = env.phoenix(&["eval", "-f", file.to_str().unwrap()]).ends_with(120);
     assert!(ran.stdout.contains("unexpected end of file"), "{ran}");
 }
+
+#[test]
+fn functions_of_a_file_that_need_nothing_are_called_as_nix_does_it() {
+    let env = TestEnv::new();
+    let file = env.file("default.nix");
+    let text = format!(
+        "{{ n ? 1 }}: let {PREAMBLE} in {{
+          called = {{ m ? 2 }}: ok \"called-${{toString (n + m)}}\";
+          set = {{ o ? 3 }}: {{ inner = ok \"inner-${{toString o}}\"; }};
+          needs = {{ p }}: ok p;
+          plain = name: ok name;
+        }}"
+    );
+    fs_err::write(&file, text.replace("SYSTEM", &env.system())).unwrap();
+    let file = file.display().to_string();
+    for (attr, name) in [("called", "called-3"), ("set.inner", "inner-3")] {
+        let ours = evaluated(&env, &["-f", &file, "-A", attr]);
+        assert_eq!(ours[attr]["name"], name);
+        assert_eq!(ours[attr]["drvPath"], env.nix.run("nix-instantiate", &[&file, "-A", attr]));
+    }
+    for attr in ["needs", "plain"] {
+        let ours = evaluated(&env, &["-f", &file, "-A", attr]);
+        assert_eq!(ours[attr]["error"], "it is a function, not a derivation");
+    }
+}

@@ -498,6 +498,42 @@ fn what_a_substituter_has_is_cached_and_fetched_only_for_a_build() {
     let _ = ran.ends_with(0).says("fetching ");
     assert_eq!((report.count("targets", "cached"), report.count("targets", "built")), (1, 1));
     assert!(env.nix.is_valid(&out("base")) && env.nix.is_valid(&out("app")));
+
+    // One that says it has it, and does not give it: then it was built, and nothing else is said.
+    env.nix.run("nix-store", &["--delete", &out("app"), &out("base")]);
+    cache.rule(|request| request.path.contains(".nar.").then(|| Reply::status(404)));
+    let (ran, report) = env.report(&[&flake.reference()]);
+    let _ = ran.ends_with(0);
+    assert_eq!(
+        (report.count("targets", "cached"), report.count("targets", "built")),
+        (0, 2),
+        "{:#}",
+        report.0
+    );
+    assert!(env.nix.is_valid(&out("base")) && env.nix.is_valid(&out("app")));
+}
+
+#[test]
+fn a_pipe_gets_a_report_and_an_old_report_does_not_stay() {
+    let env = TestEnv::new();
+    let flake = Flake::new(r#"{ packages.${system}.a = ok "a"; }"#);
+    let pipe = env.file("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let reader = std::thread::spawn({
+        let pipe = pipe.clone();
+        move || fs_err::read_to_string(pipe).unwrap()
+    });
+    let args = ["run", &flake.reference(), "--result-format", "json", "--result-file"];
+    let _ = env.phoenix(&[&args[..], &[&pipe.display().to_string()]].concat()).ends_with(0);
+    let report: serde_json::Value = serde_json::from_str(&reader.join().unwrap()).unwrap();
+    assert_eq!(report["exitCode"], 0);
+
+    let old = env.file("old.json");
+    fs_err::write(&old, "of another run").unwrap();
+    let mut command = env.command();
+    command.args(args).arg(&old).env("PATH", "/nowhere");
+    let _ = Ran::from(command.output().unwrap()).ends_with(1);
+    assert!(!old.exists());
 }
 
 /// Names and logs of a flake are the words of strangers.

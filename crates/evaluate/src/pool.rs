@@ -16,6 +16,15 @@ use crate::flake::{LockOptions, one_line, parse_config};
 use crate::walk::Inspect;
 use crate::{Ended, FlakeConfig, FoundTarget, LockedFlake, Selection, Walk};
 
+/// What `nix-build` does to functions it meets in a file: those that need no argument are called
+/// (nix `src/libexpr/eval.cc`, `autoCallFunction`). One without any named argument cannot be told from `x: …`.
+const AUTO_CALL: &str = "value: if builtins.isFunction value && builtins.functionArgs value != { } \
+    && builtins.all (name: (builtins.functionArgs value).${name}) (builtins.attrNames (builtins.functionArgs value)) \
+    then value { } else value";
+
+/// In a flake functions are functions.
+const NO_CALL: &str = "value: value";
+
 const INSPECT: &str = include_str!("nix/inspect.nix");
 
 /// How often [`Heard::Waiting`] is told.
@@ -190,6 +199,8 @@ fn whole(root: &Root, ended: Option<Ended>, hear: &mut dyn FnMut(Heard)) {
 struct Prepared {
     nix: Nix,
     purity: Purity,
+    /// What is done to a value before it is looked at, in Nix.
+    call: &'static str,
     definitions: Vec<String>,
     show_trace: bool,
     selection: Selection,
@@ -222,6 +233,7 @@ fn prepare(
         return Ok(Prepared {
             nix: request.nix.clone(),
             purity: Purity::Impure,
+            call: AUTO_CALL,
             definitions: vec![definition],
             show_trace: request.show_trace,
             selection: (request.select)(None).map_err(EvaluateError::Selection)?,
@@ -241,6 +253,7 @@ fn prepare(
     let mut prepared = Prepared {
         nix: request.nix.clone(),
         purity: if request.impure { Purity::Impure } else { Purity::Pure },
+        call: NO_CALL,
         definitions,
         show_trace: request.show_trace,
         selection: (request.select)(Some(&flake.root())).map_err(EvaluateError::Selection)?,
@@ -287,7 +300,8 @@ impl Prepared {
     fn start(&self) -> io::Result<Evaluator> {
         let flags: &[&str] = if self.show_trace { &["--show-trace"] } else { &[] };
         let mut evaluator = Evaluator::start(&self.nix, self.purity, flags, &self.definitions)?;
-        let inspect = format!("inspect = ({}) {} root", one_line(INSPECT), quote(evaluator.mark()));
+        let inspect =
+            format!("inspect = ({}) {} ({}) root", one_line(INSPECT), quote(evaluator.mark()), self.call);
         evaluator.define(&inspect)?;
         Ok(evaluator)
     }
@@ -525,6 +539,7 @@ mod tests {
         let mut prepared = Prepared {
             nix,
             purity: Purity::Pure,
+            call: NO_CALL,
             definitions: vec!["root = 1".to_owned()],
             show_trace: false,
             selection: Selection::new(&[], &[], &["x".to_owned()]).unwrap(),

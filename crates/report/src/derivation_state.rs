@@ -119,9 +119,11 @@ impl DerivationState {
     }
 }
 
-/// Puts a verdict where there is none, or a red one in the place of one that is not. Says whether it did.
+/// Puts a verdict where there is none, a red one in the place of one that is not, or "built" in the place of what a
+/// substituter promised. Says whether it did.
 pub(crate) fn settle(slot: &mut Option<Verdict>, verdict: &Verdict) -> bool {
-    let new = slot.as_ref().is_none_or(|old| verdict.is_red() && !old.is_red());
+    let kept = |old: &Verdict| *verdict != Verdict::Built || !matches!(old, Verdict::Cached { .. });
+    let new = slot.as_ref().is_none_or(|old| verdict.is_red() && !old.is_red() || !kept(old));
     if new {
         *slot = Some(verdict.clone());
     }

@@ -102,6 +102,8 @@ pub struct Run {
     /// What Nix builds that is not in the plan, and since when: what a substituter promised and did not
     /// give, or what somebody deleted meanwhile.
     beside: BTreeMap<StorePath, Stamp>,
+    /// The targets that a substituter is said to have, by derivation: it may break its promise.
+    promised: BTreeMap<StorePath, Vec<TargetId>>,
     cancelled: bool,
     ended: bool,
     disagreed: bool,
@@ -386,6 +388,9 @@ impl Run {
                 }
                 None => {
                     let from = plan.found.get(&goal.drv_path).cloned().unwrap_or(Source::Store);
+                    if from != Source::Store {
+                        self.promised.entry(goal.drv_path.clone()).or_default().push(target);
+                    }
                     cached.push((target, Verdict::Cached { from }));
                 }
             }
@@ -465,7 +470,8 @@ impl Run {
         self.compare(end, events);
     }
 
-    /// What was built beside the plan ends as the store says.
+    /// What was built beside the plan ends as the store says. A target that was to come from a substituter, and did
+    /// not, ends so too: this is the one verdict that may change.
     fn settle_beside(&mut self, at: Stamp, end: &BuilderEnd, events: &mut Vec<Event>) {
         for (drv_path, started) in std::mem::take(&mut self.beside) {
             let verdict = if end.realised.contains(&drv_path) {
@@ -476,6 +482,12 @@ impl Run {
                 Verdict::Failed { class: FailureClass::Other, message: unexplained(end) }
             };
             let seconds = Some(at.seconds_since(started));
+            for target in self.promised.remove(&drv_path).unwrap_or_default() {
+                if let Some(state) = self.targets.get_mut(&target) {
+                    state.verdict = None;
+                }
+                self.settle_target(target, verdict.clone(), events);
+            }
             let settled = SettledDerivation { drv_path, verdict, seconds, log: None };
             events.push(Event::DerivationSettled { settled });
         }

@@ -28,6 +28,9 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, CommandError> {
     for file in &args.result_file {
         talk::may_write(file).map_err(|error| cannot_write(file, &error))?;
     }
+    for file in args.result_file.iter().filter(|_| !args.dry_run) {
+        talk::forget(file).map_err(|error| cannot_write(file, &error))?;
+    }
     let make = args.runners.map(|_| &farm::for_here as &pipeline::MakeFarm<'_>);
     let mut planned = pipeline::plan(&args.wanted, &args.nix, &args.build, &args.talk, make)?;
     if args.dry_run {

@@ -1,10 +1,11 @@
 # What is at an attribute path below a value, as JSON. With `wanted` null all names of a set are told,
-# else only those of `wanted` that exist.
-mark: root: path: wanted:
+# else only those of `wanted` that exist. `call` is what is done to a value before it is looked at.
+mark: call: root: path: wanted:
 let
   isDerivation = value: builtins.isAttrs value && (value.type or null) == "derivation";
 
-  at = value: path:
+  at = value: let called = call value; in below called;
+  below = value: path:
     if path == [ ] then describe value
     else if builtins.isAttrs value && value ? ${builtins.head path}
     then at value.${builtins.head path} (builtins.tail path)

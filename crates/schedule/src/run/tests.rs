@@ -134,6 +134,34 @@ fn a_time_out_that_names_nobody_is_of_the_builder_that_ended_after_the_longest_t
 }
 
 #[test]
+fn a_target_that_a_substituter_promised_in_vain_is_what_became_of_it() {
+    for (built, wanted) in [(true, VerdictKind::Built), (false, VerdictKind::Failed)] {
+        let mut run = Run::default();
+        for id in [0, 1] {
+            run.apply(Stamp(0), Happening::Found { target: target(id), ended: None });
+        }
+        let mut plan = plan(&[vec![]]);
+        plan.goals.push(Goal { drv_path: drv(8), wanted: vec![], step: None, node: 0 });
+        plan.found = [(drv(8), Source::Substituter("https://c".into()))].into();
+        let targets = vec![TargetId(0), TargetId(1)];
+        run.apply(Stamp(0), Happening::Planned { plan, targets, saved_seconds: 0.0 });
+        assert_eq!(run.verdict(TargetId(1)).unwrap().kind(), VerdictKind::Cached);
+        run.apply(Stamp(1), started(8));
+        let end = BuilderEnd {
+            exit_code: Some(i32::from(!built)),
+            valid: [0].into(),
+            realised: built.then(|| drv(8)).into_iter().collect(),
+            ..BuilderEnd::default()
+        };
+        let events = run.apply(Stamp(2), Happening::BuilderEnded(end));
+        assert_eq!(run.verdict(TargetId(1)).unwrap().kind(), wanted);
+        let told = |event: &&Event| matches!(event, Event::TargetSettled { target: TargetId(1), .. });
+        assert_eq!(events.iter().filter(told).count(), 1);
+        assert_eq!(run.exit_code() == 0, built);
+    }
+}
+
+#[test]
 fn what_nix_builds_beside_the_plan_ends_too() {
     for (realised, cancelled, wanted) in [
         (true, false, VerdictKind::Built),
