@@ -292,6 +292,10 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "URL", env = "PHOENIX_DEPOT")]
     pub(crate) depot: Option<String>,
 
+    /// Build again what failed within a day in a run with this depot [default: if GitHub runs a job again]
+    #[arg(long)]
+    pub(crate) retry_failed: bool,
+
     /// How much all packs of the depot may have together; what is more is let go as by `cache gc`
     #[arg(long, value_name = "BYTES", default_value = "10G", value_parser = crate::tidy::bytes)]
     pub(crate) budget: u64,

@@ -1,12 +1,14 @@
 //! The `phoenix` command: wires the crates together, prints, and sets exit codes.
 
 mod args;
+mod blobs;
 mod building;
 mod config;
 mod depots;
 mod error;
 mod evaluating;
 mod farm;
+mod history;
 mod kept;
 mod pipeline;
 mod recorder;

@@ -8,11 +8,12 @@ use phoenix_evaluate::Heard;
 use phoenix_model::{Event, SCHEMA_VERSION, Severity, Stage, StorePath, Target, TargetId, Verdict};
 use phoenix_report::Summary;
 use phoenix_schedule::farm::FarmPlan;
-use phoenix_schedule::{Happening, Plan, Run, RunnerKind, RunnerKinds};
+use phoenix_schedule::{Estimates, Failures, Happening, Plan, Run, RunnerKind, RunnerKinds};
 
 use crate::args::{BuildArgs, NixArgs, TalkArgs, Wanted};
 use crate::error::{CommandError, hint_for};
 use crate::evaluating::{self, Evaluated};
+use crate::history::{self, History};
 use crate::kept::Kept;
 use crate::recorder::Recorder;
 use crate::screen::Screen;
@@ -41,6 +42,8 @@ pub(crate) struct Planned {
     pub(crate) fail_fast: bool,
     /// The depot of the run, if it has one.
     pub(crate) kept: Option<Kept>,
+    /// What failed in earlier runs and is not tried again.
+    failures: Failures,
     /// The plan for several workers, if one is wanted.
     pub(crate) farm: Option<Farm>,
     /// Why there is no plan, when there is none.
@@ -132,13 +135,15 @@ pub(crate) fn plan(
         failed_substituters: Vec::new(),
         fail_fast,
         kept: None,
+        failures: Failures::default(),
         farm: None,
         trouble: None,
     };
     if !planned.was_stopped() {
         planned.kept =
             depot.map(|depot| Kept::open(depot, build.budget, &mut planned.recorder)).transpose()?;
-        planned.trouble = planned.search(&stop, farm).err();
+        planned.trouble =
+            planned.search(&stop, build.retry_failed || history::is_another_attempt(), farm).err();
         planned.was_stopped();
     }
     Ok(planned)
@@ -158,9 +163,32 @@ impl Planned {
         self.recorder.apply(&mut self.run, happening);
     }
 
-    fn search(&mut self, stop: &AtomicBool, farm: Option<&MakeFarm<'_>>) -> Result<(), CommandError> {
+    /// How long builds took in earlier runs, on this machine and on those that share the depot, which also knows what
+    /// failed.
+    fn estimates(&mut self, retry_failed: bool) -> Estimates {
+        let mut estimates = self.state.estimates();
+        if let Some(kept) = &self.kept {
+            match History::read(kept.depot().as_ref()) {
+                Ok(history) => {
+                    estimates.merge(history.estimates);
+                    if !retry_failed {
+                        self.failures = history.failures;
+                    }
+                }
+                Err(error) => self.recorder.say(Severity::Warning, error.in_one_line()),
+            }
+        }
+        estimates
+    }
+
+    fn search(
+        &mut self,
+        stop: &AtomicBool,
+        retry_failed: bool,
+        farm: Option<&MakeFarm<'_>>,
+    ) -> Result<(), CommandError> {
         self.recorder.record(Event::StageStarted { stage: Stage::Plan });
-        let estimates = self.state.estimates();
+        let estimates = self.estimates(retry_failed);
         let recorder = &mut self.recorder;
         let found =
             status::search(&self.setup, &self.targets, &estimates, self.kept.as_mut(), stop, &mut |heard| {
@@ -176,6 +204,7 @@ impl Planned {
             return Ok(());
         }
         let status::Found { mut plan, targets, saved_seconds, failed } = found;
+        plan.remember(&self.failures, history::now());
         match farm {
             Some(make) => {
                 let (farm, kinds) = make(&self.setup, &self.evaluated.runners, &mut plan);

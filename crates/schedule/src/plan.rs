@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 
 use compact_str::CompactString;
-use phoenix_model::{PlannedDerivation, Source, StorePath};
+use phoenix_model::{FailureClass, PlannedDerivation, Source, StorePath};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
-use crate::Builders;
+use crate::{Builders, Failures};
 
 /// What has to be built for which goals, and what need not be.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -49,8 +49,26 @@ pub struct Step {
     pub unknown: bool,
     /// The features a builder has to have.
     pub required_features: Vec<String>,
-    /// Why it cannot be built, when that is known beforehand.
-    pub hopeless: Option<String>,
+    /// Why it is not tried, when it is known beforehand that it would be in vain.
+    pub hopeless: Option<Hopeless>,
+}
+
+/// Why something is not tried.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Hopeless {
+    /// As what it counts.
+    pub class: FailureClass,
+    /// In words.
+    pub message: String,
+}
+
+impl Hopeless {
+    /// For a reason that is no fault of the build.
+    #[must_use]
+    pub fn other(message: String) -> Self {
+        Self { class: FailureClass::Other, message }
+    }
 }
 
 /// One thing that was asked for.
@@ -72,8 +90,15 @@ impl Plan {
     pub fn refuse(&mut self, builders: &Builders) {
         for step in &mut self.steps {
             if step.hopeless.is_none() && !step.system.is_empty() {
-                step.hopeless = builders.refuse(&step.system, &step.required_features);
+                step.hopeless = builders.refuse(&step.system, &step.required_features).map(Hopeless::other);
             }
+        }
+    }
+
+    /// Marks what failed in an earlier run, and would again. `now` is in seconds since 1970-01-01 UTC.
+    pub fn remember(&mut self, failures: &Failures, now: u64) {
+        for step in self.steps.iter_mut().filter(|step| step.hopeless.is_none()) {
+            step.hopeless = failures.known(&step.drv_path, now);
         }
     }
 

@@ -11,7 +11,7 @@ use phoenix_model::{
     TargetId, Verdict, VerdictKind,
 };
 
-use crate::plan::{Plan, Step};
+use crate::plan::{Hopeless, Plan, Step};
 
 /// Something that happened, as the one who saw it tells it.
 #[derive(Debug, Clone, PartialEq)]
@@ -412,8 +412,8 @@ impl Run {
             }
         }
         for position in (0..).take(self.steps.len()) {
-            if let Some(message) = self.steps[position as usize].hopeless.clone() {
-                self.settle(at, position, &Verdict::Failed { class: FailureClass::Other, message }, events);
+            if let Some(Hopeless { class, message }) = self.steps[position as usize].hopeless.clone() {
+                self.settle(at, position, &Verdict::Failed { class, message }, events);
             }
         }
     }

@@ -10,7 +10,7 @@ use compact_str::CompactString;
 use phoenix_model::{Derivation, InputDrvs, PathKey, Source, Status, StorePath, StorePathRef};
 use smallvec::SmallVec;
 
-use crate::plan::{Goal, Plan, Step};
+use crate::plan::{Goal, Hopeless, Plan, Step};
 use crate::{Estimates, critical_path};
 
 /// Whether a path exists somewhere.
@@ -501,7 +501,7 @@ impl Node {
         match self.body {
             Body::Unread(_) => {}
             Body::Unreadable(reason) => {
-                step.hopeless = Some(format!("cannot read {}: {reason}", step.drv_path));
+                step.hopeless = Some(Hopeless::other(format!("cannot read {}: {reason}", step.drv_path)));
             }
             Body::Read(read) => {
                 step.estimate = estimates.seconds(&step.drv_path);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use phoenix_model::{Event, SCHEMA_VERSION, Severity, Stage, Verdict};
+use phoenix_model::{Event, SCHEMA_VERSION, Severity, Stage};
 use phoenix_report::Summary;
 use phoenix_schedule::farm::Slot;
 use phoenix_schedule::{Happening, Run};
@@ -16,7 +16,7 @@ use crate::error::CommandError;
 use crate::recorder::Recorder;
 use crate::screen::Screen;
 use crate::state::State;
-use crate::{depots, signals};
+use crate::{depots, history, signals};
 
 /// How often the ledger is looked at: at first, and when nothing happens for long.
 const LOOK: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -79,15 +79,11 @@ pub(crate) fn report(args: &ReportArgs, reference: &str, url: &str) -> Result<Su
         std::thread::sleep(pause);
     };
     collecting.close(&why, &mut run, &mut recorder);
-    let built: Vec<_> = recorder
-        .summary()
-        .derivations
-        .iter()
-        .filter(|state| state.verdict == Some(Verdict::Built))
-        .filter_map(|state| Some((state.planned.drv_path.clone(), state.seconds?)))
-        .collect();
-    if let Err(error) = state.learn(&built) {
+    if let Err(error) = state.learn(&history::built(recorder.summary())) {
         recorder.say(Severity::Warning, format!("cannot remember how long builds took: {error}"));
+    }
+    if let Err(error) = history::add(&depot, recorder.summary()) {
+        recorder.say(Severity::Warning, error.in_one_line());
     }
     let directory = recorder.directory().display().to_string();
     recorder.record(Event::RunEnded { exit_code: run.exit_code(), directory: Some(directory) });

@@ -100,6 +100,9 @@ pub(crate) fn build(planned: &mut Planned, args: &RunArgs, workers: u32) -> Resu
     bring_home(planned)?;
     drop(farm);
     forget(&place);
+    if args.build.depot.is_none() {
+        planned.kept = None;
+    }
     Ok(())
 }
 

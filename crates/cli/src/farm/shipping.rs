@@ -3,13 +3,12 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use futures_util::StreamExt;
 use phoenix_depot::{BlobName, Created, Depot};
 use phoenix_model::{Severity, StorePath, redact};
 use phoenix_store::{Layout, PathInfos, Validity, read_derivations};
 use phoenix_work::Shipment;
-use tokio::runtime::Runtime;
 
+use crate::blobs::{self, runtime};
 use crate::depots;
 use crate::error::CommandError;
 use crate::pipeline::{Farm, Planned};
@@ -19,9 +18,6 @@ const PLANS: &str = "plans/";
 
 /// How many seconds a plan is kept: no run takes longer.
 const KEPT_SECONDS: u64 = 3 * 24 * 3600;
-
-/// How many bytes of a plan are read at once.
-const PART: u64 = 8 << 20;
 
 /// Nix settings that go along with a plan. Others are each machine's own business, and may hold secrets.
 const SHIPPED_OPTIONS: &[&str] =
@@ -33,13 +29,6 @@ fn blob_name(reference: &str) -> Result<BlobName, CommandError> {
         CommandError::because(format!("`{reference}` is no name for a plan"), &error)
             .hint("letters, digits, `-`, `_` and `.` will do")
     })
-}
-
-fn runtime() -> Result<Runtime, CommandError> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| CommandError::because("cannot start", &error))
 }
 
 /// Ships a plan under a name, or one that no other has; returns the name.
@@ -84,9 +73,8 @@ pub(crate) fn ship(
         shipment.to_bytes().map_err(|error| CommandError::because("cannot write the plan", &error))?;
     let depot = depot_of(planned)?;
     let created = runtime()?.block_on(async {
-        forget_old(depot.as_ref()).await;
-        let body = futures_util::stream::iter([Ok(bytes.into())]).boxed();
-        depot.create(&name, body).await
+        forget_old(&depot).await;
+        blobs::create(depot.as_ref(), &name, bytes).await
     });
     match created.map_err(|error| CommandError::because("cannot ship the plan", &error))? {
         Created::New(_) => Ok(reference),
@@ -103,13 +91,11 @@ fn depot_of(planned: &Planned) -> Result<Arc<dyn Depot>, CommandError> {
 }
 
 /// Lets go of plans of runs that are over. Whether that succeeds is of no matter.
-async fn forget_old(depot: &dyn Depot) {
+async fn forget_old(depot: &Arc<dyn Depot>) {
     let now = jiff::Timestamp::now().as_second().unsigned_abs();
     let Ok(plans) = depot.list(PLANS).await else { return };
     let old = plans.into_iter().filter(|plan| plan.created.is_some_and(|at| at + KEPT_SECONDS < now));
-    for plan in old {
-        let _ = depot.remove(&plan.name).await;
-    }
+    blobs::forget(depot, old).await;
 }
 
 /// Reads a plan.
@@ -125,13 +111,7 @@ pub(crate) fn receive(depot: &dyn Depot, reference: &str) -> Result<Shipment, Co
                  the same",
             )
         })?;
-        let mut bytes = Vec::new();
-        while (bytes.len() as u64) < blob.size {
-            let from = bytes.len() as u64;
-            let part = depot.read(&blob, from..blob.size.min(from + PART)).await;
-            bytes.extend(part.map_err(|error| cannot(&error))?);
-        }
-        Ok::<_, CommandError>(bytes)
+        blobs::read(depot, &blob).await.map_err(|error| cannot(&error))
     })?;
     Shipment::from_bytes(&bytes).map_err(|error| cannot(&error))
 }

@@ -11,6 +11,7 @@ use crate::args::{Format, RunArgs};
 use crate::building::{Builder, copy_derivations};
 use crate::error::{CommandError, EXIT_ERROR};
 use crate::farm;
+use crate::history;
 use crate::pipeline::{self, Planned};
 use crate::talk::{self, Terminal};
 use crate::verbs::plan;
@@ -218,18 +219,16 @@ fn realise_link(
     Ok(())
 }
 
-/// Remembers how long builds took.
+/// Remembers how long builds took, and what failed.
 fn learn(planned: &mut Planned) {
-    let built: Vec<(StorePath, f64)> = planned
-        .recorder
-        .summary()
-        .derivations
-        .iter()
-        .filter(|state| state.verdict == Some(Verdict::Built))
-        .filter_map(|state| Some((state.planned.drv_path.clone(), state.seconds?)))
-        .collect();
+    let built = history::built(planned.recorder.summary());
     if let Err(error) = planned.state.learn(&built) {
         planned.recorder.say(Severity::Warning, format!("cannot remember how long builds took: {error}"));
+    }
+    if let Some(kept) = &planned.kept
+        && let Err(error) = history::add(kept.depot(), planned.recorder.summary())
+    {
+        planned.recorder.say(Severity::Warning, error.in_one_line());
     }
 }
 

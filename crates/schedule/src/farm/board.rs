@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 use super::bits::Bits;
 use super::plan::FarmPlan;
 use super::record::{Failure, Outcome, Record, Returned, Slot, UnitId};
+use crate::Hopeless;
 
 /// How patient workers are.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -151,14 +152,8 @@ impl Board {
             board.offer(unit);
         }
         for (position, derivation) in (0..).zip(plan.derivations()) {
-            if let Some(message) = derivation.hopeless.clone() {
-                board.fail(Failure {
-                    derivation: position,
-                    class: FailureClass::Other,
-                    message,
-                    seconds: 0.0,
-                    log: Vec::new(),
-                });
+            if let Some(Hopeless { class, message }) = derivation.hopeless.clone() {
+                board.fail(Failure { derivation: position, class, message, seconds: 0.0, log: Vec::new() });
             }
         }
         board

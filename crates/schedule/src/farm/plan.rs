@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::labels::RunnerKinds;
 use crate::order::order;
 use crate::units::{Class, Grain, Unit, Units};
-use crate::{Estimates, Plan};
+use crate::{Estimates, Hopeless, Plan};
 
 /// A plan for several workers: what is to be built, in which units, in which order, and who there is.
 ///
@@ -37,9 +37,9 @@ pub struct FarmDerivation {
     pub inputs: Vec<u32>,
     /// How long it is expected to take, in seconds.
     pub seconds: f64,
-    /// Why it cannot be built, when that is known beforehand.
+    /// Why it is not tried, when it is known beforehand that it would be in vain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hopeless: Option<String>,
+    pub hopeless: Option<Hopeless>,
 }
 
 /// A place for a worker.
@@ -76,7 +76,8 @@ impl FarmPlan {
     pub fn new(plan: &mut Plan, kinds: &RunnerKinds, grain: &Grain) -> Self {
         for step in &mut plan.steps {
             if step.hopeless.is_none() && !step.system.is_empty() {
-                step.hopeless = kinds.for_class(&step.system, &step.required_features).err();
+                step.hopeless =
+                    kinds.for_class(&step.system, &step.required_features).err().map(Hopeless::other);
             }
         }
         let Units { units, classes } = Units::of(plan, grain);

@@ -194,7 +194,7 @@ fn what_nix_builds_beside_the_plan_ends_too() {
 fn what_nix_was_not_asked_for_is_no_disagreement() {
     // 1 needs 0, which nobody can build; 2 stands alone and is built.
     let mut plan = plan(&[vec![], vec![0], vec![]]);
-    plan.steps[0].hopeless = Some("no builder has kvm".to_owned());
+    plan.steps[0].hopeless = Some(Hopeless::other("no builder has kvm".to_owned()));
     let mut run = Run::new(false);
     for number in 0..3 {
         run.apply(Stamp(0), Happening::Found { target: target(number), ended: None });
@@ -321,7 +321,7 @@ fn not_evaluated_is_its_own_exit_code_but_a_failure_comes_first() {
 #[test]
 fn a_derivation_that_cannot_be_read_fails_at_once() {
     let mut damaged = plan(&[vec![], vec![0]]);
-    damaged.steps[0].hopeless = Some("it is damaged".into());
+    damaged.steps[0].hopeless = Some(Hopeless::other("it is damaged".into()));
     assert_eq!(damaged.to_realise(), [], "nothing can be built");
     let mut run = Run::new(false);
     for number in 0..2 {

@@ -136,7 +136,7 @@ fn two_derivations_may_make_the_same_path_and_it_is_asked_for_once() {
 #[test]
 fn a_derivation_that_cannot_be_read_is_a_step_that_says_so() {
     let (plan, ..) = search(&["a"], &[("a", &[("gone", "out")])], &[]);
-    assert!(plan.steps[0].hopeless.as_ref().unwrap().ends_with(": gone"));
+    assert!(plan.steps[0].hopeless.as_ref().unwrap().message.ends_with(": gone"));
     assert_eq!(plan.steps[1].inputs, [0]);
 }
 

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::plan::Step;
+use crate::plan::{Hopeless, Step};
 
 /// Step `n` of a plan: seconds, inputs, system, features, whether it rides.
 #[derive(Debug, Clone)]
@@ -31,7 +31,7 @@ fn plan(drafts: &[Draft]) -> Plan {
         rank: 0.0,
         unknown: false,
         required_features: draft.features.clone(),
-        hopeless: draft.hopeless.then(|| "nobody can".to_owned()),
+        hopeless: draft.hopeless.then(|| Hopeless::other("nobody can".to_owned())),
     });
     Plan { steps: steps.collect(), ..Plan::default() }
 }
