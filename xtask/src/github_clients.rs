@@ -1,4 +1,4 @@
-//! `cargo xtask github-clients`: the official client against our double, our clients against Azurite.
+//! `cargo xtask github-clients`: the official clients against our double, our clients against Azurite.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,7 +11,14 @@ use crate::process::{cargo, on_path, output, root, run, say, target};
 const SCRIPTS: &str = "tests/github-clients";
 
 /// The files there; they are run from a copy, so that packages are not put among the sources.
-const FILES: &[&str] = &["package.json", "package-lock.json", "double.mjs", "official.mjs", "azurite.mjs"];
+const FILES: &[&str] = &[
+    "package.json",
+    "package-lock.json",
+    "double.mjs",
+    "official.mjs",
+    "official-artifacts.mjs",
+    "azurite.mjs",
+];
 
 /// The oldest Node.js that the official client runs on.
 const OLDEST_NODE: u32 = 20;
@@ -23,8 +30,10 @@ pub(crate) fn github_clients() -> Result<()> {
     let ours = ["--package", "phoenix-github", "--package", "phoenix-depot", "--test", "azurite"];
     run(cargo(&["test", "--no-run"]).args(ours))?;
     let double = target()?.join("debug/examples/github");
-    say("--- the official client, against the double\n");
-    run(Command::new("node").arg("official.mjs").arg(double).current_dir(&directory))?;
+    say("--- the official client of the cache, against the double\n");
+    run(Command::new("node").arg("official.mjs").arg(&double).current_dir(&directory))?;
+    say("--- the official client of artifacts, against the double\n");
+    run(Command::new("node").arg("official-artifacts.mjs").arg(&double).current_dir(&directory))?;
     say("--- our clients of GitHub's cache and of Azure, against Azurite\n");
     let test = cargo(&["test", "--manifest-path"]);
     run(Command::new("node")

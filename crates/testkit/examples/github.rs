@@ -1,4 +1,4 @@
-//! Runs the double of GitHub's cache service until its standard input ends, for clients in other languages.
+//! Runs the double of GitHub's cache and artifact services until its standard input ends, for clients in other languages.
 //!
 //! It prints a job's environment as one line of JSON, with tokens of several kinds, and in the end how often
 //! each kind of request came, as another.
@@ -16,6 +16,7 @@ fn main() -> std::io::Result<()> {
         "ACTIONS_RESULTS_URL": github.url(),
         "ACTIONS_RUNTIME_TOKEN": github.token(&[(main, both)]),
         "READ_ONLY_TOKEN": github.token(&[(main, read)]),
+        "OTHER_JOB_TOKEN": github.token_of_job(1, &[(main, both)]),
         "PULL_REQUEST_TOKEN": github.token(&[(pull, both), (main, read)]),
         "GITHUB_TOKEN": github.rest_token(),
         "GITHUB_REPOSITORY": github.repository(),

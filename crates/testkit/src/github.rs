@@ -1,6 +1,7 @@
-//! A double of GitHub's cache service that misbehaves on demand.
+//! A double of GitHub's cache service and artifact service that misbehaves on demand.
 //!
-//! It is what version 2 of the service is to a job: the Twirp service, in JSON and protobuf; where the bytes
+//! It is what version 2 of the cache service is to a job: the Twirp service, in JSON and protobuf; the artifact
+//! service of version 4 beside it, in JSON; where the bytes
 //! are, behind signed URLs in the manner of Azure; and the REST interface to a repository's caches. It keeps
 //! everything in memory and listens on the loopback. The official client is run against it, so that its wire
 //! format is known to be right. What the real service does and nobody has written down is a choice here; each
@@ -10,6 +11,8 @@
 //! goes wrong, [`Github::counts`] what was asked for. The clock is the machine's, and can be put forward.
 
 mod answer;
+mod artifact_twirp;
+mod artifacts;
 mod behaviour;
 mod blob;
 mod counts;
@@ -32,6 +35,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+pub use artifacts::{Artifact, JobId};
 pub use behaviour::Behaviour;
 pub use counts::Counts;
 pub use entries::Entry;
@@ -101,7 +105,14 @@ impl Github {
     /// A token that ends sooner or later.
     #[must_use]
     pub fn token_for(&self, scopes: &[(&str, Permission)], valid: Duration) -> String {
-        token::token(scopes, self.shared.lock().now() / 1000 + valid.as_secs())
+        token::token(scopes, self.shared.lock().now() / 1000 + valid.as_secs(), &token::job_id(0))
+    }
+
+    /// A token of another job of the same workflow run, by the job's number; the other tokens are of job 0.
+    #[must_use]
+    pub fn token_of_job(&self, number: u32, scopes: &[(&str, Permission)]) -> String {
+        let ends = self.shared.lock().now() / 1000 + TOKEN_VALID.as_secs();
+        token::token(scopes, ends, &token::job_id(number))
     }
 
     /// What a job has as `GITHUB_TOKEN`; it may list and remove.
@@ -147,6 +158,12 @@ impl Github {
     #[must_use]
     pub fn entries(&self) -> Vec<Entry> {
         self.shared.lock().entries.all().to_vec()
+    }
+
+    /// All artifacts, reserved ones too, in the order in which they were made.
+    #[must_use]
+    pub fn artifacts(&self) -> Vec<Artifact> {
+        self.shared.lock().artifacts.all().to_vec()
     }
 
     /// Evicts the entries that `which` says, with their bytes; how many there were.

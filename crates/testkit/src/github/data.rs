@@ -12,12 +12,13 @@ use super::fault::Request;
 use super::sas::Refusal;
 use super::state::State;
 
-/// The beginning of the paths of all blobs.
-const CONTAINER: &str = "/productionresultssa0/actions-cache/";
+/// The beginnings of the paths of all blobs: of the cache, and of artifacts.
+const CONTAINERS: [&str; 2] =
+    ["/productionresultssa0/actions-cache/", "/productionresultssa0/actions-results/"];
 
 /// The kind of request that a method, a path and a query are for.
 pub(super) fn kind(method: &str, path: &str, query: &BTreeMap<String, String>) -> Option<Request> {
-    if !path.starts_with(CONTAINER) {
+    if !CONTAINERS.iter().any(|container| path.starts_with(container)) {
         return None;
     }
     match (method, query.get("comp").map(String::as_str)) {
@@ -96,7 +97,14 @@ fn read(state: &mut State, call: &Call<'_>) -> Result<Answer, Refused> {
     let modified = Timestamp::from_second(modified)
         .map(|time| time.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string())
         .unwrap_or_default();
+    // A URL may say what its answer is called.
+    let said = |name: &str| call.query.get(name).cloned();
+    let content_type = said("rsct").unwrap_or_else(|| "application/octet-stream".to_owned());
     let common = |answer: Answer| {
+        let answer = match said("rscd") {
+            Some(disposition) => answer.header("content-disposition", disposition),
+            None => answer,
+        };
         answer
             .header("etag", format!("\"0x{:X}\"", content.tag))
             .header("last-modified", modified.clone())
@@ -109,13 +117,13 @@ fn read(state: &mut State, call: &Call<'_>) -> Result<Answer, Refused> {
     // Azure looks at its own header first.
     let Some(wanted) = ["x-ms-range", "range"].iter().find_map(|name| call.headers.get(*name)) else {
         state.counts.bytes_out += size;
-        return Ok(common(Answer::new(200, "application/octet-stream", content.bytes)));
+        return Ok(common(Answer::new(200, &content_type, content.bytes)));
     };
     let range = range(wanted.to_str().unwrap_or_default(), size)?;
     let (from, to) = (range.start, range.end);
     let cut = |at| usize::try_from(at).unwrap_or(usize::MAX);
     state.counts.bytes_out += to - from;
     let part = content.bytes.slice(cut(from)..cut(to));
-    let answer = Answer::new(206, "application/octet-stream", part);
+    let answer = Answer::new(206, &content_type, part);
     Ok(common(answer.header("content-range", format!("bytes {from}-{}/{size}", to - 1))))
 }

@@ -251,6 +251,7 @@ mod tests {
             readable: readable.iter().map(|scope| (*scope).to_owned()).collect(),
             writable: None,
             ends: 0,
+            job: None,
         }
     }
 

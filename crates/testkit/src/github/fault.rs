@@ -27,13 +27,36 @@ pub enum Request {
     Delete,
     /// How much is kept, over REST.
     Usage,
+    /// `CreateArtifact`.
+    CreateArtifact,
+    /// `FinalizeArtifact`.
+    FinalizeArtifact,
+    /// `ListArtifacts`.
+    ListArtifacts,
+    /// `GetSignedArtifactURL`.
+    SignArtifact,
+    /// `DeleteArtifact`.
+    DeleteArtifact,
 }
 
 impl Request {
-    /// Whether it goes to the cache service itself.
+    /// Whether it goes to the cache service or the artifact service itself.
     #[must_use]
     pub fn is_twirp(self) -> bool {
-        matches!(self, Self::Create | Self::Finalize | Self::Lookup)
+        matches!(self, Self::Create | Self::Finalize | Self::Lookup) || self.is_of_artifacts()
+    }
+
+    /// Whether it goes to the artifact service.
+    #[must_use]
+    pub fn is_of_artifacts(self) -> bool {
+        matches!(
+            self,
+            Self::CreateArtifact
+                | Self::FinalizeArtifact
+                | Self::ListArtifacts
+                | Self::SignArtifact
+                | Self::DeleteArtifact
+        )
     }
 
     /// Whether it goes to where the bytes are.

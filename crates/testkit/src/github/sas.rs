@@ -38,13 +38,16 @@ impl Signer {
         Self { key: key.into() }
     }
 
-    /// The query that lets `permissions` be used on `path` from `now` for `valid`, both in seconds.
-    pub(super) fn query(&self, path: &str, permissions: &str, now: u64, valid: u64) -> String {
+    /// The query that lets `permissions` be used on `path` from `now` for `valid`, both in seconds. `headers` is
+    /// empty, or what the answer is to say of itself: `rsct=…&rscd=…`.
+    pub(super) fn query(&self, path: &str, permissions: &str, now: u64, valid: u64, headers: &str) -> String {
         let (start, end) = (time(now - EARLY), time(now + valid));
-        let signature = self.signature(path, permissions, &start, &end);
+        let said = pairs(headers);
+        let signature = self.signature(path, permissions, &start, &end, &said);
         let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+        let headers = if headers.is_empty() { String::new() } else { format!("&{headers}") };
         format!(
-            "se={}&sig={}&sp={permissions}&spr=https&sr=b&st={}&sv={VERSION}",
+            "se={}&sig={}&sp={permissions}&spr=https&sr=b&st={}&sv={VERSION}{headers}",
             encode(&end),
             encode(&signature),
             encode(&start),
@@ -61,7 +64,7 @@ impl Signer {
     ) -> Result<(), Refusal> {
         let get = |name: &str| query.get(name).map_or("", String::as_str);
         let (permissions, start, end) = (get("sp"), get("st"), get("se"));
-        if get("sig") != self.signature(path, permissions, start, end) {
+        if get("sig") != self.signature(path, permissions, start, end, query) {
             return Err(Refusal::Authentication);
         }
         let within = |text: &str| text.parse::<Timestamp>().map(Timestamp::as_second).unwrap_or_default();
@@ -76,9 +79,18 @@ impl Signer {
         }
     }
 
-    fn signature(&self, path: &str, permissions: &str, start: &str, end: &str) -> String {
+    fn signature(
+        &self,
+        path: &str,
+        permissions: &str,
+        start: &str,
+        end: &str,
+        query: &BTreeMap<String, String>,
+    ) -> String {
         use base64::Engine as _;
-        let text = [&self.key, path, permissions, start, end].map(|part| part.replace('\n', " ")).join("\n");
+        let said = |name: &str| query.get(name).map_or("", String::as_str);
+        let parts = [&self.key, path, permissions, start, end, said("rsct"), said("rscd")];
+        let text = parts.map(|part| part.replace('\n', " ")).join("\n");
         base64::engine::general_purpose::STANDARD.encode(Sha256::digest(text))
     }
 }
@@ -111,7 +123,7 @@ mod tests {
 
     #[test]
     fn a_url_holds_for_what_it_says_until_it_ends() {
-        let query = Signer::new("secret").query("/a/b/c", UPLOAD, NOW, 3600);
+        let query = Signer::new("secret").query("/a/b/c", UPLOAD, NOW, 3600, "");
         assert!(query.contains("sp=cw") && query.contains("2027%2D01%2D15T09%3A00%3A00Z"), "{query}");
         assert_eq!(check(&query, "cw", NOW), Ok(()));
         assert_eq!(check(&query, "w", NOW + 3599), Ok(()));
@@ -122,13 +134,20 @@ mod tests {
 
     #[test]
     fn whatever_is_changed_breaks_the_signature() {
-        let query = Signer::new("secret").query("/a/b/c", DOWNLOAD, NOW, 600);
-        for (from, to) in [("sp=r", "sp=rw"), ("T08%3A10", "T09%3A10"), ("sig=", "sig=A"), ("sig=", "gis=")] {
+        let query = Signer::new("secret").query("/a/b/c", DOWNLOAD, NOW, 600, "rsct=a%2Fb");
+        assert_eq!(check(&query, "r", NOW), Ok(()));
+        for (from, to) in [
+            ("sp=r", "sp=rw"),
+            ("rsct=a", "rsct=b"),
+            ("T08%3A10", "T09%3A10"),
+            ("sig=", "sig=A"),
+            ("sig=", "gis="),
+        ] {
             assert!(query.contains(from), "{query}");
             assert_eq!(check(&query.replace(from, to), "r", NOW), Err(Refusal::Authentication), "{to}");
         }
         assert_eq!(check("", "r", NOW), Err(Refusal::Authentication));
-        let other = Signer::new("secret").query("/a/b/d", DOWNLOAD, NOW, 600);
+        let other = Signer::new("secret").query("/a/b/d", DOWNLOAD, NOW, 600, "");
         assert_eq!(check(&other, "r", NOW), Err(Refusal::Authentication));
     }
 }

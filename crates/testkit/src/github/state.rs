@@ -3,6 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::artifacts::Artifacts;
 use super::behaviour::{Behaviour, Window};
 use super::blob::Blobs;
 use super::counts::Counts;
@@ -24,6 +25,7 @@ pub(super) struct Shared {
 pub(super) struct State {
     pub(super) behaviour: Behaviour,
     pub(super) entries: Entries,
+    pub(super) artifacts: Artifacts,
     pub(super) blobs: Blobs,
     pub(super) creates: Window,
     pub(super) lookups: Window,
@@ -39,6 +41,7 @@ impl Shared {
         let state = State {
             behaviour: Behaviour::default(),
             entries: Entries::default(),
+            artifacts: Artifacts::default(),
             blobs: Blobs::default(),
             creates: Window::default(),
             lookups: Window::default(),

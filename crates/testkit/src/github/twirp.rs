@@ -1,9 +1,10 @@
-//! The cache service itself: three methods over Twirp.
+//! Calls over Twirp: the three methods of the cache service, and the way to those of the artifact service.
 
 use bytes::Bytes;
 use serde_json::json;
 
 use super::answer::Answer;
+use super::artifact_twirp;
 use super::entries::{Failure, Question};
 use super::fault::{Fault, Request};
 use super::message::{
@@ -13,7 +14,7 @@ use super::sas;
 use super::state::{Shared, State};
 use super::token::{Claims, claims};
 
-/// Where the service is; a method's name follows.
+/// Where the cache service is; a method's name follows.
 const SERVICE: &str = "/twirp/github.actions.results.api.v1.CacheService/";
 
 /// What clients know a read-only token by.
@@ -23,7 +24,8 @@ const READ_DENIED: &str = "cache read denied: token has no readable scopes";
 
 /// The kind of request that a path is for.
 pub(super) fn kind(path: &str) -> Option<Request> {
-    match path.strip_prefix(SERVICE)? {
+    let Some(method) = path.strip_prefix(SERVICE) else { return artifact_twirp::kind(path) };
+    match method {
         "CreateCacheEntry" => Some(Request::Create),
         "FinalizeCacheEntryUpload" => Some(Request::Finalize),
         "GetCacheEntryDownloadURL" => Some(Request::Lookup),
@@ -43,14 +45,17 @@ pub(super) struct Call<'a> {
 
 /// Answers a call.
 pub(super) fn answer(shared: &Shared, state: &mut State, call: &Call<'_>) -> Answer {
-    let Some(language) = Language::of(call.content_type) else {
-        return error(&Failure::new("bad_route", "unexpected Content-Type"));
-    };
     let token = call.authorization.strip_prefix("Bearer ").and_then(claims);
     let token = match token {
         Some(token) if token.ends * 1000 > state.now() => token,
         Some(_) => return error(&Failure::new("unauthenticated", "token is expired")),
         None => return error(&Failure::new("unauthenticated", "invalid token")),
+    };
+    if call.request.is_of_artifacts() {
+        return artifact_twirp::answer(shared, state, &token, call).unwrap_or_else(|failure| error(&failure));
+    }
+    let Some(language) = Language::of(call.content_type) else {
+        return error(&Failure::new("bad_route", "unexpected Content-Type"));
     };
     let limited = match call.request {
         Request::Create => {
@@ -107,6 +112,7 @@ fn error(failure: &Failure) -> Answer {
         "unauthenticated" => 401,
         "permission_denied" => 403,
         "already_exists" => 409,
+        "failed_precondition" => 412,
         "resource_exhausted" => 429,
         "not_found" | "bad_route" => 404,
         _ => 500,
@@ -115,7 +121,7 @@ fn error(failure: &Failure) -> Answer {
     Answer::new(status, "application/json", body.to_string())
 }
 
-fn malformed(problem: String) -> Failure {
+pub(super) fn malformed(problem: String) -> Failure {
     Failure::new("malformed", problem)
 }
 
@@ -131,7 +137,7 @@ fn create(
     let now = state.now();
     let entry = state.entries.create(scope, &request.key, &request.version, now)?;
     let valid = state.behaviour.upload_valid.as_secs();
-    let url = signed(shared, state, &entry.path(), sas::UPLOAD, valid);
+    let url = signed(shared, state, &entry.path(), sas::UPLOAD, valid, "");
     Ok(CreateResponse { ok: true, signed_upload_url: url, message: String::new() })
 }
 
@@ -182,14 +188,22 @@ fn look_up(
         return Ok(LookupResponse::default());
     };
     let valid = state.behaviour.download_valid.as_secs();
-    let url = signed(shared, state, &entry.path(), sas::DOWNLOAD, valid);
+    let url = signed(shared, state, &entry.path(), sas::DOWNLOAD, valid, "");
     if fault == Some(Fault::Evicted) {
         state.remove(|other| other.id == entry.id);
     }
     Ok(LookupResponse { ok: true, signed_download_url: url, matched_key: entry.key })
 }
 
-fn signed(shared: &Shared, state: &State, path: &str, permissions: &str, valid: u64) -> String {
-    let query = state.signer.query(path, permissions, state.now() / 1000, valid);
+/// The URL of a blob that may be used so for so many seconds; `headers` as in [`sas::Signer::query`].
+pub(super) fn signed(
+    shared: &Shared,
+    state: &State,
+    path: &str,
+    permissions: &str,
+    valid: u64,
+    headers: &str,
+) -> String {
+    let query = state.signer.query(path, permissions, state.now() / 1000, valid, headers);
     format!("{}{path}?{query}", shared.url.trim_end_matches('/'))
 }
