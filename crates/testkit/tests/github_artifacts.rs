@@ -42,6 +42,8 @@ fn an_artifact_is_read_by_a_url_that_says_what_it_is() {
     let (status, listed) = call(&github, 2, "ListArtifacts", &json!({ "name_filter": "a" }));
     let artifact = &listed["artifacts"][0];
     assert_eq!((status, &artifact["size"], &artifact["digest"]), (200, &json!("5"), &json!("sha256:00")));
+    let created = artifact["created_at"].as_str().unwrap();
+    assert_eq!(created.len(), "2026-07-01T09:59:55.000Z".len(), "{created}");
     let name = json!({ "name": "a" });
     let signed = call_of(&github, 2, 1, "GetSignedArtifactURL", &name).1;
     let answer = request("GET", signed["signed_url"].as_str().unwrap(), &[], b"");

@@ -131,13 +131,15 @@ fn list(state: &State, of: &JobId, asked: &Asked) -> Result<Value, Failure> {
 
 fn shown(artifact: &Artifact) -> Value {
     let created = i64::try_from(artifact.created).unwrap_or_default();
+    // Protobuf's JSON has 0, 3, 6 or 9 digits after the dot, and the official client takes no other number.
+    let created = Timestamp::from_millisecond(created).map(|time| format!("{time:.3}")).unwrap_or_default();
     let mut shown = json!({
         "workflow_run_backend_id": artifact.of.run,
         "workflow_job_run_backend_id": artifact.of.job,
         "database_id": artifact.id.to_string(),
         "name": artifact.name,
         "size": artifact.size.to_string(),
-        "created_at": Timestamp::from_millisecond(created).map(|time| time.to_string()).unwrap_or_default(),
+        "created_at": created,
     });
     if !artifact.digest.is_empty() {
         shown["digest"] = artifact.digest.clone().into();
