@@ -66,4 +66,14 @@ pub trait Ledger: Debug + Send + Sync {
     ///
     /// When there was no answer.
     async fn beats(&self) -> Result<Vec<(Slot, u64)>, LedgerError>;
+
+    /// Removes what it keeps, once the run is over and nobody reads it any more. A ledger whose place costs
+    /// nothing, or that goes by itself, keeps it.
+    ///
+    /// # Errors
+    ///
+    /// When there was no answer. Some may be removed.
+    async fn discard(&self) -> Result<(), LedgerError> {
+        Ok(())
+    }
 }

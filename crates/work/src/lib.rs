@@ -2,10 +2,13 @@
 //! ([`phoenix_schedule::farm::Worker`]) says.
 //!
 //! A [`Ledger`] is where workers take units and say how they ended: [`InProcess`] for threads, [`Directory`]
-//! for processes that share a file system, [`Nats`] for fleets. What a worker has to know comes in a [`Shipment`]. Claims save work and never carry correctness:
-//! what a ledger loses or shows late ends in a wait or in a second build. [`work`] is the loop; what fetching
+//! for processes that share a file system, [`Nats`] for fleets, [`ArtifactLedger`] for the runners of a forge.
+//! What a worker has to know comes in a [`Shipment`]. Claims save work and never carry correctness: what a ledger loses or shows late ends in a wait or in a second build. [`work`] is the loop; what fetching
 //! and building are, an [`Exchange`] knows.
 
+mod artifact_ledger;
+mod artifact_names;
+mod artifacts;
 mod directory;
 mod exchange;
 mod in_process;
@@ -13,9 +16,12 @@ mod ledger;
 mod log;
 mod nats;
 mod open;
+mod presence;
 mod shipment;
 mod worker;
 
+pub use artifact_ledger::ArtifactLedger;
+pub use artifacts::{Artifact, ArtifactError, ArtifactStore};
 pub use directory::Directory;
 pub use exchange::{Ends, Exchange, Trouble};
 pub use in_process::InProcess;
