@@ -6,6 +6,7 @@ use std::time::Duration;
 use reqwest::Url;
 
 use crate::pace::Budget;
+use crate::said::said;
 use crate::secret::Secret;
 
 /// How long a request is tried in all; the service lets a minute's budget return within a minute.
@@ -70,6 +71,12 @@ impl Access {
         let token = token.filter(|token| !token.is_empty()).ok_or(AccessError::Missing(TOKEN))?;
         let service = origin(url).ok_or(AccessError::NotAUrl(URL))?;
         Ok(Self { service, token: Secret::new(token), mode: CacheMode::of(mode), rest: None })
+    }
+
+    /// A server's words without our secrets.
+    pub(crate) fn said(&self, words: &str) -> String {
+        let rest = self.rest.as_ref().map(|rest| &rest.token);
+        said(words, &[Some(&self.token), rest].into_iter().flatten().collect::<Vec<_>>())
     }
 
     /// Adds what is needed to list and remove.

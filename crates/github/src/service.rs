@@ -5,17 +5,15 @@ use std::time::{Duration, Instant};
 
 use phoenix_depot::Problem;
 use reqwest::Client;
-use reqwest::header::CONTENT_TYPE;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::answer::{Meaning, WRITE_DENIED, meaning};
+use crate::answer::{Meaning, WRITE_DENIED};
 use crate::pace::Lane;
 use crate::pace_file::Pacer;
 use crate::patience::{Passing, Patience};
-use crate::said::said;
 use crate::signed::Signed;
-use crate::{Access, Settings, http, key};
+use crate::{Access, Settings, key, twirp};
 
 /// Where the service is; a method's name follows.
 const SERVICE: &str = "twirp/github.actions.results.api.v1.CacheService/";
@@ -117,8 +115,7 @@ impl Service {
 
     /// The server's words without our secrets.
     pub(crate) fn said(&self, words: &str) -> String {
-        let rest = self.access.rest.as_ref().map(|rest| &rest.token);
-        said(words, &[Some(&self.access.token), rest].into_iter().flatten().collect::<Vec<_>>())
+        self.access.said(words)
     }
 
     /// Reserves an entry.
@@ -256,34 +253,12 @@ impl Service {
     }
 
     async fn once(&self, method: &str, request: &Value) -> Meaning {
-        let url = format!("{}{SERVICE}{method}", self.access.service);
-        let response = self
-            .http
-            .post(url)
-            .bearer_auth(self.access.token.reveal())
-            .header(CONTENT_TYPE, "application/json")
-            .timeout(self.settings.answer_within)
-            .body(request.to_string())
-            .send()
-            .await;
-        self.heard(response).await
+        let method = format!("{SERVICE}{method}");
+        twirp::call(&self.http, &self.access, self.settings.answer_within, &method, request).await
     }
 
     /// What came back, in the end.
     pub(crate) async fn heard(&self, response: Result<reqwest::Response, reqwest::Error>) -> Meaning {
-        let again = |error: &reqwest::Error| {
-            let (why, done) = http::failed(error);
-            Meaning::Again { why, said: http::in_words(error), done }
-        };
-        let response = match response {
-            Ok(response) => response,
-            Err(error) => return again(&error),
-        };
-        let status = response.status().as_u16();
-        let retry_after = http::retry_after(&response).map(str::to_owned);
-        match http::body(response).await {
-            Ok(body) => meaning(status, retry_after.as_deref(), &body, |words| self.said(words)),
-            Err(error) => again(&error),
-        }
+        twirp::heard(&self.access, response).await
     }
 }

@@ -1,0 +1,287 @@
+//! GitHub's artifacts as a place where the jobs of a workflow run keep small texts.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use jiff::{SignedDuration, Timestamp};
+use phoenix_depot::Problem;
+use phoenix_work::{Artifact, ArtifactError, ArtifactStore};
+use reqwest::Client;
+use serde::{Deserialize, Deserializer};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::answer::Meaning;
+use crate::download::{Download, Missed};
+use crate::job::Job;
+use crate::patience::{Passing, Patience};
+use crate::signed::Signed;
+use crate::upload::Upload;
+use crate::{Access, Settings, http, twirp};
+
+/// Where the service is; a method's name follows.
+const SERVICE: &str = "twirp/github.actions.results.api.v1.ArtifactService/";
+
+/// The version of the format in which an artifact is any single file (`@actions/artifact`, `upload-artifact.ts`).
+const VERSION: u32 = 7;
+
+/// When an artifact is removed by itself, should nobody do it: a day is the least that GitHub takes.
+const KEPT: SignedDuration = SignedDuration::from_hours(24);
+
+/// The most artifacts of a job, as GitHub's staff said in the issues of `actions/upload-artifact`.
+const MOST_OF_A_JOB: usize = 500;
+
+/// Version 4 of GitHub's artifact service, for texts of up to a few megabytes. What the service does not promise
+/// in writing is not built upon: that an unfinished artifact takes its name only saves work.
+#[derive(Debug)]
+pub struct Artifacts {
+    /// For everything that has a time of its own.
+    http: Client,
+    /// For reading, which may not stand still.
+    reader: Client,
+    access: Access,
+    settings: Settings,
+    job: Job,
+}
+
+/// A name that this job has taken.
+#[derive(Debug)]
+pub struct Reservation {
+    name: String,
+    url: Signed,
+}
+
+/// What came of a call that was not answered as hoped.
+enum Failed {
+    /// `doubt` is whether it may be by ourselves, in a try whose answer was lost.
+    Taken {
+        doubt: bool,
+    },
+    NotFound,
+    Problem(Problem),
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Answer {
+    ok: bool,
+    #[serde(alias = "signedUploadUrl")]
+    signed_upload_url: String,
+    #[serde(alias = "signedUrl")]
+    signed_url: String,
+    #[serde(alias = "artifactId", deserialize_with = "any_int64")]
+    artifact_id: i64,
+    artifacts: Vec<Listed>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Listed {
+    #[serde(alias = "workflowJobRunBackendId")]
+    workflow_job_run_backend_id: String,
+    #[serde(alias = "databaseId", deserialize_with = "any_int64")]
+    database_id: i64,
+    name: String,
+    #[serde(deserialize_with = "any_int64")]
+    size: i64,
+}
+
+impl Artifacts {
+    /// Gets ready to use the artifacts of the workflow run that the token is for; asks nobody.
+    ///
+    /// # Errors
+    ///
+    /// When the token names no job, or there can be no HTTP client.
+    pub fn new(access: Access, settings: Settings) -> Result<Self, ArtifactError> {
+        let job = Job::of(access.token.reveal()).ok_or_else(|| {
+            let words =
+                "ACTIONS_RUNTIME_TOKEN is not the token of a job: it names no workflow run (Actions.Results)";
+            ArtifactError::Other(format!("{words}; hand on the one that GitHub gives to actions"))
+        })?;
+        let http = http::client(None).map_err(ArtifactError::Other)?;
+        let reader = http::client(Some(settings.stall)).map_err(ArtifactError::Other)?;
+        Ok(Self { http, reader, access, settings, job })
+    }
+
+    /// A request with what every request has.
+    fn request(&self, maker: &str, more: Value) -> Value {
+        let mut request = more;
+        request["workflow_run_backend_id"] = self.job.run.clone().into();
+        request["workflow_job_run_backend_id"] = maker.into();
+        request
+    }
+
+    async fn call(&self, method: &str, request: &Value) -> Result<Answer, Failed> {
+        let mut patience = Patience::new(&self.settings);
+        let mut doubt = false;
+        let path = format!("{SERVICE}{method}");
+        loop {
+            let within = self.settings.answer_within;
+            let (why, words, done) = match twirp::call(&self.http, &self.access, within, &path, request).await
+            {
+                Meaning::Answer(value) => match serde_json::from_value(value) {
+                    Ok(answer) => return Ok(answer),
+                    Err(_) => (Passing::Broken, "its answer makes no sense".to_owned(), true),
+                },
+                Meaning::Taken => return Err(Failed::Taken { doubt }),
+                Meaning::NotFound => return Err(Failed::NotFound),
+                Meaning::Again { why, said, done } => (why, said, done),
+                Meaning::Denied(words) => return Err(Failed::Problem(Problem::Denied(words))),
+                Meaning::Full(words) => return Err(Failed::Problem(Problem::Full(words))),
+                Meaning::Refused(words) => return Err(Failed::Problem(Problem::Unreachable(words))),
+            };
+            doubt |= done;
+            patience.again(why, words).await.map_err(Failed::Problem)?;
+        }
+    }
+
+    /// Where the bytes of an artifact are.
+    async fn signed(&self, artifact: &Artifact) -> Result<Signed, ArtifactError> {
+        let doing = || format!("asking where the artifact {} is", artifact.name);
+        let request = self.request(&artifact.maker, json!({ "name": artifact.name }));
+        let answer = match self.call("GetSignedArtifactURL", &request).await {
+            Ok(answer) => answer,
+            Err(Failed::NotFound) => return Err(ArtifactError::Gone),
+            Err(failed) => return Err(failed.told(&doing())),
+        };
+        Signed::new(&answer.signed_url, Instant::now())
+            .ok_or_else(|| told(&doing(), &Problem::Unreachable("it says no place of the bytes".to_owned())))
+    }
+
+    async fn bytes(&self, url: &Signed, size: u64) -> Result<Bytes, Missed> {
+        let mut download = Download::new(0..size);
+        download.more(&self.reader, url).await?;
+        Ok(download.finish())
+    }
+}
+
+impl Failed {
+    fn told(self, doing: &str) -> ArtifactError {
+        let problem = match self {
+            Self::Problem(problem) => problem,
+            Self::Taken { .. } => Problem::Unreachable("it answers 409".to_owned()),
+            Self::NotFound => Problem::Unreachable("it answers 404".to_owned()),
+        };
+        told(doing, &problem)
+    }
+}
+
+/// A problem with what was being done, and what would help.
+fn told(doing: &str, problem: &Problem) -> ArtifactError {
+    let next = match problem {
+        Problem::Denied(_) => "run the job again; one that takes longer than six hours needs another ledger",
+        Problem::Full(_) => "remove artifacts, or raise the account's budget for Actions storage",
+        Problem::Busy(_) => "it is asked too often: use fewer runners, or another ledger",
+        _ => "https://www.githubstatus.com says whether GitHub has a problem",
+    };
+    ArtifactError::Other(format!("{doing}: {problem}; {next}"))
+}
+
+#[async_trait::async_trait]
+impl ArtifactStore for Artifacts {
+    type Reservation = Reservation;
+
+    fn most_of_a_job(&self) -> usize {
+        MOST_OF_A_JOB
+    }
+
+    async fn reserve(&self, name: &str) -> Result<Option<Reservation>, ArtifactError> {
+        let doing = || format!("reserving the artifact {name}");
+        let expires = (Timestamp::now() + KEPT).strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        let more = json!({
+            "name": name, "expires_at": expires, "version": VERSION, "mime_type": "application/json",
+        });
+        let answer = match self.call("CreateArtifact", &self.request(&self.job.job, more)).await {
+            Ok(answer) => answer,
+            // If it was ourselves, the place for the bytes was lost with the answer.
+            Err(Failed::Taken { .. }) => return Ok(None),
+            Err(failed) => return Err(failed.told(&doing())),
+        };
+        match Signed::new(&answer.signed_upload_url, Instant::now()).filter(|_| answer.ok) {
+            Some(url) => Ok(Some(Reservation { name: name.to_owned(), url })),
+            None => Err(told(&doing(), &Problem::Unreachable("it says no place for the bytes".to_owned()))),
+        }
+    }
+
+    fn holds(&self, reservation: &Reservation) -> bool {
+        reservation.url.holds(Instant::now())
+    }
+
+    async fn fill(&self, reservation: &Reservation, content: Bytes) -> Result<Artifact, ArtifactError> {
+        let Reservation { name, url } = reservation;
+        let doing = || format!("writing the artifact {name}");
+        let hash: String = Sha256::digest(&content).iter().map(|byte| format!("{byte:02x}")).collect();
+        let upload = Upload { http: &self.http, settings: &self.settings, url };
+        let size = upload.whole(content).await.map_err(|problem| match problem {
+            Problem::Denied(_) => ArtifactError::Lapsed,
+            problem => told(&doing(), &problem),
+        })?;
+        // 64-bit numbers are text in the JSON of the official client.
+        let more = json!({ "name": name, "size": size.to_string(), "hash": format!("sha256:{hash}") });
+        let maker = &self.job.job;
+        let number = match self.call("FinalizeArtifact", &self.request(maker, more)).await {
+            Ok(answer) if answer.ok => answer.artifact_id,
+            Ok(_) => {
+                let words = "it refuses and does not say why".to_owned();
+                return Err(told(&doing(), &Problem::Unreachable(words)));
+            }
+            // It was finished by the try whose answer was lost; its number comes with the next listing.
+            Err(Failed::Taken { doubt: true }) => 0,
+            Err(failed) => return Err(failed.told(&doing())),
+        };
+        Ok(Artifact { name: name.clone(), number, size, maker: maker.clone() })
+    }
+
+    async fn list(&self) -> Result<Vec<Artifact>, ArtifactError> {
+        let answer = self.call("ListArtifacts", &self.request(&self.job.job, json!({}))).await;
+        let answer = answer.map_err(|failed| failed.told("listing the artifacts"))?;
+        let artifact = |listed: Listed| Artifact {
+            name: listed.name,
+            number: listed.database_id,
+            size: u64::try_from(listed.size).unwrap_or_default(),
+            maker: listed.workflow_job_run_backend_id,
+        };
+        Ok(answer.artifacts.into_iter().map(artifact).collect())
+    }
+
+    async fn read(&self, artifact: &Artifact) -> Result<Bytes, ArtifactError> {
+        let doing = || format!("reading the artifact {}", artifact.name);
+        let mut patience = Patience::new(&self.settings);
+        let mut url = self.signed(artifact).await?;
+        let mut fresh = false;
+        loop {
+            let (why, words) = match self.bytes(&url, artifact.size).await {
+                Ok(bytes) => return Ok(bytes),
+                Err(Missed::Again(why, words)) => (why, words),
+                Err(Missed::Changed) => (Passing::Broken, "it changes while it is read".to_owned()),
+                // The URL has ended, or the artifact was removed: the service knows.
+                Err(Missed::Denied(_) | Missed::Gone) if !fresh => {
+                    fresh = true;
+                    url = self.signed(artifact).await?;
+                    continue;
+                }
+                Err(Missed::Gone) => return Err(ArtifactError::Gone),
+                Err(missed) => return Err(told(&doing(), &missed.problem())),
+            };
+            patience.again(why, words).await.map_err(|problem| told(&doing(), &problem))?;
+        }
+    }
+
+    async fn remove(&self, artifact: &Artifact) -> Result<(), ArtifactError> {
+        let request = self.request(&artifact.maker, json!({ "name": artifact.name }));
+        match self.call("DeleteArtifact", &request).await {
+            Ok(_) | Err(Failed::NotFound) => Ok(()),
+            Err(failed) => Err(failed.told(&format!("removing the artifact {}", artifact.name))),
+        }
+    }
+}
+
+/// A 64-bit number, which is text in the JSON of protobuf.
+fn any_int64<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+    match Value::deserialize(deserializer)? {
+        Value::Number(number) => number.as_i64(),
+        Value::String(text) => text.parse().ok(),
+        _ => None,
+    }
+    .ok_or_else(|| serde::de::Error::custom("no number"))
+}
