@@ -345,8 +345,8 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "N", conflicts_with = "dry_run", value_parser = clap::value_parser!(u32).range(1..=256), help_heading = "Farm")]
     pub(crate) runners: Option<u32>,
 
-    /// Where the workers take units and say how they ended: dir:PATH, or nats://HOST:PORT/RUN [default: a directory
-    /// of the run]
+    /// Where the workers take units and say how they ended: dir:PATH, nats://HOST:PORT/RUN, or on GitHub
+    /// github-artifacts:RUN [default: a directory of the run]
     #[arg(long, value_name = "URL", requires = "runners", help_heading = "Farm")]
     pub(crate) ledger: Option<String>,
 
@@ -442,7 +442,8 @@ pub(crate) enum Matrix {
 #[derive(Debug, Args, Clone)]
 #[command(next_help_heading = "Farm")]
 pub(crate) struct SharedArgs {
-    /// Where the workers take units and say how they ended: dir:PATH, or nats://HOST:PORT/RUN
+    /// Where the workers take units and say how they ended: dir:PATH, nats://HOST:PORT/RUN, or on GitHub
+    /// github-artifacts:RUN
     #[arg(long, value_name = "URL", env = "PHOENIX_LEDGER")]
     pub(crate) ledger: Option<String>,
 

@@ -13,6 +13,7 @@ use phoenix_schedule::farm::{FarmPlan, Limits};
 use phoenix_schedule::{Grain, Plan, RunnerKind, RunnerKinds};
 use phoenix_work::Settings;
 
+use crate::ledgers;
 use crate::setup::Setup;
 
 pub(crate) use collecting::collect;
@@ -50,6 +51,8 @@ pub(crate) fn manner(ledger: &str) -> (Settings, Limits) {
     let (beat, lapse_seconds, poll_seconds) = match ledger.split_once(':') {
         Some(("dir", _)) => (1, 10.0, (0.02, 0.5)),
         Some(("nats" | "tls", _)) => (5, 30.0, (0.1, 5.0)),
+        // A worker shows that it is alive once a minute at first, and after hours every four.
+        Some((ledgers::GITHUB, _)) => (60, 600.0, (3.0, 30.0)),
         _ => return (Settings::default(), Limits::default()),
     };
     let beat = Duration::from_secs(beat);

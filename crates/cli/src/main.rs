@@ -10,6 +10,7 @@ mod evaluating;
 mod farm;
 mod history;
 mod kept;
+mod ledgers;
 mod pipeline;
 mod recorder;
 mod screen;

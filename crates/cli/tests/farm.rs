@@ -10,6 +10,7 @@ use std::process::{Child, Command};
 use std::time::Duration;
 
 use common::{Ran, TestEnv};
+use phoenix_testkit::github::{Github, Permission, Request};
 use phoenix_testkit::{Flake, NatsServer};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -182,6 +183,35 @@ fn workers_meet_in_nats_too() {
     let args = ["run", "--runners", "2", "--ledger", &ledger, &flake.reference()];
     env.forget_store();
     let _ = env.phoenix(&args).ends_with(1).says("is a NATS server there");
+}
+
+#[test]
+fn workers_meet_in_githubs_artifacts_too() {
+    let github = Github::start().unwrap();
+    let token = github.token(&[("refs/heads/main", Permission::Both)]);
+    let env = TestEnv::new();
+    let flake = shared(&env, "0.05");
+    let run = |token: &str| {
+        let mut command = env.command();
+        command.args(["run", "--json", "--runners", "2", "--ledger", "github-artifacts:some-run"]);
+        command.arg(flake.reference());
+        command.env("ACTIONS_RESULTS_URL", github.url()).env("ACTIONS_RUNTIME_TOKEN", token);
+        Ran::from(command.output().unwrap())
+    };
+    let ran = run(&token).ends_with(0);
+    let report: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(report["summary"]["targets"]["built"], 20);
+    each_once(&env);
+    let units = github.counts().of(Request::PutBlob);
+    assert!(units > 0, "the workers met somewhere else");
+    let left: Vec<_> = github.artifacts().into_iter().map(|artifact| artifact.name).collect();
+    assert_eq!(left, Vec::<String>::new(), "a run leaves nothing behind");
+    for text in [&ran.stdout, &ran.stderr] {
+        assert!(!text.contains(token.split('.').nth(1).unwrap()), "{text}");
+    }
+    // Without what GitHub gives to actions it is said what is missing.
+    env.forget_store();
+    let _ = run("").ends_with(1).says("ACTIONS_RUNTIME_TOKEN is not set");
 }
 
 /// What several machines do: each has its own store, and nothing of the others but a ledger and a depot.

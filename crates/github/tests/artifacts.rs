@@ -210,6 +210,7 @@ async fn the_run_is_over_and_leaves_only_what_is_not_its_own() {
     assert!(one.post(&outcome(1, 1, 0)).await.unwrap());
     assert!(other.post(&Record::Left { slot: Slot(1) }).await.unwrap());
     assert_eq!(github.artifacts().len(), 5);
+    assert!(one.leaves_something());
     assert!(github.artifacts().iter().all(|artifact| !artifact.expires.is_empty()));
     other.discard().await.unwrap();
     let left: Vec<_> = github.artifacts().into_iter().map(|artifact| artifact.name).collect();

@@ -383,6 +383,10 @@ impl<S: ArtifactStore> Ledger for ArtifactLedger<S> {
         Ok(self.kept.state().beats.iter().map(|(&slot, &(_, count))| (slot, count)).collect())
     }
 
+    fn leaves_something(&self) -> bool {
+        true
+    }
+
     async fn discard(&self) -> Result<(), LedgerError> {
         self.showing.abort();
         self.told("removing its artifacts", self.kept.discard().await)

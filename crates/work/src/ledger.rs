@@ -67,6 +67,11 @@ pub trait Ledger: Debug + Send + Sync {
     /// When there was no answer.
     async fn beats(&self) -> Result<Vec<(Slot, u64)>, LedgerError>;
 
+    /// Whether something is left behind that costs until it is [discarded](Self::discard).
+    fn leaves_something(&self) -> bool {
+        false
+    }
+
     /// Removes what it keeps, once the run is over and nobody reads it any more. A ledger whose place costs
     /// nothing, or that goes by itself, keeps it.
     ///

@@ -27,7 +27,7 @@ pub use exchange::{Ends, Exchange, Trouble};
 pub use in_process::InProcess;
 pub use ledger::{Cursor, Ledger, LedgerError};
 pub use nats::Nats;
-pub use open::open;
+pub use open::{Opener, open};
 pub use shipment::{Shipment, ShipmentError};
 pub use worker::{Settings, work};
 

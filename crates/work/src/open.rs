@@ -1,27 +1,88 @@
 //! From a URL to the ledger that it names.
 
+use std::fmt;
+
 use crate::{Directory, Ledger, LedgerError, Nats};
 
-/// Opens the ledger of a URL: `dir:PATH`, or `nats://HOST:PORT/RUN` (`tls://` for an encrypted connection), in
-/// which `RUN` names the run: letters, digits, `-` and `_`. A user and a password, or a token, may stand before
-/// the host; messages never show them.
+/// The forms of the URLs that are known here.
+const FORMS: [&str; 2] = ["dir:PATH", "nats://HOST:PORT/RUN"];
+
+/// What opens the ledgers of a scheme, or says what is wrong and what would be right.
+type Open = Box<dyn Fn(&str) -> Result<Box<dyn Ledger>, String> + Send + Sync>;
+
+/// Opens ledgers by their URLs:
+///
+/// - `dir:PATH`: a [`Directory`];
+/// - `nats://HOST:PORT/RUN` (`tls://` for an encrypted connection), in which `RUN` names the run: letters, digits,
+///   `-` and `_`. A user and a password, or a token, may stand before the host; messages never show them;
+/// - whatever else [`also`](Self::also) was called with.
+#[derive(Default)]
+pub struct Opener {
+    others: Vec<(&'static str, &'static str, Open)>,
+}
+
+impl fmt::Debug for Opener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Opener({})", self.forms().join(", "))
+    }
+}
+
+impl Opener {
+    /// The same, but what follows `scheme` and a colon is opened by `open`. `form` is how such a URL looks; `open`
+    /// is called within the runtime, and says what is wrong and what would be right, without secrets.
+    #[must_use]
+    pub fn also(
+        mut self,
+        scheme: &'static str,
+        form: &'static str,
+        open: impl Fn(&str) -> Result<Box<dyn Ledger>, String> + Send + Sync + 'static,
+    ) -> Self {
+        self.others.push((scheme, form, Box::new(open)));
+        self
+    }
+
+    fn forms(&self) -> Vec<&str> {
+        FORMS.into_iter().chain(self.others.iter().map(|(_, form, _)| *form)).collect()
+    }
+
+    /// Opens a ledger.
+    ///
+    /// # Errors
+    ///
+    /// When the URL names no kind of ledger that is known, or it cannot be reached.
+    pub async fn open(&self, url: &str) -> Result<Box<dyn Ledger>, LedgerError> {
+        let wrong = |problem: String| LedgerError {
+            location: Nats::shown(url),
+            doing: "being opened".to_owned(),
+            problem,
+        };
+        let unknown = |problem: &str| {
+            let (last, others) = self.forms().split_last().map_or(("", vec![]), |(l, o)| (*l, o.to_vec()));
+            wrong(format!("{problem}; known are {} and {last}", others.join(", ")))
+        };
+        let Some((scheme, rest)) = url.split_once(':') else {
+            return Err(unknown("no such kind of ledger is known"));
+        };
+        if let Some((_, _, open)) = self.others.iter().find(|(name, _, _)| *name == scheme) {
+            return open(rest).map_err(wrong);
+        }
+        match (scheme, rest) {
+            ("dir", "") => Err(unknown("it names no directory")),
+            ("dir", path) => {
+                let path = std::path::absolute(path).map_err(|error| unknown(&error.to_string()))?;
+                Ok(Box::new(Directory::open(path)?))
+            }
+            ("nats" | "tls", _) => Ok(Box::new(Nats::connect(url).await?)),
+            _ => Err(unknown("no such kind of ledger is known")),
+        }
+    }
+}
+
+/// Opens the ledger of a URL of the kinds that [`Opener`] knows by itself.
 ///
 /// # Errors
 ///
-/// When the URL names no kind of ledger that is known, or it cannot be reached.
+/// As [`Opener::open`].
 pub async fn open(url: &str) -> Result<Box<dyn Ledger>, LedgerError> {
-    let wrong = |problem: &str| LedgerError {
-        location: Nats::shown(url),
-        doing: "being opened".to_owned(),
-        problem: format!("{problem}; known are dir:PATH and nats://HOST:PORT/RUN"),
-    };
-    match url.split_once(':') {
-        Some(("dir", "")) => Err(wrong("it names no directory")),
-        Some(("dir", path)) => {
-            let path = std::path::absolute(path).map_err(|error| wrong(&error.to_string()))?;
-            Ok(Box::new(Directory::open(path)?))
-        }
-        Some(("nats" | "tls", _)) => Ok(Box::new(Nats::connect(url).await?)),
-        _ => Err(wrong("no such kind of ledger is known")),
-    }
+    Opener::default().open(url).await
 }

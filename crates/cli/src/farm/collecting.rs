@@ -1,14 +1,17 @@
 //! From what workers write in a ledger to the verdicts of a run.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use phoenix_model::Severity;
 use phoenix_schedule::Run;
-use phoenix_schedule::farm::{Collector, FarmPlan, Limits, Slot};
+use phoenix_schedule::farm::{Collector, FarmPlan, Limits, Record, Slot};
 use phoenix_work::{Cursor, Ledger, LedgerError};
 use tokio::runtime::Runtime;
 
 use crate::error::CommandError;
+use crate::ledgers;
 use crate::recorder::{Recorder, now};
 
 /// Somebody who watches the ledger of a farm.
@@ -17,6 +20,11 @@ pub(crate) struct Collecting {
     ledger: Box<dyn Ledger>,
     cursor: Cursor,
     collector: Collector,
+    /// Who has begun to work, and who has ended.
+    joined: BTreeSet<Slot>,
+    left: BTreeSet<Slot>,
+    /// How often the ledger is to be looked at: at first, and when nothing happens for long.
+    pace: (Duration, Duration),
     /// That it does not answer was said.
     told: bool,
 }
@@ -37,11 +45,18 @@ pub(crate) fn collect(url: &str, plan: &Arc<FarmPlan>, limits: Limits) -> Result
         .enable_all()
         .build()
         .map_err(|error| CommandError::because("cannot start", &error))?;
-    let ledger = runtime
-        .block_on(phoenix_work::open(url))
-        .map_err(|error| CommandError::because("cannot use the ledger", &error))?;
-    let collector = Collector::new(plan, limits);
-    Ok(Collecting { runtime, ledger, cursor: Cursor::default(), collector, told: false })
+    let ledger = runtime.block_on(ledgers::open(url))?;
+    let (shortest, longest) = limits.poll_seconds;
+    Ok(Collecting {
+        runtime,
+        ledger,
+        cursor: Cursor::default(),
+        collector: Collector::new(plan, limits),
+        joined: BTreeSet::new(),
+        left: BTreeSet::new(),
+        pace: (Duration::from_secs_f64(shortest), Duration::from_secs_f64(longest)),
+        told: false,
+    })
 }
 
 impl Collecting {
@@ -50,12 +65,24 @@ impl Collecting {
         self.collector.is_over()
     }
 
+    /// How often the ledger is to be looked at: at first, and when nothing happens for long.
+    pub(crate) fn pace(&self) -> (Duration, Duration) {
+        self.pace
+    }
+
     /// Takes in what is new.
     pub(crate) fn look(&mut self, run: &mut Run, recorder: &mut Recorder) -> Seen {
         let (ledger, cursor) = (&self.ledger, &mut self.cursor);
         match self.runtime.block_on(ledger.since(cursor)) {
             Ok(records) => {
                 self.told = false;
+                for record in &records {
+                    match record {
+                        Record::Joined { slot } | Record::Claim { slot, .. } => self.joined.insert(*slot),
+                        Record::Left { slot } => self.left.insert(*slot),
+                        Record::Outcome(_) | Record::Returned(_) => continue,
+                    };
+                }
                 let at = now();
                 let events = self.collector.news(at, &records, run);
                 recorder.take_in(at, events);
@@ -76,6 +103,23 @@ impl Collecting {
                 self.say(&error, recorder);
                 Vec::new()
             }
+        }
+    }
+
+    /// Removes what the ledger would leave behind, once nobody reads it any more. Workers who look at it now and
+    /// then find that all is over and go; one that does not was lost.
+    pub(crate) fn discard(&mut self, run: &mut Run, recorder: &mut Recorder) {
+        if !self.ledger.leaves_something() {
+            return;
+        }
+        let patience = self.pace.1 * 2;
+        let begun = Instant::now();
+        while !self.joined.is_subset(&self.left) && begun.elapsed() < patience {
+            std::thread::sleep(self.pace.0);
+            self.look(run, recorder);
+        }
+        if let Err(error) = self.runtime.block_on(self.ledger.discard()) {
+            recorder.say(Severity::Warning, format!("{error}; what is left goes by itself after a day"));
         }
     }
 

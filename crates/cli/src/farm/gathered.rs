@@ -18,7 +18,7 @@ use crate::screen::Screen;
 use crate::state::State;
 use crate::{depots, history, signals};
 
-/// How often the ledger is looked at: at first, and when nothing happens for long.
+/// How often a ledger is looked at that costs little: at first, and when nothing happens for long.
 const LOOK: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// Collects all outcomes of a plan; returns what is then known of its run, which has ended.
@@ -51,7 +51,9 @@ pub(crate) fn report(args: &ReportArgs, reference: &str, url: &str) -> Result<Su
     recorder.record(Event::StageStarted { stage: Stage::Build });
     let patience = Duration::from_secs(u64::from(args.patience) * 60);
     let mut life = Life { at: Instant::now(), beats: Vec::new(), listened: Instant::now() };
-    let mut pause = LOOK.0;
+    let pace = collecting.pace();
+    let look = (LOOK.0.max(pace.0), LOOK.1.max(pace.1));
+    let mut pause = look.0;
     let why = loop {
         if let Ok(signal) = signals.try_recv() {
             recorder.apply(&mut run, Happening::Cancelled { reason: signal.to_owned() });
@@ -61,10 +63,10 @@ pub(crate) fn report(args: &ReportArgs, reference: &str, url: &str) -> Result<Su
         if nothing || collecting.is_over() {
             break "it was not built".to_owned();
         }
-        pause = if matches!(seen, Seen::New(1..)) { LOOK.0 } else { (pause * 2).min(LOOK.1) };
+        pause = if matches!(seen, Seen::New(1..)) { look.0 } else { (pause * 2).min(look.1) };
         if matches!(seen, Seen::New(1..)) {
             life.at = Instant::now();
-        } else if life.listened.elapsed() > LOOK.1 {
+        } else if life.listened.elapsed() > look.1 {
             life.listened = Instant::now();
             let beats = collecting.beats(&mut recorder);
             if beats != life.beats {
@@ -78,7 +80,11 @@ pub(crate) fn report(args: &ReportArgs, reference: &str, url: &str) -> Result<Su
         recorder.tick();
         std::thread::sleep(pause);
     };
+    let over = collecting.is_over();
     collecting.close(&why, &mut run, &mut recorder);
+    if over {
+        collecting.discard(&mut run, &mut recorder);
+    }
     if let Err(error) = state.learn(&history::built(recorder.summary())) {
         recorder.say(Severity::Warning, format!("cannot remember how long builds took: {error}"));
     }

@@ -76,11 +76,15 @@ pub(crate) fn build(planned: &mut Planned, args: &RunArgs, workers: u32) -> Resu
     for slot in 0..count {
         farm.start(slot, args, &reference, &depot_url, &ledger_url)?;
     }
+    let mut looked: Option<Instant> = None;
     loop {
         if planned.was_stopped() {
             farm.stop();
         }
-        collecting.look(&mut planned.run, &mut planned.recorder);
+        if looked.is_none_or(|looked| looked.elapsed() >= collecting.pace().0) {
+            collecting.look(&mut planned.run, &mut planned.recorder);
+            looked = Some(Instant::now());
+        }
         if collecting.is_over() && planned.fail_fast {
             farm.stop();
         }
@@ -97,6 +101,7 @@ pub(crate) fn build(planned: &mut Planned, args: &RunArgs, workers: u32) -> Resu
     collecting.look(&mut planned.run, &mut planned.recorder);
     let why = farm.why();
     collecting.close(&why, &mut planned.run, &mut planned.recorder);
+    collecting.discard(&mut planned.run, &mut planned.recorder);
     bring_home(planned)?;
     drop(farm);
     forget(&place);

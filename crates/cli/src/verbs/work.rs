@@ -17,7 +17,7 @@ use crate::recorder::Recorder;
 use crate::screen::Screen;
 use crate::setup::{self, Setup};
 use crate::state::State;
-use crate::{depots, signals};
+use crate::{depots, ledgers, signals};
 
 /// How much the packs of a depot may have together is the planner's business.
 const NO_BUDGET: u64 = u64::MAX;
@@ -75,9 +75,7 @@ pub(crate) fn work(args: &WorkArgs) -> Result<ExitCode, CommandError> {
         std::mem::forget(tell);
     });
     let leaving = runtime.block_on(async {
-        let ledger = phoenix_work::open(ledger)
-            .await
-            .map_err(|error| CommandError::because("cannot use the ledger", &error))?;
+        let ledger = ledgers::open(ledger).await?;
         Ok::<_, CommandError>(phoenix_work::work(worker, ledger.as_ref(), &exchange, &settings, told).await)
     })?;
     let (text, severity, code) = words(&leaving);
