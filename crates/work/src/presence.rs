@@ -124,3 +124,69 @@ pub(crate) async fn show<S: ArtifactStore>(kept: Arc<Kept<S>>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use phoenix_schedule::farm::UnitId;
+    use tokio::time::advance;
+
+    use super::*;
+
+    const PACE: Duration = Duration::from_secs(60);
+    const ME: Slot = Slot(3);
+
+    /// What is told within so long, with something done at every tenth second.
+    async fn told(presences: &mut Presences, seconds: u32, mut each: impl FnMut(&mut Presences, u32)) -> u32 {
+        let mut times = 0;
+        for second in 0..seconds {
+            if second.is_multiple_of(10) {
+                each(presences, second);
+            }
+            if presences.next().is_some_and(|(at, _)| at <= Instant::now()) {
+                let _ = presences.take(ME);
+                times += 1;
+            }
+            advance(Duration::from_secs(1)).await;
+        }
+        times
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_job_of_six_hours_tells_of_itself_156_times() {
+        let mut presences = Presences::new(PACE);
+        let times = told(&mut presences, 6 * 3600, |presences, second| {
+            assert_eq!(presences.beat(ME, u64::from(second)), None);
+        });
+        assert!((150..160).contains(&times.await));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_claim_is_told_if_it_lasts_and_only_once() {
+        let mut presences = Presences::new(PACE);
+        let short = |presences: &mut Presences, second: u32| {
+            let unit = UnitId(second / 50);
+            match second % 50 {
+                0 => presences.claimed(ME, (unit, 1)),
+                40 => presences.ended(ME, (unit, 1)),
+                _ => {}
+            }
+        };
+        assert_eq!(told(&mut presences, 1000, short).await, 0);
+        presences.claimed(ME, (UnitId(99), 1));
+        assert_eq!(told(&mut presences, 59, |_, _| {}).await, 0);
+        assert_eq!(told(&mut presences, 1000, |_, _| {}).await, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_could_not_be_told_is_told_later_and_the_heartbeat_hears_of_it() {
+        let mut presences = Presences::new(PACE);
+        assert_eq!(presences.beat(ME, 1), None);
+        let _ = presences.take(ME);
+        let error = ArtifactError::Other("no answer".to_owned());
+        presences.told(ME, Err(error.clone()));
+        assert_eq!(told(&mut presences, 59, |_, _| {}).await, 0);
+        assert_eq!(told(&mut presences, 100, |_, _| {}).await, 1);
+        assert_eq!(presences.beat(ME, 2), Some(error));
+        assert_eq!(presences.beat(ME, 3), None);
+    }
+}

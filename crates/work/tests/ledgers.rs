@@ -1,11 +1,15 @@
 //! Every ledger keeps the promises of all.
 
+mod shelf;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use phoenix_testkit::NatsServer;
 use phoenix_work::testing::contract;
-use phoenix_work::{Cursor, Directory, InProcess, Ledger, Nats, open};
+use phoenix_work::{ArtifactLedger, Cursor, Directory, InProcess, Ledger, Nats, Opener, open};
+use shelf::Shelf;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn in_process() {
@@ -35,6 +39,33 @@ async fn nats() {
         async move { Arc::from(open(&url).await.unwrap()) }
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn artifacts() {
+    let shelf = Shelf::default();
+    contract(|name| {
+        let ledger = ArtifactLedger::new(shelf.clone(), "artifacts:", name).unwrap();
+        let ledger = ledger.with_presence(Duration::from_millis(50));
+        async move { Arc::new(ledger) as Arc<dyn Ledger> }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn other_kinds_of_ledgers_can_be_opened_too() {
+    let opener = Opener::default().also("shelf", "shelf:RUN", |run| {
+        let ledger = ArtifactLedger::new(Shelf::default(), &format!("shelf:{run}"), run);
+        Ok(Box::new(ledger.map_err(|error| error.problem)?))
+    });
+    assert_eq!(opener.open("shelf:run").await.unwrap().location(), "shelf:run");
+    let error = opener.open("shelf:a/b").await.unwrap_err().to_string();
+    assert!(
+        error.contains("the ledger shelf:a/b failed while being opened: \"a/b\" names no run"),
+        "{error}"
+    );
+    let error = opener.open("elsewhere:x").await.unwrap_err().to_string();
+    assert!(error.contains("known are dir:PATH, nats://HOST:PORT/RUN and shelf:RUN"), "{error}");
 }
 
 #[tokio::test]
