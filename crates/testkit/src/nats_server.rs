@@ -1,6 +1,5 @@
 //! A NATS server for tests.
 
-use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -9,8 +8,14 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub struct NatsServer {
     child: Child,
-    port: u16,
+    url: String,
     _directory: tempfile::TempDir,
+}
+
+/// What it writes about its ports.
+#[derive(serde::Deserialize)]
+struct Ports {
+    nats: Vec<String>,
 }
 
 impl NatsServer {
@@ -37,40 +42,36 @@ impl NatsServer {
             eprintln!("skipped: nats-server is not installed");
             return None;
         };
-        let directory = tempfile::tempdir().expect("a NATS server");
-        // Free a moment ago; whoever takes it in between makes the server end, and another is tried.
-        for _ in 0..5 {
-            let port = TcpListener::bind("127.0.0.1:0")
-                .expect("a NATS server")
-                .local_addr()
-                .expect("a NATS server")
-                .port();
-            let mut child = Command::new(&program)
-                .args(["--jetstream", "--addr", "127.0.0.1", "--port", &port.to_string(), "--store_dir"])
-                .arg(directory.path())
-                .args(args)
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .expect("a NATS server");
-            let end = Instant::now() + Duration::from_secs(10);
-            while Instant::now() < end && child.try_wait().expect("a NATS server").is_none() {
-                if TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                    return Some(Self { child, port, _directory: directory });
-                }
-                std::thread::sleep(Duration::from_millis(10));
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut command = Command::new(&program);
+        // It takes a port that is free and says which, so that nobody can come between.
+        command
+            .args(["--jetstream", "--addr", "127.0.0.1", "--port", "-1", "--store_dir"])
+            .arg(directory.path());
+        command.arg("--ports_file_dir").arg(directory.path()).args(args);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = command.spawn().expect("a NATS server");
+        let ports = directory.path().join(format!("nats-server_{}.ports", child.id()));
+        let end = Instant::now() + Duration::from_secs(30);
+        while Instant::now() < end && child.try_wait().expect("a NATS server").is_none() {
+            // It may not be written whole yet.
+            let text = fs_err::read_to_string(&ports).unwrap_or_default();
+            if let Ok(ports) = serde_json::from_str::<Ports>(&text)
+                && let Some(url) = ports.nats.into_iter().next()
+            {
+                return Some(Self { child, url, _directory: directory });
             }
-            let _ = child.kill();
-            let _ = child.wait();
+            std::thread::sleep(Duration::from_millis(10));
         }
+        let _ = child.kill();
+        let _ = child.wait();
         panic!("{} does not start", program.display());
     }
 
     /// Its URL, without a run.
     #[must_use]
-    pub fn url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.port)
+    pub fn url(&self) -> &str {
+        &self.url
     }
 }
 
