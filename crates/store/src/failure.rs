@@ -84,6 +84,11 @@ fn quoted_paths(text: &str) -> impl Iterator<Item = StorePath> + '_ {
 
 /// Leaves out what is shown elsewhere: the last log lines, and the list of outputs.
 fn shorten(text: &str) -> String {
+    // The name in it is one of Nix's goals, not of a derivation: `….drv!*`.
+    let text = text
+        .find("timed out after ")
+        .filter(|_| text.starts_with("building of '"))
+        .map_or(text, |at| &text[at..]);
     let mut lines = Vec::new();
     for line in text.lines() {
         let bare = line.trim();
@@ -121,6 +126,14 @@ mod tests {
             assert!(failure.about.as_str().starts_with("/s/store/zap2bal"), "{failure:?}");
         }
         failure.map(|failure| failure.class)
+    }
+
+    #[test]
+    fn a_time_out_does_not_name_the_goal() {
+        for goal in [format!("'{X}'"), format!("'{X}!*' from .drv file")] {
+            let text = format!("error: building of {goal} timed out after 5 seconds of silence");
+            assert_eq!(failure_of(&text).unwrap().message, "timed out after 5 seconds of silence");
+        }
     }
 
     #[test]
