@@ -1,5 +1,6 @@
 //! What earlier runs learned and a depot keeps: how long builds took, and what failed.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::sync::Arc;
 
@@ -26,7 +27,7 @@ const LARGEST: u64 = 64 << 20;
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(crate) struct History {
-    /// How long builds took.
+    /// How long builds took, and how large what they made is.
     pub(crate) estimates: Estimates,
     /// What failed.
     pub(crate) failures: Failures,
@@ -62,7 +63,7 @@ impl History {
     }
 
     /// Adds what a run learned; whether that is anything.
-    fn learn(&mut self, summary: &Summary) -> bool {
+    fn learn(&mut self, summary: &Summary, sizes: &BTreeMap<StorePath, u64>) -> bool {
         let now = now();
         let mut new = false;
         for state in &summary.derivations {
@@ -72,6 +73,9 @@ impl History {
             match &state.verdict {
                 Some(Verdict::Built) => {
                     self.estimates.learn(drv_path, seconds);
+                    if let Some(bytes) = sizes.get(drv_path) {
+                        self.estimates.learn_bytes(drv_path, *bytes);
+                    }
                     self.failures.forget(drv_path);
                     new = true;
                 }
@@ -86,11 +90,16 @@ impl History {
     }
 }
 
-/// Adds what a run learned to what a depot keeps; another run may have added something meanwhile.
-pub(crate) fn add(depot: &Arc<dyn Depot>, summary: &Summary) -> Result<(), CommandError> {
+/// Adds what a run learned to what a depot keeps; another run may have added something meanwhile. `sizes` are the
+/// bytes of outputs by derivation, as far as they are known.
+pub(crate) fn add(
+    depot: &Arc<dyn Depot>,
+    summary: &Summary,
+    sizes: &BTreeMap<StorePath, u64>,
+) -> Result<(), CommandError> {
     // What is damaged is made anew.
     let mut history = History::read(depot.as_ref()).unwrap_or_default();
-    if !history.learn(summary) {
+    if !history.learn(summary, sizes) {
         return Ok(());
     }
     let cannot = |error: &dyn std::error::Error| {

@@ -1,5 +1,6 @@
 //! The way from installables to a plan, which `run` and `plan` share.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -42,6 +43,8 @@ pub(crate) struct Planned {
     pub(crate) fail_fast: bool,
     /// The depot of the run, if it has one.
     pub(crate) kept: Option<Kept>,
+    /// How many bytes the outputs of derivations have that were built, as far as that is known.
+    pub(crate) sizes: BTreeMap<StorePath, u64>,
     /// What failed in earlier runs and is not tried again.
     failures: Failures,
     /// The plan for several workers, if one is wanted.
@@ -135,6 +138,7 @@ pub(crate) fn plan(
         failed_substituters: Vec::new(),
         fail_fast,
         kept: None,
+        sizes: BTreeMap::new(),
         failures: Failures::default(),
         farm: None,
         trouble: None,

@@ -247,6 +247,13 @@ fn machines_work_on_a_plan_and_one_gives_the_verdicts() {
         let _ = end(child).ends_with(0).says("all that it can build is done");
     }
     each_once(&env);
+    // The next plan knows how long everything takes, and how large it is.
+    let history = fs_err::read_dir(env.file("depot").join("history")).unwrap().next().unwrap().unwrap();
+    let json = zstd::decode_all(fs_err::File::open(history.path()).unwrap()).unwrap();
+    let learned: Value = serde_json::from_slice(&json).unwrap();
+    for what in ["byDerivation", "bytesByDerivation"] {
+        assert_eq!(learned["estimates"][what].as_object().map(serde_json::Map::len), Some(60), "{what}");
+    }
     // Once more, from what is in the ledger, in another format.
     let mut again = Command::new(env!("CARGO_BIN_EXE_phoenix"));
     again.env_clear().env("HOME", env.file("reporter")).arg("report").args(places);

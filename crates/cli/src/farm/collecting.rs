@@ -1,10 +1,10 @@
 //! From what workers write in a ledger to the verdicts of a run.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use phoenix_model::Severity;
+use phoenix_model::{Severity, StorePath};
 use phoenix_schedule::Run;
 use phoenix_schedule::farm::{Collector, FarmPlan, Limits, Record, Slot};
 use phoenix_work::{Cursor, Ledger, LedgerError};
@@ -23,6 +23,8 @@ pub(crate) struct Collecting {
     /// Who has begun to work, and who has ended.
     joined: BTreeSet<Slot>,
     left: BTreeSet<Slot>,
+    /// How many bytes the outputs of derivations have.
+    sizes: BTreeMap<StorePath, u64>,
     /// How often the ledger is to be looked at: at first, and when nothing happens for long.
     pace: (Duration, Duration),
     /// That it does not answer was said.
@@ -54,6 +56,7 @@ pub(crate) fn collect(url: &str, plan: &Arc<FarmPlan>, limits: Limits) -> Result
         collector: Collector::new(plan, limits),
         joined: BTreeSet::new(),
         left: BTreeSet::new(),
+        sizes: BTreeMap::new(),
         pace: (Duration::from_secs_f64(shortest), Duration::from_secs_f64(longest)),
         told: false,
     })
@@ -70,13 +73,26 @@ impl Collecting {
         self.pace
     }
 
+    /// How many bytes the outputs of derivations have, as far as workers told.
+    pub(crate) fn sizes(&self) -> &BTreeMap<StorePath, u64> {
+        &self.sizes
+    }
+
     /// Takes in what is new.
     pub(crate) fn look(&mut self, run: &mut Run, recorder: &mut Recorder) -> Seen {
         let (ledger, cursor) = (&self.ledger, &mut self.cursor);
         match self.runtime.block_on(ledger.since(cursor)) {
             Ok(records) => {
                 self.told = false;
+                let derivations = self.collector.board().plan().derivations();
                 for record in &records {
+                    if let Record::Outcome(outcome) = record {
+                        let sizes = outcome.built.iter().filter_map(|built| {
+                            let drv_path = &derivations.get(built.derivation as usize)?.drv_path;
+                            Some((drv_path.clone(), built.bytes?))
+                        });
+                        self.sizes.extend(sizes);
+                    }
                     match record {
                         Record::Joined { slot } | Record::Claim { slot, .. } => self.joined.insert(*slot),
                         Record::Left { slot } => self.left.insert(*slot),

@@ -88,7 +88,7 @@ pub(crate) fn report(args: &ReportArgs, reference: &str, url: &str) -> Result<Su
     if let Err(error) = state.learn(&history::built(recorder.summary())) {
         recorder.say(Severity::Warning, format!("cannot remember how long builds took: {error}"));
     }
-    if let Err(error) = history::add(&depot, recorder.summary()) {
+    if let Err(error) = history::add(&depot, recorder.summary(), collecting.sizes()) {
         recorder.say(Severity::Warning, error.in_one_line());
     }
     let directory = recorder.directory().display().to_string();

@@ -101,6 +101,7 @@ pub(crate) fn build(planned: &mut Planned, args: &RunArgs, workers: u32) -> Resu
     collecting.look(&mut planned.run, &mut planned.recorder);
     let why = farm.why();
     collecting.close(&why, &mut planned.run, &mut planned.recorder);
+    planned.sizes.extend(collecting.sizes().clone());
     collecting.discard(&mut planned.run, &mut planned.recorder);
     bring_home(planned)?;
     drop(farm);

@@ -226,7 +226,7 @@ fn learn(planned: &mut Planned) {
         planned.recorder.say(Severity::Warning, format!("cannot remember how long builds took: {error}"));
     }
     if let Some(kept) = &planned.kept
-        && let Err(error) = history::add(kept.depot(), planned.recorder.summary())
+        && let Err(error) = history::add(kept.depot(), planned.recorder.summary(), &planned.sizes)
     {
         planned.recorder.say(Severity::Warning, error.in_one_line());
     }
