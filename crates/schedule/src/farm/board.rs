@@ -61,9 +61,9 @@ pub(crate) enum Effect {
 pub struct Board {
     plan: Arc<FarmPlan>,
     limits: Limits,
-    /// How many inputs of each unit are not settled.
-    missing: Vec<u32>,
-    state: Vec<State>,
+    /// How far each unit is. A record is about one unit, and finds all of it in one place: many boards in one
+    /// memory, as in a simulation, are slow by what they have to fetch.
+    units: Vec<Progress>,
     open: Bits,
     /// The classes of interest, and what is ready of them, by place; how much of them is open.
     takes: Vec<bool>,
@@ -71,14 +71,23 @@ pub struct Board {
     ready: Bits,
     open_of_mine: usize,
     claims: HashMap<u32, Claim, FixedState>,
-    /// The number of the last claim of each unit.
-    attempts: Vec<u32>,
     /// Of those units alone with which anything went wrong.
     tries: HashMap<u32, Tries, FixedState>,
     slots: Vec<SlotView>,
+    /// What each of them is doing; every idle worker counts them each time.
+    standing: Vec<Standing>,
     failed: BTreeMap<u32, Failure>,
     /// Derivations that failed or need one that did.
     hindered: Bits,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Progress {
+    /// How many of its inputs are not settled.
+    missing: u32,
+    /// The number of its last claim.
+    attempt: u32,
+    state: State,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,6 +127,21 @@ impl SlotView {
     fn alive(&self) -> bool {
         self.joined && !self.left && !self.lapsed
     }
+
+    fn standing(&self) -> Standing {
+        match (self.alive(), self.holds) {
+            (false, _) => Standing::Away,
+            (true, 0) => Standing::Idle,
+            (true, _) => Standing::Busy,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    Away,
+    Idle,
+    Busy,
 }
 
 impl Board {
@@ -126,19 +150,22 @@ impl Board {
     pub fn new(plan: &Arc<FarmPlan>, takes: Vec<bool>, limits: Limits) -> Self {
         let units = plan.units().len();
         let mut board = Self {
-            missing: plan
+            units: plan
                 .units()
                 .iter()
-                .map(|unit| u32::try_from(unit.inputs.len()).unwrap_or(u32::MAX))
+                .map(|unit| Progress {
+                    missing: u32::try_from(unit.inputs.len()).unwrap_or(u32::MAX),
+                    attempt: 0,
+                    state: State::Open,
+                })
                 .collect(),
-            state: vec![State::Open; units],
             open: Bits::new(units),
             ready: Bits::new(units),
             open_of_mine: 0,
             claims: HashMap::default(),
-            attempts: vec![0; units],
             tries: HashMap::default(),
             slots: vec![SlotView::default(); plan.slots().len()],
+            standing: vec![Standing::Away; plan.slots().len()],
             failed: BTreeMap::new(),
             hindered: Bits::new(plan.derivations().len()),
             takes_all: takes.len() == plan.classes().len() && takes.iter().all(|&takes| takes),
@@ -201,9 +228,10 @@ impl Board {
             }
         }
         let lapse = self.limits.lapse_seconds;
-        for view in &mut self.slots {
+        for (view, standing) in self.slots.iter_mut().zip(&mut self.standing) {
             let expected = (view.joined && !view.left) || view.holds > 0;
             view.lapsed |= expected && now.seconds_since(view.seen) > lapse;
+            *standing = view.standing();
         }
         let lapsed = |claim: &Claim| match claim.slot {
             Some(slot) => self.slots[slot.0 as usize].lapsed,
@@ -224,7 +252,7 @@ impl Board {
     }
 
     fn exists(&self, unit: UnitId) -> bool {
-        (unit.0 as usize) < self.state.len()
+        (unit.0 as usize) < self.units.len()
     }
 
     fn is_mine(&self, unit: u32) -> bool {
@@ -240,21 +268,22 @@ impl Board {
             view.seen = view.seen.max(now);
             view.lapsed = false;
             change(view);
+            self.standing[slot.0 as usize] = view.standing();
         }
     }
 
     fn claimed(&mut self, now: Stamp, unit: u32, attempt: u32, slot: Option<Slot>) {
-        if self.state[unit as usize] == State::Settled {
+        let progress = &mut self.units[unit as usize];
+        if progress.state == State::Settled {
             return;
         }
-        let last = &mut self.attempts[unit as usize];
         let names_holder = slot.is_some()
             && self.claims.get(&unit).is_some_and(|claim| claim.attempt == attempt && claim.slot.is_none());
-        if attempt <= *last && !names_holder {
+        if attempt <= progress.attempt && !names_holder {
             return;
         }
-        *last = attempt;
-        self.state[unit as usize] = State::Claimed;
+        progress.attempt = attempt;
+        progress.state = State::Claimed;
         self.ready.remove(self.plan.place(unit));
         self.end_claim(unit);
         let slot = slot.filter(|slot| (slot.0 as usize) < self.slots.len());
@@ -270,22 +299,25 @@ impl Board {
     /// Nobody holds a unit any more.
     fn end_claim(&mut self, unit: u32) {
         if let Some(slot) = self.claims.remove(&unit).and_then(|claim| claim.slot) {
-            self.slots[slot.0 as usize].holds -= 1;
+            let view = &mut self.slots[slot.0 as usize];
+            view.holds -= 1;
+            self.standing[slot.0 as usize] = view.standing();
         }
     }
 
     /// A unit can be claimed again.
     fn free(&mut self, unit: u32) {
         self.end_claim(unit);
-        if self.state[unit as usize] == State::Claimed {
-            self.state[unit as usize] = State::Open;
+        let state = &mut self.units[unit as usize].state;
+        if *state == State::Claimed {
+            *state = State::Open;
         }
         self.offer(unit);
     }
 
     fn offer(&mut self, unit: u32) {
-        let index = unit as usize;
-        if self.state[index] == State::Open && self.missing[index] == 0 && self.is_mine(unit) {
+        let progress = self.units[unit as usize];
+        if progress.state == State::Open && progress.missing == 0 && self.is_mine(unit) {
             self.ready.insert(self.plan.place(unit));
         }
     }
@@ -296,7 +328,7 @@ impl Board {
             return Effect::None;
         }
         self.with_slot(returned.slot, now, |view| view.joined = true);
-        if self.state[unit as usize] == State::Settled {
+        if self.units[unit as usize].state == State::Settled {
             return Effect::None;
         }
         let tries = self.tries.entry(unit).or_default();
@@ -304,8 +336,9 @@ impl Board {
             tries.returned.insert(returned.attempt, (returned.slot, returned.reason.clone()));
         }
         let given_up = tries.returned.len() >= self.limits.most_returned;
-        if returned.attempt >= self.attempts[unit as usize] {
-            self.attempts[unit as usize] = returned.attempt;
+        let last = &mut self.units[unit as usize].attempt;
+        if returned.attempt >= *last {
+            *last = returned.attempt;
             self.free(unit);
         }
         if !given_up {
@@ -332,7 +365,7 @@ impl Board {
             return Effect::None;
         }
         self.with_slot(outcome.slot, now, |view| view.joined = true);
-        if self.state[unit as usize] == State::Settled {
+        if self.units[unit as usize].state == State::Settled {
             return Effect::None;
         }
         let members = self.plan.units()[unit as usize].members.len();
@@ -361,19 +394,18 @@ impl Board {
         let mut ending: SmallVec<[u32; 8]> = smallvec::smallvec![unit];
         let plan = Arc::clone(&self.plan);
         while let Some(unit) = ending.pop() {
-            let index = unit as usize;
-            if self.state[index] == State::Settled {
+            let state = &mut self.units[unit as usize].state;
+            if std::mem::replace(state, State::Settled) == State::Settled {
                 continue;
             }
-            self.state[index] = State::Settled;
             self.open.remove(unit);
             self.open_of_mine -= usize::from(self.is_mine(unit));
             self.ready.remove(self.plan.place(unit));
             self.end_claim(unit);
             for &user in plan.users(unit) {
-                let missing = &mut self.missing[user as usize];
-                *missing -= 1;
-                if *missing == 0 && self.state[user as usize] == State::Open {
+                let progress = &mut self.units[user as usize];
+                progress.missing -= 1;
+                if progress.missing == 0 && progress.state == State::Open {
                     if self.is_hindered(user) {
                         ending.push(user);
                     } else {
@@ -405,7 +437,7 @@ impl Board {
         units.sort_unstable();
         units.dedup();
         for unit in units {
-            if self.state[unit as usize] == State::Open && self.is_hindered(unit) {
+            if self.units[unit as usize].state == State::Open && self.is_hindered(unit) {
                 self.settle(unit);
             }
         }
@@ -429,7 +461,7 @@ impl Board {
     /// Whether a unit has come to its end, or never will be tried.
     #[must_use]
     pub fn is_settled(&self, unit: u32) -> bool {
-        self.state.get(unit as usize) == Some(&State::Settled)
+        self.units.get(unit as usize).is_some_and(|unit| unit.state == State::Settled)
     }
 
     /// Whether every unit has come to its end.
@@ -493,7 +525,7 @@ impl Board {
 
     /// How often a unit was claimed, as far as is known.
     pub(crate) fn attempt(&self, unit: u32) -> u32 {
-        self.attempts[unit as usize]
+        self.units[unit as usize].attempt
     }
 
     /// Whether a worker gave a unit back before, and there is another who did not and can build it.
@@ -512,17 +544,15 @@ impl Board {
 
     /// How many of these workers are idle and come before one of them; and how many others are at work.
     pub(super) fn before(&self, me: Slot, alike: &[bool]) -> (usize, usize) {
-        let (mut idle, mut busy) = (0, 0);
-        for ((slot, view), _) in self.workers().zip(alike).filter(|(_, alike)| **alike) {
-            if slot == me || !view.alive() {
-                continue;
-            }
-            if view.holds > 0 {
-                busy += 1;
-            } else if slot < me {
-                idle += 1;
-            }
-        }
+        let me = (me.0 as usize).min(self.standing.len());
+        let count = |slots: std::ops::Range<usize>, wanted: Standing| {
+            let alike = alike.get(slots.clone()).unwrap_or_default();
+            let all = self.standing[slots].iter().zip(alike);
+            all.filter(|(standing, alike)| (**standing == wanted) & **alike).count()
+        };
+        let idle = count(0..me, Standing::Idle);
+        let busy = count(0..me, Standing::Busy)
+            + count((me + 1).min(self.standing.len())..self.standing.len(), Standing::Busy);
         (idle, busy)
     }
 

@@ -174,6 +174,9 @@ const PLENTY: usize = 100;
 /// How many seconds are at most between two thoughts about leaving, when little is left.
 const LONGEST_GAP: f64 = 600.0;
 
+/// An idle worker waits longer by the shortest pause for each so many others who are before it.
+const LINE_STEP: f64 = 4.0;
+
 /// For how many seconds a worker is idle before it thinks about leaving.
 const IDLE_SECONDS: f64 = 30.0;
 
@@ -387,7 +390,10 @@ impl Worker {
             return self.leave(now, Leaving::Stranded);
         }
         let (shortest, longest) = limits.poll_seconds;
-        let pause = (shortest * 1.5_f64.powi(self.quiet.min(20))).min(longest);
+        // What comes is for those before it first, so that it need not look as often as they do.
+        let (idle_before, _) = self.board.before(self.slot, &self.alike);
+        let turn = 1.0 + idle_before as f64 / LINE_STEP;
+        let pause = (shortest * turn * 1.5_f64.powi(self.quiet.min(20))).min(longest);
         self.doing = Doing::Nothing;
         vec![Command::Wait { until: later(now, pause) }]
     }
