@@ -266,8 +266,11 @@ impl<'a> Builder<'a> {
         validity: &mut Validity,
     ) -> Result<bool, CommandError> {
         let now = Instant::now();
-        if silence.lines != lines || !self.run.running().is_empty() {
-            *silence = Silence { lines, since: now, looked: now, appeared: None };
+        let builds = !self.run.running().is_empty();
+        if silence.lines != lines || builds {
+            // A line may be that it noticed one of two things that appeared, and waits for the other.
+            let appeared = silence.appeared.filter(|_| !builds);
+            *silence = Silence { lines, since: now, looked: now, appeared };
         } else if silence.looked.elapsed() > LOOK {
             silence.looked = now;
             let before = self.run.unexplained().len();

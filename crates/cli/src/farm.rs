@@ -4,6 +4,7 @@ mod collecting;
 mod exchange;
 mod gathered;
 mod here;
+mod intake;
 mod shipping;
 mod simulating;
 

@@ -9,7 +9,7 @@ use phoenix_model::{Severity, Source, StorePath, ValidPathInfo};
 use phoenix_store::Layout;
 
 use crate::error::CommandError;
-use crate::recorder::Recorder;
+use crate::recorder::{Hear, Recorder};
 use crate::setup::Setup;
 use crate::{depots, tidy};
 
@@ -27,7 +27,7 @@ impl Kept {
     pub(crate) fn open(
         depot: Arc<dyn Depot>,
         budget: u64,
-        recorder: &mut Recorder,
+        hearer: &mut dyn Hear,
     ) -> Result<Self, CommandError> {
         let location = depot.location().to_owned();
         let mut troubles = Vec::new();
@@ -35,7 +35,7 @@ impl Kept {
             Cache::open(depot.clone(), &mut |trouble: Trouble| troubles.push(trouble.to_string()))
                 .map_err(|error| CommandError::because("cannot use the depot", &error))?;
         for trouble in troubles {
-            recorder.say(Severity::Warning, trouble);
+            hearer.hear(Severity::Warning, trouble);
         }
         tidy::set_branch(&mut cache, None);
         Ok(Self { cache, depot, location, budget })
@@ -95,7 +95,7 @@ impl Kept {
         paths: &[StorePath],
         layout: &Layout,
         store: &str,
-        recorder: &mut Recorder,
+        hearer: &mut dyn Hear,
     ) -> Result<Restored, IntoStoreError> {
         let troubles = Mutex::new(Vec::new());
         let tell = |trouble: Trouble| {
@@ -105,7 +105,7 @@ impl Kept {
         let into = Destination { layout, way: &way, trusted: None };
         let restored = self.cache.restore_into_store(paths, into, depots::threads(), &tell);
         for trouble in troubles.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            recorder.say(Severity::Warning, trouble);
+            hearer.hear(Severity::Warning, trouble);
         }
         restored
     }

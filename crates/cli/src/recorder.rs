@@ -47,6 +47,25 @@ struct Log {
     file: Option<std::io::BufWriter<fs::File>>,
 }
 
+/// Hears what is no event of the run's own.
+pub(crate) trait Hear {
+    /// Takes it in.
+    fn hear(&mut self, severity: Severity, text: String);
+}
+
+impl Hear for Recorder {
+    fn hear(&mut self, severity: Severity, text: String) {
+        self.say(severity, text);
+    }
+}
+
+/// What is said later.
+impl Hear for Vec<(Severity, String)> {
+    fn hear(&mut self, severity: Severity, text: String) {
+        self.push((severity, text));
+    }
+}
+
 impl Recorder {
     /// Writes to `events.jsonl` in the run's directory, and to one more file if asked.
     pub(crate) fn new(directory: PathBuf, also: Option<&Path>, screen: Screen) -> Result<Self, CommandError> {

@@ -7,7 +7,7 @@ use crate::args::{BuilderArgs, NixArgs};
 use crate::error::CommandError;
 
 /// The Nix of a run: how it is called for evaluating and for building, and where its stores lie.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Setup {
     /// Set to the store that is evaluated in.
     pub(crate) eval_nix: Nix,

@@ -55,6 +55,14 @@ fn marks(env: &TestEnv) -> BTreeMap<String, usize> {
     entries.map(count).filter(|(name, _)| !name.starts_with('.')).collect()
 }
 
+/// What all workers of all runs said.
+fn worker_logs(env: &TestEnv) -> String {
+    let runs = fs_err::read_dir(env.nix.path("home/.state/phoenix/runs")).unwrap();
+    let logs = runs.flat_map(|run| (0..4).map(move |slot| (run.as_ref().unwrap().path(), slot)));
+    let texts = logs.map(|(run, slot)| fs_err::read_to_string(run.join(format!("farm/{slot}/log"))));
+    texts.map(Result::unwrap_or_default).collect()
+}
+
 fn each_once(env: &TestEnv) {
     let marks = marks(env);
     assert_eq!(marks.len(), 60);
@@ -95,8 +103,9 @@ fn worker(run: &Child, slot: usize) -> u32 {
 fn what_targets_share_is_built_once() {
     let env = TestEnv::new();
     let flake = shared(&env, "0.05");
-    let (ran, report) = env.report(&["--runners", "4", &flake.reference()]);
+    let (ran, report) = env.report(&["--runners", "4", "-v", &flake.reference()]);
     let _ = ran.ends_with(0).says("on runner 3");
+    assert!(worker_logs(&env).contains("paths were fetched ahead"), "{}", worker_logs(&env));
     assert_eq!((report.count("targets", "built"), report.count("derivations", "built")), (20, 60));
     each_once(&env);
     // It is all here now, and sound.

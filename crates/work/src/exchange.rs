@@ -16,6 +16,13 @@ pub trait Exchange: Send + Sync {
     /// When something of it could not be had. Another worker will try.
     async fn fetch(&self, unit: UnitId, derivations: &[u32], parcels: &[String]) -> Result<(), Trouble>;
 
+    /// Begins to bring what these derivations need, while others are built, and returns at once. The unit comes
+    /// next, most likely; if it does, [`fetch`](Self::fetch) is called for it as for any other. What goes wrong
+    /// here goes wrong there again, or not.
+    fn prefetch(&self, unit: UnitId, derivations: &[u32], parcels: &[String]) {
+        let _ = (unit, derivations, parcels);
+    }
+
     /// Builds these derivations, as many of them as it can, and puts where others find them the outputs that
     /// others need.
     ///

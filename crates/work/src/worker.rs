@@ -63,6 +63,7 @@ pub async fn work(
         queue: VecDeque::new(),
         parcels: HashMap::new(),
         job: None,
+        ahead: None,
         wake: None,
         stopped: false,
     };
@@ -90,6 +91,8 @@ struct Loop<'a> {
     /// Where the outputs of each unit are that ended, as the first to say so says.
     parcels: HashMap<UnitId, String>,
     job: Option<Pin<Box<dyn Future<Output = Done> + Send + 'a>>>,
+    /// What was begun to be fetched for later.
+    ahead: Option<UnitId>,
     wake: Option<Instant>,
     stopped: bool,
 }
@@ -120,6 +123,7 @@ impl Loop<'_> {
                     // What is new may end the build; that nothing can be heard does not.
                     if let Ok(records) = self.ledger.since(&mut self.cursor).await {
                         self.tell(Notice::News(&records));
+                        self.look_ahead();
                     }
                 }
                 reason = told_to_stop(&mut self.stop), if !self.stopped => {
@@ -138,8 +142,28 @@ impl Loop<'_> {
                 }
             }
         }
-        let elapsed = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.queue.extend(self.worker.apply(Stamp(elapsed), notice));
+        self.queue.extend(self.worker.apply(self.now(), notice));
+    }
+
+    fn now(&self) -> Stamp {
+        Stamp(u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// Has what comes next fetched while something is built.
+    fn look_ahead(&mut self) {
+        let coming = self.worker.coming(self.now()).filter(|unit| self.ahead != Some(*unit));
+        if let Some(unit) = coming {
+            self.ahead = Some(unit);
+            let derivations = self.worker.board().to_build(unit.0);
+            self.exchange.prefetch(unit, &derivations, &self.parcels_for(unit));
+        }
+    }
+
+    /// Where the outputs are that a unit needs.
+    fn parcels_for(&self, unit: UnitId) -> Vec<String> {
+        let plan = self.worker.board().plan();
+        let inputs = plan.units().get(unit.0 as usize).map_or(&[][..], |unit| &unit.inputs);
+        inputs.iter().filter_map(|&input| self.parcels.get(&UnitId(input)).cloned()).collect()
     }
 
     fn done(&mut self, done: Done) {
@@ -188,10 +212,7 @@ impl Loop<'_> {
             Command::Tell(record) => drop(ledger.post(&record).await),
             Command::Post(record) => self.post(&record).await,
             Command::Fetch { unit, derivations } => {
-                let plan = self.worker.board().plan();
-                let inputs = plan.units().get(unit.0 as usize).map_or(&[][..], |unit| &unit.inputs);
-                let parcels = inputs.iter().filter_map(|&input| self.parcels.get(&UnitId(input)).cloned());
-                let parcels: Vec<String> = parcels.collect();
+                let parcels = self.parcels_for(unit);
                 self.job = Some(Box::pin(async move {
                     Done::Fetched(exchange.fetch(unit, &derivations, &parcels).await)
                 }));
@@ -199,6 +220,7 @@ impl Loop<'_> {
             Command::Build { unit, derivations } => {
                 self.job =
                     Some(Box::pin(async move { Done::Built(exchange.build(unit, &derivations).await) }));
+                self.look_ahead();
             }
             Command::Abandon { .. } => {
                 self.job = None;

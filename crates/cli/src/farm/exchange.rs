@@ -1,6 +1,5 @@
 //! What a worker fetches, builds and gives away, with the Nix and the store of this machine.
 
-use std::collections::{BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,9 +8,10 @@ use indicatif::HumanBytes;
 use phoenix_model::{FailureClass, Severity, StorePath, Verdict};
 use phoenix_schedule::farm::{Built, Failure, UnitId};
 use phoenix_schedule::{Happening, Run};
-use phoenix_store::{Layout, Validity};
+use phoenix_store::Validity;
 use phoenix_work::{Ends, Exchange, Shipment, Trouble};
 
+use super::intake::{Ahead, Intake};
 use crate::building::{Builder, copy_derivations};
 use crate::depots;
 use crate::error::{CommandError, DISK_FULL_WORDS};
@@ -26,14 +26,15 @@ const KEEP_AFTER: Duration = Duration::from_secs(600);
 #[derive(Clone)]
 pub(crate) struct NixExchange {
     hands: Arc<Mutex<Hands>>,
+    /// Fetches while those build, with a reader of its own for the depot.
+    ahead: Arc<Mutex<Ahead>>,
 }
 
 struct Hands {
     shipment: Arc<Shipment>,
     setup: Setup,
-    kept: Kept,
+    intake: Intake,
     recorder: Recorder,
-    seen: HashSet<String>,
     /// What was built and is in no pack yet.
     unsaved: Vec<StorePath>,
     saved_at: Instant,
@@ -56,22 +57,23 @@ impl NixExchange {
         kept: Kept,
         recorder: Recorder,
     ) -> Result<Self, CommandError> {
+        let ahead = Ahead::new(&shipment, &setup, kept.depot());
+        let intake = Intake::new(&shipment, &setup, kept);
         let mut hands = Hands {
             shipment,
             setup,
-            kept,
+            intake,
             recorder,
-            seen: HashSet::new(),
             unsaved: Vec::new(),
             saved_at: Instant::now(),
             built: 0,
         };
         hands.begin()?;
-        Ok(Self { hands: Arc::new(Mutex::new(hands)) })
+        Ok(Self { hands: Arc::new(Mutex::new(hands)), ahead: Arc::new(Mutex::new(ahead)) })
     }
 
     fn hands(&self) -> MutexGuard<'_, Hands> {
-        self.hands.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.hands)
     }
 
     /// Says something on the worker's screen.
@@ -95,12 +97,13 @@ impl NixExchange {
         let (abandon, signals) = unbounded();
         let hands = self.hands.clone();
         let _abandoned = Abandoned(abandon);
-        let working = tokio::task::spawn_blocking(move || {
-            let mut hands = hands.lock().unwrap_or_else(PoisonError::into_inner);
-            work(&mut hands, &signals)
-        });
+        let working = tokio::task::spawn_blocking(move || work(&mut lock(&hands), &signals));
         working.await.unwrap_or_else(|error| Err(Trouble(error.to_string())))
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Tells whoever works that nobody waits any more.
@@ -117,7 +120,26 @@ impl Drop for Abandoned {
 impl Exchange for NixExchange {
     async fn fetch(&self, _: UnitId, derivations: &[u32], parcels: &[String]) -> Result<(), Trouble> {
         let (derivations, parcels) = (derivations.to_vec(), parcels.to_vec());
-        self.on_thread(move |hands, _| hands.fetch(&derivations, &parcels)).await
+        let ahead = Arc::clone(&self.ahead);
+        self.on_thread(move |hands, _| {
+            // What is on its way is not fetched a second time.
+            for (severity, text) in lock(&ahead).take_said() {
+                hands.recorder.say(severity, text);
+            }
+            hands.fetch(&derivations, &parcels)
+        })
+        .await
+    }
+
+    fn prefetch(&self, _: UnitId, derivations: &[u32], parcels: &[String]) {
+        let (derivations, parcels) = (derivations.to_vec(), parcels.to_vec());
+        let ahead = Arc::clone(&self.ahead);
+        drop(tokio::task::spawn_blocking(move || {
+            // One at a time: a guess that comes while another is fetched for may be forgotten.
+            if let Ok(mut ahead) = ahead.try_lock() {
+                ahead.fetch(&derivations, &parcels);
+            }
+        }));
     }
 
     async fn build(&self, _: UnitId, derivations: &[u32]) -> Result<Ends, Trouble> {
@@ -138,10 +160,10 @@ impl Hands {
         let store = self.setup.store.clone();
         let here = self.setup.eval_layout.clone();
         match layout {
-            Some(layout) => self.restore(&shipment.roots, &layout, &store)?,
+            Some(layout) => self.intake.restore(&shipment.roots, &layout, &store, &mut self.recorder),
             // Builders elsewhere get their derivations through the store of this machine.
-            None => self.restore(&shipment.roots, &here, "auto")?,
-        }
+            None => self.intake.restore(&shipment.roots, &here, "auto", &mut self.recorder),
+        }?;
         let steps = shipment.plan.steps.iter().filter(|step| step.hopeless.is_none());
         let drv_paths: Vec<&StorePath> = steps.map(|step| &step.drv_path).collect();
         let valid = Validity::open(&self.setup.eval_nix, Some(&here))
@@ -154,72 +176,9 @@ impl Hands {
         }
     }
 
-    /// Brings paths of the depot into a store, with what only substituters have of what they refer to.
-    fn restore(&mut self, paths: &[StorePath], layout: &Layout, store: &str) -> Result<(), CommandError> {
-        let wanted: Vec<StorePath> = paths.iter().filter(|path| self.kept.has(path)).cloned().collect();
-        if wanted.is_empty() {
-            return Ok(());
-        }
-        let cannot = |error| CommandError::because("nothing can be had from the depot", &error);
-        let restored = self.kept.restore(&wanted, layout, store, &mut self.recorder).map_err(cannot)?;
-        let missing: Vec<StorePath> = restored
-            .missing
-            .iter()
-            .filter_map(|name| StorePath::parse(&format!("{}/{name}", layout.store_dir)).ok())
-            .collect();
-        let restored = if missing.is_empty() {
-            restored
-        } else {
-            self.substitute(&missing);
-            self.kept.restore(&wanted, layout, store, &mut self.recorder).map_err(cannot)?
-        };
-        if let Some((name, why)) = restored.failed.first() {
-            let text =
-                format!("{} paths do not come from the depot, such as {name}: {why}", restored.failed.len());
-            self.recorder.say(Severity::Warning, text);
-        }
-        Ok(())
-    }
-
-    /// Has Nix fetch what substituters have. What does not come is built.
-    fn substitute(&mut self, paths: &[StorePath]) {
-        let mut nix = self.setup.nix.clone();
-        nix.set_option("max-jobs", "0");
-        nix.set_option("builders", "");
-        let mut command = nix.nix_store("--realise");
-        command.arg("--keep-going").args(paths.iter().map(StorePath::as_str));
-        if let Err(error) = nix.run(&mut command, "nix-store --realise") {
-            self.recorder.say(Severity::Detail, error.to_string());
-        }
-    }
-
     fn fetch(&mut self, derivations: &[u32], parcels: &[String]) -> Result<(), Trouble> {
-        let Some(layout) = self.setup.layout.clone() else { return Ok(()) };
-        for parcel in parcels {
-            if !self.seen.insert(parcel.clone()) {
-                continue;
-            }
-            let lost = match self.kept.see(parcel) {
-                Ok(true) => continue,
-                Ok(false) => format!("the pack {parcel} is not there any more"),
-                Err(error) => error.in_one_line(),
-            };
-            self.recorder.say(Severity::Warning, format!("{lost}; what was in it is built again"));
-        }
-        let shipment = self.shipment.clone();
-        let steps = &shipment.plan.steps;
-        let mut wanted: BTreeSet<&StorePath> = BTreeSet::new();
-        for &derivation in derivations {
-            let Some(step) = steps.get(derivation as usize) else { continue };
-            wanted.extend(&shipment.needs[derivation as usize]);
-            let inputs = step.inputs.iter().filter(|input| !derivations.contains(input));
-            wanted.extend(inputs.flat_map(|&input| steps[input as usize].outputs.iter().flatten()));
-            // Somebody may have built a part of it before it was given back.
-            wanted.extend(step.outputs.iter().flatten());
-        }
-        let wanted: Vec<StorePath> = wanted.into_iter().cloned().collect();
-        let store = self.setup.store.clone();
-        self.restore(&wanted, &layout, &store).map_err(|error| trouble(&error))
+        let fetched = self.intake.fetch(derivations, parcels, &mut self.recorder);
+        fetched.map(|_| ()).map_err(|error| trouble(&error))
     }
 
     fn build(&mut self, derivations: &[u32], signals: &Receiver<&'static str>) -> Result<Ends, Trouble> {
@@ -324,12 +283,11 @@ impl Hands {
             .and_then(|infos| depots::closure(&infos, outputs))
             .and_then(|mut paths| {
                 depots::leave_to_upstream(&mut paths, &self.setup.settings.trusted_public_keys);
-                self.kept.save(&layout, &paths, &mut self.recorder)
+                self.intake.kept.save(&layout, &paths, &mut self.recorder)
             })
             .and_then(|saved| {
                 if let Some(pack) = &saved.pack {
-                    self.seen.insert(pack.to_string());
-                    self.kept.see(pack.as_str())?;
+                    self.intake.see(pack.as_str())?;
                 }
                 Ok(saved)
             });

@@ -500,6 +500,33 @@ impl Board {
         self.ready.iter().map(|place| self.plan.at_place(place))
     }
 
+    /// Which unit a worker will likely take after the one that it builds: of those that can be claimed by then,
+    /// the first that is left by the workers who are done before it.
+    pub(super) fn after(&self, me: Slot, unit: u32, alike: &[bool], now: Stamp) -> Option<u32> {
+        let left = |unit: u32, claim: &Claim| {
+            self.plan.units()[unit as usize].seconds - now.seconds_since(claim.since)
+        };
+        let mine = left(unit, self.claims.get(&unit)?);
+        let is_rival = |slot: Option<Slot>| {
+            slot.is_some_and(|slot| slot != me && alike.get(slot.0 as usize) == Some(&true))
+        };
+        let before = self
+            .claims
+            .iter()
+            .filter(|(other, claim)| **other != unit && is_rival(claim.slot) && left(**other, claim) < mine);
+        let (idle, _) = self.before(me, alike);
+        let opens = |user: u32| {
+            let progress = self.units[user as usize];
+            progress.missing == 1 && progress.state == State::Open && self.is_mine(user)
+        };
+        let opened = self.plan.users(unit).iter().copied().filter(|&user| opens(user));
+        let mut places: Vec<u32> =
+            self.ready.iter().chain(opened.map(|user| self.plan.place(user))).collect();
+        places.sort_unstable();
+        let units = places.into_iter().map(|place| self.plan.at_place(place));
+        units.filter(|&unit| !self.is_for_others(me, unit)).nth(before.count() + idle)
+    }
+
     pub(super) fn open_count(&self) -> usize {
         self.open.len()
     }

@@ -82,6 +82,27 @@ fn who_is_refused_takes_the_next_and_asks_what_is_new_when_it_happens_often() {
 }
 
 #[test]
+fn what_comes_next_is_foreseen() {
+    // 0 is followed by 3; 1 and 2 are ready, 2 the longer one.
+    let plan = farm(&[(100.0, vec![]), (20.0, vec![]), (30.0, vec![]), (50.0, vec![0])], 3);
+    let mut worker = worker(&plan, 0);
+    assert_eq!(begun(&mut worker, &[]), claims(0, 1));
+    assert_eq!(worker.coming(at(1)), None);
+    worker.apply(at(2), Notice::Claimed);
+    worker.apply(at(3), Notice::Fetched);
+    // Its own end opens the longest that is left.
+    assert_eq!(worker.coming(at(3)), Some(UnitId(3)));
+    // One who is done before takes that, and it takes what is left; two leave nothing.
+    worker.apply(at(4), Notice::News(&[claim(1, 1, 1)]));
+    assert_eq!(worker.coming(at(5)), Some(UnitId(2)));
+    worker.apply(at(6), Notice::News(&[claim(2, 1, 2)]));
+    assert_eq!(worker.coming(at(7)), None);
+    // Those who take longer than expected are still counted on.
+    worker.apply(at(200), Notice::News(&[built(1, 1, 1), claim(3, 1, 1)]));
+    assert_eq!(worker.coming(at(200)), None);
+}
+
+#[test]
 fn what_has_failed_blocks_its_dependents_on_every_worker() {
     let plan = farm(&[(10.0, vec![]), (5.0, vec![]), (10.0, vec![0]), (10.0, vec![2])], 2);
     let mut worker = worker(&plan, 0);

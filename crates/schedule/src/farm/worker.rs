@@ -218,6 +218,13 @@ impl Worker {
         &self.board
     }
 
+    /// What it will likely build next, while it builds: what that needs may be fetched already.
+    #[must_use]
+    pub fn coming(&self, now: Stamp) -> Option<UnitId> {
+        let Doing::Building(unit, _) = self.doing else { return None };
+        self.board.after(self.slot, unit, &self.alike, now).map(UnitId)
+    }
+
     #[cfg(test)]
     pub(super) fn board_mut(&mut self) -> &mut Board {
         &mut self.board

@@ -20,6 +20,7 @@ pub struct Pretend {
     builds: Arc<Vec<AtomicU32>>,
     /// Builds that went wrong for no fault of theirs, to come.
     troubles: Arc<Mutex<u32>>,
+    ahead: Arc<Mutex<Vec<UnitId>>>,
 }
 
 impl Pretend {
@@ -33,12 +34,19 @@ impl Pretend {
             fails: Arc::new(fails),
             builds: Arc::new(builds),
             troubles: Arc::default(),
+            ahead: Arc::default(),
         }
     }
 
     /// The next so many builds go wrong for no fault of theirs.
     pub fn trouble(&self, times: u32) {
         *self.troubles.lock().unwrap_or_else(PoisonError::into_inner) = times;
+    }
+
+    /// What was fetched for ahead.
+    #[must_use]
+    pub fn ahead(&self) -> Vec<UnitId> {
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// How often each derivation was built to the end.
@@ -61,6 +69,10 @@ impl Exchange for Pretend {
             }
         }
         Ok(())
+    }
+
+    fn prefetch(&self, unit: UnitId, _: &[u32], _: &[String]) {
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner).push(unit);
     }
 
     async fn build(&self, _: UnitId, derivations: &[u32]) -> Result<Ends, Trouble> {
