@@ -24,7 +24,7 @@ const TOO_LONG: &[&str] = &["the_longest_names_are_kept"];
 
 /// A depot that gives up soon, for tests of what fails.
 fn depot(server: &Server, more: &[(&str, &str)], prefix: &str) -> Arc<dyn Depot> {
-    opened(opener(server, more).with_patience(Duration::from_millis(700)), prefix)
+    opened(&opener(server, more).with_patience(Duration::from_millis(700)), prefix)
 }
 
 fn opener(server: &Server, more: &[(&str, &str)]) -> Opener {
@@ -32,7 +32,7 @@ fn opener(server: &Server, more: &[(&str, &str)]) -> Opener {
     Opener::new(server.variables().into_iter().chain(more))
 }
 
-fn opened(opener: Opener, prefix: &str) -> Arc<dyn Depot> {
+fn opened(opener: &Opener, prefix: &str) -> Arc<dyn Depot> {
     Arc::from(opener.open(&format!("s3://{BUCKET}/{prefix}")).unwrap())
 }
 
@@ -44,7 +44,7 @@ async fn fresh(server: &Server, promises: &Promises, more: &[(&str, &str)]) {
     let next = AtomicUsize::new(0);
     let prefix = || format!("p/{}", next.fetch_add(1, Ordering::Relaxed));
     // With a user's patience: on a busy machine an answer may well take a second.
-    contract(promises, || opened(opener(server, more), &prefix())).await;
+    contract(promises, || opened(&opener(server, more), &prefix())).await;
 }
 
 /// The files of uploads that were neither completed nor aborted.
