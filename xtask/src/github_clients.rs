@@ -24,7 +24,7 @@ const FILES: &[&str] = &[
 const OLDEST_NODE: u32 = 20;
 
 pub(crate) fn github_clients() -> Result<()> {
-    ensure_tools()?;
+    ensure_node()?;
     let directory = packages()?;
     run(&mut cargo(&["build", "--package", "phoenix-testkit", "--example", "github"]))?;
     let ours = ["--package", "phoenix-github", "--package", "phoenix-depot", "--test", "azurite"];
@@ -48,7 +48,7 @@ pub(crate) fn github_clients() -> Result<()> {
 }
 
 /// Sees to it that Node.js, npm and what the official client calls are there.
-fn ensure_tools() -> Result<()> {
+pub(crate) fn ensure_node() -> Result<()> {
     let tools = [("node", "nodejs"), ("npm", "npm"), ("zstd", "zstd"), ("tar", "tar")];
     let missing: Vec<_> = tools.iter().filter(|(program, _)| !on_path(program)).collect();
     if !missing.is_empty() {

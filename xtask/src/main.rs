@@ -1,5 +1,6 @@
 //! The tasks of this repository: `cargo xtask VERB`.
 
+mod actions;
 mod architecture;
 mod args;
 mod bench;
@@ -26,6 +27,8 @@ usage: cargo xtask VERB
                              had here is an error, or with --allow-skip a line that says so
   github-clients             the official client of GitHub's cache against our double of the service, and our
                              client against Azurite; needs Node.js, and npm's packages
+  actions [--allow-skip]     our actions and workflows, checked by actionlint and zizmor, and run by act; needs Go,
+                             Python and Node.js
   architecture [--check]     draw the dependency picture in docs/architecture.md, or check that it is true
   bench [NAME...]            the benchmarks; their figures are in docs/benchmarks.md
   ci                         everything that has to hold
@@ -58,6 +61,7 @@ fn task(words: &[String]) -> Result<()> {
         "test" => test::test(rest),
         "nix-versions" => nix_versions::nix_versions(Args::new(rest)),
         "github-clients" => Args::new(rest).finish().and_then(|()| github_clients::github_clients()),
+        "actions" => actions::actions(Args::new(rest)),
         "architecture" => architecture::architecture(Args::new(rest)),
         "bench" => bench::bench(rest),
         "ci" => Args::new(rest).finish().and_then(|()| ci::ci()),

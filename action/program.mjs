@@ -1,0 +1,36 @@
+// Runs phoenix. What only actions are told (the token of the job's services) reaches it in its environment, and
+// no step that follows.
+import { spawn } from 'node:child_process'
+import { findProgram } from './binary.mjs'
+
+/**
+ * Runs phoenix with these arguments until it ends; hands on the signals by which a runner cancels.
+ *
+ * With `read`, its standard output is returned instead of shown. Answers `{ code, signal, stdout }`.
+ */
+export async function phoenix(args, { read = false } = {}) {
+  const program = await findProgram()
+  const child = spawn(program, args, { stdio: ['ignore', read ? 'pipe' : 'inherit', 'inherit'] })
+  const told = ['SIGINT', 'SIGTERM'].map((signal) => [signal, () => child.kill(signal)])
+  for (const [signal, hand] of told) process.on(signal, hand)
+  const parts = []
+  child.stdout?.on('data', (part) => parts.push(part))
+  try {
+    const [code, signal] = await new Promise((resolve, reject) => {
+      child.on('error', (problem) => reject(new Error(`cannot run ${program}: ${problem.message}`)))
+      child.on('close', (...end) => resolve(end))
+    })
+    return { code, signal, stdout: Buffer.concat(parts).toString('utf8') }
+  } finally {
+    for (const [signal, hand] of told) process.off(signal, hand)
+  }
+}
+
+/** How a program ended, in words. */
+export const end = ({ code, signal }) => (signal ? `was ended by ${signal}` : `ended with exit code ${code}`)
+
+/**
+ * The ledger of the runners that work on a plan: artifacts of this workflow run. A job that is run again has one of
+ * its own, so that what failed is tried again; what was built is in the depot, and is not built again.
+ */
+export const ledgerOf = (plan) => `github-artifacts:${plan}-${process.env.GITHUB_RUN_ATTEMPT || '1'}`

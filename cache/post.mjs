@@ -1,0 +1,49 @@
+// Saves what is valid now and was not at the start, also when the job has failed or is cancelled.
+import { existsSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import { isFork } from '../action/depot.mjs'
+import { end, phoenix } from '../action/program.mjs'
+import { action, choice, input, notice, state, warning } from '../action/workflow.mjs'
+
+await action(async () => {
+  const folder = state('folder')
+  if (!folder) return
+  try {
+    const key = join(folder, 'key')
+    if (may()) await save(join(folder, 'snapshot'), existsSync(key) ? ['--sign-key', key] : [])
+  } finally {
+    stop(state('server'))
+    rmSync(folder, { recursive: true, force: true })
+  }
+})
+
+/** Whether anything is to be saved. */
+function may() {
+  const save = choice('save', ['auto', 'true', 'false'])
+  if (save === 'auto' && isFork()) {
+    notice('nothing is saved: this is a pull request from a fork, whose results others must not get')
+    return false
+  }
+  return save !== 'false'
+}
+
+async function save(snapshot, sign) {
+  if (!existsSync(snapshot)) {
+    warning('nothing is saved: what was valid at the start is not known, since nothing could be restored')
+    return
+  }
+  const more = choice('include-upstream', ['false', 'true']) === 'true' ? ['--include-upstream'] : []
+  const budget = ['--budget', input('budget') || '10G']
+  const depot = ['--depot', input('depot') || 'github:']
+  const saved = await phoenix(['cache', 'save', '--since', snapshot, ...budget, ...more, ...sign, ...depot])
+  if (saved.code !== 0) warning(`phoenix cache save ${end(saved)}; what this job built will be built again`)
+}
+
+function stop(server) {
+  if (!/^[0-9]+$/.test(server)) return
+  try {
+    process.kill(Number(server))
+  } catch {
+    // It has ended already.
+  }
+}
