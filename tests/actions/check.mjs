@@ -1,9 +1,10 @@
 // Runs our actions and workflows by `act`. Arguments: act, phoenix, the double of GitHub's services, this checkout.
 import assert from 'node:assert/strict'
+import { resolve } from 'node:path'
 import { Repository } from './act.mjs'
 import { startDouble } from '../github-clients/double.mjs'
 
-const [act, phoenix, double, root] = process.argv.slice(2)
+const [act, phoenix, double, root] = process.argv.slice(2).map((path) => resolve(path))
 const PIPELINE = 'on: [push, pull_request]\njobs:\n  ci:\n    uses: phoenix-ci/phoenix-ci/.github/workflows/phoenix.yml@v1\n'
 const CACHE = (step) => `on: [push, pull_request]
 jobs:

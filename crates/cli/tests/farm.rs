@@ -223,6 +223,35 @@ fn workers_meet_in_githubs_artifacts_too() {
     let _ = run("").ends_with(1).says("ACTIONS_RUNTIME_TOKEN is not set");
 }
 
+/// A forge that runs failed jobs again runs the worker that had the failure, in a store and with a ledger of its own.
+#[test]
+fn a_worker_whose_build_failed_is_red_and_builds_no_more_than_that_when_it_is_run_again() {
+    let env = TestEnv::new();
+    let flake = shared(&env, "0.01");
+    let broken = env.nix.path("marks/.broken");
+    fs_err::write(&broken, "dep-7\n").unwrap();
+    let (depot, reference) = (env.depot(), flake.reference());
+    let plan = ["plan", "--runners", "1", "--matrix", "json", "--plan", "p", "--depot", &depot, &reference];
+    let _ = env.phoenix(&plan).ends_with(0);
+    let attempt = |attempt: &str, exit_code: i32| {
+        let ledger = format!("dir:{}", env.file(&format!("ledger-{attempt}")).display());
+        let store = format!("local?root={}", env.nix.path(&format!("worker-{attempt}")).display());
+        let places = ["--plan", "p", "--ledger", &ledger, "--depot", &depot];
+        let _ = env
+            .phoenix(&[&["work", "--slot", "0", "--store", &store], &places[..]].concat())
+            .ends_with(exit_code);
+        let _ = env.phoenix(&[&["report"], &places[..]].concat()).ends_with(exit_code);
+    };
+    attempt("1", 100);
+    assert!(marks(&env).len() < 60, "what needs dep-7 was built");
+    fs_err::remove_file(&broken).unwrap();
+    attempt("2", 0);
+    let mut built = marks(&env);
+    assert_eq!(built.remove("dep-7"), Some(2));
+    assert_eq!(built.len(), 59);
+    assert!(built.values().all(|&times| times == 1), "{built:?}");
+}
+
 /// What several machines do: each has its own store, and nothing of the others but a ledger and a depot.
 #[test]
 fn machines_work_on_a_plan_and_one_gives_the_verdicts() {

@@ -193,7 +193,7 @@ impl Workers {
         for worker in self.all.iter_mut().filter(|worker| worker.ended.is_none()) {
             let Ok(Some(status)) = worker.child.try_wait() else { continue };
             worker.ended = Some(status);
-            if !(status.success() || stopping && status.code() == Some(STOPPED)) {
+            if !(worked(status) || stopping && status.code() == Some(STOPPED)) {
                 told.push((worker.slot, format!("{}; the others go on", worker.words())));
             }
         }
@@ -202,7 +202,7 @@ impl Workers {
 
     /// What became of them, for what nobody built.
     fn why(&self) -> String {
-        let failed = self.all.iter().find(|worker| worker.ended.is_some_and(|status| !status.success()));
+        let failed = self.all.iter().find(|worker| worker.ended.is_some_and(|status| !worked(status)));
         match failed {
             Some(worker) => {
                 format!("no worker was left to build it: worker {} {}", worker.slot, worker.words())
@@ -210,6 +210,11 @@ impl Workers {
             None => "all workers left, and it is not built".to_owned(),
         }
     }
+}
+
+/// Whether a worker could do its part; what it built may have failed, which is its exit code then (100 to 107).
+fn worked(status: ExitStatus) -> bool {
+    status.success() || status.code().is_some_and(|code| (100..=107).contains(&code))
 }
 
 impl Worker {
