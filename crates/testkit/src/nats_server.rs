@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// A server with JetStream on the loopback; it ends with this value.
+/// A server with JetStream, on the loopback unless it is said to be elsewhere; it ends with this value.
 #[derive(Debug)]
 pub struct NatsServer {
     child: Child,
@@ -34,6 +34,19 @@ impl NatsServer {
     /// When it does not start.
     #[must_use]
     pub fn start_with(args: &[&str]) -> Option<Self> {
+        Self::begin(&[], "127.0.0.1", args)
+    }
+
+    /// Starts one at an address of another host, by the program that runs others there.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start_at(on_host: &[&str], address: &str) -> Option<Self> {
+        Self::begin(on_host, address, &[])
+    }
+
+    fn begin(on_host: &[&str], address: &str, args: &[&str]) -> Option<Self> {
         let Some(program) = program() else {
             assert!(
                 std::env::var_os("CI").is_none(),
@@ -43,11 +56,16 @@ impl NatsServer {
             return None;
         };
         let directory = tempfile::tempdir().expect("a directory");
-        let mut command = Command::new(&program);
+        let mut command = match on_host {
+            [] => Command::new(&program),
+            [first, rest @ ..] => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(&program);
+                command
+            }
+        };
         // It takes a port that is free and says which, so that nobody can come between.
-        command
-            .args(["--jetstream", "--addr", "127.0.0.1", "--port", "-1", "--store_dir"])
-            .arg(directory.path());
+        command.args(["--jetstream", "--addr", address, "--port", "-1", "--store_dir"]).arg(directory.path());
         command.arg("--ports_file_dir").arg(directory.path()).args(args);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut child = command.spawn().expect("a NATS server");

@@ -2,8 +2,10 @@
 #![allow(dead_code, clippy::allow_attributes, reason = "each test file uses its own part")]
 #![allow(clippy::unwrap_used, reason = "a test says so by failing")]
 
+pub(crate) mod sixty;
+
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use phoenix_testkit::NixRoot;
 use serde_json::Value;
@@ -106,6 +108,14 @@ impl TestEnv {
         let attr = format!("packages.{}.{name}", self.system());
         report.field(&attr, "outputs")["out"].as_str().unwrap().to_owned()
     }
+}
+
+pub(crate) fn start(env: &TestEnv, args: &[&str]) -> Child {
+    env.command().args(args).spawn().unwrap()
+}
+
+pub(crate) fn end(child: Child) -> Ran {
+    Ran::from(child.wait_with_output().unwrap())
 }
 
 impl From<Output> for Ran {
