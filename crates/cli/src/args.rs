@@ -466,6 +466,10 @@ pub(crate) struct WorkArgs {
     #[arg(long, value_name = "MINUTES", help_heading = "Farm")]
     pub(crate) time_limit: Option<u32>,
 
+    /// When less is free on the store's disk, delete what was brought or built here and no unit needs any more
+    #[arg(long, value_name = "BYTES", default_value = "2G", value_parser = crate::tidy::bytes, help_heading = "Farm")]
+    pub(crate) min_free: u64,
+
     #[command(flatten)]
     pub(crate) shared: SharedArgs,
     #[command(flatten)]

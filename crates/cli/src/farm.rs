@@ -5,6 +5,7 @@ mod exchange;
 mod gathered;
 mod here;
 mod intake;
+mod room;
 mod shipping;
 mod simulating;
 

@@ -9,8 +9,8 @@ use std::process::{Child, Command};
 
 use common::sixty::{each_once, marks, shared, wait_for_marks};
 use common::{Ran, TestEnv, end, start};
-use phoenix_testkit::NatsServer;
 use phoenix_testkit::github::{Github, Permission, Request};
+use phoenix_testkit::{Flake, NatsServer};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -281,4 +281,53 @@ fn a_simulation_tells_what_runners_would_bring() {
     let builds = |row: &Value| row["builds"].as_u64().unwrap();
     assert_eq!(builds(&rows[3]), 60);
     assert!(builds(&plan["simulation"]["separate"]) > 60);
+}
+
+#[test]
+fn a_worker_with_little_room_lets_go_of_what_nothing_needs_any_more() {
+    let env = TestEnv::new();
+    let paths: Vec<&str> =
+        ["/bin", "/usr", "/lib", "/lib64"].into_iter().filter(|path| Path::new(path).exists()).collect();
+    env.nix.configure(&format!("sandbox-paths = {}", paths.join(" ")));
+    // `last` needs what was built first.
+    let flake = Flake::new(
+        r#"let
+          big = name: attrs: d name "head -c 12000000 /dev/zero > $out; for i in $deps; do test -s $i || exit 1; done" attrs;
+          many = builtins.genList (n: big "big-${toString n}" { }) 12;
+          tops = builtins.genList (n: big "top-${toString n}" { deps = [ (builtins.elemAt many n) ]; }) 12;
+        in { packages.${system} = builtins.listToAttrs (map (value: { inherit value; inherit (value) name; })
+          (tops ++ [ (big "last" { deps = many; }) ])); }"#,
+    );
+    let ledger = format!("dir:{}", env.file("ledger").display());
+    let (depot, reference) = (env.depot(), flake.reference());
+    let plan = ["plan", "--runners", "1", "--matrix", "json", "--plan", "p", "--depot", &depot, &reference];
+    let _ = env.phoenix(&plan).ends_with(0);
+    let store = format!("local?root={}", env.nix.path("worker").display());
+    let own = env.file("own");
+    fs_err::write(&own, "the user's").unwrap();
+    let own = env.nix.run("nix-store", &["--store", &store, "--add", own.to_str().unwrap()]);
+    let places = ["--plan", "p", "--ledger", &ledger, "--depot", &depot];
+    let work = ["work", "--slot", "0", "--store", &store, "--min-free", "1000000G"];
+    let _ = env.phoenix(&[&work, &places[..]].concat()).ends_with(0).says("were deleted");
+    let ran = env.phoenix(&[&["report"], &places[..]].concat()).ends_with(0);
+    assert!(ran.stdout.contains("13 targets: 13 built"), "{ran}");
+    let left = |name: &str| {
+        let names = fs_err::read_dir(env.nix.path("worker/nix/store"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name());
+        names.filter(|file| file.to_string_lossy().contains(name)).count()
+    };
+    let derivations = 12;
+    assert!(left("-top-") < 12 + derivations, "nothing was deleted");
+    assert_eq!(
+        left(Path::new(own.trim()).file_name().unwrap().to_str().unwrap()),
+        1,
+        "it was not the worker's"
+    );
+    let sound = env.nix.run("nix-store", &["--store", &store, "--verify", "--check-contents"]);
+    assert!(!sound.contains("error"), "{sound}");
+    // Everything is in the depot all the same.
+    let (ran, report) = env.report(&["--depot", &depot, &reference]);
+    let _ = ran.ends_with(0);
+    assert_eq!(report.count("targets", "cached"), 13);
 }

@@ -23,6 +23,17 @@ pub trait Exchange: Send + Sync {
         let _ = (unit, derivations, parcels);
     }
 
+    /// Whether so little room is left that [`make_room`](Self::make_room) is to be called. Asked before each unit.
+    fn is_short_of_room(&self) -> bool {
+        false
+    }
+
+    /// Lets go of what none of these derivations needs: those of the unit that comes now, and all others that are
+    /// not done. What cannot be had again stays.
+    async fn make_room(&self, open: &[u32]) {
+        let _ = open;
+    }
+
     /// Builds these derivations, as many of them as it can, and puts where others find them the outputs that
     /// others need.
     ///

@@ -166,6 +166,13 @@ impl Loop<'_> {
         inputs.iter().filter_map(|&input| self.parcels.get(&UnitId(input)).cloned()).collect()
     }
 
+    /// The derivations that somebody has yet to build, as far as is known here.
+    fn open(&self) -> Vec<u32> {
+        let board = self.worker.board();
+        let units = (0..).zip(board.plan().units()).map(|(unit, _)| unit);
+        units.filter(|unit| !board.is_settled(*unit)).flat_map(|unit| board.to_build(unit)).collect()
+    }
+
     fn done(&mut self, done: Done) {
         match done {
             Done::Fetched(Ok(())) => self.tell(Notice::Fetched),
@@ -213,7 +220,11 @@ impl Loop<'_> {
             Command::Post(record) => self.post(&record).await,
             Command::Fetch { unit, derivations } => {
                 let parcels = self.parcels_for(unit);
+                let open = exchange.is_short_of_room().then(|| self.open());
                 self.job = Some(Box::pin(async move {
+                    if let Some(open) = open {
+                        exchange.make_room(&open).await;
+                    }
                     Done::Fetched(exchange.fetch(unit, &derivations, &parcels).await)
                 }));
             }

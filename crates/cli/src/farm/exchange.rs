@@ -12,6 +12,7 @@ use phoenix_store::Validity;
 use phoenix_work::{Ends, Exchange, Shipment, Trouble};
 
 use super::intake::{Ahead, Intake};
+use super::room::Room;
 use crate::building::{Builder, copy_derivations};
 use crate::depots;
 use crate::error::{CommandError, DISK_FULL_WORDS};
@@ -28,6 +29,8 @@ pub(crate) struct NixExchange {
     hands: Arc<Mutex<Hands>>,
     /// Fetches while those build, with a reader of its own for the depot.
     ahead: Arc<Mutex<Ahead>>,
+    /// Where the store is on this machine.
+    room: Option<Arc<Room>>,
 }
 
 struct Hands {
@@ -56,7 +59,10 @@ impl NixExchange {
         setup: Setup,
         kept: Kept,
         recorder: Recorder,
+        min_free: u64,
     ) -> Result<Self, CommandError> {
+        let room = setup.layout.as_ref().map(|layout| Room::new(layout, &setup.store, min_free));
+        let room = room.transpose()?.map(Arc::new);
         let ahead = Ahead::new(&shipment, &setup, kept.depot());
         let intake = Intake::new(&shipment, &setup, kept);
         let mut hands = Hands {
@@ -69,7 +75,7 @@ impl NixExchange {
             built: 0,
         };
         hands.begin()?;
-        Ok(Self { hands: Arc::new(Mutex::new(hands)), ahead: Arc::new(Mutex::new(ahead)) })
+        Ok(Self { hands: Arc::new(Mutex::new(hands)), ahead: Arc::new(Mutex::new(ahead)), room })
     }
 
     fn hands(&self) -> MutexGuard<'_, Hands> {
@@ -140,6 +146,19 @@ impl Exchange for NixExchange {
                 ahead.fetch(&derivations, &parcels);
             }
         }));
+    }
+
+    fn is_short_of_room(&self) -> bool {
+        self.room.as_ref().is_some_and(|room| room.is_short())
+    }
+
+    async fn make_room(&self, open: &[u32]) {
+        let (Some(room), open) = (self.room.clone(), open.to_vec()) else { return };
+        let made =
+            self.on_thread(move |hands, _| hands.make_room(&room, &open).map_err(|error| trouble(&error)));
+        if let Err(why) = made.await {
+            self.say(Severity::Warning, format!("little room is left, and none could be made: {why}"));
+        }
     }
 
     async fn build(&self, _: UnitId, derivations: &[u32]) -> Result<Ends, Trouble> {
@@ -304,6 +323,41 @@ impl Hands {
                 None
             }
         }
+    }
+
+    /// Deletes from the store what none of the open derivations needs, and can be had again.
+    fn make_room(&mut self, room: &Room, open: &[u32]) -> Result<(), CommandError> {
+        let Some(layout) = self.setup.layout.clone() else { return Ok(()) };
+        let infos = depots::infos(&layout, Some(&self.setup.store))?;
+        let steps = &self.shipment.plan.steps;
+        let needed = self.intake.wanted(open);
+        let mut needed: Vec<StorePath> =
+            needed.into_iter().chain(steps.iter().map(|step| step.drv_path.clone())).collect();
+        if room.dispensable(&infos, needed.clone())?.0.is_empty() {
+            return Ok(());
+        }
+        self.keep_rest();
+        // What the depot did not take has to stay.
+        let outputs = self.shipment.plan.steps.iter().flat_map(|step| step.outputs.iter().flatten());
+        let here: Vec<StorePath> = outputs.cloned().collect();
+        needed.extend(here.into_iter().filter(|path| !self.intake.kept.has(path)));
+        let (paths, size) = room.dispensable(&infos, needed)?;
+        if paths.is_empty() {
+            return Ok(());
+        }
+        let mut command = self.setup.nix.nix_store("--delete");
+        command.args(paths.iter().map(StorePath::as_str));
+        self.setup
+            .nix
+            .run(&mut command, "nix-store --delete")
+            .map_err(|error| CommandError::because("Nix does not delete what is not needed", &error))?;
+        let text = format!(
+            "little room is left: {} paths of {} that nothing needs any more were deleted",
+            paths.len(),
+            HumanBytes(size)
+        );
+        self.recorder.say(Severity::Notice, text);
+        Ok(())
     }
 
     fn keep_rest(&mut self) {

@@ -104,7 +104,7 @@ impl Intake {
     }
 
     /// What derivations need, and what they make.
-    fn wanted(&self, derivations: &[u32]) -> Vec<StorePath> {
+    pub(super) fn wanted(&self, derivations: &[u32]) -> Vec<StorePath> {
         let steps = &self.shipment.plan.steps;
         let mut wanted: BTreeSet<&StorePath> = BTreeSet::new();
         for &derivation in derivations {

@@ -50,7 +50,7 @@ pub(crate) fn work(args: &WorkArgs) -> Result<ExitCode, CommandError> {
     });
     recorder.record(Event::StageStarted { stage: phoenix_model::Stage::Build });
     let kept = Kept::open(depot, NO_BUDGET, &mut recorder)?;
-    let exchange = NixExchange::begin(shipment.clone(), setup, kept, recorder)?;
+    let exchange = NixExchange::begin(shipment.clone(), setup, kept, recorder, args.min_free)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
