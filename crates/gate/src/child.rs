@@ -11,7 +11,6 @@ const KEPT: usize = 1 << 20;
 
 /// What a program wrote, and how it ended.
 pub(crate) struct Finished {
-    #[expect(dead_code, reason = "for execCommand of findWork")]
     pub(crate) stdout: String,
     pub(crate) stderr: String,
     pub(crate) status: ExitStatus,

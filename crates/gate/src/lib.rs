@@ -5,7 +5,9 @@
 
 mod answer;
 mod child;
+mod find_work;
 mod proviso;
 
 pub use answer::{Answer, GateError, Work};
+pub use find_work::{FindWork, Limits, Said};
 pub use proviso::Proviso;
