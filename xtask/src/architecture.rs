@@ -15,7 +15,7 @@ const END: &str = "<!-- drawn by `cargo xtask architecture`: end -->";
 /// What each crate is in the house; a crate that is missing here is an error.
 const KINDS: &[(&str, &[&str])] = &[
     ("thinks", &["model", "schedule", "pack", "report"]),
-    ("acts", &["store", "evaluate", "substituter", "depot", "cache", "work", "github"]),
+    ("acts", &["store", "evaluate", "substituter", "depot", "cache", "gate", "work", "github"]),
     ("speaks", &["cli"]),
     ("dev", &["testkit"]),
 ];

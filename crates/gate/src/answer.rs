@@ -1,0 +1,109 @@
+//! What a gate answers.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+/// What a gate that could be asked says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer<W> {
+    /// There is work.
+    Work(W),
+    /// There is none.
+    None {
+        /// Why, for people.
+        reason: String,
+    },
+}
+
+/// What a `findWork` found: attributes to build, and to run once they are built.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Work {
+    /// Attributes to build.
+    #[serde(default)]
+    pub build: Vec<String>,
+    /// Attributes to run.
+    #[serde(default)]
+    pub run: Vec<String>,
+}
+
+/// Why a gate gave no answer. Its target is red.
+#[derive(Debug, thiserror::Error)]
+pub enum GateError {
+    /// The program could not be started.
+    #[error("cannot start {program}: {source}")]
+    Start {
+        /// What was to be started.
+        program: String,
+        /// Why it was not.
+        source: std::io::Error,
+    },
+    /// A proviso ended with an exit code that is no answer, or by a signal.
+    #[error("{proviso} ended with {ending}, which is neither 0 (work) nor 1 (no work){}", indented(.stderr))]
+    Proviso {
+        /// Its file.
+        proviso: String,
+        /// Its exit code or signal.
+        ending: String,
+        /// The end of what it wrote to stderr.
+        stderr: String,
+    },
+    /// It took too long, and was ended.
+    #[error("{gate} was ended after {} s without an answer", .after.as_secs_f64())]
+    TimeOut {
+        /// Which gate.
+        gate: String,
+        /// How long it had.
+        after: Duration,
+    },
+    /// A script threw.
+    #[error("findWork of {attr_path} threw: {message}")]
+    Threw {
+        /// Whose.
+        attr_path: String,
+        /// The script's own message, with its line.
+        message: String,
+    },
+    /// A script took more memory than it may.
+    #[error("findWork of {attr_path} needs more than its {limit} bytes of memory")]
+    Memory {
+        /// Whose.
+        attr_path: String,
+        /// What it may take.
+        limit: usize,
+    },
+    /// A script called `core.setFailed`.
+    #[error("findWork of {attr_path} says that it failed: {message}")]
+    SaidFailed {
+        /// Whose.
+        attr_path: String,
+        /// What it said.
+        message: String,
+    },
+    /// A script returned something else.
+    #[error(
+        "findWork of {attr_path} has to return {{build: [names], run: [names]}}, and returned {returned}: {cause}"
+    )]
+    Shape {
+        /// Whose.
+        attr_path: String,
+        /// The beginning of what it returned.
+        returned: String,
+        /// What is wrong with it.
+        cause: String,
+    },
+    /// The engine itself did not work.
+    #[error("the JavaScript engine failed for {attr_path}: {cause}")]
+    Engine {
+        /// Whose script it was to run.
+        attr_path: String,
+        /// What it said.
+        cause: String,
+    },
+}
+
+/// Lines of output below a message.
+fn indented(text: &str) -> String {
+    text.trim_end().lines().map(|line| format!("\n  | {line}")).collect()
+}

@@ -1,0 +1,183 @@
+//! `findWork`: JavaScript that says what a target has to build and to run.
+//!
+//! A body runs in an engine of its own, with no access but what its four arguments give it.
+
+mod host;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rquickjs::context::EvalOptions;
+use rquickjs::prelude::Async;
+use rquickjs::{AsyncContext, AsyncRuntime, CatchResultExt, CaughtError, Function, Promise, async_with};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::{Answer, GateError, Work};
+use host::Host;
+
+const PRELUDE: &str = include_str!("find_work/prelude.js");
+/// The script's name in stack traces.
+const NAME: &str = "findWork";
+
+/// A `findWork` and what it is asked about.
+#[derive(Debug, Clone)]
+pub struct FindWork {
+    /// The attribute that has it, for messages.
+    pub attr_path: String,
+    /// The body of the function.
+    pub body: String,
+    /// `self`.
+    pub unit: Value,
+    /// The directory of `nix` and `nix-store`, if they are not on `PATH`.
+    pub bin: Option<std::path::PathBuf>,
+    /// What both are always told, `--store` for example.
+    pub nix_args: Vec<String>,
+}
+
+/// What one body may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// How long it may run, with all it starts.
+    pub time: Duration,
+    /// Bytes of memory of the engine.
+    pub memory: usize,
+}
+
+/// A line that a script wrote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Said {
+    /// `info`, `warning`, `group`, …: the function of `core` that it came by.
+    pub level: String,
+    /// The text.
+    pub text: String,
+}
+
+/// What the prelude returns.
+#[derive(Deserialize)]
+struct Returned {
+    value: Option<Value>,
+    failed: Option<String>,
+}
+
+impl FindWork {
+    /// Asks. Dropping the future ends the script and the programs that it started.
+    ///
+    /// A body that computes holds up its thread: many are asked together on threads of their own.
+    ///
+    /// # Errors
+    ///
+    /// Where the script throws, says that it failed, takes too much, or returns something else than work.
+    pub async fn ask(
+        &self,
+        limits: Limits,
+        say: Arc<dyn Fn(Said) + Send + Sync>,
+    ) -> Result<Answer<Work>, GateError> {
+        let begun = Instant::now();
+        let timed = tokio::time::timeout(limits.time, self.run(limits, begun, say)).await;
+        let time_out =
+            || GateError::TimeOut { gate: format!("findWork of {}", self.attr_path), after: limits.time };
+        match timed {
+            Err(_) => Err(time_out()),
+            // The interrupted script throws, but that is not what went wrong.
+            Ok(Err(_)) if begun.elapsed() >= limits.time => Err(time_out()),
+            Ok(Err(error)) => Err(error),
+            Ok(Ok(returned)) => self.answer(&returned),
+        }
+    }
+
+    async fn run(
+        &self,
+        limits: Limits,
+        begun: Instant,
+        say: Arc<dyn Fn(Said) + Send + Sync>,
+    ) -> Result<String, GateError> {
+        let engine = |error: rquickjs::Error| GateError::Engine {
+            attr_path: self.attr_path.clone(),
+            cause: error.to_string(),
+        };
+        let runtime = AsyncRuntime::new().map_err(engine)?;
+        runtime.set_memory_limit(limits.memory).await;
+        runtime.set_interrupt_handler(Some(Box::new(move || begun.elapsed() >= limits.time))).await;
+        let context = AsyncContext::full(&runtime).await.map_err(engine)?;
+        // On one line with the beginning of the body, so that lines count as the author counts them.
+        let script = format!("(async (self, core, nix, execUtils) => {{{}\n}})", self.body);
+        let unit = self.unit.to_string();
+        let host = Arc::new(Host { bin: self.bin.clone(), nix_args: self.nix_args.clone() });
+        let ran: Result<String, (String, bool)> = async_with!(context => |ctx| {
+            let inside = ctx.clone();
+            let run = async move {
+                let mut options = EvalOptions::default();
+                options.strict = false;
+                options.filename = Some(NAME.to_owned());
+                let body: Function = inside.eval_with_options(script, options)?;
+                let prelude: Function = inside.eval(PRELUDE)?;
+                let unit = inside.json_parse(unit)?;
+                let call = Function::new(inside.clone(), Async(move |name: String, args: String| {
+                    let host = Arc::clone(&host);
+                    async move { host.call(&name, &args).await }
+                }))?;
+                let say = Function::new(inside.clone(), move |level: String, text: String| say(Said { level, text }))?;
+                let promise: Promise = prelude.call((body, unit, call, say))?;
+                promise.into_future::<String>().await
+            };
+            run.await.catch(&ctx).map_err(|error| described(&error))
+        })
+        .await;
+        ran.map_err(|(message, memory)| {
+            let attr_path = self.attr_path.clone();
+            if memory {
+                GateError::Memory { attr_path, limit: limits.memory }
+            } else {
+                GateError::Threw { attr_path, message }
+            }
+        })
+    }
+
+    fn answer(&self, returned: &str) -> Result<Answer<Work>, GateError> {
+        let shape = |value: &str, cause: String| GateError::Shape {
+            attr_path: self.attr_path.clone(),
+            returned: value.chars().take(200).collect(),
+            cause,
+        };
+        let Returned { value, failed } =
+            serde_json::from_str(returned).map_err(|error| shape(returned, error.to_string()))?;
+        if let Some(message) = failed {
+            return Err(GateError::SaidFailed { attr_path: self.attr_path.clone(), message });
+        }
+        let value =
+            value.filter(Value::is_object).ok_or_else(|| shape(returned, "it is no object".to_owned()))?;
+        let text = value.to_string();
+        let work: Work = serde_json::from_value(value).map_err(|error| shape(&text, error.to_string()))?;
+        if work == Work::default() {
+            return Ok(Answer::None { reason: "its findWork found nothing to build or run".to_owned() });
+        }
+        Ok(Answer::Work(work))
+    }
+}
+
+/// What was thrown, in words, with its line; and whether it is for want of memory.
+fn described(error: &CaughtError<'_>) -> (String, bool) {
+    match error {
+        CaughtError::Exception(thrown) => {
+            let message = thrown.message().unwrap_or_default();
+            let memory = message == "out of memory";
+            match thrown.stack().as_deref().and_then(line) {
+                Some(line) => (format!("{message} (line {line})"), memory),
+                None => (message, memory),
+            }
+        }
+        CaughtError::Value(value) if value.is_null() => ("out of memory".to_owned(), true),
+        CaughtError::Value(value) => {
+            let text = value.as_string().and_then(|text| text.to_string().ok());
+            (text.unwrap_or_else(|| format!("{value:?}")), false)
+        }
+        CaughtError::Error(error) => (error.to_string(), matches!(error, rquickjs::Error::Allocation)),
+    }
+}
+
+/// The innermost line of the script in a stack trace.
+fn line(stack: &str) -> Option<u32> {
+    let (_, after) = stack.split_once(&format!("{NAME}:"))?;
+    after.split(|other: char| !other.is_ascii_digit()).next()?.parse().ok()
+}

@@ -1,0 +1,53 @@
+//! What a script may ask of the machine: programs, and Nix's.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+use tokio::process::Command;
+
+use crate::child;
+
+/// Where Nix is, and what it is always told.
+#[derive(Debug, Clone)]
+pub(super) struct Host {
+    pub(super) bin: Option<PathBuf>,
+    pub(super) nix_args: Vec<String>,
+}
+
+impl Host {
+    /// Answers a call with `{"ok": …}` or `{"error": …}`; the prelude throws the latter.
+    pub(super) async fn call(&self, name: &str, args: &str) -> String {
+        let answered = match self.command(name, args) {
+            Ok((program, command)) => finished(&program, command).await,
+            Err(error) => Err(error),
+        };
+        answered.map_or_else(|error| json!({ "error": error }), |ok| json!({ "ok": ok })).to_string()
+    }
+
+    fn command(&self, name: &str, args: &str) -> Result<(String, Command), String> {
+        let wrong = |error| format!("{name} takes strings: {error}");
+        if name == "exec" {
+            let (program, args): (String, Vec<String>) = serde_json::from_str(args).map_err(wrong)?;
+            let mut command = Command::new(&program);
+            command.args(args);
+            return Ok((program, command));
+        }
+        let (args,): (Vec<String>,) = serde_json::from_str(args).map_err(wrong)?;
+        let mut command = Command::new(
+            self.bin.as_deref().map_or_else(|| PathBuf::from(name), |bin: &Path| bin.join(name)),
+        );
+        if name == "nix" {
+            command.args(["--extra-experimental-features", "nix-command flakes"]);
+        }
+        command.args(args).args(&self.nix_args);
+        Ok((name.to_owned(), command))
+    }
+}
+
+async fn finished(program: &str, mut command: Command) -> Result<Value, String> {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let done = child::run(command).await.map_err(|error| format!("cannot start {program}: {error}"))?;
+    // As in Node, what a signal ended has no exit code.
+    Ok(json!({ "stdout": done.stdout, "stderr": done.stderr, "exitCode": done.status.code() }))
+}

@@ -1,0 +1,121 @@
+//! Bodies of findWork as phoenix-ci v1's users write them.
+
+use std::os::unix::fs::PermissionsExt;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use phoenix_gate::{Answer, FindWork, GateError, Limits, Said, Work};
+use serde_json::json;
+
+const LIMITS: Limits = Limits { time: Duration::from_secs(20), memory: 16 << 20 };
+
+fn unit(body: &str) -> FindWork {
+    let unit = json!({"attrPath": "ci.app", "drvPath": "/nix/store/x.drv", "findWorkDeps": {"hello": {"path": "/nix/store/hello"}}});
+    FindWork { attr_path: "ci.app".to_owned(), body: body.to_owned(), unit, bin: None, nix_args: Vec::new() }
+}
+
+async fn asked(body: &str) -> Result<Answer<Work>, GateError> {
+    unit(body).ask(LIMITS, Arc::new(|_| ())).await
+}
+
+async fn refused(body: &str) -> String {
+    asked(body).await.expect_err("it is an error").to_string()
+}
+
+fn builds(name: &str) -> Answer<Work> {
+    Answer::Work(Work { build: vec![name.to_owned()], run: Vec::new() })
+}
+
+#[tokio::test]
+async fn work_is_what_it_returns() {
+    let answer = asked("return {build: [`${self.attrPath}.drv`], run: ['deploy']}").await.unwrap();
+    assert_eq!(
+        answer,
+        Answer::Work(Work { build: vec!["ci.app.drv".to_owned()], run: vec!["deploy".to_owned()] })
+    );
+    assert_eq!(
+        asked("return {build: [self.findWorkDeps.hello.path]}").await.unwrap(),
+        builds("/nix/store/hello")
+    );
+}
+
+#[tokio::test]
+async fn nothing_to_do_has_a_reason() {
+    assert!(matches!(asked("return {}").await.unwrap(), Answer::None { .. }));
+    assert!(matches!(asked("return {build: []}").await.unwrap(), Answer::None { .. }));
+}
+
+#[tokio::test]
+async fn other_shapes_are_refused() {
+    for body in
+        ["", "return null", "return []", "return {builds: []}", "return {build: 'a'}", "return {build: [1]}"]
+    {
+        assert!(matches!(asked(body).await, Err(GateError::Shape { .. })), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn what_it_throws_is_shown_with_its_line() {
+    let message = refused("const a = 1\nthrow new Error('no registry')").await;
+    assert_eq!(message, "findWork of ci.app threw: no registry (line 2)");
+    assert!(refused("const a = 1\n\nreturn a..b").await.contains("(line 3)"));
+    assert!(refused("throw 'words'").await.contains("words"));
+    assert!(refused("core.setFailed('broken'); return {}").await.contains("broken"));
+}
+
+#[tokio::test]
+async fn programs_run_and_tell_how_they_ended() {
+    let body = "const r = await execUtils.execCommand('sh', ['-c', 'echo out; echo err >&2; exit 3'])
+        return {build: [r.stdout.trim() + r.stderr.trim() + r.exitCode]}";
+    assert_eq!(asked(body).await.unwrap(), builds("outerr3"));
+    let body = "const r = await execUtils.execSh('exit 4'); return {build: [String(r.exitCode)]}";
+    assert_eq!(asked(body).await.unwrap(), builds("4"));
+    assert!(
+        refused("await execUtils.execCommand('/nowhere/x', [])").await.contains("cannot start /nowhere/x")
+    );
+}
+
+#[tokio::test]
+async fn what_it_says_is_heard() {
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let into = Arc::clone(&heard);
+    let say = Arc::new(move |said: Said| into.lock().expect("whole").push((said.level, said.text)));
+    let body = "core.warning('w'); console.log('a', {b: 1}); return {}";
+    unit(body).ask(LIMITS, say).await.unwrap();
+    let expected = [("warning", "w"), ("info", r#"a {"b":1}"#)].map(|(a, b)| (a.to_owned(), b.to_owned()));
+    assert_eq!(*heard.lock().unwrap(), expected);
+}
+
+#[tokio::test]
+async fn loops_and_waits_are_ended() {
+    let limits = Limits { time: Duration::from_millis(300), ..LIMITS };
+    for body in ["while (true) {}", "await execUtils.execSh('sleep 30')", "await new Promise(() => {})"] {
+        let error = unit(body).ask(limits, Arc::new(|_| ())).await.unwrap_err();
+        assert!(matches!(error, GateError::TimeOut { .. }), "{body}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn memory_is_bounded() {
+    let error =
+        asked("const all = []; while (true) all.push(new Array(1000).fill(all.length))").await.unwrap_err();
+    assert!(matches!(error, GateError::Memory { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn nix_is_asked_and_an_error_is_not_cached() {
+    let bin = tempfile::tempdir().unwrap();
+    let nix_store = bin.path().join("nix-store");
+    let body = "return await nix.isUncachedDrv(self.drvPath) ? {build: [self.attrPath]} : {}";
+    let with = |script: &str| {
+        fs_err::write(&nix_store, format!("#!/bin/sh\n{script}\n")).expect("written");
+        fs_err::set_permissions(&nix_store, std::fs::Permissions::from_mode(0o755)).expect("executable");
+        FindWork { bin: Some(bin.path().to_owned()), ..unit(body) }
+    };
+    let say: Arc<dyn Fn(Said) + Send + Sync> = Arc::new(|_| ());
+    let asked = with("echo these derivations will be built: >&2").ask(LIMITS, Arc::clone(&say)).await;
+    assert_eq!(asked.unwrap(), builds("ci.app"));
+    assert!(matches!(with("exit 0").ask(LIMITS, Arc::clone(&say)).await.unwrap(), Answer::None { .. }));
+    let error = with("echo no such path >&2; exit 1").ask(LIMITS, say).await.unwrap_err();
+    assert!(error.to_string().contains("no such path"), "{error}");
+}
