@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::args::Args;
 use crate::process::{cargo, run, say};
-use crate::{Result, architecture, demo, github_clients, nix_versions, test};
+use crate::{Result, architecture, browser, demo, github_clients, nix_versions, test};
 
 type Step = (&'static str, fn() -> Result<()>);
 
@@ -19,6 +19,7 @@ const STEPS: &[Step] = &[
     ("test", || test::test(&[])),
     ("seeds", test::seeds),
     ("github-clients", github_clients::github_clients),
+    ("browser", browser::browser),
     ("nix-versions", || nix_versions::nix_versions(Args::new(&["--allow-skip".to_owned()]))),
     ("demo", demo::demo),
 ];

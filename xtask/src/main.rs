@@ -3,6 +3,7 @@
 mod architecture;
 mod args;
 mod bench;
+mod browser;
 mod ci;
 mod demo;
 mod github_clients;
@@ -26,6 +27,7 @@ usage: cargo xtask VERB
                              had here is an error, or with --allow-skip a line that says so
   github-clients             the official client of GitHub's cache against our double of the service, and our
                              client against Azurite; needs Node.js, and npm's packages
+  browser                    the HTML report in a real browser: clicks, keys, pictures; needs Node.js and Chromium
   architecture [--check]     draw the dependency picture in docs/architecture.md, or check that it is true
   bench [NAME...]            the benchmarks; their figures are in docs/benchmarks.md
   ci                         everything that has to hold
@@ -58,6 +60,7 @@ fn task(words: &[String]) -> Result<()> {
         "test" => test::test(rest),
         "nix-versions" => nix_versions::nix_versions(Args::new(rest)),
         "github-clients" => Args::new(rest).finish().and_then(|()| github_clients::github_clients()),
+        "browser" => Args::new(rest).finish().and_then(|()| browser::browser()),
         "architecture" => architecture::architecture(Args::new(rest)),
         "bench" => bench::bench(rest),
         "ci" => Args::new(rest).finish().and_then(|()| ci::ci()),

@@ -516,6 +516,10 @@ pub(crate) struct ReportArgs {
     /// Write to a file instead of stdout
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
+
+    /// Write a page for a browser to this file, besides
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
 }
 
 /// The formats of reports.
@@ -529,6 +533,8 @@ pub(crate) enum Format {
     Junit,
     /// GitHub-flavoured Markdown
     Markdown,
+    /// One page for a browser that needs nothing else
+    Html,
 }
 
 impl Format {
@@ -539,6 +545,7 @@ impl Format {
             "xml" => Some(Self::Junit),
             "txt" | "log" => Some(Self::Terminal),
             "json" => Some(Self::Json),
+            "html" | "htm" => Some(Self::Html),
             _ => None,
         }
     }
