@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::args::Args;
 use crate::process::{cargo, run, say};
-use crate::{Result, actions, architecture, demo, github_clients, nix_versions, test};
+use crate::{Result, actions, architecture, browser, demo, github_clients, nix_versions, test};
 
 type Step = (&'static str, fn() -> Result<()>);
 
@@ -20,6 +20,7 @@ const STEPS: &[Step] = &[
     ("seeds", test::seeds),
     ("github-clients", github_clients::github_clients),
     ("actions", || actions::actions(Args::new(&["--allow-skip".to_owned()]))),
+    ("browser", browser::browser),
     ("nix-versions", || nix_versions::nix_versions(Args::new(&["--allow-skip".to_owned()]))),
     ("demo", demo::demo),
 ];

@@ -520,6 +520,10 @@ pub(crate) struct ReportArgs {
     /// Write to a file instead of stdout
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
+
+    /// Write a page for a browser to this file, besides
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
 }
 
 /// The formats of reports.
@@ -533,6 +537,8 @@ pub(crate) enum Format {
     Junit,
     /// GitHub-flavoured Markdown
     Markdown,
+    /// One page for a browser that needs nothing else
+    Html,
 }
 
 impl Format {
@@ -543,6 +549,7 @@ impl Format {
             "xml" => Some(Self::Junit),
             "txt" | "log" => Some(Self::Terminal),
             "json" => Some(Self::Json),
+            "html" | "htm" => Some(Self::Html),
             _ => None,
         }
     }

@@ -1,4 +1,4 @@
-//! Reports: four of them, from one stream of events.
+//! Reports: five of them, from one stream of events.
 #![allow(clippy::unwrap_used, clippy::allow_attributes, reason = "a test says so by failing")]
 
 mod common;
@@ -23,7 +23,7 @@ fn every_format_can_be_made_again_from_the_events() {
     let env = TestEnv::new();
     let name = |name: &str| env.file(name).display().to_string();
     let events = name("events.jsonl");
-    let files = ["report.json", "report.xml", "report.md", "report.txt"].map(name);
+    let files = ["report.json", "report.xml", "report.md", "report.txt", "report.html"].map(name);
     let mut args = vec!["run", "--json", "--events", &events];
     let kept = flake();
     let reference = kept.reference();
@@ -34,7 +34,7 @@ fn every_format_can_be_made_again_from_the_events() {
     let ran = env.phoenix(&args).ends_with(100);
     let read = |file: &str| std::fs::read_to_string(file).unwrap();
     assert_eq!(ran.stdout, read(&files[0]), "--json is the JSON report");
-    for (file, format) in files.iter().zip(["json", "junit", "markdown", "terminal"]) {
+    for (file, format) in files.iter().zip(["json", "junit", "markdown", "terminal", "html"]) {
         let again = env.phoenix(&["report", &events, "--format", format]).ends_with(100);
         assert_eq!(again.stdout, read(file), "{format}");
     }
@@ -45,9 +45,13 @@ fn every_format_can_be_made_again_from_the_events() {
     }
     assert!(read(&files[1]).contains("<testsuite name=") && read(&files[1]).contains("it is bad"));
     assert!(read(&files[2]).contains("### bad failed"));
+    assert!(read(&files[4]).starts_with("<!doctype html>") && read(&files[4]).contains("it is bad"));
+    let page = name("page.html");
+    let report = env.phoenix(&["report", &events, "--html", &page]).ends_with(100);
+    assert_eq!((read(&page), report.stdout), (read(&files[4]), read(&files[3])), "the page comes besides");
     // The run's own directory has them as well.
     let (_, directory) = ran.stderr.rsplit_once("logs and reports: ").unwrap();
-    for file in ["report.json", "report.xml", "report.md", "events.jsonl"] {
+    for file in ["report.json", "report.xml", "report.md", "report.html", "events.jsonl"] {
         assert!(std::path::Path::new(directory.lines().next().unwrap()).join(file).exists(), "{file}");
     }
 }

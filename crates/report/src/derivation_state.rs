@@ -27,6 +27,8 @@ pub struct DerivationState {
     pub phase: Option<String>,
     /// Its verdict, once it has one.
     pub verdict: Option<Verdict>,
+    /// When it was known how it ended.
+    pub settled: Option<Stamp>,
     /// How long its builder ran.
     pub seconds: Option<f64>,
     /// The file with its log.
@@ -59,6 +61,7 @@ impl DerivationState {
             machine: String::new(),
             phase: None,
             verdict: None,
+            settled: None,
             seconds: None,
             log: None,
             tail: VecDeque::new(),
@@ -99,10 +102,11 @@ impl DerivationState {
     }
 
     /// Takes in how it ended. It ends once; where events disagree, what is red stands.
-    pub(crate) fn settle(&mut self, settled: &SettledDerivation) {
+    pub(crate) fn settle(&mut self, at: Stamp, settled: &SettledDerivation) {
         if !settle(&mut self.verdict, &settled.verdict) {
             return;
         }
+        self.settled = Some(at);
         self.seconds = settled.seconds;
         self.log.clone_from(&settled.log);
         if !settled.verdict.is_red() {
@@ -182,7 +186,7 @@ mod tests {
         state.log_line("line");
         let seconds = Some(1.0);
         let built = SettledDerivation { drv_path: drv("a"), verdict: Verdict::Built, seconds, log: None };
-        state.settle(&built);
+        state.settle(Stamp(1), &built);
         state.log_line("late");
         assert!(state.tail.is_empty());
     }

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use unicode_width::UnicodeWidthStr;
 
 use crate::fixture::{drv, fold, target};
-use crate::{Detail, Lines, Style, Summary, end, frame, json, junit, markdown};
+use crate::{Detail, Lines, PAGE_LIMIT, Style, Summary, end, frame, html, json, junit, markdown};
 
 /// Text that people write, and text that is out to do harm.
 fn text() -> impl Strategy<Value = String> {
@@ -285,6 +285,18 @@ proptest! {
             prop_assert!(bars == 4 || !line.starts_with("| "), "{line:?}");
             prop_assert!(!line.starts_with("# "), "{line:?}");
         }
+    }
+
+    #[test]
+    fn a_page_is_whole_and_has_no_more_scripts_than_ours(events in events()) {
+        let page = html(&fold(&events));
+        prop_assert!(page.len() <= PAGE_LIMIT && page.trim_end().ends_with("</html>"));
+        prop_assert_eq!(page.to_lowercase().matches("</script").count(), 2);
+        let is_tame = !page.contains("<!--") && !page.contains(['\u{202e}', '\u{0}']);
+        prop_assert!(is_tame);
+        let (_, rest) = page.split_once("id=\"data\">").unwrap_or_default();
+        let (data, _) = rest.split_once("</script>").unwrap_or_default();
+        prop_assert!(serde_json::from_str::<serde_json::Value>(data).is_ok_and(|data| data.is_object()), "{data}");
     }
 
     #[test]

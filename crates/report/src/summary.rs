@@ -13,6 +13,9 @@ use crate::{DerivationState, Progress};
 /// How many messages of a severity are kept.
 const MOST_MESSAGES: usize = 500;
 
+/// How many beginnings of stages are kept.
+const MOST_STAGES: usize = 16;
+
 /// What is known of a run. It takes events in any order and of any number: an events file may be cut.
 #[derive(Debug, Clone, Default)]
 pub struct Summary {
@@ -30,6 +33,8 @@ pub struct Summary {
     pub last: Option<Stamp>,
     /// The stage, and when it began.
     pub stage: Option<(Stage, Stamp)>,
+    /// All stages so far, and when each began.
+    pub stages: Vec<(Stage, Stamp)>,
     /// The attribute that is evaluated, and how many are left.
     pub evaluating: Option<(String, u64)>,
     /// The targets.
@@ -86,6 +91,10 @@ impl Summary {
             }
             Event::StageStarted { stage } => {
                 self.stage = Some((*stage, at));
+                // There are three; a file that says more is not from here.
+                if self.stages.len() < MOST_STAGES {
+                    self.stages.push((*stage, at));
+                }
                 self.evaluating = None;
             }
             Event::Evaluating { attr, left } => self.evaluating = Some((attr.clone(), *left)),
@@ -107,7 +116,7 @@ impl Summary {
             Event::BuildEnded { drv_path } => self.derivation(drv_path).end(),
             Event::LogLine { drv_path, line } => self.derivation(drv_path).log_line(line),
             Event::FetchStarted { .. } => self.fetched += 1,
-            Event::DerivationSettled { settled } => self.settled(settled),
+            Event::DerivationSettled { settled } => self.settled(at, settled),
             Event::TargetSettled { target, verdict } => match self.targets.get_mut(target) {
                 Some(state) => {
                     settle(&mut state.verdict, verdict);
@@ -182,8 +191,8 @@ impl Summary {
 
     /// Takes in the end of a derivation. One that is in no plan counts from now on, so that no failure is
     /// lost with the event that planned it.
-    fn settled(&mut self, settled: &SettledDerivation) {
-        self.derivation(&settled.drv_path).settle(settled);
+    fn settled(&mut self, at: Stamp, settled: &SettledDerivation) {
+        self.derivation(&settled.drv_path).settle(at, settled);
         if let Some(stray) = self.strays.remove(&settled.drv_path) {
             self.add(stray);
         }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use phoenix_model::{Event, Logged, SCHEMA_VERSION};
-use phoenix_report::{MARKDOWN_LIMIT, Style, Summary, end, json, junit, markdown};
+use phoenix_report::{MARKDOWN_LIMIT, Style, Summary, end, html, json, junit, markdown};
 
 use crate::args::{Format, ReportArgs};
 use crate::error::CommandError;
@@ -22,6 +22,11 @@ pub(crate) fn report(args: &ReportArgs) -> Result<ExitCode, CommandError> {
                 .hint("`report EVENTS`, or `report --plan REF --ledger URL`"));
         }
     };
+    if let Some(file) = &args.html {
+        talk::write(file, &html(&summary)).map_err(|error| {
+            CommandError::because(format!("cannot write the page {}", file.display()), &error)
+        })?;
+    }
     let by_name = || args.output.as_deref().and_then(Format::of_name);
     let text = render(&summary, args.format.or_else(by_name).unwrap_or(Format::Terminal))?;
     match &args.output {
@@ -87,5 +92,6 @@ pub(crate) fn render(summary: &Summary, format: Format) -> Result<String, Comman
             junit(summary).map_err(|error| CommandError::because("cannot write the report", &error))?
         }
         Format::Markdown => markdown(summary, MARKDOWN_LIMIT),
+        Format::Html => html(summary),
     })
 }

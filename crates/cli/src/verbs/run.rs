@@ -24,7 +24,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, CommandError> {
         return Err(CommandError::new(format!(
             "--result-file is given {files} times, and --result-format {formats} times"
         ))
-        .hint("give a format for each file, in the same order, or none: a name that ends in .json, .xml, .md or .txt says it"));
+        .hint("give a format for each file, in the same order, or none: a name that ends in .json, .xml, .md, .html or .txt says it"));
     }
     for file in &args.result_file {
         talk::may_write(file).map_err(|error| cannot_write(file, &error))?;
@@ -233,9 +233,12 @@ fn learn(planned: &mut Planned) {
 }
 
 fn write_reports(args: &RunArgs, summary: &Summary, directory: &Path) -> Result<(), CommandError> {
-    for (name, format) in
-        [("report.json", Format::Json), ("report.xml", Format::Junit), ("report.md", Format::Markdown)]
-    {
+    for (name, format) in [
+        ("report.json", Format::Json),
+        ("report.xml", Format::Junit),
+        ("report.md", Format::Markdown),
+        ("report.html", Format::Html),
+    ] {
         let file = directory.join(name);
         // The run's own copies are a convenience; those that were asked for are not.
         if fs_err::write(&file, render(summary, format)?).is_err() {
