@@ -93,6 +93,14 @@ pub enum GateError {
         /// What is wrong with it.
         cause: String,
     },
+    /// A registry does not say whether it has an image.
+    #[error("unknown whether image {image} exists: {cause}")]
+    ImageUnknown {
+        /// Its name.
+        image: String,
+        /// Why.
+        cause: String,
+    },
     /// The engine itself did not work.
     #[error("the JavaScript engine failed for {attr_path}: {cause}")]
     Engine {

@@ -6,8 +6,10 @@
 mod answer;
 mod child;
 mod find_work;
+mod image;
 mod proviso;
 
 pub use answer::{Answer, GateError, Work};
 pub use find_work::{FindWork, Limits, Said};
+pub use image::{Credentials, Login, Registries};
 pub use proviso::Proviso;
