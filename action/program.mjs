@@ -1,16 +1,22 @@
 // Runs phoenix. What only actions are told (the token of the job's services) reaches it in its environment, and
 // no step that follows.
 import { spawn } from 'node:child_process'
+import { randomUUID } from 'node:crypto'
 import { findProgram } from './binary.mjs'
 
 /**
  * Runs phoenix with these arguments until it ends; hands on the signals by which a runner cancels.
  *
- * With `read`, its standard output is returned instead of shown. Answers `{ code, signal, stdout }`.
+ * With `read`, its standard output is returned instead of shown; `environment` adds variables. Answers
+ * `{ code, signal, stdout }`.
  */
-export async function phoenix(args, { read = false } = {}) {
+export async function phoenix(args, { read = false, environment = {} } = {}) {
   const program = await findProgram()
-  const child = spawn(program, args, { stdio: ['ignore', read ? 'pipe' : 'inherit', 'inherit'] })
+  // What strangers wrote is in the logs that it shows: nothing of that is a command to the runner. All goes through
+  // one pipe, so that no line of it comes after the end of that.
+  const mute = randomUUID()
+  process.stdout.write(`::stop-commands::${mute}\n`)
+  const child = spawn(program, args, { stdio: ['ignore', read ? 'pipe' : 1, 1], env: { ...process.env, ...environment } })
   const told = ['SIGINT', 'SIGTERM'].map((signal) => [signal, () => child.kill(signal)])
   for (const [signal, hand] of told) process.on(signal, hand)
   const parts = []
@@ -23,6 +29,7 @@ export async function phoenix(args, { read = false } = {}) {
     return { code, signal, stdout: Buffer.concat(parts).toString('utf8') }
   } finally {
     for (const [signal, hand] of told) process.off(signal, hand)
+    process.stdout.write(`::${mute}::\n`)
   }
 }
 

@@ -1,6 +1,9 @@
-// The one verdict of a run.
+// The one verdict of a run, and what people see of it.
+import { appendFileSync, copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { end, ledgerOf, phoenix } from '../action/program.mjs'
-import { action, input } from '../action/workflow.mjs'
+import { action, input, setOutput, warning } from '../action/workflow.mjs'
 
 /** All workers have ended when this begins: who was not heard of for so many minutes is gone. */
 const PATIENCE = '2'
@@ -10,9 +13,33 @@ await action(async () => {
   if (!plan) {
     throw new Error(`there is no plan to report on${input('planned') ? ` (its job: ${input('planned')})` : ''}: the log of the job that makes it says why`)
   }
-  const told = await phoenix([
-    ...['report', '--plan', plan, '--depot', input('depot') || 'github:', '--patience', PATIENCE],
-    ...['--ledger', input('ledger') || ledgerOf(plan)],
-  ])
+  const state = mkdtempSync(join(process.env.RUNNER_TEMP || tmpdir(), 'phoenix-report-'))
+  const told = await phoenix(
+    [
+      ...['report', '--plan', plan, '--depot', input('depot') || 'github:', '--patience', PATIENCE],
+      ...['--ledger', input('ledger') || ledgerOf(plan)],
+    ],
+    { environment: { XDG_STATE_HOME: state } },
+  )
+  await show(state)
   if (told.code !== 0) throw new Error(`not everything is well: phoenix report ${end(told)}`)
 })
+
+/** The summary of the job, and the directory to upload. The verdict does not depend on them. */
+async function show(state) {
+  const runs = join(state, 'phoenix/runs')
+  const [run] = existsSync(runs) ? readdirSync(runs) : []
+  const events = join(runs, run ?? '', 'events.jsonl')
+  if (!run || !existsSync(events)) return
+  const directory = join(state, 'report')
+  mkdirSync(directory)
+  copyFileSync(events, join(directory, 'events.jsonl'))
+  const summary = join(state, 'summary.md')
+  const made = await phoenix(['report', events, '--format', 'markdown', '-o', summary, '--html', join(directory, 'report.html')])
+  if (!existsSync(summary)) return warning(`there is no summary: phoenix report ${end(made)}`)
+  setOutput('directory', directory)
+  const annotations = await phoenix(['report', events, '--format', 'github'], { read: true })
+  process.stdout.write(annotations.stdout)
+  const page = process.env.GITHUB_STEP_SUMMARY
+  if (page) appendFileSync(page, readFileSync(summary))
+}

@@ -8,6 +8,8 @@ import { dirname, join } from 'node:path'
 const OURS = 'phoenix-ci/phoenix-ci@v1'
 /** Actions of others that a runner of GitHub's would download, and that have nothing to do here. */
 const OTHERS = ['actions/checkout@08c6903cd8c0fde910a37f88322edcfb5dd907a8', 'cachix/install-nix-action@4e002c8ec80594ecd40e759629461e26c8abed15']
+/** What is uploaded by it is copied instead. */
+const UPLOAD = 'actions/upload-artifact@ea165f8d65b6e75b540449e92b4886f43607fa02'
 
 export class Repository {
   constructor({ act, root, phoenix, environment }) {
@@ -17,6 +19,16 @@ export class Repository {
     this.nothing = join(this.home, 'nothing')
     this.write('../nothing/action.yml', 'name: nothing\nruns: { using: composite, steps: [{ run: "true", shell: sh }] }\n')
     this.git(this.nothing)
+    this.uploaded = join(this.home, 'uploaded')
+    this.upload = join(this.home, 'upload')
+    this.write('../upload/action.yml', `name: upload
+inputs: { name: { required: true }, path: { required: true } }
+runs:
+  using: composite
+  steps:
+    - { run: 'mkdir -p ${this.uploaded} && cp -R "$FROM" "${this.uploaded}/$NAME"', shell: sh, env: { FROM: '\${{ inputs.path }}', NAME: '\${{ inputs.name }}' } }
+`)
+    this.git(this.upload)
     // The actions as a release has them: what is committed, without the rest of a working directory.
     this.actions = join(this.home, 'actions')
     for (const folder of ['action', 'cache', 'plan', 'work', 'report', '.github']) {
@@ -94,6 +106,7 @@ exec ${phoenix} "$verb" --store "$PHOENIX_TEST_STORES/$store" "$@"
       ...[on, '-W', `.github/workflows/${name}`, '-P', 'ubuntu-latest=-self-hosted', '-e', join(this.home, 'event.json')],
       ...['--container-daemon-socket', '-', '--use-new-action-cache', '--action-cache-path', join(this.home, 'act'), '--no-cache-server'],
       ...['--local-repository', `${OURS}=${this.actions}`],
+      ...['--local-repository', `${UPLOAD}=${this.upload}`],
       ...OTHERS.flatMap((action) => ['--local-repository', `${action}=${this.nothing}`]),
       ...Object.entries(environment).flatMap(([key, value]) => ['--env', `${key}=${value}`]),
     ]
@@ -117,11 +130,11 @@ exec ${phoenix} "$verb" --store "$PHOENIX_TEST_STORES/$store" "$@"
   flake(derivations, more = '') {
     const marks = join(this.home, 'marks')
     const path = process.env.PATH
-    const one = ([name, { needs = [], text = name, fails = false }]) => `
+    const one = ([name, { needs = [], text = name, fails = false, says = `this is why ${name} fails` }]) => `
       ${name} = derivation {
         inherit system; name = "${name}"; builder = "/bin/sh"; PATH = "${path}";
         needs = [ ${needs.join(' ')} ];
-        args = [ "-c" "echo ${name} >>${marks}; sleep 0.2; ${fails ? `test -e ${this.home}/mended-${name} || { echo this is why ${name} fails; exit 3; }; echo >$out` : `echo ${text} >$out`}" ];
+        args = [ "-c" "echo ${name} >>${marks}; sleep 0.2; ${fails ? `test -e ${this.home}/mended-${name} || { echo ${says}; exit 3; }; echo >$out` : `echo ${text} >$out`}" ];
       };`
     this.write('flake.nix', `{
   outputs = _: let system = "x86_64-linux"; all = rec {${Object.entries(derivations).map(one).join('')}

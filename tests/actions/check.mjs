@@ -1,6 +1,7 @@
 // Runs our actions and workflows by `act`. Arguments: act, phoenix, the double of GitHub's services, this checkout.
 import assert from 'node:assert/strict'
-import { resolve } from 'node:path'
+import { readFileSync, readdirSync } from 'node:fs'
+import { join, resolve } from 'node:path'
 import { Repository } from './act.mjs'
 import { startDouble } from '../github-clients/double.mjs'
 
@@ -82,6 +83,14 @@ const tests = {
     const { text } = ended(await repository.run('ci.yml', { apart: true }), 1)
     assert.match(text, /this is why bad fails/)
     assert.match(text, /not everything is well/)
+    // The red report, one annotation for the one root failure, and the worker that had it.
+    const annotations = text.split('\n').filter((line) => line.includes('::error'))
+    assert.equal(annotations.length, 3, annotations.join('\n'))
+    assert.match(annotations.join('\n'), /::error title=.*bad.*::.*this is why bad fails/)
+    const [report] = readdirSync(repository.uploaded)
+    const uploaded = (name) => readFileSync(join(repository.uploaded, report, name), 'utf8')
+    assert.match(uploaded('report.html'), /this is why bad fails/)
+    assert.match(uploaded('events.jsonl'), /"runEnded"/)
     assert.deepEqual(repository.builds(), ['bad', 'base', 'left', 'right', 'top'])
   },
   async 'the pipeline: what is run again builds only what failed'(repository) {
@@ -96,6 +105,14 @@ const tests = {
     repository.write('.github/workflows/again.yml', AGAIN(plan))
     ended(await repository.run('again.yml', { apart: true, attempt: 2 }), 0)
     assert.deepEqual(repository.builds(), ['bad', 'bad', 'base', 'left', 'right', 'top'])
+  },
+  async 'the pipeline: no builder says anything to the runner'(repository) {
+    repository.flake({ bad: { fails: true, says: '::error::I am the runner' } })
+    repository.write('.github/workflows/ci.yml', PIPELINE)
+    const { text } = ended(await repository.run('ci.yml', { apart: true }), 1)
+    assert.match(text, /I am the runner/)
+    // act shows what it takes for a command by a mark of its own.
+    assert.doesNotMatch(text, /❗ +::error::I am the runner/)
   },
   async 'the pipeline: a flake that does not evaluate is red'(repository) {
     repository.write('flake.nix', '{ outputs = _: { packages.x86_64-linux.a = throw "not today"; }; }')

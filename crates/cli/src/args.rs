@@ -539,6 +539,8 @@ pub(crate) enum Format {
     Markdown,
     /// One page for a browser that needs nothing else
     Html,
+    /// Workflow commands for GitHub's runner: an annotation for each root failure, at most ten
+    Github,
 }
 
 impl Format {

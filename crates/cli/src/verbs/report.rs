@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use phoenix_model::{Event, Logged, SCHEMA_VERSION};
-use phoenix_report::{MARKDOWN_LIMIT, Style, Summary, end, html, json, junit, markdown};
+use phoenix_report::{MARKDOWN_LIMIT, Style, Summary, annotations, end, html, json, junit, markdown};
 
 use crate::args::{Format, ReportArgs};
 use crate::error::CommandError;
@@ -93,5 +93,9 @@ pub(crate) fn render(summary: &Summary, format: Format) -> Result<String, Comman
         }
         Format::Markdown => markdown(summary, MARKDOWN_LIMIT),
         Format::Html => html(summary),
+        Format::Github => annotations(summary)
+            .iter()
+            .map(|annotation| phoenix_github::error(&annotation.title, &annotation.text))
+            .collect(),
     })
 }
