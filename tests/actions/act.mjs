@@ -75,7 +75,7 @@ exec ${phoenix} "$verb" --store "$PHOENIX_TEST_STORES/$store" "$@"
   }
 
   /** Runs the workflow `.github/workflows/NAME`. Answers how it ended and everything that was printed. */
-  async run(name, { event = {}, on = 'push', token, apart = false, attempt = 1 } = {}) {
+  async run(name, { event = {}, on = 'push', token, apart = false, attempt = 1, phoenix = apart ? this.apart : this.phoenix } = {}) {
     this.git()
     this.runs += 1
     writeFileSync(join(this.home, 'event.json'), JSON.stringify(event))
@@ -83,7 +83,7 @@ exec ${phoenix} "$verb" --store "$PHOENIX_TEST_STORES/$store" "$@"
     const environment = {
       ...this.environment,
       ...(token ? { ACTIONS_RUNTIME_TOKEN: token } : {}),
-      PHOENIX_CI_BIN: apart ? this.apart : this.phoenix,
+      PHOENIX_CI_BIN: phoenix,
       PHOENIX_TEST_STORES: store,
       GITHUB_RUN_ID: String(1000 + this.runs),
       GITHUB_RUN_ATTEMPT: String(attempt),
@@ -130,11 +130,11 @@ exec ${phoenix} "$verb" --store "$PHOENIX_TEST_STORES/$store" "$@"
   flake(derivations, more = '') {
     const marks = join(this.home, 'marks')
     const path = process.env.PATH
-    const one = ([name, { needs = [], text = name, fails = false, says = `this is why ${name} fails` }]) => `
+    const one = ([name, { needs = [], text = name, fails = false }]) => `
       ${name} = derivation {
         inherit system; name = "${name}"; builder = "/bin/sh"; PATH = "${path}";
         needs = [ ${needs.join(' ')} ];
-        args = [ "-c" "echo ${name} >>${marks}; sleep 0.2; ${fails ? `test -e ${this.home}/mended-${name} || { echo ${says}; exit 3; }; echo >$out` : `echo ${text} >$out`}" ];
+        args = [ "-c" "echo ${name} >>${marks}; sleep 0.2; ${fails ? `test -e ${this.home}/mended-${name} || { echo this is why ${name} fails; exit 3; }; echo >$out` : `echo ${text} >$out`}" ];
       };`
     this.write('flake.nix', `{
   outputs = _: let system = "x86_64-linux"; all = rec {${Object.entries(derivations).map(one).join('')}

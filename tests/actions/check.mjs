@@ -106,13 +106,16 @@ const tests = {
     ended(await repository.run('again.yml', { apart: true, attempt: 2 }), 0)
     assert.deepEqual(repository.builds(), ['bad', 'bad', 'base', 'left', 'right', 'top'])
   },
-  async 'the pipeline: no builder says anything to the runner'(repository) {
-    repository.flake({ bad: { fails: true, says: '::error::I am the runner' } })
-    repository.write('.github/workflows/ci.yml', PIPELINE)
-    const { text } = ended(await repository.run('ci.yml', { apart: true }), 1)
-    assert.match(text, /I am the runner/)
+  async 'no line of what phoenix shows is a command to the runner'(repository) {
+    repository.write('phoenix.sh', "#!/bin/sh\necho '::error::I am the runner'\necho '::error::I am, too' >&2\nexit 100\n")
+    repository.write('.github/workflows/again.yml', AGAIN('p'))
+    const { text } = ended(await repository.run('again.yml', { phoenix: join(repository.directory, 'phoenix.sh') }), 1)
     // act shows what it takes for a command by a mark of its own.
-    assert.doesNotMatch(text, /❗ +::error::I am the runner/)
+    const commands = text.split('\n').filter((line) => line.includes('❗'))
+    assert.match(text, /I am the runner/)
+    assert.match(text, /I am, too/)
+    assert.match(commands.join('\n'), /a build failed on this runner/)
+    assert.doesNotMatch(commands.join('\n'), /I am/)
   },
   async 'the pipeline: a flake that does not evaluate is red'(repository) {
     repository.write('flake.nix', '{ outputs = _: { packages.x86_64-linux.a = throw "not today"; }; }')
