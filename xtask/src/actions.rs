@@ -5,8 +5,8 @@ use std::process::Command;
 
 use crate::Result;
 use crate::args::Args;
-use crate::github_clients::ensure_node;
 use crate::nix::ensure_nix;
+use crate::node::ensure_node;
 use crate::process::{cargo, on_path, output, root, run, say, target};
 
 /// Programs made by `go install`, each with its module and version.
@@ -31,7 +31,7 @@ pub(crate) fn actions(mut args: Args<'_>) -> Result<()> {
         return Ok(());
     }
     ensure_nix()?;
-    ensure_node()?;
+    ensure_node(&[])?;
     let tools = target()?.join("actions");
     fs_err::create_dir_all(&tools).map_err(|error| error.to_string())?;
     let [act, actionlint] = GO_PROGRAMS else { return Err("two programs of Go are expected".to_owned()) };

@@ -20,7 +20,7 @@ const STEPS: &[Step] = &[
     ("seeds", test::seeds),
     ("github-clients", github_clients::github_clients),
     ("actions", || actions::actions(Args::new(&["--allow-skip".to_owned()]))),
-    ("browser", browser::browser),
+    ("browser", || browser::browser(Args::new(&["--allow-skip".to_owned()]))),
     ("nix-versions", || nix_versions::nix_versions(Args::new(&["--allow-skip".to_owned()]))),
     ("demo", demo::demo),
 ];

@@ -10,6 +10,7 @@ mod demo;
 mod github_clients;
 mod nix;
 mod nix_versions;
+mod node;
 mod process;
 mod test;
 
@@ -30,7 +31,7 @@ usage: cargo xtask VERB
                              client against Azurite; needs Node.js, and npm's packages
   actions [--allow-skip]     our actions and workflows, checked by actionlint and zizmor, and run by act; needs Go,
                              Python and Node.js
-  browser                    the HTML report in a real browser: clicks, keys, pictures; needs Node.js and Chromium
+  browser [--allow-skip]     the HTML report in a real browser: clicks, keys, pictures; needs Node.js and Chromium
   architecture [--check]     draw the dependency picture in docs/architecture.md, or check that it is true
   bench [NAME...]            the benchmarks; their figures are in docs/benchmarks.md
   ci                         everything that has to hold
@@ -64,7 +65,7 @@ fn task(words: &[String]) -> Result<()> {
         "nix-versions" => nix_versions::nix_versions(Args::new(rest)),
         "github-clients" => Args::new(rest).finish().and_then(|()| github_clients::github_clients()),
         "actions" => actions::actions(Args::new(rest)),
-        "browser" => Args::new(rest).finish().and_then(|()| browser::browser()),
+        "browser" => browser::browser(Args::new(rest)),
         "architecture" => architecture::architecture(Args::new(rest)),
         "bench" => bench::bench(rest),
         "ci" => Args::new(rest).finish().and_then(|()| ci::ci()),
