@@ -1,7 +1,7 @@
 // A repository of its own in which `act` runs workflows on this machine, with our actions from this checkout and
 // GitHub's services from the double.
 import { spawn, spawnSync } from 'node:child_process'
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 
@@ -39,7 +39,12 @@ runs:
     // Jobs of a pipeline are machines of their own, each with a store of its own.
     this.apart = join(this.home, 'phoenix.sh')
     writeFileSync(this.apart, `#!/bin/sh
-case "$1" in plan) store=plan ;; work) store=work-$5 ;; *) exec ${phoenix} "$@" ;; esac
+case "$1" in
+  plan) store=plan ;;
+  work) store=work-$5 ;;
+  # act may lose what the last step of a job prints.
+  *) ${phoenix} "$@" >"${this.home}/out" ; code=$?; { echo "> $*"; cat "${this.home}/out"; } >>"${this.home}/said"; cat "${this.home}/out"; exit $code ;;
+esac
 verb=$1; shift
 exec ${phoenix} "$verb" --store "$PHOENIX_TEST_STORES/$store" "$@"
 `, { mode: 0o755 })
@@ -75,7 +80,7 @@ exec ${phoenix} "$verb" --store "$PHOENIX_TEST_STORES/$store" "$@"
   }
 
   /** Runs the workflow `.github/workflows/NAME`. Answers how it ended and everything that was printed. */
-  async run(name, { event = {}, on = 'push', token, apart = false, attempt = 1, phoenix = apart ? this.apart : this.phoenix } = {}) {
+  async run(name, { event = {}, on = 'push', token, apart = false, attempt = 1 } = {}) {
     this.git()
     this.runs += 1
     writeFileSync(join(this.home, 'event.json'), JSON.stringify(event))
@@ -83,7 +88,7 @@ exec ${phoenix} "$verb" --store "$PHOENIX_TEST_STORES/$store" "$@"
     const environment = {
       ...this.environment,
       ...(token ? { ACTIONS_RUNTIME_TOKEN: token } : {}),
-      PHOENIX_CI_BIN: phoenix,
+      PHOENIX_CI_BIN: apart ? this.apart : this.phoenix,
       PHOENIX_TEST_STORES: store,
       GITHUB_RUN_ID: String(1000 + this.runs),
       GITHUB_RUN_ATTEMPT: String(attempt),
@@ -141,6 +146,19 @@ exec ${phoenix} "$verb" --store "$PHOENIX_TEST_STORES/$store" "$@"
   }; in { packages.\${system} = all; ${more} };
 }
 `)
+  }
+
+  /** What phoenix printed on standard output when it was last called with these words. */
+  said(words) {
+    const calls = readFileSync(join(this.home, 'said'), 'utf8').split(/^> /m)
+    const call = calls.reverse().find((call) => call.split('\n')[0].includes(words))
+    return call.slice(call.indexOf('\n') + 1)
+  }
+
+  /** A file of the artifact that was uploaded last. */
+  uploadedFile(name) {
+    const [artifact] = readdirSync(this.uploaded)
+    return readFileSync(join(this.uploaded, artifact, name), 'utf8')
   }
 
   /** What fails does so no more, though its derivation stays the same. */
