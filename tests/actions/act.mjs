@@ -66,8 +66,8 @@ exec ${phoenix} "$verb" --store "$PHOENIX_TEST_STORES/$store" "$@"
     git('init', '-q', '-b', 'main')
     git('add', '-A')
     git('commit', '-q', '--allow-empty', '-m', 'x')
-    if (directory === this.directory) git('remote', ...(this.remote ? ['set-url'] : ['add']), 'origin', 'https://github.com/someone/something')
-    if (directory === this.directory) this.remote = true
+    // act asks where a repository comes from.
+    git('config', 'remote.origin.url', 'https://github.com/someone/something')
   }
 
   /** The next run meets a machine that has built nothing. */

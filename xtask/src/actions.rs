@@ -1,6 +1,6 @@
 //! `cargo xtask actions`: our actions and workflows, checked by `actionlint` and `zizmor` and run by `act`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::Result;
@@ -9,11 +9,9 @@ use crate::nix::ensure_nix;
 use crate::node::ensure_node;
 use crate::process::{cargo, on_path, output, root, run, say, target};
 
-/// Programs made by `go install`, each with its module and version.
-const GO_PROGRAMS: &[(&str, &str)] = &[
-    ("act", "github.com/nektos/act@v0.2.89"),
-    ("actionlint", "github.com/rhysd/actionlint/cmd/actionlint@v1.7.12"),
-];
+/// Programs made by `go install`: each with its module and version.
+const ACT: (&str, &str) = ("act", "github.com/nektos/act@v0.2.89");
+const ACTIONLINT: (&str, &str) = ("actionlint", "github.com/rhysd/actionlint/cmd/actionlint@v1.7.12");
 
 /// The oldest Go that makes them, as major and minor version.
 const OLDEST_GO: (u32, u32) = (1, 24);
@@ -34,10 +32,9 @@ pub(crate) fn actions(mut args: Args<'_>) -> Result<()> {
     ensure_node(&[])?;
     let tools = target()?.join("actions");
     fs_err::create_dir_all(&tools).map_err(|error| error.to_string())?;
-    let [act, actionlint] = GO_PROGRAMS else { return Err("two programs of Go are expected".to_owned()) };
-    let (act, actionlint) = (go_program(&tools, act)?, go_program(&tools, actionlint)?);
+    let act = go_program(&tools, ACT)?;
     say("--- actionlint\n");
-    run(Command::new(actionlint).current_dir(root()))?;
+    run(Command::new(go_program(&tools, ACTIONLINT)?).current_dir(root()))?;
     say("--- zizmor\n");
     run(Command::new(zizmor(&tools)?).args(["--offline", "--quiet", "."]).current_dir(root()))?;
     say("--- where an action has its program from\n");
@@ -74,7 +71,7 @@ fn go_version(version: &str) -> Option<(u32, u32)> {
 }
 
 /// A program of Go, installed when this version is not there yet.
-fn go_program(tools: &std::path::Path, (name, module): &(&str, &str)) -> Result<PathBuf> {
+fn go_program(tools: &Path, (name, module): (&str, &str)) -> Result<PathBuf> {
     let version = module.rsplit('@').next().unwrap_or(module);
     let directory = tools.join(format!("{name}-{version}"));
     let program = directory.join(name);
@@ -85,7 +82,7 @@ fn go_program(tools: &std::path::Path, (name, module): &(&str, &str)) -> Result<
 }
 
 /// `zizmor`, in an environment of Python of its own.
-fn zizmor(tools: &std::path::Path) -> Result<PathBuf> {
+fn zizmor(tools: &Path) -> Result<PathBuf> {
     let environment = tools.join(ZIZMOR);
     let program = environment.join("bin/zizmor");
     if !program.is_file() {

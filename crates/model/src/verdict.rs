@@ -116,6 +116,16 @@ impl Verdict {
     pub fn is_red(&self) -> bool {
         self.kind().is_red()
     }
+
+    /// The exit codes of the failures among verdicts, OR-ed; 0 when there are none but what is no build's fault.
+    #[must_use]
+    pub fn failure_code<'v>(verdicts: impl IntoIterator<Item = &'v Self>) -> u8 {
+        let codes = verdicts.into_iter().filter_map(|verdict| match verdict {
+            Self::Failed { class, .. } => class.exit_code(),
+            _ => None,
+        });
+        codes.fold(0, |all, code| all | code)
+    }
 }
 
 /// Which kind of failure, in Nix's terms.

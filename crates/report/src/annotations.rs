@@ -3,7 +3,7 @@
 use crate::clean::{clean_log, clip, one_line};
 use crate::errors::evaluation_errors;
 use crate::roots::{failed_alone, plural};
-use crate::{Summary, clean, human_seconds, root_failures};
+use crate::{Summary, clean, root_failures};
 
 /// How many errors GitHub shows for a step.
 pub const MOST_ANNOTATIONS: usize = 10;
@@ -29,12 +29,9 @@ pub fn annotations(summary: &Summary) -> Vec<Annotation> {
     let roots = root_failures(summary);
     let of_roots = roots.iter().map(|root| {
         let state = root.derivation;
-        let after =
-            state.seconds.map(|seconds| format!(" after {}", human_seconds(seconds))).unwrap_or_default();
-        let mut lines = vec![format!("{}{after}: {}", root.class, root.reason())];
+        let mut lines = vec![format!("{}{}: {}", root.class, state.after(), root.reason())];
         lines.extend(root.blocked_line(summary, 5).map(|blocked| format!("blocked: {blocked}")));
-        let first = state.tail.len().saturating_sub(LINES);
-        let tail = state.tail.iter().skip(first);
+        let tail = state.last_lines(LINES);
         lines.extend(tail.map(|line| clip(&clean_log(line), LINE_LENGTH).into_owned()));
         annotation(state.planned.drv_path.human_name(), "failed", &lines)
     });

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use phoenix_model::{PlannedDerivation, SettledDerivation, Stamp, StorePath, Verdict};
 
 use crate::clean::clip;
+use crate::human_seconds;
 
 /// How many of the last lines of a log are kept.
 pub const TAIL_LINES: usize = 25;
@@ -112,6 +113,16 @@ impl DerivationState {
         if !settled.verdict.is_red() {
             self.tail = VecDeque::new();
         }
+    }
+
+    /// ` after 2.0s`, where it is known how long it took.
+    pub(crate) fn after(&self) -> String {
+        self.seconds.map(|seconds| format!(" after {}", human_seconds(seconds))).unwrap_or_default()
+    }
+
+    /// The last lines of its log, so many of those that are kept. Not yet clean.
+    pub(crate) fn last_lines(&self, count: usize) -> impl Iterator<Item = &String> {
+        self.tail.iter().skip(self.tail.len().saturating_sub(count))
     }
 
     /// How long it has been running, if it is.

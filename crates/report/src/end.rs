@@ -71,8 +71,7 @@ fn failed(style: Style, name: &str, after: &str) -> String {
 fn failure(page: &mut String, summary: &Summary, root: &Root<'_>, style: Style) {
     let state = root.derivation;
     let drv_path = &state.planned.drv_path;
-    let time = state.seconds.map(|seconds| format!(" after {}", human_seconds(seconds))).unwrap_or_default();
-    let head = failed(style, drv_path.human_name(), &time);
+    let head = failed(style, drv_path.human_name(), &state.after());
     let _ = writeln!(page, "{head} ({}): {}", root.class, root.reason());
     for line in &state.tail {
         let line = clean_log(line);

@@ -110,11 +110,10 @@ fn figures(page: &mut String, summary: &Summary) {
 fn failure(page: &mut String, summary: &Summary, root: &Root<'_>, lines: usize) {
     let state = root.derivation;
     let name = state.planned.drv_path.human_name();
-    let time = state.seconds.map(|seconds| format!(" after {}", human_seconds(seconds))).unwrap_or_default();
+    let time = state.after();
     let _ =
         writeln!(page, "### {} failed{time}\n\n{}: {}\n", escape(name), root.class, escape(&root.reason()));
-    let first = state.tail.len().saturating_sub(lines);
-    let tail: Vec<_> = state.tail.iter().skip(first).map(|line| clean_log(line)).collect();
+    let tail: Vec<_> = state.last_lines(lines).map(|line| clean_log(line)).collect();
     if !tail.is_empty() {
         details(page, "Last lines of the log", tail.iter().map(AsRef::as_ref));
     }

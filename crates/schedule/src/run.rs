@@ -312,13 +312,7 @@ impl Run {
         }
         let steps = self.states.iter().filter_map(|state| state.verdict.as_ref());
         let targets = self.targets.values().filter_map(|target| target.verdict.as_ref());
-        let failed = steps
-            .chain(targets)
-            .filter_map(|verdict| match verdict {
-                Verdict::Failed { class, .. } => class.exit_code(),
-                _ => None,
-            })
-            .fold(0, |all, code| all | code);
+        let failed = Verdict::failure_code(steps.chain(targets));
         if failed != 0 {
             return failed;
         }

@@ -169,7 +169,7 @@ impl Loop<'_> {
     /// The derivations that somebody has yet to build, as far as is known here.
     fn open(&self) -> Vec<u32> {
         let board = self.worker.board();
-        let units = (0..).zip(board.plan().units()).map(|(unit, _)| unit);
+        let units = (0..).take(board.plan().units().len());
         units.filter(|unit| !board.is_settled(*unit)).flat_map(|unit| board.to_build(unit)).collect()
     }
 

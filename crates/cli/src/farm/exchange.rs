@@ -329,18 +329,17 @@ impl Hands {
     fn make_room(&mut self, room: &Room, open: &[u32]) -> Result<(), CommandError> {
         let Some(layout) = self.setup.layout.clone() else { return Ok(()) };
         let infos = depots::infos(&layout, Some(&self.setup.store))?;
-        let steps = &self.shipment.plan.steps;
-        let needed = self.intake.wanted(open);
-        let mut needed: Vec<StorePath> =
-            needed.into_iter().chain(steps.iter().map(|step| step.drv_path.clone())).collect();
+        let shipment = self.shipment.clone();
+        let steps = &shipment.plan.steps;
+        let mut needed = self.intake.wanted(open);
+        needed.extend(steps.iter().map(|step| step.drv_path.clone()));
         if room.dispensable(&infos, needed.clone())?.0.is_empty() {
             return Ok(());
         }
         self.keep_rest();
         // What the depot did not take has to stay.
-        let outputs = self.shipment.plan.steps.iter().flat_map(|step| step.outputs.iter().flatten());
-        let here: Vec<StorePath> = outputs.cloned().collect();
-        needed.extend(here.into_iter().filter(|path| !self.intake.kept.has(path)));
+        let outputs = steps.iter().flat_map(|step| step.outputs.iter().flatten());
+        needed.extend(outputs.filter(|path| !self.intake.kept.has(path)).cloned());
         let (paths, size) = room.dispensable(&infos, needed)?;
         if paths.is_empty() {
             return Ok(());

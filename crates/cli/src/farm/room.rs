@@ -39,7 +39,8 @@ impl Room {
     }
 
     /// What may go when nothing is needed but these paths and what they refer to, and how many bytes that is;
-    /// nothing when that is too little to be worth it. Whoever refers to a path stands before it.
+    /// nothing when that is too little to be worth it. Whoever refers to one of them is among them, or it would be
+    /// needed.
     pub(super) fn dispensable(
         &self,
         infos: &PathInfos,

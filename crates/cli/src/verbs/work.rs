@@ -6,7 +6,6 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use phoenix_model::{Event, SCHEMA_VERSION, Severity, Verdict};
-use phoenix_report::Summary;
 use phoenix_schedule::farm::{Leaving, Slot, Worker};
 use tokio::sync::watch;
 
@@ -86,20 +85,13 @@ pub(crate) fn work(args: &WorkArgs) -> Result<ExitCode, CommandError> {
     let Some(done) = exchange.finish() else { return Ok(ExitCode::from(code)) };
     let mut recorder = done.recorder;
     recorder.say(Severity::Notice, format!("worker {} built {} derivations", args.slot, done.built));
-    let code = if code == 0 { failures(recorder.summary()) } else { code };
+    // Nix's exit code for what failed here, so that a forge that runs failed jobs again runs this one. What is no
+    // build's fault has been tried elsewhere since.
+    let verdicts = recorder.summary().derivations.iter().filter_map(|state| state.verdict.as_ref());
+    let code = if code == 0 { Verdict::failure_code(verdicts) } else { code };
     recorder.record(Event::RunEnded { exit_code: code, directory: None });
     recorder.finish();
     Ok(ExitCode::from(code))
-}
-
-/// Nix's exit code for the builds that failed here: a forge that runs failed jobs again then runs this one. What
-/// is no build's fault has been tried elsewhere since.
-fn failures(summary: &Summary) -> u8 {
-    let verdicts = summary.derivations.iter().filter_map(|state| state.verdict.as_ref());
-    verdicts.fold(0, |code, verdict| match verdict {
-        Verdict::Failed { class, .. } => code | class.exit_code().unwrap_or(0),
-        _ => code,
-    })
 }
 
 /// Finds Nix, with what the flags say of it.

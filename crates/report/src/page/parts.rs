@@ -141,17 +141,15 @@ pub(super) fn failures(summary: &Summary, bounds: Bounds) -> Vec<Failure> {
     let roots = root_failures(summary);
     let of_roots = roots.iter().map(|root| {
         let state = root.derivation;
-        let first = state.tail.len().saturating_sub(bounds.lines);
-        let lines = state.tail.iter().skip(first);
+        let lines = state.last_lines(bounds.lines);
         let lines: Vec<_> = lines.map(|line| clip(&clean_log(line), LINE_LENGTH).into_owned()).collect();
-        let after = state.seconds.map(|seconds| format!(" after {}", human_seconds(seconds)));
         let on = Some(state.machine.as_str()).filter(|machine| !machine.is_empty());
         let on = on.map(|machine| format!(" on {}", one_line(machine)));
         Failure {
             class,
             mark,
             name: clean(state.planned.drv_path.human_name()).into_owned(),
-            about: format!("{}{}{}", root.class, after.unwrap_or_default(), on.unwrap_or_default()),
+            about: format!("{}{}{}", root.class, state.after(), on.unwrap_or_default()),
             reason: root.reason(),
             path: Some(clean(state.planned.drv_path.as_str()).into_owned()),
             log: (!lines.is_empty()).then(|| lines.join("\n")),
