@@ -61,9 +61,8 @@ pub(crate) enum Effect {
 pub struct Board {
     plan: Arc<FarmPlan>,
     limits: Limits,
-    /// How far each unit is. A record is about one unit, and finds all of it in one place: many boards in one
-    /// memory, as in a simulation, are slow by what they have to fetch.
-    units: Vec<Progress>,
+    missing: Missing,
+    /// The units that have not ended.
     open: Bits,
     /// The classes of interest, and what is ready of them, by place; how much of them is open.
     takes: Vec<bool>,
@@ -81,20 +80,52 @@ pub struct Board {
     hindered: Bits,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Progress {
-    /// How many of its inputs are not settled.
-    missing: u32,
-    /// The number of its last claim.
-    attempt: u32,
-    state: State,
+/// How many inputs of each unit are not settled, by the unit's place in the order of claiming: what happens at
+/// one time happens at places near each other. Many boards in one memory, as in a simulation, are slow by what
+/// they have to fetch, so that a count is one byte; the few that are more stand beside.
+#[derive(Debug, Clone)]
+struct Missing {
+    counts: Vec<u8>,
+    many: HashMap<u32, usize, FixedState>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Open,
-    Claimed,
-    Settled,
+impl Missing {
+    /// The count of this place stands beside.
+    const MANY: u8 = u8::MAX;
+
+    fn new(counts: impl Iterator<Item = usize>) -> Self {
+        let mut many = HashMap::default();
+        let counts = (0..).zip(counts).map(|(place, count)| {
+            u8::try_from(count).ok().filter(|&count| count < Self::MANY).unwrap_or_else(|| {
+                many.insert(place, count);
+                Self::MANY
+            })
+        });
+        Self { counts: counts.collect(), many }
+    }
+
+    fn of(&self, place: u32) -> usize {
+        match self.counts[place as usize] {
+            Self::MANY => self.many.get(&place).copied().unwrap_or(0),
+            count => usize::from(count),
+        }
+    }
+
+    /// One is there; whether it was the last.
+    fn step(&mut self, place: u32) -> bool {
+        let count = &mut self.counts[place as usize];
+        if *count == Self::MANY {
+            let many = self.many.entry(place).or_default();
+            *many -= 1;
+            if *many < usize::from(Self::MANY) {
+                *count = u8::try_from(*many).unwrap_or(Self::MANY);
+                self.many.remove(&place);
+            }
+            return false;
+        }
+        *count -= 1;
+        *count == 0
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -107,6 +138,8 @@ struct Claim {
 
 #[derive(Debug, Clone, Default)]
 struct Tries {
+    /// The number of the last claim that ended without an outcome.
+    attempt: u32,
     /// Who gave it back in which attempt, not counting those who were told to stop.
     returned: BTreeMap<u32, (Slot, String)>,
     lost: usize,
@@ -150,15 +183,9 @@ impl Board {
     pub fn new(plan: &Arc<FarmPlan>, takes: Vec<bool>, limits: Limits) -> Self {
         let units = plan.units().len();
         let mut board = Self {
-            units: plan
-                .units()
-                .iter()
-                .map(|unit| Progress {
-                    missing: u32::try_from(unit.inputs.len()).unwrap_or(u32::MAX),
-                    attempt: 0,
-                    state: State::Open,
-                })
-                .collect(),
+            missing: Missing::new(
+                (0..).take(units).map(|place| plan.units()[plan.at_place(place) as usize].inputs.len()),
+            ),
             open: Bits::new(units),
             ready: Bits::new(units),
             open_of_mine: 0,
@@ -194,8 +221,11 @@ impl Board {
 
     /// Takes in records that were seen now.
     pub fn read(&mut self, now: Stamp, records: &[Record]) {
-        for record in records {
-            self.apply(now, record);
+        // What has ended need not be claimed first.
+        for ends in [true, false] {
+            for record in records.iter().filter(|record| matches!(record, Record::Outcome(_)) == ends) {
+                self.apply(now, record);
+            }
         }
     }
 
@@ -252,7 +282,12 @@ impl Board {
     }
 
     fn exists(&self, unit: UnitId) -> bool {
-        (unit.0 as usize) < self.units.len()
+        (unit.0 as usize) < self.plan.units().len()
+    }
+
+    /// Whether a unit has not ended, and nobody has it.
+    fn is_unclaimed(&self, unit: u32) -> bool {
+        self.open.contains(unit) && !self.claims.contains_key(&unit)
     }
 
     fn is_mine(&self, unit: u32) -> bool {
@@ -273,17 +308,14 @@ impl Board {
     }
 
     fn claimed(&mut self, now: Stamp, unit: u32, attempt: u32, slot: Option<Slot>) {
-        let progress = &mut self.units[unit as usize];
-        if progress.state == State::Settled {
+        if !self.open.contains(unit) {
             return;
         }
         let names_holder = slot.is_some()
             && self.claims.get(&unit).is_some_and(|claim| claim.attempt == attempt && claim.slot.is_none());
-        if attempt <= progress.attempt && !names_holder {
+        if attempt <= self.attempt(unit) && !names_holder {
             return;
         }
-        progress.attempt = attempt;
-        progress.state = State::Claimed;
         self.ready.remove(self.plan.place(unit));
         self.end_claim(unit);
         let slot = slot.filter(|slot| (slot.0 as usize) < self.slots.len());
@@ -307,18 +339,16 @@ impl Board {
 
     /// A unit can be claimed again.
     fn free(&mut self, unit: u32) {
+        let attempt = self.attempt(unit);
         self.end_claim(unit);
-        let state = &mut self.units[unit as usize].state;
-        if *state == State::Claimed {
-            *state = State::Open;
-        }
+        self.tries.entry(unit).or_default().attempt = attempt;
         self.offer(unit);
     }
 
     fn offer(&mut self, unit: u32) {
-        let progress = self.units[unit as usize];
-        if progress.state == State::Open && progress.missing == 0 && self.is_mine(unit) {
-            self.ready.insert(self.plan.place(unit));
+        let place = self.plan.place(unit);
+        if self.missing.of(place) == 0 && self.is_unclaimed(unit) && self.is_mine(unit) {
+            self.ready.insert(place);
         }
     }
 
@@ -328,7 +358,7 @@ impl Board {
             return Effect::None;
         }
         self.with_slot(returned.slot, now, |view| view.joined = true);
-        if self.units[unit as usize].state == State::Settled {
+        if !self.open.contains(unit) {
             return Effect::None;
         }
         let tries = self.tries.entry(unit).or_default();
@@ -336,10 +366,9 @@ impl Board {
             tries.returned.insert(returned.attempt, (returned.slot, returned.reason.clone()));
         }
         let given_up = tries.returned.len() >= self.limits.most_returned;
-        let last = &mut self.units[unit as usize].attempt;
-        if returned.attempt >= *last {
-            *last = returned.attempt;
+        if returned.attempt >= self.attempt(unit) {
             self.free(unit);
+            self.tries.entry(unit).or_default().attempt = returned.attempt;
         }
         if !given_up {
             return Effect::None;
@@ -365,10 +394,10 @@ impl Board {
             return Effect::None;
         }
         self.with_slot(outcome.slot, now, |view| view.joined = true);
-        if self.units[unit as usize].state == State::Settled {
+        if !self.open.contains(unit) {
             return Effect::None;
         }
-        let members = self.plan.units()[unit as usize].members.len();
+        let members = self.plan.size(unit);
         let plain = outcome.failed.is_empty() && outcome.built.len() == members;
         let tried = if plain { Vec::new() } else { self.to_build(unit) };
         self.settle(unit);
@@ -394,18 +423,14 @@ impl Board {
         let mut ending: SmallVec<[u32; 8]> = smallvec::smallvec![unit];
         let plan = Arc::clone(&self.plan);
         while let Some(unit) = ending.pop() {
-            let state = &mut self.units[unit as usize].state;
-            if std::mem::replace(state, State::Settled) == State::Settled {
+            if !self.open.remove(unit) {
                 continue;
             }
-            self.open.remove(unit);
             self.open_of_mine -= usize::from(self.is_mine(unit));
-            self.ready.remove(self.plan.place(unit));
+            self.ready.remove(plan.place(unit));
             self.end_claim(unit);
             for &user in plan.users(unit) {
-                let progress = &mut self.units[user as usize];
-                progress.missing -= 1;
-                if progress.missing == 0 && progress.state == State::Open {
+                if self.missing.step(plan.place(user)) && self.is_unclaimed(user) {
                     if self.is_hindered(user) {
                         ending.push(user);
                     } else {
@@ -437,7 +462,7 @@ impl Board {
         units.sort_unstable();
         units.dedup();
         for unit in units {
-            if self.units[unit as usize].state == State::Open && self.is_hindered(unit) {
+            if self.is_unclaimed(unit) && self.is_hindered(unit) {
                 self.settle(unit);
             }
         }
@@ -461,7 +486,7 @@ impl Board {
     /// Whether a unit has come to its end, or never will be tried.
     #[must_use]
     pub fn is_settled(&self, unit: u32) -> bool {
-        self.units.get(unit as usize).is_some_and(|unit| unit.state == State::Settled)
+        self.exists(UnitId(unit)) && !self.open.contains(unit)
     }
 
     /// Whether every unit has come to its end.
@@ -516,8 +541,7 @@ impl Board {
             .filter(|(other, claim)| **other != unit && is_rival(claim.slot) && left(**other, claim) < mine);
         let (idle, _) = self.before(me, alike);
         let opens = |user: u32| {
-            let progress = self.units[user as usize];
-            progress.missing == 1 && progress.state == State::Open && self.is_mine(user)
+            self.missing.of(self.plan.place(user)) == 1 && self.is_unclaimed(user) && self.is_mine(user)
         };
         let opened = self.plan.users(unit).iter().copied().filter(|&user| opens(user));
         let mut places: Vec<u32> =
@@ -552,7 +576,8 @@ impl Board {
 
     /// How often a unit was claimed, as far as is known.
     pub(crate) fn attempt(&self, unit: u32) -> u32 {
-        self.units[unit as usize].attempt
+        let ended = || self.tries.get(&unit).map_or(0, |tries| tries.attempt);
+        self.claims.get(&unit).map_or_else(ended, |claim| claim.attempt)
     }
 
     /// Whether a worker gave a unit back before, and there is another who did not and can build it.

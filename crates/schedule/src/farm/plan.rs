@@ -22,6 +22,8 @@ pub struct FarmPlan {
     /// The place of each unit in the order of claiming, and the unit of each place.
     place: Vec<u32>,
     at_place: Vec<u32>,
+    /// How many derivations each unit has: read with every outcome, and next to each other.
+    sizes: Vec<u32>,
     unit_of: Vec<u32>,
     users: Lists,
     dependents: Lists,
@@ -164,6 +166,11 @@ impl FarmPlan {
         self.at_place[place as usize]
     }
 
+    /// How many derivations a unit has.
+    pub(super) fn size(&self, unit: u32) -> usize {
+        self.sizes[unit as usize] as usize
+    }
+
     /// The unit that a derivation is in.
     #[must_use]
     pub fn unit_of(&self, derivation: u32) -> u32 {
@@ -223,9 +230,10 @@ impl FarmPlan {
                 unit_of[member as usize] = number;
             }
         }
+        let sizes = units.iter().map(|unit| u32::try_from(unit.members.len()).unwrap_or(u32::MAX)).collect();
         let users = Lists::turned(units.len(), |unit| &units[unit].inputs);
         let dependents = Lists::turned(derivations.len(), |derivation| &derivations[derivation].inputs);
-        Self { derivations, units, classes, slots, place, at_place, unit_of, users, dependents }
+        Self { derivations, units, classes, slots, place, at_place, sizes, unit_of, users, dependents }
     }
 }
 

@@ -289,9 +289,7 @@ impl Worker {
     }
 
     fn news(&mut self, now: Stamp, records: &[Record]) -> Vec<Command> {
-        for record in records {
-            self.board.apply(now, record);
-        }
+        self.board.read(now, records);
         if records.is_empty() {
             self.quiet += 1;
         } else {
@@ -344,20 +342,25 @@ impl Worker {
     /// The unit that it should try to take. Of several idle workers each tries another one, and those for
     /// whom there is none first wait whether the others get theirs.
     fn candidate(&mut self) -> Option<u32> {
-        let mut first = self.board.ready().filter(|&unit| !self.board.is_for_others(self.slot, unit));
-        let best = first.next()?;
         let (idle_before, _) = self.board.before(self.slot, &self.alike);
-        let candidates: Vec<u32> = std::iter::once(best).chain(first.take(idle_before)).collect();
-        if idle_before < candidates.len() {
-            return Some(candidates[idle_before]);
-        }
-        // The further back, the longer it waits: those before it may be dead, but hardly all of them.
-        self.passed_over += 1;
-        if self.passed_over <= idle_before / candidates.len() {
+        let candidates = || {
+            self.board
+                .ready()
+                .filter(|&unit| !self.board.is_for_others(self.slot, unit))
+                .take(idle_before + 1)
+        };
+        let count = candidates().count();
+        if count == 0 {
             return None;
         }
-        self.passed_over = 0;
-        Some(candidates[idle_before % candidates.len()])
+        if idle_before < count {
+            return candidates().last();
+        }
+        // The further back, the longer it waits: those before it may be dead, but hardly all of them.
+        let turn = self.passed_over + 1 > idle_before / count;
+        let chosen = turn.then(|| candidates().nth(idle_before % count)).flatten();
+        self.passed_over = if turn { 0 } else { self.passed_over + 1 };
+        chosen
     }
 
     fn idle(&mut self, now: Stamp) -> Vec<Command> {
