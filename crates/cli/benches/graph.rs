@@ -138,6 +138,7 @@ fn measure(directory: &Path) {
         store_dir: "/nix/store".to_owned(),
         real_dir: directory.join("store"),
         state_dir: directory.to_path_buf(),
+        log_dir: directory.to_path_buf(),
     };
     let start = Instant::now();
     let mut search = Search::default();

@@ -8,7 +8,7 @@ use phoenix_model::{Event, FailureClass, Severity, Stamp, StorePath};
 use phoenix_schedule::{BuilderEnd, Happening, Run, Step, signal_name};
 use phoenix_store::{Build, BuildEvent, BuildExit, Nix, Realise, Validity, is_realised};
 
-use crate::error::CommandError;
+use crate::error::{CommandError, is_of_machine};
 use crate::recorder::{Recorder, now};
 use crate::setup::Setup;
 
@@ -51,10 +51,18 @@ pub(crate) struct Builder<'a> {
     last_line: HashMap<StorePath, Stamp>,
     /// Nix is being stopped because it waits for what is there.
     letting_go: bool,
-    /// Builders that ended since the store was last looked into.
+    /// Builders that ended, of which it is not known yet whether well.
     ended: Vec<StorePath>,
+    /// How many builds have failed in this call of Nix, by its count.
+    failed: u64,
+    /// Those of them that are known.
+    told: HashSet<StorePath>,
     /// What Nix said of builds that timed out without naming them.
     time_outs: Vec<String>,
+    /// The errors that were said.
+    said: HashSet<String>,
+    /// Whether one of them was about the machine.
+    machine_is_wrong: bool,
 }
 
 /// How a call of Nix ended.
@@ -95,7 +103,11 @@ impl<'a> Builder<'a> {
             last_line: HashMap::new(),
             letting_go: false,
             ended: Vec::new(),
+            failed: 0,
+            told: HashSet::new(),
             time_outs: Vec::new(),
+            said: HashSet::new(),
+            machine_is_wrong: false,
         }
     }
 
@@ -138,6 +150,11 @@ impl<'a> Builder<'a> {
             let undone = self.undone(&some);
             let progress = self.run.unexplained().len() < before;
             fruitless += usize::from(!progress);
+            // What is wrong with the machine is wrong with the next try too, which may take as long again.
+            if self.machine_is_wrong {
+                last = exit;
+                break;
+            }
             if undone.is_empty() || self.fail_fast || fruitless > MOST_FRUITLESS_TRIES {
                 last = exit;
             } else if progress {
@@ -209,6 +226,7 @@ impl<'a> Builder<'a> {
         let now = Instant::now();
         let mut silence = Silence { lines: 0, since: now, looked: now, appeared: None };
         self.letting_go = false;
+        (self.failed, self.told) = (0, HashSet::new());
         loop {
             select! {
                 recv(events) -> event => match event {
@@ -241,7 +259,8 @@ impl<'a> Builder<'a> {
                     }
                 },
             }
-            if std::mem::take(&mut some_ended) {
+            // A failure whose builder is not known yet is looked for until it is.
+            if std::mem::take(&mut some_ended) || self.failed > self.told.len() as u64 {
                 self.look_for_ended(validity);
             }
             let exit =
@@ -303,11 +322,15 @@ impl<'a> Builder<'a> {
                 self.ended.push(self.run.derivation_of(&drv_path).unwrap_or(drv_path));
                 return true;
             }
-            BuildEvent::SomeEnded => return true,
+            BuildEvent::SomeEnded { failed } => {
+                self.failed = failed;
+                return true;
+            }
             BuildEvent::Failed(failure) => {
                 match self.run.derivation_of(&failure.about) {
                     Some(drv_path) => {
                         let (class, message) = (failure.class, failure.message);
+                        self.told.insert(drv_path.clone());
                         self.apply(Happening::BuildFailed { drv_path, class, message });
                     }
                     None => self.message(0, failure.message, words),
@@ -349,8 +372,12 @@ impl<'a> Builder<'a> {
                 if words.len() == LAST_WORDS {
                     words.remove(0);
                 }
-                words.push(text.clone());
-                Severity::Error
+                if !words.contains(&text) {
+                    words.push(text.clone());
+                }
+                self.machine_is_wrong |= is_of_machine(&text);
+                // Every try has the same to say.
+                if self.said.insert(text.clone()) { Severity::Error } else { Severity::Detail }
             }
             1 => Severity::Warning,
             _ => Severity::Detail,
@@ -359,7 +386,7 @@ impl<'a> Builder<'a> {
     }
 
     /// Finds out which of the builds that were begun are done. Nix says that some is, and older versions of which
-    /// only at their end; the store knows.
+    /// only at their end; the store knows what was built, and the logs know whose builder has ended.
     fn look_for_ended(&mut self, validity: &mut Validity) {
         let begun: Vec<(StorePath, Vec<StorePath>)> = self
             .run
@@ -376,8 +403,35 @@ impl<'a> Builder<'a> {
                 self.apply(Happening::Appeared { drv_path });
             }
         }
-        for drv_path in std::mem::take(&mut self.ended) {
+        let unknown = self.failed.saturating_sub(self.told.len() as u64);
+        if unknown == 0 {
+            return;
+        }
+        // Nix says why when all it was asked for has ended, if that was a target.
+        let failed = self.failed_builders(usize::try_from(unknown).unwrap_or(usize::MAX));
+        for drv_path in failed {
+            self.told.insert(drv_path.clone());
             self.apply(Happening::BuildEnded { drv_path });
+        }
+    }
+
+    /// The builders that have failed, when there are so many: those that Nix says have ended, or whose logs
+    /// have. Nothing when that cannot be told yet.
+    fn failed_builders(&mut self, count: usize) -> Vec<StorePath> {
+        let running: Vec<StorePath> = (self.run.running().into_iter())
+            .map(|step| self.run.steps()[step as usize].drv_path.clone())
+            .filter(|drv_path| !self.told.contains(drv_path))
+            .collect();
+        self.ended.retain(|drv_path| running.contains(drv_path));
+        let is_over = |drv_path: &&StorePath| {
+            self.ended.contains(drv_path)
+                || self.setup.layout.as_ref().and_then(|layout| layout.is_log_whole(drv_path)) == Some(true)
+        };
+        let over: Vec<StorePath> = running.iter().filter(is_over).cloned().collect();
+        match (over.len(), running.len()) {
+            (found, _) if found == count => over,
+            (_, all) if all == count => running,
+            _ => Vec::new(),
         }
     }
 

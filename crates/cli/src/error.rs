@@ -111,6 +111,12 @@ fn store_hint(error: CommandError, message: &str) -> CommandError {
 pub(crate) const DISK_FULL_WORDS: &[&str] =
     &["No space left on device", "disk is full", "database or disk is full"];
 
+/// Whether an error of Nix is about the machine, so that nothing else can be built there either.
+pub(crate) fn is_of_machine(message: &str) -> bool {
+    let words = ["build-users-group", "Disk quota exceeded", "Read-only file system"];
+    DISK_FULL_WORDS.iter().chain(&words).any(|words| message.contains(words))
+}
+
 const DISK_FULL: &str = "the disk is full: `nix-collect-garbage` frees what nothing uses";
 
 /// What to do about an error of Nix or of the system, where that is known.
@@ -118,6 +124,12 @@ pub(crate) fn hint_for(message: &str) -> Option<&'static str> {
     let has = |part: &str| message.contains(part);
     if DISK_FULL_WORDS.iter().any(|words| has(words)) {
         return Some(DISK_FULL);
+    }
+    if has("build-users-group") {
+        return Some(
+            "this Nix was set up without users for its builds: `--option build-users-group ''` builds as root, and \
+             so does `build-users-group =` in nix.conf",
+        );
     }
     if has("Permission denied")
         || has("Operation not permitted")
@@ -142,7 +154,8 @@ pub(crate) fn hint_for(message: &str) -> Option<&'static str> {
     if has("cannot read ") && (has(".drv: it is damaged") || has(".drv: it is not in the store")) {
         return Some(
             "a derivation in the store is damaged or missing: `nix-store --verify --check-contents` finds what else is; after \
-             `nix-store --delete PATH` the next evaluation writes it again",
+             `nix-store --delete $(nix-store --query --referrers-closure PATH)`, which takes what needs it as well, the \
+             next evaluation writes it again",
         );
     }
     if has("json.exception.parse_error") || has("flake.lock") && (has("parse error") || has("syntax error")) {
@@ -152,6 +165,14 @@ pub(crate) fn hint_for(message: &str) -> Option<&'static str> {
         return Some("a flake.nix has to have `outputs = { self, … }: { … };`");
     }
     let is_unreachable = has("resolve host") || has("onnect to server") || has("Failed to connect");
+    if has("nix-cache-info")
+        || has("don't know how to open Nix store")
+        || has("cannot open connection to remote store")
+    {
+        return Some(
+            "the store does not answer, or is none: are the address of --store or NIX_REMOTE right, and is the network there?",
+        );
+    }
     if is_unreachable && (has("unable to download") || has("unable to access") || has("while fetching")) {
         return Some(
             "is the network there, and the address right? `--override-input NAME PATH` takes an input from this \

@@ -126,6 +126,8 @@ impl Asked {
         exclude.extend(self.exclude.iter().cloned());
         let selection = make(&or(&self.include, &config.include), &exclude, &systems)
             .map_err(|error| error.to_string())?;
+        let own = self.include.is_empty() && !config.include.is_empty();
+        let selection = if own { selection.of_the_flake() } else { selection };
         Ok(if systems_asked { selection.with_systems_asked() } else { selection })
     }
 }

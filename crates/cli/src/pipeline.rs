@@ -273,7 +273,9 @@ fn meant_directories(summary: &Summary) -> impl Iterator<Item = String> + '_ {
         let is_name = !source.contains(':') && !source.starts_with(['.', '/', '~']);
         let failed = matches!(state.verdict, Some(Verdict::NotEvaluated { .. }));
         let whole = state.target.attr_path.names().is_empty();
-        (failed && whole && is_name && std::path::Path::new(source).is_dir())
+        let unknown = matches!(&state.verdict, Some(Verdict::NotEvaluated { error })
+            if error.contains("flake:") || error.contains("registry") || error.contains("registries"));
+        (failed && unknown && whole && is_name && std::path::Path::new(source).is_dir())
             .then(|| format!("`{source}` is looked up in Nix's registry; did you mean ./{source}?"))
     })
 }

@@ -36,6 +36,7 @@ pub(crate) fn setup(args: &NixArgs, build: Option<&BuilderArgs>) -> Result<Setup
     let env = StoreEnv {
         store_dir: var("NIX_STORE_DIR").or_else(|| var("NIX_STORE")),
         state_dir: var("NIX_STATE_DIR"),
+        log_dir: var("NIX_LOG_DIR"),
         remote: var("NIX_REMOTE"),
     };
     let store = args.store.clone().or_else(|| env.remote.clone()).unwrap_or_else(|| "auto".to_owned());

@@ -511,7 +511,8 @@ fn say(line: &str, hear: &mut dyn FnMut(Heard)) {
         return;
     }
     let (severity, text) = if let Some(text) = line.strip_prefix("warning:") {
-        (Severity::Warning, text.trim())
+        // What comes after a colon is on lines of its own, which are details.
+        (Severity::Warning, text.trim().trim_end_matches(':'))
     } else if let Some(text) = line.strip_prefix("trace:") {
         (Severity::Notice, text.trim())
     } else if line.starts_with("building '") {

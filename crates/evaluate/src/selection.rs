@@ -27,6 +27,8 @@ pub struct Selection {
     include: Vec<Include>,
     /// Whether patterns were given, other than the usual ones.
     narrowed: bool,
+    /// Whether they are the flake's own, and say what it is tested for when nothing else is asked.
+    own: bool,
     /// Whether the systems were asked for.
     systems_asked: bool,
     exclude: Vec<Glob>,
@@ -80,6 +82,7 @@ impl Selection {
         Ok(Self {
             include: includes,
             narrowed: !include.is_empty(),
+            own: false,
             systems_asked: false,
             exclude: expand(exclude, systems)?,
             systems: systems.to_vec(),
@@ -90,6 +93,13 @@ impl Selection {
     #[must_use]
     pub fn with_systems_asked(mut self) -> Self {
         self.systems_asked = true;
+        self
+    }
+
+    /// Says that the patterns to include are the flake's own.
+    #[must_use]
+    pub fn of_the_flake(mut self) -> Self {
+        self.own = true;
         self
     }
 
@@ -104,9 +114,9 @@ impl Selection {
         is_system(name).then(|| self.systems.iter().any(|system| system == name))
     }
 
-    /// Whether patterns were given, other than the usual ones.
-    pub(crate) fn is_narrowed(&self) -> bool {
-        self.narrowed
+    /// Whether patterns were given that also choose among what is named.
+    pub(crate) fn binds_named(&self) -> bool {
+        self.narrowed && !self.own
     }
 
     /// The patterns, as they were given.

@@ -3,7 +3,8 @@
 //! [`Walk`] never evaluates anything: it says which attribute path to inspect next, is told what is
 //! there, and finds targets. Attributes may be inspected in any order and several at a time.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use phoenix_model::{AttrPath, StorePath, TargetKind};
 use serde_json::Value;
@@ -35,6 +36,9 @@ const BESIDE_OUTPUTS: &[&str] = &[
     "sourceInfo",
     "submodules",
 ];
+
+/// A set holds itself when so many sets on the way to one that is nested too deep have the same names.
+const LOOPS: usize = 4;
 
 /// An attribute to inspect.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,6 +111,12 @@ pub struct Walk {
     entered: Vec<AttrPath>,
     /// Whether the root is a flake.
     is_flake: bool,
+    /// Sets that hold themselves: nothing below them is looked at any more.
+    endless: Vec<AttrPath>,
+    /// A hash of the names in each set that was entered.
+    names_in: HashMap<Vec<String>, u64>,
+    /// What was left out below sets that were named, by which pattern.
+    left_out: Vec<(AttrPath, String)>,
 }
 
 impl Walk {
@@ -121,6 +131,9 @@ impl Walk {
             found: HashSet::new(),
             entered: Vec::new(),
             is_flake: false,
+            endless: Vec::new(),
+            names_in: HashMap::new(),
+            left_out: Vec::new(),
         }
     }
 
@@ -165,6 +178,9 @@ impl Walk {
             Reply::parse(json).map_err(|problem| format!("the evaluator's answer cannot be read: {problem}"))
         });
         let path = inspect.path.clone();
+        if self.is_endless(&path, &reply) {
+            return Vec::new();
+        }
         let mut targets = match reply {
             Err(error) => vec![ended(path, TargetKind::Unknown, Ended::NotEvaluated(error))],
             Ok(Reply::Derivation { name, system, drv_path, outputs, names }) => {
@@ -287,8 +303,11 @@ impl Walk {
                 let is_root = set.names().is_empty();
                 let error = match self.selection.demand() {
                     Some(error) if is_root => error,
-                    Some(_) if self.selection.is_narrowed() => {
+                    Some(_) if self.selection.binds_named() => {
                         format!("nothing in this set matches {}", self.selection.patterns())
+                    }
+                    _ if let Some(pattern) = self.left_out_of(&set) => {
+                        format!("what is in this set is excluded by `{pattern}`")
                     }
                     // A flake may be empty; who names a file wants something in it.
                     _ if is_root && self.is_flake => return None,
@@ -299,6 +318,12 @@ impl Walk {
                 Some(ended(set, TargetKind::Unknown, Ended::NotEvaluated(error)))
             })
             .collect()
+    }
+
+    /// The pattern that leaves something out of a set, if one does.
+    fn left_out_of(&self, set: &AttrPath) -> Option<&str> {
+        let below = |(path, _): &&(AttrPath, String)| path.names().starts_with(set.names());
+        self.left_out.iter().find(below).map(|(_, pattern)| pattern.as_str())
     }
 
     fn set(&mut self, inspect: Inspect, names: &[String], recurse: Option<&Value>) -> Vec<FoundTarget> {
@@ -322,8 +347,8 @@ impl Walk {
                 }
                 self.enter_selected(&path, names)
             }
-            // Patterns that were given lead elsewhere.
-            Reason::Named { .. } if self.selection.is_narrowed() => Vec::new(),
+            // Patterns that were given lead elsewhere; those of the flake itself do not bind who names a set.
+            Reason::Named { .. } if self.selection.binds_named() => Vec::new(),
             Reason::Named { .. } => self.enter_below(&path, names),
             Reason::Below if of_system || recurse == Some(&Value::Bool(true)) => {
                 self.enter_below(&path, names)
@@ -335,33 +360,71 @@ impl Walk {
 
     fn enter_selected(&mut self, path: &AttrPath, names: &[String]) -> Vec<FoundTarget> {
         if path.names().len() >= MAX_DEPTH {
-            return vec![too_deep(path.clone())];
+            return vec![self.too_deep(path)];
         }
+        self.note_names(path, names);
         let at_flake = self.is_flake && path.names().is_empty();
         let is_hidden = |name: &str| name == RECURSE || (at_flake && BESIDE_OUTPUTS.contains(&name));
         let names: Vec<&String> = names
             .iter()
             .filter(|name| !is_hidden(name) && self.selection.may_enter(path.names(), name))
             .collect();
-        for name in names {
+        // Depth first, in the order of the names: what has no end is found out soon.
+        for name in names.into_iter().rev() {
             let path = path.child(name);
             let wanted = self.selection.wanted_below(path.names());
-            self.queue.push_back(Inspect { path, wanted, reason: Reason::Selected });
+            self.queue.push_front(Inspect { path, wanted, reason: Reason::Selected });
         }
         Vec::new()
     }
 
     fn enter_below(&mut self, path: &AttrPath, names: &[String]) -> Vec<FoundTarget> {
         if path.names().len() >= MAX_DEPTH {
-            return vec![too_deep(path.clone())];
+            return vec![self.too_deep(path)];
         }
+        self.note_names(path, names);
         let other_system = |name: &&String| self.selection.selects_system(name) == Some(false);
-        for path in names.iter().filter(|name| !other_system(name)).map(|name| path.child(name)) {
-            if self.selection.excluded_by(path.names()).is_none() {
-                self.queue.push_back(Inspect { path, wanted: None, reason: Reason::Below });
+        for path in names.iter().rev().filter(|name| !other_system(name)).map(|name| path.child(name)) {
+            match self.selection.excluded_by(path.names()) {
+                Some(pattern) => self.left_out.push((path, pattern.to_string())),
+                None => self.queue.push_front(Inspect { path, wanted: None, reason: Reason::Below }),
             }
         }
         Vec::new()
+    }
+
+    /// Whether something is below a set that has no end, which was told already. What can be built in that
+    /// set itself is a target like any other.
+    fn is_endless(&self, path: &AttrPath, reply: &Result<Reply, String>) -> bool {
+        let names = path.names();
+        let is_set = matches!(reply, Ok(Reply::Set { .. }));
+        let mut endless = self.endless.iter().map(AttrPath::names);
+        endless.any(|set| names.starts_with(set) && (is_set || names.len() > set.len() + 1))
+    }
+
+    /// Sets are nested deeper than anything real. Where the same names come again and again on the way there,
+    /// the first set that has them holds itself, and nothing more is looked at below it.
+    fn too_deep(&mut self, path: &AttrPath) -> FoundTarget {
+        let names_at = |depth: usize| self.names_in.get(&path.names()[..depth]);
+        let depths = 1..path.names().len();
+        let again = |start: usize| depths.clone().filter(|&depth| names_at(depth) == names_at(start)).count();
+        let start = depths.clone().find(|&start| names_at(start).is_some() && again(start) >= LOOPS);
+        let Some(start) = start else { return too_deep(path.clone()) };
+        let set = AttrPath(path.names()[..start].to_vec());
+        let (length, names) = (start + 1, set.names());
+        self.queue.retain(|inspect| {
+            !inspect.path.names().starts_with(names) || inspect.path.names().len() == length
+        });
+        self.endless.push(set.clone());
+        let error = format!("this set holds itself (`{path}` …) and has no end; `--exclude` leaves it out");
+        ended(set, TargetKind::Unknown, Ended::NotEvaluated(error))
+    }
+
+    /// Keeps in mind which names a set has.
+    fn note_names(&mut self, path: &AttrPath, names: &[String]) {
+        let mut hasher = DefaultHasher::new();
+        names.hash(&mut hasher);
+        self.names_in.insert(path.0.clone(), hasher.finish());
     }
 
     fn other(&self, inspect: Inspect, r#type: &str) -> Vec<FoundTarget> {

@@ -54,7 +54,7 @@ impl Lines {
 
     /// The lines for an event that `summary` has taken in already.
     pub fn lines(&mut self, summary: &Summary, logged: &Logged) -> Vec<String> {
-        let lines = self.of_event(summary, &logged.event);
+        let lines = self.of_event(summary, logged);
         // The clock of signs of life starts with the first event.
         if !lines.is_empty() || self.last_line.is_none() {
             self.last_line = Some(logged.at);
@@ -72,10 +72,10 @@ impl Lines {
         Some(still(summary, now))
     }
 
-    fn of_event(&mut self, summary: &Summary, event: &Event) -> Vec<String> {
+    fn of_event(&mut self, summary: &Summary, logged: &Logged) -> Vec<String> {
         let normal = self.detail >= Detail::Normal;
         let verbose = self.detail >= Detail::Verbose;
-        match event {
+        match &logged.event {
             Event::StageStarted { stage: Stage::Evaluate } if normal => {
                 let what: Vec<_> = summary.installables.iter().map(|text| clean(text)).collect();
                 vec![format!("evaluating {}", what.join(" "))]
@@ -108,6 +108,14 @@ impl Lines {
             }
             Event::DerivationSettled { settled } => {
                 self.derivation_ended(summary.of_derivation(&settled.drv_path), settled)
+            }
+            Event::BuildEnded { drv_path } if normal => {
+                let started = summary.of_derivation(drv_path).and_then(|state| state.started);
+                let after = started
+                    .map(|started| format!(" after {}", human_seconds(logged.at.seconds_since(started))))
+                    .unwrap_or_default();
+                let line = format!("{} failed{after}; why, Nix says later", drv_path.human_name());
+                vec![self.style.verdict(VerdictKind::Failed, &line)]
             }
             Event::Message { severity, text } => self.message(*severity, text),
             Event::Cancelling { reason } => {

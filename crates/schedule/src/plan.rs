@@ -115,11 +115,13 @@ impl Plan {
         Self { steps: steps.collect(), ..Self::default() }
     }
 
-    /// The positions of the steps in the order of urgency: the longest way to the end first, ties by
-    /// path, so that a plan is reproducible.
+    /// The positions of the steps that will be built, in the order of urgency: the longest way to the end
+    /// first, ties by path, so that a plan is reproducible.
     #[must_use]
     pub fn by_urgency(&self) -> Vec<u32> {
-        let mut order: Vec<u32> = (0..).take(self.steps.len()).collect();
+        let hopeless = self.hopeless();
+        let mut order: Vec<u32> =
+            (0..).take(self.steps.len()).filter(|&step| !hopeless[step as usize]).collect();
         order.sort_by(|&a, &b| {
             let (a, b) = (&self.steps[a as usize], &self.steps[b as usize]);
             b.rank.total_cmp(&a.rank).then_with(|| a.drv_path.cmp(&b.drv_path))

@@ -59,7 +59,10 @@ pub enum BuildEvent {
         drv_path: StorePath,
     },
     /// Some build ended; which, older versions (up to 2.26) say much later.
-    SomeEnded,
+    SomeEnded {
+        /// How many have failed by themselves so far.
+        failed: u64,
+    },
     /// A derivation failed.
     Failed(Failure),
     /// An error, warning or notice that is about no derivation's failure. 0 error, 1 warning, 2 notice,
@@ -148,7 +151,8 @@ impl BuildLog {
                 // done, expected, running, failed
                 let number = |at: usize| line.fields.get(at).and_then(Value::as_u64).unwrap_or(0);
                 let ended = (number(0), number(3));
-                (std::mem::replace(&mut self.ended, ended) != ended).then_some(BuildEvent::SomeEnded)
+                (std::mem::replace(&mut self.ended, ended) != ended)
+                    .then_some(BuildEvent::SomeEnded { failed: ended.1 })
             }
             _ => None,
         }
@@ -231,7 +235,7 @@ mod tests {
                 BuildEvent::Started { drv_path: drv_path.clone(), machine: String::new() },
                 BuildEvent::Line { drv_path: drv_path.clone(), line: "one".into() },
                 BuildEvent::Phase { drv_path: drv_path.clone(), phase: "buildPhase".into() },
-                BuildEvent::SomeEnded,
+                BuildEvent::SomeEnded { failed: 1 },
             ]
         );
         assert!(matches!(&events[4], BuildEvent::Failed(failure) if failure.about == drv_path));

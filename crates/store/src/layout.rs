@@ -1,5 +1,7 @@
 //! Where a store lies on disk.
 
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use phoenix_model::StorePath;
@@ -13,6 +15,8 @@ pub struct Layout {
     pub real_dir: PathBuf,
     /// The directory of Nix's state, usually `/nix/var/nix`.
     pub state_dir: PathBuf,
+    /// The directory of build logs, usually `/nix/var/log/nix`.
+    pub log_dir: PathBuf,
 }
 
 /// What the environment says of stores (Nix manual, "Common Environment Variables").
@@ -22,6 +26,8 @@ pub struct StoreEnv {
     pub store_dir: Option<String>,
     /// `NIX_STATE_DIR`.
     pub state_dir: Option<String>,
+    /// `NIX_LOG_DIR`.
+    pub log_dir: Option<String>,
     /// `NIX_REMOTE`.
     pub remote: Option<String>,
 }
@@ -65,24 +71,52 @@ impl Layout {
             .to_owned();
         let real = value("real").map(PathBuf::from);
         let state = value("state").map(PathBuf::from);
-        let (real_dir, state_dir) = match root.filter(|root| !root.is_empty()) {
+        let log = value("log").map(PathBuf::from);
+        let (real_dir, state_dir, log_dir) = match root.filter(|root| !root.is_empty()) {
             Some(root) => {
                 let root = Path::new(&root);
                 // Whatever the store directory is called.
-                (root.join("nix/store"), root.join("nix/var/nix"))
+                (root.join("nix/store"), root.join("nix/var/nix"), root.join("nix/var/log/nix"))
             }
             None => {
                 let state = env.state_dir.clone().unwrap_or_else(|| "/nix/var/nix".to_owned());
-                (PathBuf::from(&store_dir), PathBuf::from(state))
+                let log = env.log_dir.clone().unwrap_or_else(|| "/nix/var/log/nix".to_owned());
+                (PathBuf::from(&store_dir), PathBuf::from(state), PathBuf::from(log))
             }
         };
-        Some(Self { store_dir, real_dir: real.unwrap_or(real_dir), state_dir: state.unwrap_or(state_dir) })
+        Some(Self {
+            store_dir,
+            real_dir: real.unwrap_or(real_dir),
+            state_dir: state.unwrap_or(state_dir),
+            log_dir: log.unwrap_or(log_dir),
+        })
     }
 
     /// Where the file of a store path really is.
     #[must_use]
     pub fn real_path(&self, path: &StorePath) -> PathBuf {
         self.real_dir.join(path.base_name())
+    }
+
+    /// Whether the log of a build that is kept there is whole, which it is as soon as its builder has ended;
+    /// `None` when there is none, or when it is not compressed, so that nobody can tell.
+    ///
+    /// Nix writes it to `drvs/` in two parts of the name (`src/libstore/log-store.cc`), as bzip2: a stream
+    /// that is at its end has the square root of pi before its checksum, at any bit.
+    #[must_use]
+    pub fn is_log_whole(&self, drv_path: &StorePath) -> Option<bool> {
+        const END: u128 = 0x1772_4538_5090;
+        const TAIL: i64 = 11;
+        let (first, rest) = drv_path.base_name().split_at_checked(2)?;
+        let mut file = File::open(self.log_dir.join("drvs").join(first).join(format!("{rest}.bz2"))).ok()?;
+        if file.metadata().ok()?.len() < TAIL.unsigned_abs() {
+            return Some(false);
+        }
+        file.seek(SeekFrom::End(-TAIL)).ok()?;
+        let mut tail = [0; 16];
+        file.read_exact(&mut tail[5..]).ok()?;
+        let tail = u128::from_be_bytes(tail);
+        Some((0..8).any(|padding| (tail >> (32 + padding)) & 0xffff_ffff_ffff == END))
     }
 
     /// The database of valid paths.
@@ -163,6 +197,7 @@ mod tests {
         let env = StoreEnv {
             store_dir: Some("/s/store".into()),
             state_dir: Some("/s/var".into()),
+            log_dir: None,
             remote: Some("daemon".into()),
         };
         assert_eq!(real("auto", &env), three("/s/store", "/s/store", "/s/var"));
@@ -175,6 +210,28 @@ mod tests {
     fn what_is_elsewhere_has_no_layout() {
         for url in ["ssh-ng://host", "https://cache", "s3://bucket", "dummy://"] {
             assert_eq!(real(url, &StoreEnv::default()), None);
+        }
+    }
+
+    #[test]
+    fn a_log_is_whole_when_its_stream_has_an_end() {
+        // `hello`, by Python's bz2.
+        const HELLO: &[u8] = &[
+            66, 90, 104, 57, 49, 65, 89, 38, 83, 89, 25, 49, 101, 61, 0, 0, 0, 129, 0, 2, 68, 160, 0, 33,
+            154, 104, 51, 77, 7, 51, 139, 185, 34, 156, 40, 72, 12, 152, 178, 158, 128,
+        ];
+        const NOTHING: &[u8] = &[66, 90, 104, 57, 23, 114, 69, 56, 80, 144, 0, 0, 0, 0];
+        let root = tempfile::tempdir().unwrap();
+        let url = root.path().display().to_string();
+        let layout = Layout::of(&url, &StoreEnv::default()).unwrap();
+        let drv_path = StorePath::parse(&format!("/nix/store/{}-x.drv", "0".repeat(32))).unwrap();
+        assert_eq!(layout.is_log_whole(&drv_path), None);
+        let directory = root.path().join("nix/var/log/nix/drvs/00");
+        fs_err::create_dir_all(&directory).unwrap();
+        let file = directory.join(format!("{}-x.drv.bz2", "0".repeat(30)));
+        for (bytes, whole) in [(HELLO, true), (NOTHING, true), (&HELLO[..40], false), (&HELLO[..4], false)] {
+            fs_err::write(&file, bytes).unwrap();
+            assert_eq!(layout.is_log_whole(&drv_path), Some(whole), "{} bytes", bytes.len());
         }
     }
 }

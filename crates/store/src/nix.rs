@@ -168,10 +168,9 @@ impl Nix {
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
-        Err(NixError::Failed {
-            command: shown.to_owned(),
-            message: error_text(&String::from_utf8_lossy(&output.stderr)),
-        })
+        let said = error_text(&String::from_utf8_lossy(&output.stderr));
+        let message = if said.trim().is_empty() { format!("it ended with {}", output.status) } else { said };
+        Err(NixError::Failed { command: shown.to_owned(), message })
     }
 
     /// Runs a command to its end, however that is, or until `go_on`, which is asked all the while, says no: then the

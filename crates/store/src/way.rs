@@ -55,6 +55,7 @@ mod tests {
             store_dir: "/nix/store".into(),
             real_dir: root.path().join("store"),
             state_dir: root.path().join("state"),
+            log_dir: root.path().join("log"),
         };
         let way = |url, remote, socket| Way::into(&layout, url, remote, socket);
         let usual = Way::Daemon(layout.state_dir.join("daemon-socket/socket"));

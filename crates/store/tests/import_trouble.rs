@@ -33,7 +33,12 @@ fn child() {
     let layout = |text: &std::ffi::OsStr| {
         let mut parts = text.to_str().unwrap().split('|');
         let mut next = || parts.next().unwrap().to_owned();
-        Layout { store_dir: next(), real_dir: next().into(), state_dir: next().into() }
+        Layout {
+            store_dir: next(),
+            real_dir: next().into(),
+            state_dir: next().into(),
+            log_dir: PathBuf::new(),
+        }
     };
     let (from, to) = (layout(&from), layout(&to));
     let infos = PathInfos::open(&from).unwrap();
@@ -194,8 +199,12 @@ fn nix_builds_what_comes_in() {
     fs::write(nix.path("x.nix"), expression.replace("MARK", mark.to_str().unwrap())).unwrap();
     let drv = nix.run("nix-instantiate", &[nix.path("x.nix").to_str().unwrap()]);
     let out = StorePath::parse(&nix.run("nix-store", &["--query", "--outputs", &drv])).unwrap();
-    let layout =
-        Layout { store_dir: nix.store_dir(), real_dir: nix.path("store"), state_dir: nix.path("var/nix") };
+    let layout = Layout {
+        store_dir: nix.store_dir(),
+        real_dir: nix.path("store"),
+        state_dir: nix.path("var/nix"),
+        log_dir: nix.path("var/log"),
+    };
     let mut nar = Writer::default();
     nar.file(false, 5).unwrap();
     nar.data(b"other").unwrap();

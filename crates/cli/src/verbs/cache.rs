@@ -79,6 +79,7 @@ fn layout(url: Option<&str>) -> Result<Layout, CommandError> {
     let env = StoreEnv {
         store_dir: var("NIX_STORE_DIR").or_else(|| var("NIX_STORE")),
         state_dir: var("NIX_STATE_DIR"),
+        log_dir: var("NIX_LOG_DIR"),
         remote: None,
     };
     let url = url.unwrap_or("auto");

@@ -214,7 +214,7 @@ fn a_set_that_holds_itself_ends() {
         tree = json!({ "self": tree });
     }
     let found = walk(&["."], &json!({ "hydraJobs": tree }));
-    assert!(matches!(&found[..], [(_, Some(Ended::NotEvaluated(error)))] if error.contains("deeper")));
+    assert!(matches!(&found[..], [(_, Some(Ended::NotEvaluated(error)))] if error.contains("holds itself")));
 }
 
 #[test]
@@ -395,4 +395,82 @@ fn near_names_are_slips_or_go_on() {
     ] {
         assert_eq!(nearest(wanted, &names), expected, "{wanted}");
     }
+}
+
+/// A flake whose `hydraJobs` holds `loop`, which holds itself under three names, in the hands of so many
+/// workers.
+fn endless(workers: usize) -> (Vec<String>, usize) {
+    let selection = Selection::new(&[], &[], &["x86_64-linux".to_owned()]).unwrap();
+    let mut walk = Walk::new(selection, vec![]);
+    walk.add(vec![AttrPath::default()], vec![]);
+    let look = |inspect: &Inspect| {
+        let names = inspect.path.names();
+        let set = |names: &[&str]| json!({"kind": "set", "names": names, "recurse": null}).to_string();
+        match names.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+            [] => set(&["hydraJobs"]),
+            ["hydraJobs"] => set(&["a", "loop", "z"]),
+            ["hydraJobs", "a" | "z"] | ["hydraJobs", "loop", .., "drv"] => {
+                let path = format!("/nix/store/{}-x", "0".repeat(32));
+                json!({"kind": "derivation", "name": "x", "system": "x86_64-linux",
+                    "drvPath": format!("{path}.drv"), "outputs": {"out": path}})
+                .to_string()
+            }
+            _ => set(&["x", "y", "z", "drv"]),
+        }
+    };
+    let (mut found, mut steps, mut in_work) = (Vec::new(), 0, Vec::new());
+    loop {
+        while in_work.len() < workers
+            && let Some(inspect) = walk.take_next()
+        {
+            in_work.push(inspect);
+        }
+        if in_work.is_empty() {
+            break;
+        }
+        // The one that was asked last answers first, now and then.
+        let inspect = in_work.remove(if steps % 3 == 0 { in_work.len() - 1 } else { 0 });
+        steps += 1;
+        let json = look(&inspect);
+        found.extend(walk.answer(inspect, Ok(&json)));
+    }
+    let errors = found.iter().filter(|target| target.ended.is_some()).count();
+    assert_eq!(errors, 1);
+    (found.iter().map(|target| target.path.to_string()).collect(), steps)
+}
+
+#[test]
+fn a_set_that_holds_itself_costs_itself_alone() {
+    for workers in [1, 2, 5] {
+        let (found, steps) = endless(workers);
+        assert!(steps < 500, "{steps} steps with {workers} workers");
+        for expected in ["hydraJobs.a", "hydraJobs.z", "hydraJobs.loop", "hydraJobs.loop.drv"] {
+            assert!(found.iter().any(|path| path == expected), "{expected} with {workers}: {found:?}");
+        }
+    }
+}
+
+#[test]
+fn the_flake_s_own_patterns_do_not_bind_who_names_a_set() {
+    let tree =
+        json!({"jobs": {"good": "drv", "other": "drv"}, "more": {"x86_64-linux": {"a": "drv", "b": "drv"}}});
+    let own = |include: &str, exclude: &[String]| {
+        Selection::new(&[include.to_owned()], exclude, &["x86_64-linux".to_owned()]).unwrap().of_the_flake()
+    };
+    let names = |selection, asked: &str| -> Vec<(String, Option<Ended>)> {
+        let found = walk_with(selection, &[asked], &tree);
+        found.into_iter().map(|found| (found.path.to_string(), found.ended)).collect()
+    };
+    assert_eq!(names(own("jobs.good", &[]), "."), [("jobs.good".to_owned(), None)]);
+    assert_eq!(names(own("jobs.good", &[]), ".#jobs"), [("jobs.good".to_owned(), None)]);
+    assert_eq!(
+        names(own("jobs.good", &[]), ".#more"),
+        [("more.x86_64-linux.a".to_owned(), None), ("more.x86_64-linux.b".to_owned(), None)]
+    );
+    let all_excluded = names(own("jobs.good", &["more.**".to_owned()]), ".#more");
+    assert!(
+        matches!(&all_excluded[..], [(path, Some(Ended::NotEvaluated(error)))]
+            if path == "more" && error.contains("excluded by `more.**`")),
+        "{all_excluded:?}"
+    );
 }

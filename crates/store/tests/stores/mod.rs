@@ -106,7 +106,12 @@ impl Source {
 
 fn env(nix: &NixRoot) -> StoreEnv {
     let store_dir = Some(nix.store_dir());
-    StoreEnv { store_dir, state_dir: Some(nix.path("var/nix").display().to_string()), remote: None }
+    StoreEnv {
+        store_dir,
+        state_dir: Some(nix.path("var/nix").display().to_string()),
+        log_dir: None,
+        remote: None,
+    }
 }
 
 impl Target<'_> {
