@@ -1,5 +1,6 @@
 //! A depot with what is needed to use it.
 
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use phoenix_depot::{BlobName, Depot};
@@ -18,6 +19,8 @@ pub struct Cache {
     pub(crate) packs: Packs,
     /// The branch and the number of the run that what is saved is for.
     pub(crate) branch: Option<(String, u64)>,
+    /// What that run needs besides what it saves.
+    pub(crate) needs: BTreeSet<String>,
 }
 
 impl Cache {
@@ -28,13 +31,46 @@ impl Cache {
     pub fn open(depot: Arc<dyn Depot>, trouble: &mut (dyn FnMut(Trouble) + Send)) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let packs = runtime.block_on(Packs::load(depot, trouble));
-        Ok(Self { runtime, packs, branch: None })
+        Ok(Self { runtime, packs, branch: None, needs: BTreeSet::new() })
     }
 
     /// Says which branch and which run of it what is saved is for, so that collection knows what branches need.
     /// The number is greater for later runs of a branch; the jobs of one run share it.
     pub fn set_branch(&mut self, branch: impl Into<String>, run: u64) {
         self.branch = Some((branch.into(), run));
+    }
+
+    /// Says which paths (`HASH-NAME`) of this depot the run needs besides those that it saves: what it restored.
+    /// Those that no pack has are passed over.
+    pub fn set_needs(&mut self, names: impl IntoIterator<Item = String>) {
+        self.needs = names.into_iter().collect();
+    }
+
+    /// What to restore when nothing is named: what the last run of the first of these branches needed of which
+    /// that is known; else what the last run of any branch did, else what was saved last.
+    pub fn latest(&mut self, branches: &[String]) -> BTreeSet<String> {
+        let catalog = self.packs.catalog();
+        let uses = &catalog.others().branches;
+        let named = branches.iter().filter_map(|branch| uses.get(branch));
+        let mut all: Vec<_> = uses.values().collect();
+        all.sort_by_key(|used| std::cmp::Reverse(used.at));
+        let needs = named.chain(all).find(|used| !used.roots.is_empty()).map(|used| used.roots.clone());
+        let Some(mut roots) = needs else { return catalog.latest() };
+        let known: HashSet<String> = catalog.names().into_iter().collect();
+        roots.retain(|root| known.contains(root));
+        roots
+    }
+
+    /// When each of these paths was saved last, in milliseconds since 1970, as far as packs tell.
+    pub fn saved_at(&mut self) -> HashMap<String, u64> {
+        let mut saved: HashMap<String, u64> = HashMap::new();
+        for (_, _, directory) in self.packs.catalog().packs() {
+            for record in (0..directory.paths()).filter_map(|number| directory.record(number).ok()) {
+                let at = saved.entry(record.info.name).or_default();
+                *at = record.saved.max(*at);
+            }
+        }
+        saved
     }
 
     /// Takes in a pack that somebody made since the depot was read; whether it is there.

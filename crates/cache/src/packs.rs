@@ -2,17 +2,21 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use phoenix_depot::{Blob, BlobName, Depot, DepotError, Problem};
-use phoenix_pack::{Catalog, Directory, FOOTER, Footer, Others, PackError, PackInfo};
+use phoenix_pack::{Catalog, Directory, FOOTER, Footer, Others, PackBuilder, PackError, PackInfo};
 
 use crate::Trouble;
 use crate::name::{PACKS, is_readable, prefix};
 
 /// How much of the end of a pack is read at first, in bytes: the footer, and the whole directory of most.
 const TAIL: u64 = 256 << 10;
+
+/// How long after a save it is looked whether others know of it.
+const MEET_AFTER: Duration = Duration::from_secs(1);
 
 /// How many packs are asked for at once.
 pub(crate) const AT_ONCE: usize = 8;
@@ -65,7 +69,7 @@ impl Packs {
             // Where nothing can be listed, the newest pack knows the others.
             Err(DepotError { problem: Problem::Unsupported(_) | Problem::Denied(_), .. }) => {
                 packs.listed = false;
-                packs.newest().await
+                newest(packs.depot.as_ref()).await
             }
             seen => seen,
         };
@@ -90,6 +94,63 @@ impl Packs {
         }
     }
 
+    /// Whether the depot shows all that it has.
+    pub(crate) fn is_listed(&self) -> bool {
+        self.listed
+    }
+
+    /// Makes a pack without paths, which only says what is known of others.
+    pub(crate) async fn say(&mut self, name: &BlobName, statement: &Others) -> Result<(), Trouble> {
+        let damaged = |problem| Trouble::Pack {
+            depot: self.depot.location().to_owned(),
+            pack: name.to_string(),
+            problem,
+        };
+        let (builder, head) = PackBuilder::new();
+        let tail = builder.finish(Vec::new(), statement.encode()).map_err(damaged)?;
+        let parts = [Ok(Bytes::from_static(head)), Ok(Bytes::from(tail))];
+        self.depot.create(name, stream::iter(parts).boxed()).await?;
+        Ok(())
+    }
+
+    /// Looks whether the newest pack knows this one, and if not makes one that knows both; whether it did, so
+    /// that it is to be looked again.
+    pub(crate) async fn meet(
+        &mut self,
+        name: &BlobName,
+        mut statement: Others,
+        round: usize,
+    ) -> Result<bool, Trouble> {
+        // Whoever saved at the same time can be seen by then, on most days.
+        tokio::time::sleep(MEET_AFTER).await;
+        let others = newest_of(self.depot.as_ref(), &statement).await;
+        let scope = |name: &str| name.rsplit_once('/').map(|(scope, _)| scope.to_owned());
+        let strangers = others.into_iter().filter(|(other, _, said)| {
+            other != name.as_str()
+                && scope(other) == scope(name.as_str())
+                && !said.known.contains_key(name.as_str())
+        });
+        let strangers: Vec<_> = strangers.collect();
+        if strangers.is_empty() {
+            return Ok(false);
+        }
+        statement.known.insert(name.to_string(), PackInfo { size: 0, created: now() });
+        for (other, info, said) in strangers {
+            statement.merge(said);
+            statement.known.insert(other, info);
+        }
+        // Of the same scope, and later by its name too.
+        let both = BlobName::new(format!("{name}+{round}"));
+        let both = both.map_err(|_| Trouble::Pack {
+            depot: self.depot.location().to_owned(),
+            pack: name.to_string(),
+            problem: PackError::Damaged("its name cannot be longer"),
+        })?;
+        self.say(&both, &statement).await?;
+        self.catalog.hear(statement);
+        Ok(true)
+    }
+
     /// How many packs were read.
     pub(crate) fn count(&self) -> usize {
         self.blobs.len()
@@ -99,18 +160,6 @@ impl Packs {
     pub(crate) fn lose(&mut self, name: &str) {
         self.catalog.lose(name);
         self.blobs.remove(name);
-    }
-
-    /// The newest pack of each scope that may be read.
-    async fn newest(&self) -> Result<Vec<Blob>, DepotError> {
-        let prefixes = match self.depot.scopes().filter(|scopes| !scopes.read.is_empty()) {
-            Some(scopes) => scopes.read.iter().map(|scope| prefix(scope)).collect(),
-            None => vec![PACKS.to_owned()],
-        };
-        let depot = &self.depot;
-        let asking = stream::iter(prefixes).map(|prefix| async move { depot.newest(&prefix).await });
-        let found: Vec<Result<Option<Blob>, DepotError>> = asking.buffer_unordered(AT_ONCE).collect().await;
-        found.into_iter().filter_map(Result::transpose).collect()
     }
 
     /// The depot.
@@ -309,6 +358,32 @@ impl Packs {
         self.catalog.forget(name);
         Ok(())
     }
+}
+
+/// The newest pack of each scope that may be read.
+async fn newest(depot: &dyn Depot) -> Result<Vec<Blob>, DepotError> {
+    let prefixes = match depot.scopes().filter(|scopes| !scopes.read.is_empty()) {
+        Some(scopes) => scopes.read.iter().map(|scope| prefix(scope)).collect(),
+        None => vec![PACKS.to_owned()],
+    };
+    let asking = stream::iter(prefixes).map(|prefix| async move { depot.newest(&prefix).await });
+    let found: Vec<Result<Option<Blob>, DepotError>> = asking.buffer_unordered(AT_ONCE).collect().await;
+    found.into_iter().filter_map(Result::transpose).collect()
+}
+
+/// The newest packs that a statement does not know, with what they say of others, as far as that can be had.
+pub(crate) async fn newest_of(depot: &dyn Depot, statement: &Others) -> Vec<(String, PackInfo, Others)> {
+    let mut found = Vec::new();
+    for blob in newest(depot).await.unwrap_or_default() {
+        if statement.known.contains_key(blob.name.as_str()) {
+            continue;
+        }
+        let said = read_directory(depot, &blob).await.ok().map(|read| Others::decode(read.others()));
+        if let Some(Ok(others)) = said {
+            found.push((blob.name.to_string(), info(&blob), others));
+        }
+    }
+    found
 }
 
 /// Reads the directory of a pack: one request for most, two for large ones.

@@ -2,26 +2,37 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 use std::{io, thread};
 
 use bytes::Bytes;
 use crossbeam_channel::{Sender, bounded};
 use futures_util::{StreamExt, stream};
-use phoenix_depot::{BlobName, Body, Created};
+use phoenix_depot::{BlobName, Body, Created, Depot, DepotError, Problem};
 use phoenix_pack::{
     Catalog, Chunk, ChunkId, ChunkSizes, Chunks, Compressor, Cutter, FrameBuilder, HASH_LENGTH, LEVEL,
-    PackBuilder, PackError, PackedPath, PathInfo, References, SealedFrame, Use,
+    Others, PackBuilder, PackError, PackedPath, PathInfo, References, SealedFrame, Use,
 };
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use crate::name::scoped;
-use crate::packs::now;
+use crate::packs::{newest_of, now};
 use crate::{Cache, Trouble};
 
 /// Archives from here on are read first, so that no thread is left alone with one at the end; in bytes.
 const LARGE: u64 = 16 << 20;
+
+/// What was saved longer ago than this, in milliseconds, is written down again when it is saved: it is still of
+/// use, which nobody would know otherwise. A week.
+const STALE: u64 = 7 * 24 * 3600 * 1000;
+
+/// What a branch needs is said again after so many seconds, though it is the same: a day.
+const SAY_AGAIN: u64 = 24 * 3600;
+
+/// How often after a save it is looked whether others know of it, where packs are found by the newest.
+const MEET: usize = 3;
 
 /// How many finished frames wait to be sent, at most; each has some megabytes.
 const FRAMES_WAITING: usize = 4;
@@ -64,17 +75,30 @@ impl Cache {
     ) -> Result<Saved, Trouble> {
         let depot = self.packs.depot().clone();
         let name = &scoped(name, depot.scopes().as_ref());
-        let branch = self.branch.clone();
-        let catalog = self.packs.catalog();
+        let is_news = self.note_use(&paths);
+        let saved_at = self.saved_at();
         let all = paths.len();
-        if let Some((branch, run)) = branch {
-            catalog.note_use(&branch, Use { run, at: now(), roots: roots(&paths) });
-        }
-        let mut paths: Vec<PathInfo> = paths.into_iter().filter_map(|path| to_save(catalog, path)).collect();
+        let old = (now() * 1000).saturating_sub(STALE);
+        let is_stale = |path: &PathInfo| saved_at.get(&path.name).is_some_and(|&at| at < old);
+        let catalog = self.packs.catalog();
+        let mut paths: Vec<PathInfo> = paths
+            .into_iter()
+            .filter_map(|path| {
+                let stale = is_stale(&path).then(|| path.clone());
+                to_save(catalog, path).or(stale)
+            })
+            .collect();
         let known = all - paths.len();
         if paths.is_empty() {
+            if is_news {
+                let statement = self.packs.catalog().statement();
+                self.runtime.block_on(self.packs.say(name, &statement))?;
+                self.meet(name);
+            }
             return Ok(Saved { known, ..Saved::default() });
         }
+        let listed = self.packs.is_listed();
+        let catalog = self.packs.catalog();
         // By name, what follows the hash: so Nix asks a substituter (nix `src/libstore/build/goal.hh`,
         // `CompareGoalPtrs`), and then a frame is opened once; and what has like names is often alike.
         paths.sort_by(|a, b| {
@@ -83,7 +107,7 @@ impl Cache {
             let name = |path: &PathInfo| path.name.get(HASH_LENGTH..).map(str::to_owned);
             (large(a), name(a), &a.name).cmp(&(large(b), name(b), &b.name))
         });
-        let others = catalog.statement().encode();
+        let statement = catalog.statement();
         let reading = Reading {
             paths,
             next: AtomicUsize::new(0),
@@ -97,6 +121,9 @@ impl Cache {
             let (depot, name) = (depot.clone(), name.clone());
             self.runtime.spawn(async move { depot.create(&name, body).await })
         };
+        // What others have made meanwhile is said too.
+        let newest = Newest { depot: depot.clone(), listed, runtime: self.runtime.handle() };
+        let others = || newest.merged(statement).encode();
         let written = write(&reading, threads.max(1), others, &to_depot);
         let given_up = match &written {
             Err(error) => Some(error.to_string()),
@@ -111,7 +138,13 @@ impl Cache {
         let created = self.runtime.block_on(creation);
         let damaged =
             |problem| Trouble::Pack { depot: depot.location().to_owned(), pack: name.to_string(), problem };
-        let mut saved = written.map_err(damaged)?;
+        // When the depot took no more, it says why.
+        let saved = match (written, created) {
+            (Err(_), Ok(Err(error))) if !is_ours(&error) => return Err(error.into()),
+            (Err(error), _) => return Err(damaged(error)),
+            (Ok(saved), created) => (saved, created),
+        };
+        let (mut saved, created) = saved;
         saved.known = known;
         if saved.paths == 0 {
             return Ok(saved);
@@ -120,12 +153,71 @@ impl Cache {
             Ok(Ok(Created::New(size))) => {
                 saved.size = size;
                 saved.pack = Some(name.clone());
+                self.meet(name);
                 Ok(saved)
             }
             Ok(Ok(Created::Taken)) => Err(damaged(PackError::Damaged("another pack has this name"))),
             Ok(Err(error)) => Err(error.into()),
             Err(_) => Err(damaged(PackError::Damaged("sending it broke off"))),
         }
+    }
+}
+
+impl Cache {
+    /// Takes note of what the run of a branch needs that is to be saved or was restored; whether that is news.
+    fn note_use(&mut self, paths: &[PathInfo]) -> bool {
+        let Some((branch, run)) = self.branch.clone() else { return false };
+        let catalog = self.packs.catalog();
+        let mut needs = roots(paths);
+        if !self.needs.is_empty() {
+            let known: HashSet<String> = catalog.names().into_iter().collect();
+            needs.extend(self.needs.intersection(&known.into_iter().collect()).cloned());
+        }
+        let before = catalog.others().branches.get(&branch);
+        let is_same = before.is_some_and(|before| before.roots == needs && before.at + SAY_AGAIN > now());
+        let is_news = !needs.is_empty() && !is_same;
+        catalog.note_use(&branch, Use { run, at: now(), roots: needs });
+        is_news
+    }
+
+    /// Sees to it that a pack is found where only the newest can be asked for: when another was made in the same
+    /// moment, which does not know it, one is made that knows both. That this may fail costs a rebuild.
+    fn meet(&mut self, name: &BlobName) {
+        if self.packs.is_listed() {
+            return;
+        }
+        for round in 0..MEET {
+            let statement = self.packs.catalog().statement();
+            match self.runtime.block_on(self.packs.meet(name, statement, round)) {
+                Ok(true) => {}
+                Ok(false) | Err(_) => return,
+            }
+        }
+    }
+}
+
+/// Whether an error of a depot is only that what it was sent broke off here.
+fn is_ours(error: &DepotError) -> bool {
+    matches!(&error.problem, Problem::Body(_))
+}
+
+/// Asks for the newest pack at the end of a save, where only that can be asked for.
+struct Newest<'n> {
+    depot: Arc<dyn Depot>,
+    listed: bool,
+    runtime: &'n Handle,
+}
+
+impl Newest<'_> {
+    /// A statement with what the newest pack knows, if that can be had.
+    fn merged(&self, mut statement: Others) -> Others {
+        if !self.listed {
+            for (name, info, others) in self.runtime.block_on(newest_of(self.depot.as_ref(), &statement)) {
+                statement.merge(others);
+                statement.known.insert(name, info);
+            }
+        }
+        statement
     }
 }
 
@@ -193,7 +285,7 @@ enum Part {
 fn write(
     reading: &Reading<'_>,
     threads: usize,
-    others: Vec<u8>,
+    others: impl FnOnce() -> Vec<u8>,
     to_depot: &mpsc::Sender<io::Result<Bytes>>,
 ) -> Result<Saved, PackError> {
     let (mut builder, head) = PackBuilder::new();
@@ -239,7 +331,7 @@ fn write(
     saved.new = builder.chunk_bytes();
     // The same paths give the same directory, whichever thread was faster.
     paths.sort_by(|a, b| a.info.name.cmp(&b.info.name));
-    send(builder.finish(paths, others)?.into())?;
+    send(builder.finish(paths, others())?.into())?;
     Ok(saved)
 }
 

@@ -106,7 +106,7 @@ pub(crate) struct GcArgs {
 /// Which store.
 #[derive(Debug, Args, Clone)]
 pub(crate) struct StoreArgs {
-    /// The store, which has to be on this machine
+    /// The store: for `cache` verbs one on this machine, for `work` any that Nix builds in
     #[arg(long, value_name = "URL")]
     pub(crate) store: Option<String>,
 
@@ -133,7 +133,7 @@ pub(crate) struct SaveArgs {
     #[arg(long)]
     pub(crate) include_upstream: bool,
 
-    /// The branch this is for, so that `cache gc` knows what branches need
+    /// The branch this is for, so that `cache restore --latest` and `cache gc` know what branches need
     #[arg(long, value_name = "NAME", env = "GITHUB_REF")]
     pub(crate) branch: Option<String>,
 
@@ -157,11 +157,16 @@ pub(crate) struct RestoreArgs {
     #[arg(value_name = "INSTALLABLE", required_unless_present = "latest", conflicts_with = "latest")]
     pub(crate) installables: Vec<String>,
 
-    /// What the last save saved
+    /// What the last run of this branch needed, or of the one it is to be merged into, or of any: what it
+    /// restored and what it saved
     #[arg(long)]
     pub(crate) latest: bool,
 
-    /// Write down what is valid afterwards, for `cache save --since FILE`
+    /// The branch this is for
+    #[arg(long, value_name = "NAME", env = "GITHUB_REF")]
+    pub(crate) branch: Option<String>,
+
+    /// Write down what is valid before and afterwards, for `cache save --since FILE`
     #[arg(long, value_name = "FILE")]
     pub(crate) snapshot: Option<PathBuf>,
 
@@ -195,7 +200,14 @@ pub(crate) struct Wanted {
     pub(crate) file: Option<PathBuf>,
 
     /// An attribute of the file; may be given several times
-    #[arg(short = 'A', long, value_name = "ATTR", requires = "file", help_heading = "Targets")]
+    #[arg(
+        short = 'A',
+        long,
+        value_name = "ATTR",
+        requires = "file",
+        conflicts_with = "installables",
+        help_heading = "Targets"
+    )]
     pub(crate) attr: Vec<String>,
 
     /// Systems to build for [default: this machine's]
@@ -362,7 +374,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub(crate) result_file: Vec<PathBuf>,
 
-    /// The format of the result file: for all of them or, in their order, for none [default: by its name, else json]
+    /// The format of each result file, in the same order [default: by the file's name, else json]
     #[arg(long, value_enum, value_name = "FORMAT", requires = "result_file", help_heading = "Output")]
     pub(crate) result_format: Vec<Format>,
 }
@@ -389,13 +401,25 @@ pub(crate) struct FarmArgs {
     #[arg(long, value_name = "N|auto")]
     pub(crate) runners: Option<Runners>,
 
-    /// At most so many runners
+    /// At most so many runners, though one of each kind that is needed
     #[arg(long, value_name = "N", default_value_t = 20, requires = "runners", value_parser = clap::value_parser!(u32).range(1..=256))]
     pub(crate) max_runners: u32,
 
     /// Show what it would take with 1, 2, 4 … 256 runners, and with a runner for each target
     #[arg(long)]
     pub(crate) simulate: bool,
+
+    /// Of what is drawn in the simulation
+    #[arg(long, value_name = "NUMBER", default_value_t = 0, requires = "simulate")]
+    pub(crate) seed: u64,
+
+    /// How wrong estimates are in the simulation: the deviation of the logarithm of what each build takes
+    #[arg(long, value_name = "SIGMA", default_value_t = 0.0, requires = "simulate", value_parser = not_negative)]
+    pub(crate) noise: f64,
+
+    /// How many of the builds fail in the simulation, 0 to 1
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, requires = "simulate", value_parser = share)]
+    pub(crate) failing: f64,
 
     /// Ship the plan to the depot and print the rows of a job matrix, one for each runner
     #[arg(long, value_enum, value_name = "FORMAT", requires = "runners", conflicts_with = "json")]
@@ -404,6 +428,16 @@ pub(crate) struct FarmArgs {
     /// The name to ship the plan under, for `work --plan` and `report --plan` [default: one that no other has]
     #[arg(long = "plan", value_name = "REF", requires = "matrix")]
     pub(crate) reference: Option<String>,
+}
+
+fn not_negative(text: &str) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|_| "it is no number".to_owned())?;
+    if (0.0..=10.0).contains(&number) { Ok(number) } else { Err("it is from 0 to 10".to_owned()) }
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|_| "it is no number".to_owned())?;
+    if (0.0..=1.0).contains(&number) { Ok(number) } else { Err("it is from 0 to 1".to_owned()) }
 }
 
 /// How many runners.

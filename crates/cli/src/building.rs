@@ -63,6 +63,8 @@ pub(crate) struct Builder<'a> {
     said: HashSet<String>,
     /// Whether one of them was about the machine.
     machine_is_wrong: bool,
+    /// What Nix is to build without asking substituters, because it died of one.
+    unsubstituted: HashSet<StorePath>,
 }
 
 /// How a call of Nix ended.
@@ -108,6 +110,7 @@ impl<'a> Builder<'a> {
             time_outs: Vec::new(),
             said: HashSet::new(),
             machine_is_wrong: false,
+            unsubstituted: HashSet::new(),
         }
     }
 
@@ -164,6 +167,11 @@ impl<'a> Builder<'a> {
                 let (front, back) = undone.split_at(undone.len() / 2);
                 left.push_front(back.to_vec());
                 left.push_front(front.to_vec());
+            } else if exit.signal.is_some() && self.unsubstituted.insert(undone[0].0.clone()) {
+                // Nix 2.8 dies of an archive that a substituter does not give.
+                let text = format!("{} is built without substituters now", undone[0].0.human_name());
+                self.recorder.say(Severity::Warning, text);
+                left.push_front(undone);
             } else {
                 last = exit;
             }
@@ -217,7 +225,11 @@ impl<'a> Builder<'a> {
     ) -> Result<Ended, CommandError> {
         let (sender, events) = bounded(4096);
         let what = Realise { derivations: derivations.to_vec(), keep_going: !self.fail_fast };
-        let mut build = Build::start(&self.nix, &what, sender)
+        let mut nix = self.nix.clone();
+        if derivations.iter().any(|(drv_path, _)| self.unsubstituted.contains(drv_path)) {
+            nix.set_option("substitute", "false");
+        }
+        let mut build = Build::start(&nix, &what, sender)
             .map_err(|error| CommandError::because("cannot build", &error))?;
         let mut events = events;
         let mut listening = true;

@@ -5,11 +5,11 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use phoenix_cache::PACKS;
+use phoenix_cache::{Cache, PACKS};
 use phoenix_depot::{BlobName, Depot, Opener, default_url_of_environment};
 use phoenix_github::{Access, RestAccess, Settings};
 use phoenix_model::{StorePath, ValidPathInfo};
-use phoenix_store::{Layout, PathInfos, PathInfosError, Way};
+use phoenix_store::{Layout, Nix, PathInfos, PathInfosError, Validity, Way};
 use phoenix_substituter::PublicKeys;
 
 use crate::error::{CommandError, hint_for};
@@ -102,6 +102,35 @@ pub(crate) fn closure(infos: &PathInfos, roots: Vec<StorePath>) -> Result<Vec<Va
     }
     Ok(found)
 }
+
+/// Has Nix fetch what paths of a depot refer to and no pack has, because it was left to a substituter: nothing that
+/// refers to it could come in without. What does not come is told by whoever misses it.
+pub(crate) fn substitute(cache: &mut Cache, wanted: &[StorePath], layout: &Layout, nix: &Nix) {
+    let names: Vec<String> = wanted.iter().map(|path| path.base_name().to_owned()).collect();
+    let kept: HashSet<String> = cache.catalog().names().into_iter().collect();
+    let (_, missing) = cache.catalog().closure(names.clone(), |_| false);
+    // What is wanted itself and in no pack is not the depot's.
+    let missing: Vec<StorePath> = missing
+        .into_iter()
+        .filter(|name| !names.contains(name) && !kept.contains(name))
+        .filter_map(|name| StorePath::parse(&format!("{}/{name}", layout.store_dir)).ok())
+        .collect();
+    let valid = Validity::open(nix, Some(layout)).valid(&missing).unwrap_or_default();
+    let missing: Vec<&StorePath> = missing.iter().filter(|path| !valid.contains(*path)).collect();
+    let mut nix = nix.clone();
+    // It is not to be built here, if it could be.
+    nix.set_option("max-jobs", "0");
+    nix.set_option("builders", "");
+    for some in missing.chunks(PATHS_A_CALL) {
+        let mut command = nix.nix_store("--realise");
+        command.arg("--keep-going").args(some.iter().map(|path| path.as_str()));
+        // Its words are about each that no substituter has, which is told later.
+        let _ = nix.run(&mut command, "nix-store --realise");
+    }
+}
+
+/// How many paths one call of Nix is given.
+const PATHS_A_CALL: usize = 2000;
 
 /// Takes out what a trusted key signed and this store did not build: a substituter has it.
 pub(crate) fn leave_to_upstream(paths: &mut Vec<ValidPathInfo>, trusted_public_keys: &[String]) {

@@ -6,7 +6,7 @@ use indicatif::HumanBytes;
 use phoenix_cache::{Cache, Destination, IntoStoreError, Restored, Saved, Trouble};
 use phoenix_depot::{BlobName, Depot};
 use phoenix_model::{Severity, Source, StorePath, ValidPathInfo};
-use phoenix_store::Layout;
+use phoenix_store::{Layout, Nix};
 
 use crate::error::CommandError;
 use crate::recorder::{Hear, Recorder};
@@ -61,6 +61,11 @@ impl Kept {
         self.cache.see(&name).map_err(|error| wrong(&error))
     }
 
+    /// Says which paths this run needs besides what it saves.
+    pub(crate) fn set_needs(&mut self, paths: impl IntoIterator<Item = StorePath>) {
+        self.cache.set_needs(paths.into_iter().map(|path| path.base_name().to_owned()));
+    }
+
     /// Saves paths of a store on this machine; the name of the pack that was made, if something was new.
     pub(crate) fn save(
         &mut self,
@@ -89,14 +94,16 @@ impl Kept {
         hash_part.is_some_and(|hash_part| self.cache.catalog().locate(hash_part).is_some())
     }
 
-    /// Brings paths into a store on this machine, with all they refer to, as far as they are there.
+    /// Brings paths into a store on this machine, with all they refer to, as far as packs and substituters have them.
     pub(crate) fn restore(
         &mut self,
         paths: &[StorePath],
         layout: &Layout,
         store: &str,
+        nix: &Nix,
         hearer: &mut dyn Hear,
     ) -> Result<Restored, IntoStoreError> {
+        depots::substitute(&mut self.cache, paths, layout, nix);
         let troubles = Mutex::new(Vec::new());
         let tell = |trouble: Trouble| {
             troubles.lock().unwrap_or_else(PoisonError::into_inner).push(trouble.to_string());
@@ -113,7 +120,7 @@ impl Kept {
     /// Brings paths into the store that is built in, with all they refer to, as far as they are there.
     pub(crate) fn fetch(&mut self, paths: &[StorePath], setup: &Setup, recorder: &mut Recorder) {
         let Some(layout) = setup.layout.as_ref().filter(|_| !paths.is_empty()) else { return };
-        match self.restore(paths, layout, &setup.store, recorder) {
+        match self.restore(paths, layout, &setup.store, &setup.nix, recorder) {
             Ok(restored) => {
                 let size = restored.paths.iter().map(|info| info.nar_size).sum();
                 let (count, size) = (restored.paths.len(), HumanBytes(size));
@@ -134,7 +141,7 @@ impl Kept {
 
     /// Keeps outputs that were built, with all they refer to, less what a substituter has.
     pub(crate) fn keep(&mut self, outputs: Vec<StorePath>, setup: &Setup, recorder: &mut Recorder) {
-        let Some(layout) = setup.layout.as_ref().filter(|_| !outputs.is_empty()) else { return };
+        let Some(layout) = setup.layout.as_ref() else { return };
         let saved = depots::infos(layout, Some(&setup.store))
             .and_then(|infos| depots::closure(&infos, outputs))
             .and_then(|mut paths| {

@@ -3,16 +3,43 @@
 use phoenix_github::{Access, Artifacts, Settings};
 use phoenix_work::{ArtifactLedger, Ledger, Opener};
 
+use sha2::{Digest, Sha256};
+
 use crate::error::CommandError;
 use crate::setup::var;
 
 /// The scheme of the ledger on the artifacts of the workflow run that this job is of.
 pub(crate) const GITHUB: &str = "github-artifacts";
 
-/// Opens the ledger of a URL. Needs a Tokio runtime.
-pub(crate) async fn open(url: &str) -> Result<Box<dyn Ledger>, CommandError> {
+/// Opens the ledger of a URL for the plan that this is the mark of. Needs a Tokio runtime.
+pub(crate) async fn open(url: &str, plan: &PlanMark) -> Result<Box<dyn Ledger>, CommandError> {
     let opener = Opener::default().also(GITHUB, "github-artifacts:RUN", github);
-    opener.open(url).await.map_err(|error| CommandError::because("cannot use the ledger", &error))
+    let opened = opener.open(&of_plan(url, plan)).await;
+    opened.map_err(|error| CommandError::because("cannot use the ledger", &error))
+}
+
+/// What tells a plan from every other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PlanMark(String);
+
+impl PlanMark {
+    /// The mark of a plan that was shipped as these bytes under a name.
+    pub(crate) fn of(reference: &str, bytes: &[u8]) -> Self {
+        let digest = Sha256::new().chain_update(reference).chain_update([0]).chain_update(bytes).finalize();
+        Self(digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect())
+    }
+}
+
+/// Where the ledger of a plan is, at a URL that may serve many: records name units by their numbers, which mean
+/// other things in another plan.
+fn of_plan(url: &str, PlanMark(plan): &PlanMark) -> String {
+    if url.starts_with("dir:") {
+        return format!("{}/{plan}", url.trim_end_matches('/'));
+    }
+    match url.split_once('?') {
+        Some((place, query)) => format!("{place}-{plan}?{query}"),
+        None => format!("{url}-{plan}"),
+    }
 }
 
 /// The artifacts of the workflow run that this job is of.
@@ -23,4 +50,28 @@ fn github(run: &str) -> Result<Box<dyn Ledger>, String> {
     let artifacts = Artifacts::new(access, Settings::default()).map_err(|error| error.to_string())?;
     let ledger = ArtifactLedger::new(artifacts, &format!("{GITHUB}:{run}"), run);
     Ok(Box::new(ledger.map_err(|error| error.problem)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_plan_has_a_ledger_of_its_own() {
+        let mark = PlanMark::of("a", b"plan");
+        for (other, bytes) in [("b", &b"plan"[..]), ("a", b"plan2"), ("ap", b"lan")] {
+            assert_ne!(mark, PlanMark::of(other, bytes));
+        }
+        assert_eq!(mark, PlanMark::of("a", b"plan"));
+        let PlanMark(text) = &mark;
+        assert!(text.len() == 12 && text.chars().all(|char| char.is_ascii_alphanumeric()), "{text}");
+        for (url, expected) in [
+            ("dir:/srv/ledger", "dir:/srv/ledger/MARK"),
+            ("dir:/srv/a?b/", "dir:/srv/a?b/MARK"),
+            ("nats://user@host:4222/run", "nats://user@host:4222/run-MARK"),
+            ("github-artifacts:7-1", "github-artifacts:7-1-MARK"),
+        ] {
+            assert_eq!(of_plan(url, &mark), expected.replace("MARK", text));
+        }
+    }
 }

@@ -255,7 +255,9 @@ pub(crate) fn hints(summary: &Summary) -> Vec<String> {
     let failed =
         summary.derivations.iter().filter(|state| matches!(state.verdict, Some(Verdict::Failed { .. })));
     let logs = failed.flat_map(|state| &state.tail);
-    let messages = summary.messages.iter().map(|(_, text)| text);
+    // A warning may be the words of a builder.
+    let errors = summary.messages.iter().filter(|(severity, _)| *severity == Severity::Error);
+    let messages = errors.map(|(_, text)| text);
     let known = targets.chain(logs).chain(messages).filter_map(|text| hint_for(text)).map(str::to_owned);
     let mut hints: Vec<String> = Vec::new();
     for hint in known.chain(meant_directories(summary)) {

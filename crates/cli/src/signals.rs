@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::Receiver;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 /// Exit code of a run that was stopped.
@@ -14,7 +14,7 @@ const EXIT_CANCELLED: i32 = 130;
 /// Listens for signals: each sets `stop` and is told by name. The first asks for an orderly end, the
 /// second for a quick one; at the third the process ends where it stands.
 pub(crate) fn listen(stop: &Arc<AtomicBool>) -> io::Result<Receiver<&'static str>> {
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    let mut signals = Signals::new([SIGINT, SIGQUIT, SIGTERM])?;
     if !is_ignored(SIGHUP) {
         signals.add_signal(SIGHUP)?;
     }
@@ -26,6 +26,7 @@ pub(crate) fn listen(stop: &Arc<AtomicBool>) -> io::Result<Receiver<&'static str
             let name = match signal {
                 SIGINT => "SIGINT",
                 SIGTERM => "SIGTERM",
+                SIGQUIT => "SIGQUIT",
                 _ => "SIGHUP",
             };
             if count >= 2 {

@@ -57,13 +57,24 @@ pub(crate) fn bytes(text: &str) -> Result<u64, String> {
     number.checked_mul(unit.pow(power)).ok_or_else(|| "it is more than there can be".to_owned())
 }
 
-/// Tells a cache for which branch it saves and in which run: `branch`, or what GitHub's variables say. Else it is
-/// for none.
+/// What a branch is called where nobody says.
+const NO_BRANCH: &str = "default";
+
+/// Tells a cache for which branch it saves and in which run: `branch`, or what GitHub's variables say.
 pub(crate) fn set_branch(cache: &mut Cache, branch: Option<&str>) {
     let run = var("GITHUB_RUN_ID").and_then(|run| run.parse().ok()).unwrap_or_else(now);
-    if let Some(branch) = branch.map(str::to_owned).or_else(|| var("GITHUB_REF")) {
-        cache.set_branch(branch, run);
-    }
+    cache.set_branch(branch_or_ours(branch), run);
+}
+
+fn branch_or_ours(branch: Option<&str>) -> String {
+    branch.map(str::to_owned).or_else(|| var("GITHUB_REF")).unwrap_or_else(|| NO_BRANCH.to_owned())
+}
+
+/// The branches whose last run most likely needed what this one will: its own, and the one that a pull request is
+/// to be merged into.
+pub(crate) fn branches(branch: Option<&str>) -> Vec<String> {
+    let base = var("GITHUB_BASE_REF").map(|base| format!("refs/heads/{base}"));
+    std::iter::once(branch_or_ours(branch)).chain(base).collect()
 }
 
 /// Folds and collects after a save of so many bytes, when there are too many packs or bytes. Returns what has to

@@ -250,3 +250,96 @@ fn errors_name_the_thing_and_the_way_out() {
         .ends_with(1)
         .says("cannot read the snapshot");
 }
+
+/// A job as it is documented: what earlier ones needed comes first, then it builds, and keeps what is new.
+fn job(env: &TestEnv, flake: &Flake, branch: &str) -> (u64, common::Ran) {
+    if fs::exists(env.nix.store_dir()).unwrap() {
+        forget_store(env);
+    }
+    let snapshot = env.file("snapshot").display().to_string();
+    let depot = depot(env);
+    let on = ["--branch", branch, "--depot", &depot];
+    let _ = env
+        .phoenix(&[&["cache", "restore", "--latest", "--snapshot", &snapshot], &on[..]].concat())
+        .ends_with(0);
+    let (ran, report) = env.report(&[&flake.reference()]);
+    let _ = ran.ends_with(0);
+    let saved = env.phoenix(&[&["cache", "save", "--since", &snapshot], &on[..]].concat()).ends_with(0);
+    (report.count("derivations", "built"), saved)
+}
+
+#[test]
+fn every_later_job_has_what_all_earlier_ones_kept() {
+    let env = TestEnv::new();
+    let flake = Flake::new(OUTPUTS);
+    let main = |env: &TestEnv| job(env, &flake, "refs/heads/main");
+    assert_eq!(main(&env).0, 3);
+    let more = OUTPUTS.replace("\n}; }", "\n  more = d \"more\" \"echo ${lib} > $out\" { };\n}; }");
+    flake.outputs(&more);
+    assert_eq!(main(&env).0, 1);
+    // What the second saved is not all that the third needs.
+    for _ in 0..2 {
+        let (built, saved) = main(&env);
+        assert_eq!(built, 0);
+        let _ = saved.says("nothing to save");
+    }
+    // Another branch begins with what this one needs, and collecting knows what that is, whatever is newer.
+    let other = more.replace("echo ${lib} > $out", "echo other ${lib} > $out");
+    flake.outputs(&other);
+    assert_eq!(job(&env, &flake, "refs/pull/7/merge").0, 1);
+    let depot = depot(&env);
+    let theirs = env.report(&[&format!("{}#more", flake.reference())]).1;
+    let theirs = theirs.field(&format!("packages.{}.more", env.system()), "outputs")["out"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let listed = |env: &TestEnv| env.phoenix(&["cache", "ls", "--depot", &depot]).ends_with(0).stdout;
+    let name = theirs.rsplit('/').next().unwrap();
+    assert!(listed(&env).contains(name));
+    // Less and less room, until what nobody needs has none.
+    let mut budget = stat(&env)["bytes"].as_u64().unwrap();
+    while listed(&env).contains(name) {
+        budget = budget.checked_sub(100).unwrap();
+        let room = budget.to_string();
+        let gc = ["cache", "gc", "--depot", &depot, "--gone", "refs/pull/7/merge", "--grace", "0"];
+        let _ = env.phoenix(&[&gc[..], &["--budget", &room]].concat()).ends_with(0);
+    }
+    flake.outputs(&more);
+    assert_eq!(main(&env).0, 0);
+}
+
+#[test]
+fn what_was_left_to_a_substituter_comes_from_there() {
+    let env = TestEnv::new();
+    let flake = Flake::new(OUTPUTS);
+    let (secret, public) = env.key("upstream-1");
+    let (lib, app) = (output(&env, &flake, "lib"), output(&env, &flake, "app"));
+    let upstream = format!("file://{}", env.file("upstream").display());
+    let signing = format!("{upstream}?secret-key={secret}");
+    env.nix.run("nix", &["--extra-experimental-features", "nix-command", "copy", "--to", &signing, &lib]);
+    let trust = ["--option", "substituters", &upstream, "--option", "trusted-public-keys", &public];
+    forget_store(&env);
+    env.nix.run("nix-store", &[&["--realise", &lib], &trust[..]].concat());
+    assert_eq!(output(&env, &flake, "app"), app);
+    let before = sound(&env, &app);
+    let depot = depot(&env);
+    let saved = env.phoenix(&[&["cache", "save", "--depot", &depot, &app], &trust[..]].concat());
+    let _ = saved.ends_with(0).says("1 left to their substituters");
+
+    // Nobody has it: what refers to it cannot come, which is said.
+    forget_store(&env);
+    let _ = env.phoenix(&["cache", "restore", "--depot", &depot, &app]).ends_with(1).says("it refers to");
+    forget_store(&env);
+    let restored = env.phoenix(&[&["cache", "restore", "--depot", &depot, &app], &trust[..]].concat());
+    let _ = restored.ends_with(0).says("restored 2 paths");
+    assert_eq!(sound(&env, &app), before);
+
+    // A run that needs it does the same.
+    forget_store(&env);
+    let link = env.file("link").display().to_string();
+    let app_alone = format!("{}#app", flake.reference());
+    let (ran, report) = env.report(&[&[&app_alone, "--depot", &depot, "-o", &link], &trust[..]].concat());
+    let _ = ran.ends_with(0);
+    assert_eq!(report.count("derivations", "built"), 0);
+    assert_eq!(sound(&env, &app), before);
+}

@@ -239,6 +239,46 @@ fn machines_work_on_a_plan_and_one_gives_the_verdicts() {
     assert!(junit.contains("tests=\"20\"") && junit.contains("failures=\"0\""), "{junit}");
 }
 
+/// Ships a plan for one worker; how it is asked for.
+fn plan_for_one<'a>(env: &TestEnv, flake: &Flake, name: &'a str, place: &'a [String; 2]) -> [&'a str; 6] {
+    let [depot, ledger] = place;
+    let plan =
+        ["plan", "--runners", "1", "--matrix", "json", "--plan", name, "--depot", depot, &flake.reference()];
+    let _ = env.phoenix(&plan).ends_with(0);
+    ["--plan", name, "--depot", depot, "--ledger", ledger]
+}
+
+#[test]
+fn a_ledger_that_was_used_before_says_nothing_of_another_plan() {
+    let env = TestEnv::new();
+    let place = [env.depot(), format!("dir:{}", env.file("ledger").display())];
+    for (round, (name, seconds)) in (1..).zip([("p", "0"), ("q", "0.01")]) {
+        let flake = shared(&env, seconds);
+        let places = plan_for_one(&env, &flake, name, &place);
+        let _ = env.phoenix(&[&["work", "--slot", "0"], &places[..]].concat()).ends_with(0).says("built 60");
+        let reported = env.phoenix(&[&["report"], &places[..]].concat()).ends_with(0);
+        assert!(reported.stdout.contains("60 derivations built"), "{reported}");
+        assert!(marks(&env).values().all(|count| *count == round), "{:?}", marks(&env));
+    }
+}
+
+#[test]
+fn a_worker_that_is_started_again_in_its_slot_goes_on() {
+    let env = TestEnv::new();
+    let flake = shared(&env, "0.1");
+    let place = [env.depot(), format!("dir:{}", env.file("ledger").display())];
+    let places = plan_for_one(&env, &flake, "p", &place);
+    let work = [&["work", "--slot", "0"], &places[..]].concat();
+    let mut first = start(&env, &work);
+    wait_for_marks(&env, 10);
+    signal(first.id(), Signal::KILL);
+    let _ = first.wait().unwrap();
+    let _ = env.phoenix(&work).ends_with(0).says("all that it can build is done");
+    let reported = env.phoenix(&[&["report"], &places[..]].concat()).ends_with(0);
+    assert!(reported.stdout.contains("20 targets: 20 built"), "{reported}");
+    assert_eq!(marks(&env).len(), 60);
+}
+
 #[test]
 fn a_worker_that_is_told_nonsense_says_so() {
     let env = TestEnv::new();

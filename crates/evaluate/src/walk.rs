@@ -449,6 +449,11 @@ impl Walk {
         names: Vec<String>,
     ) -> Vec<FoundTarget> {
         let Reason::Named { mut rest, mut tried, outputs } = inspect.reason else {
+            // Nix 2.8 hands on names that are no text, by which nothing can be asked for.
+            if inspect.path.names().last().is_some_and(|name| name.contains(char::REPLACEMENT_CHARACTER)) {
+                let error = "its name is not UTF-8, so that nothing can name it".to_owned();
+                return vec![ended(inspect.path, TargetKind::Unknown, Ended::NotEvaluated(error))];
+            }
             // A name that a pattern wants and this flake does not have.
             return Vec::new();
         };

@@ -1,5 +1,6 @@
 //! The report as GitHub-flavoured Markdown, for job summaries.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use phoenix_model::{Severity, VerdictKind};
@@ -95,7 +96,7 @@ fn figures(page: &mut String, summary: &Summary) {
     page.push_str("| verdict | targets | derivations |\n| --- | ---: | ---: |\n");
     let unsettled = summary.derivations.iter().filter(|state| state.verdict.is_none()).count();
     let rows = VerdictKind::ALL.map(|kind| {
-        let of = |counts: &std::collections::BTreeMap<_, _>| counts.get(&kind).copied().unwrap_or(0);
+        let of = |counts: &BTreeMap<_, _>| counts.get(&kind).copied().unwrap_or(0);
         (kind.to_string(), of(&targets), of(&derivations))
     });
     let without = ("no verdict".to_owned(), summary.without_verdict(), unsettled);
@@ -141,11 +142,24 @@ fn targets(page: &mut String, summary: &Summary, most: usize) {
         groups.iter().flat_map(|(kind, states)| states.iter().map(move |state| (kind, state))).collect();
     if !states.is_empty() && most > 0 {
         page.push_str("| verdict | target | |\n| --- | --- | --- |\n");
+        // What one failure blocks is one row, once it is many.
+        let mut blocked: BTreeMap<String, usize> = BTreeMap::new();
         for (kind, state) in states.iter().take(most) {
             let word = kind.map_or_else(|| "no verdict".to_owned(), |kind| kind.to_string());
-            let name = code(&summary.shown(&state.target));
             let more = escape(&one_line(&particulars(summary, state)));
+            if **kind == Some(VerdictKind::Blocked) {
+                let count = blocked.entry(more.clone()).or_default();
+                *count += 1;
+                if *count > BLOCKED_NAMES {
+                    continue;
+                }
+            }
+            let name = code(&summary.shown(&state.target));
             let _ = writeln!(page, "| {word} | {name} | {more} |");
+        }
+        for (by, count) in blocked.into_iter().filter(|(_, count)| *count > BLOCKED_NAMES) {
+            let rest = count - BLOCKED_NAMES;
+            let _ = writeln!(page, "| blocked | … {rest} more {} | {by} |", plural(rest, "target"));
         }
         page.push('\n');
     }
@@ -250,6 +264,24 @@ mod tests {
         - substituter <code>https://down.example</code>: it answers 503 Service Unavailable; its answers are unknown
         - the run was stopped (SIGINT); what was built stays built
         "#);
+    }
+
+    #[test]
+    fn what_one_failure_blocks_is_a_row_with_a_count() {
+        let mut events = fixture::events();
+        let uses_lib = fixture::summary().targets.values().find_map(|state| match &state.verdict {
+            Some(verdict @ Verdict::Blocked { .. }) => Some(verdict.clone()),
+            _ => None,
+        });
+        for id in 100..300 {
+            let target = fixture::target(id, &format!("checks.t{id}"), Some("uses-lib"));
+            let settled = Event::TargetSettled { target: TargetId(id), verdict: uses_lib.clone().unwrap() };
+            events
+                .extend([Event::TargetFound { target }, settled].map(|event| Logged { at: Stamp(0), event }));
+        }
+        let page = markdown(&fixture::fold(&events), MARKDOWN_LIMIT);
+        assert_eq!(page.lines().filter(|line| line.starts_with("| blocked | <code>")).count(), BLOCKED_NAMES);
+        assert!(page.contains("| blocked | … 191 more targets | by lib-1.0 |"), "{page}");
     }
 
     #[test]

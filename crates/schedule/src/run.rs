@@ -553,6 +553,9 @@ impl Run {
 fn unexplained(end: &BuilderEnd) -> String {
     if end.last_words.is_empty() {
         format!("Nix did not build it and did not say why ({})", ending(end))
+    } else if end.exit_code.is_none() && end.signal.is_none() {
+        // It was not Nix that ended, or it was never started.
+        end.last_words.clone()
     } else {
         format!("Nix did not build it ({}): {}", ending(end), end.last_words)
     }

@@ -64,6 +64,10 @@ fn classify(text: &str) -> Option<FailureClass> {
     if text.starts_with("builder for '") || has("Reason: builder failed") {
         return Some(FailureClass::Build);
     }
+    // What the builder made is not what the derivation allows (`allowedReferences` and the like).
+    if text.starts_with("output '") && (has("is not allowed to refer to") || has("output check")) {
+        return Some(FailureClass::Build);
+    }
     let its_own = text.starts_with("Cannot build '")
         || text.starts_with("derivation '")
         || text.starts_with("building '")

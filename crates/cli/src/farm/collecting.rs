@@ -11,7 +11,7 @@ use phoenix_work::{Cursor, Ledger, LedgerError};
 use tokio::runtime::Runtime;
 
 use crate::error::CommandError;
-use crate::ledgers;
+use crate::ledgers::{self, PlanMark};
 use crate::recorder::{Recorder, now};
 
 /// Somebody who watches the ledger of a farm.
@@ -41,13 +41,18 @@ pub(crate) enum Seen {
 }
 
 /// Begins to watch.
-pub(crate) fn collect(url: &str, plan: &Arc<FarmPlan>, limits: Limits) -> Result<Collecting, CommandError> {
+pub(crate) fn collect(
+    url: &str,
+    mark: &PlanMark,
+    plan: &Arc<FarmPlan>,
+    limits: Limits,
+) -> Result<Collecting, CommandError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build()
         .map_err(|error| CommandError::because("cannot start", &error))?;
-    let ledger = runtime.block_on(ledgers::open(url))?;
+    let ledger = runtime.block_on(ledgers::open(url, mark))?;
     let (shortest, longest) = limits.poll_seconds;
     Ok(Collecting {
         runtime,
@@ -66,6 +71,11 @@ impl Collecting {
     /// Whether everything has come to its end.
     pub(crate) fn is_over(&self) -> bool {
         self.collector.is_over()
+    }
+
+    /// Whether so many workers, which is all, have begun and ended.
+    pub(crate) fn have_all_left(&self, workers: usize) -> bool {
+        self.joined.len() >= workers && self.joined.is_subset(&self.left)
     }
 
     /// How often the ledger is to be looked at: at first, and when nothing happens for long.

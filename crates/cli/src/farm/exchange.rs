@@ -75,6 +75,13 @@ impl NixExchange {
             built: 0,
         };
         hands.begin()?;
+        if hands.setup.layout.is_none() {
+            let text = format!(
+                "what is built in {} stays there: other workers that need it build it again",
+                hands.setup.store
+            );
+            hands.recorder.say(Severity::Warning, text);
+        }
         Ok(Self { hands: Arc::new(Mutex::new(hands)), ahead: Arc::new(Mutex::new(ahead)), room })
     }
 
@@ -103,7 +110,15 @@ impl NixExchange {
         let (abandon, signals) = unbounded();
         let hands = self.hands.clone();
         let _abandoned = Abandoned(abandon);
-        let working = tokio::task::spawn_blocking(move || work(&mut lock(&hands), &signals));
+        let working = tokio::task::spawn_blocking(move || {
+            let mut hands = lock(&hands);
+            let done = work(&mut hands, &signals);
+            if let Err(Trouble(why)) = &done {
+                let text = format!("what was begun is given back: {why}");
+                hands.recorder.say(Severity::Warning, text);
+            }
+            done
+        });
         working.await.unwrap_or_else(|error| Err(Trouble(error.to_string())))
     }
 }
@@ -243,8 +258,9 @@ impl Hands {
             let Some(state) = self.recorder.summary().of_derivation(drv_path) else { continue };
             let seconds = state.seconds.unwrap_or_default();
             match &state.verdict {
-                Some(Verdict::Built | Verdict::Cached { .. }) => {
-                    ends.built.push(Built { derivation, seconds, bytes: None });
+                Some(verdict @ (Verdict::Built | Verdict::Cached { .. })) => {
+                    let cached = *verdict != Verdict::Built;
+                    ends.built.push(Built { derivation, seconds, bytes: None, cached });
                 }
                 Some(Verdict::Failed { class, message }) => {
                     let full = |text: &String| DISK_FULL_WORDS.iter().any(|words| text.contains(words));
@@ -265,7 +281,7 @@ impl Hands {
     }
 
     fn take_built(&mut self, ends: &Ends) -> Vec<StorePath> {
-        self.built += ends.built.len();
+        self.built += ends.built.iter().filter(|built| !built.cached).count();
         let steps = &self.shipment.plan.steps;
         let built = ends.built.iter().map(|built| &steps[built.derivation as usize]);
         built.flat_map(|step| step.outputs.iter().flatten().cloned()).collect()

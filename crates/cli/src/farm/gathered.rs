@@ -24,11 +24,11 @@ const LOOK: (Duration, Duration) = (Duration::from_millis(100), Duration::from_s
 /// Collects all outcomes of a plan; returns what is then known of its run, which has ended.
 pub(crate) fn report(args: &ReportArgs, reference: &str, url: &str) -> Result<Summary, CommandError> {
     let depot = depots::open(args.shared.depot.as_deref())?;
-    let shipment = receive(depot.as_ref(), reference)?;
+    let (shipment, mark) = receive(depot.as_ref(), reference)?;
     let (_, mut limits) = manner(url);
     limits.fail_fast = shipment.fail_fast;
     let plan = Arc::new(shipment.farm);
-    let mut collecting = collect(url, &plan, limits)?;
+    let mut collecting = collect(url, &mark, &plan, limits)?;
     let state = State::open();
     let talk = TalkArgs { print_build_logs: false, quiet: false, verbose: 0, json: false, events: None };
     let mut recorder = Recorder::new(state.new_run()?, None, Screen::new(&talk))?;
@@ -45,6 +45,7 @@ pub(crate) fn report(args: &ReportArgs, reference: &str, url: &str) -> Result<Su
     for (target, ended) in shipment.targets {
         recorder.apply(&mut run, Happening::Found { target, ended });
     }
+    let slots = plan.slots().len();
     let (plan, targets, saved_seconds) = (shipment.plan, shipment.goals, shipment.saved_seconds);
     let nothing = plan.steps.is_empty();
     recorder.apply(&mut run, Happening::Planned { plan, targets, saved_seconds });
@@ -72,6 +73,10 @@ pub(crate) fn report(args: &ReportArgs, reference: &str, url: &str) -> Result<Su
             if beats != life.beats {
                 (life.beats, life.at) = (beats, Instant::now());
             }
+        }
+        // One that is started again in its slot may be on its way.
+        if collecting.have_all_left(slots) && life.at.elapsed().as_secs_f64() > limits.lapse_seconds {
+            break "all runners left, and it is not built".to_owned();
         }
         if life.at.elapsed() > patience {
             let minutes = args.patience;

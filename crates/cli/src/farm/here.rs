@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use fs_err as fs;
 use phoenix_model::{Event, Severity, Stage, StorePath, Verdict};
 use phoenix_schedule::{BuilderEnd, Happening, signal_name};
+use phoenix_store::Validity;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{collect, manner, ship};
@@ -70,8 +71,8 @@ pub(crate) fn build(planned: &mut Planned, args: &RunArgs, workers: u32) -> Resu
     let (_, mut limits) = manner(&ledger_url);
     limits.fail_fast = planned.fail_fast;
     let plan = Arc::new(farm.farm.clone());
-    let reference = ship(planned, farm, None)?;
-    let mut collecting = collect(&ledger_url, &plan, limits)?;
+    let (reference, mark) = ship(planned, farm, None)?;
+    let mut collecting = collect(&ledger_url, &mark, &plan, limits)?;
     let mut farm = Workers { place: place.clone(), all: Vec::new(), stopping: None };
     for slot in 0..count {
         farm.start(slot, args, &reference, &depot_url, &ledger_url)?;
@@ -103,13 +104,13 @@ pub(crate) fn build(planned: &mut Planned, args: &RunArgs, workers: u32) -> Resu
     collecting.close(&why, &mut planned.run, &mut planned.recorder);
     planned.sizes.extend(collecting.sizes().clone());
     collecting.discard(&mut planned.run, &mut planned.recorder);
-    bring_home(planned)?;
+    let home = bring_home(planned);
     drop(farm);
     forget(&place);
     if args.build.depot.is_none() {
         planned.kept = None;
     }
-    Ok(())
+    home
 }
 
 /// Brings what was built into the store of this machine, so that it is there for the next run.
@@ -123,7 +124,17 @@ fn bring_home(planned: &mut Planned) -> Result<(), CommandError> {
     let Some(kept) = &mut planned.kept else { return Ok(()) };
     kept.look_again(&mut planned.recorder)?;
     kept.fetch(&outputs, &planned.setup, &mut planned.recorder);
-    Ok(())
+    let valid = Validity::open(&planned.setup.nix, planned.setup.layout.as_ref())
+        .valid(&outputs)
+        .map_err(|error| CommandError::because("cannot look into the store", &error))?;
+    let lost: Vec<&StorePath> = outputs.iter().filter(|output| !valid.contains(*output)).collect();
+    let Some(first) = lost.first() else { return Ok(()) };
+    Err(CommandError::new(format!(
+        "{} of {} paths that were built did not come into this store, the first is {first}",
+        lost.len(),
+        outputs.len()
+    ))
+    .hint("is there room in the depot and in the store? What was said before tells why"))
 }
 
 /// Takes away what only this run needed; the logs stay.

@@ -45,36 +45,13 @@ impl Intake {
             return Ok(0);
         }
         let cannot = |error| CommandError::because("nothing can be had from the depot", &error);
-        let restored = self.kept.restore(&wanted, layout, store, hearer).map_err(cannot)?;
-        let missing: Vec<StorePath> = restored
-            .missing
-            .iter()
-            .filter_map(|name| StorePath::parse(&format!("{}/{name}", layout.store_dir)).ok())
-            .collect();
-        let restored = if missing.is_empty() {
-            restored
-        } else {
-            self.substitute(&missing, hearer);
-            self.kept.restore(&wanted, layout, store, hearer).map_err(cannot)?
-        };
+        let restored = self.kept.restore(&wanted, layout, store, &self.nix, hearer).map_err(cannot)?;
         if let Some((name, why)) = restored.failed.first() {
             let text =
                 format!("{} paths do not come from the depot, such as {name}: {why}", restored.failed.len());
             hearer.hear(Severity::Warning, text);
         }
         Ok(restored.paths.len())
-    }
-
-    /// Has Nix fetch what substituters have. What does not come is built.
-    fn substitute(&self, paths: &[StorePath], hearer: &mut dyn Hear) {
-        let mut nix = self.nix.clone();
-        nix.set_option("max-jobs", "0");
-        nix.set_option("builders", "");
-        let mut command = nix.nix_store("--realise");
-        command.arg("--keep-going").args(paths.iter().map(StorePath::as_str));
-        if let Err(error) = nix.run(&mut command, "nix-store --realise") {
-            hearer.hear(Severity::Detail, error.to_string());
-        }
     }
 
     /// Brings what derivations need of what other workers built; how many paths came.

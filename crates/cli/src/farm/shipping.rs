@@ -11,6 +11,7 @@ use phoenix_work::Shipment;
 use crate::blobs::{self, runtime};
 use crate::depots;
 use crate::error::CommandError;
+use crate::ledgers::PlanMark;
 use crate::pipeline::{Farm, Planned};
 
 /// Where plans lie in a depot.
@@ -31,12 +32,12 @@ fn blob_name(reference: &str) -> Result<BlobName, CommandError> {
     })
 }
 
-/// Ships a plan under a name, or one that no other has; returns the name.
+/// Ships a plan under a name, or one that no other has; returns the name, and what tells the plan from others.
 pub(crate) fn ship(
     planned: &mut Planned,
     farm: Farm,
     reference: Option<&str>,
-) -> Result<String, CommandError> {
+) -> Result<(String, PlanMark), CommandError> {
     let reference = reference.map_or_else(
         || depots::new_name().to_string().rsplit('/').next().unwrap_or_default().to_owned(),
         str::to_owned,
@@ -71,13 +72,14 @@ pub(crate) fn ship(
     };
     let bytes =
         shipment.to_bytes().map_err(|error| CommandError::because("cannot write the plan", &error))?;
+    let mark = PlanMark::of(&reference, &bytes);
     let depot = depot_of(planned)?;
     let created = runtime()?.block_on(async {
         forget_old(&depot).await;
         blobs::create(depot.as_ref(), &name, bytes).await
     });
     match created.map_err(|error| CommandError::because("cannot ship the plan", &error))? {
-        Created::New(_) => Ok(reference),
+        Created::New(_) => Ok((reference, mark)),
         Created::Taken => Err(CommandError::new(format!("there is a plan of the name {reference} already"))
             .hint("name it after the run and its attempt")),
     }
@@ -98,8 +100,8 @@ async fn forget_old(depot: &Arc<dyn Depot>) {
     blobs::forget(depot, old).await;
 }
 
-/// Reads a plan.
-pub(crate) fn receive(depot: &dyn Depot, reference: &str) -> Result<Shipment, CommandError> {
+/// Reads a plan, and what tells it from others.
+pub(crate) fn receive(depot: &dyn Depot, reference: &str) -> Result<(Shipment, PlanMark), CommandError> {
     let name = blob_name(reference)?;
     let cannot = |error: &dyn std::error::Error| {
         CommandError::because(format!("cannot read the plan {reference} of {}", depot.location()), error)
@@ -113,7 +115,8 @@ pub(crate) fn receive(depot: &dyn Depot, reference: &str) -> Result<Shipment, Co
         })?;
         blobs::read(depot, &blob).await.map_err(|error| cannot(&error))
     })?;
-    Shipment::from_bytes(&bytes).map_err(|error| cannot(&error))
+    let shipment = Shipment::from_bytes(&bytes).map_err(|error| cannot(&error))?;
+    Ok((shipment, PlanMark::of(reference, &bytes)))
 }
 
 /// Saves what workers need before they begin. Returns what each step needs that is no step's output, and what was

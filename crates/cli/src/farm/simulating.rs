@@ -8,7 +8,7 @@ use phoenix_schedule::simulation::{Comparison, Conditions, Decision, Story, comp
 use phoenix_schedule::{Plan, RunnerKinds};
 use serde_json::{Value, json};
 
-use crate::args::{Matrix, Runners};
+use crate::args::{FarmArgs, Matrix, Runners};
 
 /// The numbers of runners that are simulated.
 const NUMBERS: [usize; 9] = [1, 2, 4, 8, 16, 32, 64, 128, 256];
@@ -19,6 +19,7 @@ pub(crate) fn decide(farm: &FarmPlan, kinds: &RunnerKinds, runners_asked: Runner
     match runners_asked {
         Runners::Auto => runners(farm, kinds, most as usize, false, &conditions),
         Runners::Just(number) => {
+            let number = number.min(most);
             let needed = farm.seconds_by_kind(kinds).iter().filter(|&&seconds| seconds > 0.0).count();
             let number = (number as usize).max(needed).min(farm.units().len());
             let counts = share(farm, kinds, number);
@@ -33,10 +34,12 @@ pub(crate) fn decide(farm: &FarmPlan, kinds: &RunnerKinds, runners_asked: Runner
     }
 }
 
-/// What a plan would take with several numbers of runners.
-pub(crate) fn simulation(plan: &Plan, farm: &FarmPlan, kinds: &RunnerKinds) -> Comparison {
+/// What a plan would take with several numbers of runners, when builds take and end as the arguments say.
+pub(crate) fn simulation(plan: &Plan, farm: &FarmPlan, kinds: &RunnerKinds, args: &FarmArgs) -> Comparison {
     let targets: Vec<u32> = plan.goals.iter().filter_map(|goal| goal.step).collect();
-    compare(farm, kinds, &targets, &NUMBERS, &Story::as_expected(farm), &Conditions::default())
+    let story = Story::drawn(farm, args.seed, args.noise, args.failing);
+    let conditions = Conditions { seed: args.seed, ..Conditions::default() };
+    compare(farm, kinds, &targets, &NUMBERS, &story, &conditions)
 }
 
 /// A simulation as a table.

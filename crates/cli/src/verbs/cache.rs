@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 
 use indicatif::HumanBytes;
-use phoenix_cache::{Cache, MakeArchive, Trouble};
+use phoenix_cache::{ALIVE, Cache, MakeArchive, Trouble};
 use phoenix_model::StorePath;
 use phoenix_pack::PathInfo;
 use phoenix_store::{Layout, Nix, PathInfos, Settings, StoreEnv, initialise};
@@ -21,12 +21,14 @@ use crate::error::CommandError;
 use crate::setup::{pairs, var};
 use crate::talk;
 use crate::tidy;
+use snapshot::Snapshot;
 
 mod gc;
 mod keys;
 mod push;
 mod restore;
 mod serve;
+mod snapshot;
 
 /// Runs the verb.
 pub(crate) fn cache(verb: &CacheVerb) -> Result<ExitCode, CommandError> {
@@ -89,19 +91,28 @@ fn layout(url: Option<&str>) -> Result<Layout, CommandError> {
     })
 }
 
-/// What is valid and was not when a snapshot was taken, or all.
-fn valid_since(infos: &PathInfos, before: Option<&Path>) -> Result<Vec<StorePath>, CommandError> {
-    let before = before.map(snapshot).transpose()?.unwrap_or_default();
-    let all = infos.all_paths().map_err(|error| no_look(&error))?;
-    Ok(all.into_iter().filter(|path| !before.contains(path.base_name())).collect())
+/// What is valid and was not when a snapshot was taken, or all; and what was restored then and still is valid.
+fn valid_since(
+    infos: &PathInfos,
+    since: Option<&Path>,
+) -> Result<(Vec<StorePath>, HashSet<String>), CommandError> {
+    let since = since.map(Snapshot::read).transpose()?.unwrap_or_default();
+    let mut all = infos.all_paths().map_err(|error| no_look(&error))?;
+    let names = all.iter().map(StorePath::base_name).filter(|name| since.restored.contains(*name));
+    let restored = names.map(str::to_owned).collect();
+    all.retain(|path| !since.has(path.base_name()));
+    Ok((all, restored))
 }
 
 fn save(args: &SaveArgs) -> Result<ExitCode, CommandError> {
     let (nix, layout) = store(&args.store)?;
     let infos = depots::infos(&layout, args.store.store.as_deref())?;
     let sign = args.sign_key.as_deref().map(keys::secret).transpose()?;
+    let mut restored = HashSet::new();
     let mut paths = if args.all || args.since.is_some() {
-        infos.of(&valid_since(&infos, args.since.as_deref())?).map_err(|error| no_look(&error))?
+        let (new, still) = valid_since(&infos, args.since.as_deref())?;
+        restored = still;
+        infos.of(&new).map_err(|error| no_look(&error))?
     } else {
         let roots = args.paths.iter().map(|path| store_path(path, &layout)).collect::<Result<Vec<_>, _>>()?;
         depots::closure(&infos, roots)?
@@ -121,6 +132,7 @@ fn save(args: &SaveArgs) -> Result<ExitCode, CommandError> {
     let mut cache = Cache::open(depot.clone(), &mut |trouble| warn(&trouble))
         .map_err(|error| CommandError::because("cannot start", &error))?;
     tidy::set_branch(&mut cache, args.branch.as_deref());
+    set_needs(&mut cache, restored);
     let saved = cache
         .save_from_store(&depots::new_name(), &layout, &paths, threads(&args.depot))
         .map_err(|error| CommandError::because("nothing was saved", &error))?;
@@ -146,13 +158,13 @@ fn save(args: &SaveArgs) -> Result<ExitCode, CommandError> {
     Ok(if saved.unreadable.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The base names that `cache restore --snapshot` wrote down.
-fn snapshot(file: &Path) -> Result<HashSet<String>, CommandError> {
-    let text = fs_err::read_to_string(file).map_err(|error| {
-        CommandError::because("cannot read the snapshot", &error)
-            .hint("`phoenix cache restore --snapshot FILE` writes one")
-    })?;
-    Ok(text.lines().map(str::to_owned).collect())
+/// Says that a run needs what it restored, unless nobody has saved it for so long that it may well be of no use any
+/// more: what still is comes back by itself, and is saved anew then.
+fn set_needs(cache: &mut Cache, mut restored: HashSet<String>) {
+    let saved_at = cache.saved_at();
+    let old = jiff::Timestamp::now().as_second().unsigned_abs().saturating_sub(ALIVE) * 1000;
+    restored.retain(|name| saved_at.get(name).is_some_and(|&at| at >= old));
+    cache.set_needs(restored);
 }
 
 /// The store path that a file is, is in, or links to.

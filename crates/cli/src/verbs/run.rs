@@ -26,6 +26,10 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, CommandError> {
         ))
         .hint("give a format for each file, in the same order, or none: a name that ends in .json, .xml, .md, .html or .txt says it"));
     }
+    if args.talk.json && args.talk.events.as_deref() == Some(Path::new("-")) {
+        return Err(CommandError::new("`--json` and `--events -` would both write to stdout")
+            .hint("give one of them a file: `--events FILE`, or `--result-file FILE` for the report"));
+    }
     for file in &args.result_file {
         talk::may_write(file).map_err(|error| cannot_write(file, &error))?;
     }
@@ -117,6 +121,13 @@ fn fetch(planned: &mut Planned, needed: Vec<(StorePath, Source)>) {
 /// Keeps what was built in the depot. That it cannot be kept is no fault of the build.
 fn keep(planned: &mut Planned) {
     let Some(kept) = &mut planned.kept else { return };
+    let needed = planned.recorder.summary().targets.values().filter_map(|state| match &state.verdict {
+        Some(Verdict::Built | Verdict::Cached { .. }) => {
+            Some(state.target.outputs.values().flatten().cloned())
+        }
+        _ => None,
+    });
+    kept.set_needs(needed.flatten());
     let built = |step: &u32| {
         let drv_path = &planned.run.steps()[*step as usize].drv_path;
         let state = planned.recorder.summary().of_derivation(drv_path);

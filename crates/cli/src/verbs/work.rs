@@ -34,7 +34,8 @@ pub(crate) fn work(args: &WorkArgs) -> Result<ExitCode, CommandError> {
     };
     let setup = setup(args)?;
     let depot = depots::open(args.shared.depot.as_deref())?;
-    let shipment = Arc::new(farm::receive(depot.as_ref(), &args.reference)?);
+    let (shipment, mark) = farm::receive(depot.as_ref(), &args.reference)?;
+    let shipment = Arc::new(shipment);
     let setup = fitted(setup, &shipment, args)?;
     let stop = Arc::new(AtomicBool::new(false));
     let signals = signals::listen(&stop)?;
@@ -75,7 +76,7 @@ pub(crate) fn work(args: &WorkArgs) -> Result<ExitCode, CommandError> {
         std::mem::forget(tell);
     });
     let leaving = runtime.block_on(async {
-        let ledger = ledgers::open(ledger).await?;
+        let ledger = ledgers::open(ledger, &mark).await?;
         Ok::<_, CommandError>(phoenix_work::work(worker, ledger.as_ref(), &exchange, &settings, told).await)
     })?;
     let (text, severity, code) = words(&leaving);
@@ -145,6 +146,11 @@ fn words(leaving: &Leaving) -> (String, Severity, u8) {
         Leaving::Stranded => {
             ("nothing was heard of any other worker for long".to_owned(), Severity::Error, EXIT_ERROR)
         }
+        Leaving::GivenUp(reason) => (
+            format!("all is done but what could not be built here nor elsewhere ({reason})"),
+            Severity::Error,
+            EXIT_ERROR,
+        ),
         Leaving::Unfit(reason) | Leaving::LedgerLost(reason) => (reason.clone(), Severity::Error, EXIT_ERROR),
     }
 }

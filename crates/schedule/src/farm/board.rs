@@ -571,7 +571,7 @@ impl Board {
 
     /// The number of the next claim of a unit.
     pub(super) fn next_attempt(&self, unit: u32) -> u32 {
-        self.attempt(unit) + 1
+        self.attempt(unit).saturating_add(1)
     }
 
     /// How often a unit was claimed, as far as is known.
@@ -587,6 +587,13 @@ impl Board {
         let class = self.plan.units()[unit as usize].class as usize;
         let able = |slot: Slot| self.plan.slots()[slot.0 as usize].takes[class];
         gave_back(me) && self.others(me).any(|(slot, _)| able(slot) && !gave_back(slot))
+    }
+
+    /// Why a worker gave back what nobody then built, if there is such a thing.
+    pub(super) fn given_up_by(&self, me: Slot) -> Option<String> {
+        let given_up = self.tries.values().filter(|tries| tries.returned.len() >= self.limits.most_returned);
+        let reasons = given_up.flat_map(|tries| tries.returned.values());
+        reasons.filter(|(by, _)| *by == me).map(|(_, reason)| reason.clone()).min()
     }
 
     /// How many workers were lost over a unit.
@@ -606,6 +613,23 @@ impl Board {
         let busy = count(0..me, Standing::Busy)
             + count((me + 1).min(self.standing.len())..self.standing.len(), Standing::Busy);
         (idle, busy)
+    }
+
+    /// What a worker holds, as far as the ledger says, besides one unit.
+    pub(super) fn held_besides(&self, me: Slot, unit: Option<u32>) -> Vec<(u32, u32)> {
+        let own = unit.is_some_and(|unit| self.claims.get(&unit).is_some_and(|claim| claim.slot == Some(me)));
+        let held = self.slots.get(me.0 as usize).map_or(0, |view| view.holds);
+        if held == u32::from(own) {
+            return Vec::new();
+        }
+        let mut besides: Vec<(u32, u32)> = self
+            .claims
+            .iter()
+            .filter(|(other, claim)| claim.slot == Some(me) && Some(**other) != unit)
+            .map(|(&unit, claim)| (unit, claim.attempt))
+            .collect();
+        besides.sort_unstable();
+        besides
     }
 
     fn workers(&self) -> impl Iterator<Item = (Slot, &SlotView)> {
@@ -629,7 +653,19 @@ impl Board {
 }
 
 fn given_up_words(returned: &[(Slot, String)]) -> String {
-    let reasons: Vec<String> =
-        returned.iter().map(|(slot, reason)| format!("on runner {}: {reason}", slot.0)).collect();
-    format!("given up after {} attempts; {}", returned.len(), reasons.join("; "))
+    let mut by_reason: Vec<(&str, Vec<u32>)> = Vec::new();
+    for (slot, reason) in returned {
+        match by_reason.iter_mut().find(|(known, _)| known == reason) {
+            Some((_, slots)) => slots.push(slot.0),
+            None => by_reason.push((reason, vec![slot.0])),
+        }
+    }
+    let reasons = by_reason.into_iter().map(|(reason, mut slots)| {
+        slots.sort_unstable();
+        slots.dedup();
+        let slots: Vec<String> = slots.iter().map(u32::to_string).collect();
+        let runners = if slots.len() == 1 { "runner" } else { "runners" };
+        format!("on {runners} {}: {reason}", slots.join(", "))
+    });
+    format!("given up after {} attempts; {}", returned.len(), reasons.collect::<Vec<_>>().join("; "))
 }

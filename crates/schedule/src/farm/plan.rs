@@ -110,7 +110,7 @@ impl FarmPlan {
     }
 
     /// How many seconds of work there are for each kind of runner, when each class goes to the kind that is
-    /// preferred for it. What is hopeless is left out.
+    /// preferred for it. What is hopeless is left out, and what needs it.
     #[must_use]
     pub fn seconds_by_kind(&self, kinds: &RunnerKinds) -> Vec<f64> {
         let preferred: Vec<Option<usize>> = self
@@ -119,15 +119,26 @@ impl FarmPlan {
             .map(|class| kinds.for_class(&class.system, &class.features).ok()?.first().copied())
             .collect();
         let mut seconds = vec![0.0; kinds.kinds().len()];
+        let in_vain = self.in_vain();
         for unit in &self.units {
-            let hopeless =
-                unit.members.iter().all(|&member| self.derivations[member as usize].hopeless.is_some());
+            let hopeless = unit.members.iter().all(|&member| in_vain[member as usize]);
             if let Some(kind) = preferred[unit.class as usize].filter(|_| !hopeless) {
                 // What takes no time still needs somebody.
                 seconds[kind] += unit.seconds.max(f64::MIN_POSITIVE);
             }
         }
         seconds
+    }
+
+    /// Of each derivation whether nobody tries to build it: it is hopeless, or needs one that is.
+    #[must_use]
+    pub fn in_vain(&self) -> Vec<bool> {
+        let mut in_vain = vec![false; self.derivations.len()];
+        for (position, derivation) in self.derivations.iter().enumerate() {
+            in_vain[position] = derivation.hopeless.is_some()
+                || derivation.inputs.iter().any(|&input| in_vain[input as usize]);
+        }
+        in_vain
     }
 
     /// Everything that has to be built, inputs before what needs them.
@@ -206,7 +217,9 @@ impl FarmPlan {
     pub fn learn(&self, outcome: &super::Outcome, estimates: &mut Estimates) {
         for built in &outcome.built {
             if let Some(derivation) = self.derivations.get(built.derivation as usize) {
-                estimates.learn(&derivation.drv_path, built.seconds);
+                if !built.cached {
+                    estimates.learn(&derivation.drv_path, built.seconds);
+                }
                 if let Some(bytes) = built.bytes {
                     estimates.learn_bytes(&derivation.drv_path, bytes);
                 }

@@ -73,6 +73,9 @@ pub struct Built {
     /// How many bytes its outputs have as archives, where that was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
+    /// Whether it was there after all, so that nothing was built.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cached: bool,
 }
 
 /// A derivation that failed by itself.

@@ -57,10 +57,12 @@ impl Collector {
     /// Nothing more will come: whatever has no verdict gets one now. `why` says what happened to what nobody
     /// built, as in "no runner was left"; it is not read when all is well.
     pub fn close(&mut self, now: Stamp, why: &str, run: &mut Run) -> Vec<Event> {
-        let all = self.built.len() == self.board.plan().derivations().len();
+        let in_vain = self.board.plan().in_vain();
+        let all = (0..).zip(in_vain).all(|(position, in_vain)| in_vain || self.built.contains(&position));
         let end = BuilderEnd {
             signal: None,
-            exit_code: Some(i32::from(!all)),
+            // There is no one Nix whose exit code could tell more.
+            exit_code: all.then_some(0),
             valid: self.built.clone(),
             realised: HashSet::new(),
             last_words: why.to_owned(),
@@ -75,7 +77,9 @@ impl Collector {
                 && let Some(drv_path) = self.drv_path(built.derivation)
             {
                 self.built.insert(built.derivation);
-                events.extend(started(now, &drv_path, built.seconds, outcome.slot, run));
+                if !built.cached {
+                    events.extend(started(now, &drv_path, built.seconds, outcome.slot, run));
+                }
                 events.extend(run.apply(now, Happening::Appeared { drv_path }));
             }
         }

@@ -19,7 +19,7 @@ fn claim(unit: u32, attempt: u32, slot: u32) -> Record {
 }
 
 fn built(unit: u32, attempt: u32, slot: u32) -> Record {
-    let built = vec![Built { derivation: unit, seconds: 1.0, bytes: None }];
+    let built = vec![Built { derivation: unit, seconds: 1.0, bytes: None, cached: false }];
     let unit = UnitId(unit);
     Record::Outcome(Outcome { unit, attempt, slot: Slot(slot), built, failed: vec![], parcel: None })
 }
@@ -53,7 +53,7 @@ fn a_unit_is_claimed_fetched_built_and_posted_and_then_the_next() {
     let build = Command::Build { unit: UnitId(0), derivations: vec![0] };
     assert_eq!(worker.apply(at(3), Notice::Fetched), [build]);
     let ended = Notice::Built {
-        built: vec![Built { derivation: 0, seconds: 1.0, bytes: None }],
+        built: vec![Built { derivation: 0, seconds: 1.0, bytes: None, cached: false }],
         failed: vec![],
         parcel: None,
     };
@@ -287,7 +287,7 @@ fn a_plan_is_read_as_it_was_written_and_a_damaged_one_is_not() {
 fn what_was_built_teaches_the_estimates() {
     let plan = farm(&[(1.0, vec![])], 1);
     let Record::Outcome(mut outcome) = built(0, 1, 0) else { unreachable!() };
-    outcome.built[0] = Built { derivation: 0, seconds: 42.0, bytes: Some(7) };
+    outcome.built[0] = Built { derivation: 0, seconds: 42.0, bytes: Some(7), cached: false };
     let mut estimates = crate::Estimates::default();
     plan.learn(&outcome, &mut estimates);
     assert_eq!((estimates.known(&drv(0)), estimates.bytes(&drv(0))), (Some(42.0), 7));

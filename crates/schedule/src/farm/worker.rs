@@ -109,6 +109,8 @@ pub enum Command {
 pub enum Leaving {
     /// All that it could build has ended.
     Done,
+    /// All that it could build has ended, and something that it gave back was built by nobody. Why it could not.
+    GivenUp(String),
     /// Others will do the rest without waiting for it.
     NotNeeded,
     /// A failure ended the run.
@@ -290,6 +292,7 @@ impl Worker {
 
     fn news(&mut self, now: Stamp, records: &[Record]) -> Vec<Command> {
         self.board.read(now, records);
+        let mut commands = self.let_go(now);
         if records.is_empty() {
             self.quiet += 1;
         } else {
@@ -297,15 +300,45 @@ impl Worker {
             self.last_life = now;
         }
         match self.doing {
-            Doing::Looking => self.choose(now),
+            Doing::Looking => commands.extend(self.choose(now)),
             Doing::Fetching(unit, attempt) | Doing::Building(unit, attempt)
                 if self.board.is_tripped() || self.board.is_settled(unit) =>
             {
                 self.doing = Doing::Abandoning(unit, attempt);
-                vec![Command::Abandon { unit: UnitId(unit) }]
+                commands.push(Command::Abandon { unit: UnitId(unit) });
             }
-            _ => Vec::new(),
+            _ => {}
         }
+        commands
+    }
+
+    /// Gives back what a worker that was in this slot before, and died, has claimed: its claims would never
+    /// lapse, because this one is alive.
+    fn let_go(&mut self, now: Stamp) -> Vec<Command> {
+        let own = match (&self.doing, &self.posting) {
+            (
+                Doing::Claiming(unit, _)
+                | Doing::Fetching(unit, _)
+                | Doing::Building(unit, _)
+                | Doing::Abandoning(unit, _),
+                _,
+            ) => Some(*unit),
+            (_, Some(Record::Outcome(Outcome { unit, .. }) | Record::Returned(Returned { unit, .. }))) => {
+                Some(unit.0)
+            }
+            _ => None,
+        };
+        let held = self.board.held_besides(self.slot, own);
+        let given_back = held.into_iter().map(|(unit, attempt)| {
+            let reason = "its worker was started again".to_owned();
+            let returned = Returned { unit: UnitId(unit), attempt, slot: self.slot, reason, stopped: true };
+            Record::Returned(returned)
+        });
+        let given_back: Vec<Record> = given_back.collect();
+        for record in &given_back {
+            self.board.apply(now, record);
+        }
+        given_back.into_iter().map(Command::Tell).collect()
     }
 
     /// Decides what to do when nothing is being done.
@@ -317,7 +350,8 @@ impl Worker {
             return self.leave(now, Leaving::FailFast);
         }
         if self.board.open_of_mine() == 0 {
-            return self.leave(now, Leaving::Done);
+            let why = self.board.given_up_by(self.slot).map_or(Leaving::Done, Leaving::GivenUp);
+            return self.leave(now, why);
         }
         if self.returned_in_row >= UNFIT_AFTER && self.board.has_others_like(self.slot) {
             let reason = format!("{UNFIT_AFTER} units in a row could not be built here");

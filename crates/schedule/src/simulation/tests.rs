@@ -134,6 +134,7 @@ proptest! {
         seed: u64,
         (failing, delay) in (0.0..0.2, 0.0..20.0),
         deaths in prop::collection::vec((1_u32..10, 0.0..4000.0), 1..5),
+        again in prop::collection::vec(prop::option::of(0.1_f64..600.0), 5),
     ) {
         let (plan, farm) = merged(&drafts, workers);
         let story = Story::drawn(&farm, seed, 0.5, failing);
@@ -144,8 +145,11 @@ proptest! {
             .map(|((slot, at), number)| (Slot(slot), at + 4000.0 * f64::from(number)))
             .filter(|(slot, _)| (slot.0 as usize) < workers)
             .collect();
+        let restarts = deaths.iter().zip(again).filter_map(|(&(slot, at), after)| after.map(|after: f64| (slot, at + after)));
+        let restarts = restarts.collect();
         let limits = Limits { most_lost: 9, ..Limits::default() };
-        let conditions = Conditions { seed, delay_seconds: delay, deaths, limits, ..Conditions::default() };
+        let conditions =
+            Conditions { seed, delay_seconds: delay, deaths, restarts, limits, ..Conditions::default() };
         let simulated = simulate(&farm, &story, &conditions);
         let stranded = simulated.left.contains(&Some(Leaving::Stranded));
         prop_assert!(!stranded, "{:?}", simulated.left);
@@ -225,6 +229,24 @@ fn what_waits_for_runners_that_are_all_dead_ends_and_says_so() {
         matches!(&verdicts[0], Verdict::Failed { message, .. } if message.contains("no runner was left"))
     );
     assert!(matches!(&verdicts[1], Verdict::Blocked { by } if *by == [drv(0)]));
+}
+
+#[test]
+fn a_worker_that_is_started_again_in_its_slot_goes_on() {
+    let drafts: Drafts =
+        (0..6).map(|own| (100.0, (own > 0).then(|| own - 1).into_iter().collect())).collect();
+    for workers in [1, 2] {
+        let (plan, farm) = merged(&drafts, workers);
+        let all = (0..).take(workers);
+        let deaths = all.clone().map(|slot| (Slot(slot), 150.0)).collect();
+        // At once: its heartbeat does not stop for long enough that a claim could lapse.
+        let restarts = all.map(|slot| (Slot(slot), 151.0)).collect();
+        let conditions = Conditions { deaths, restarts, ..Conditions::default() };
+        let simulated = simulate(&farm, &Story::as_expected(&farm), &conditions);
+        let (verdicts, _) = verdicts(&plan, &farm, &simulated.records, Limits::default());
+        assert!(verdicts.iter().all(|verdict| *verdict == Verdict::Built), "{workers}: {verdicts:?}");
+        assert!(simulated.makespan_seconds < 1000.0, "{}", simulated.makespan_seconds);
+    }
 }
 
 #[test]

@@ -32,6 +32,8 @@ pub struct Conditions {
     pub interrupted: f64,
     /// Which workers die, and when, in seconds.
     pub deaths: Vec<(Slot, f64)>,
+    /// In which slots of workers that died another one begins, and when, in seconds.
+    pub restarts: Vec<(Slot, f64)>,
     /// How patient workers are.
     pub limits: Limits,
 }
@@ -48,6 +50,7 @@ impl Default for Conditions {
             exchange_seconds: 0.3,
             interrupted: 0.0,
             deaths: Vec::new(),
+            restarts: Vec::new(),
             limits: Limits::default(),
         }
     }
@@ -134,6 +137,7 @@ enum Coming {
     Posted(bool),
     Visible(Box<Record>),
     Dies,
+    Restarts,
 }
 
 /// Something that will happen to a worker, unless it does something else before (`turn` has changed then).
@@ -238,6 +242,11 @@ impl World<'_> {
                 self.push(after(Stamp::default(), seconds), slot.0 as usize, Coming::Dies);
             }
         }
+        for &(slot, seconds) in &self.conditions.restarts {
+            if (slot.0 as usize) < self.runners.len() {
+                self.push(after(Stamp::default(), seconds), slot.0 as usize, Coming::Restarts);
+            }
+        }
         while let Some(Reverse(entry)) = self.queue.pop() {
             self.happens(entry);
         }
@@ -260,6 +269,7 @@ impl World<'_> {
             Coming::Visible(record) => return self.ledger.show(*record),
             Coming::PostArrives(record, answer) => return self.post_arrives(at, worker, *record, answer),
             Coming::ClaimArrives(unit, attempt) => return self.claim_arrives(at, worker, unit, attempt),
+            Coming::Restarts => return self.restarts(at, worker),
             other => other,
         };
         let runner = &mut self.runners[worker];
@@ -283,8 +293,22 @@ impl World<'_> {
                 self.tell(at, worker, Notice::Interrupted { reason: "the connection was lost".to_owned() });
             }
             Coming::Posted(first) => self.tell(at, worker, Notice::Posted { first }),
-            Coming::Visible(_) | Coming::PostArrives(..) | Coming::ClaimArrives(..) => {}
+            Coming::Visible(_) | Coming::PostArrives(..) | Coming::ClaimArrives(..) | Coming::Restarts => {}
         }
+    }
+
+    /// Somebody starts a worker again that died.
+    fn restarts(&mut self, now: Stamp, worker: usize) {
+        let runner = &mut self.runners[worker];
+        if runner.ended.is_none() || runner.left.is_some() {
+            return;
+        }
+        let slot = runner.worker.slot();
+        let again = Worker::new(&self.plan, slot, self.conditions.limits);
+        let has = vec![false; self.plan.units().len()];
+        *runner =
+            Runner { worker: again, cursor: 0, turn: runner.turn + 1, unit: 0, has, ended: None, left: None };
+        self.push(now, worker, Coming::Woken);
     }
 
     fn tell(&mut self, now: Stamp, worker: usize, notice: Notice<'_>) {
@@ -428,7 +452,7 @@ impl World<'_> {
                     log: vec![],
                 });
             } else {
-                built.push(Built { derivation, seconds: took, bytes: None });
+                built.push(Built { derivation, seconds: took, bytes: None, cached: false });
             }
         }
         if interrupted {

@@ -105,7 +105,7 @@ impl Exchange for Pretend {
                 });
             } else {
                 self.builds[derivation as usize].fetch_add(1, Ordering::SeqCst);
-                ends.built.push(Built { derivation, seconds, bytes: None });
+                ends.built.push(Built { derivation, seconds, bytes: None, cached: false });
             }
         }
         Ok(ends)

@@ -32,7 +32,7 @@ pub(super) fn push(args: &PushArgs) -> Result<ExitCode, CommandError> {
     let (nix, layout) = store(&args.store)?;
     let infos = depots::infos(&layout, args.store.store.as_deref())?;
     let paths = if args.all || args.since.is_some() {
-        let new = valid_since(&infos, args.since.as_deref())?;
+        let (new, _) = valid_since(&infos, args.since.as_deref())?;
         // Derivations are of use to nobody else, and come along where something refers to them.
         new.into_iter().filter(|path| !path.is_derivation()).collect()
     } else {

@@ -9,13 +9,13 @@ use indicatif::HumanBytes;
 use phoenix_cache::{Cache, Destination};
 use phoenix_evaluate::{Evaluators, Heard};
 use phoenix_model::{Severity, StorePath, Target, Verdict};
-use phoenix_store::{Layout, PathInfos};
+use phoenix_store::Layout;
 
-use super::{keys, open, say, store, store_path, threads, warn};
+use super::{keys, open, say, snapshot, store, store_path, threads, warn};
 use crate::args::{RestoreArgs, StoreArgs, Wanted};
 use crate::depots::{self, no_look};
 use crate::error::{CommandError, hint_for};
-use crate::{evaluating, setup, signals};
+use crate::{evaluating, setup, signals, tidy};
 
 /// Exit code when something did not evaluate, as that of `run`.
 const EXIT_NOT_EVALUATED: u8 = 120;
@@ -24,16 +24,23 @@ const EXIT_NOT_EVALUATED: u8 = 120;
 pub(super) fn restore(args: &RestoreArgs) -> Result<ExitCode, CommandError> {
     let trusted = keys::trusted(&args.trusted_key)?;
     let url = args.nix.store.clone();
-    let (_, layout) = store(&StoreArgs { store: url.clone(), options: args.nix.options.clone() })?;
+    let (nix, layout) = store(&StoreArgs { store: url.clone(), options: args.nix.options.clone() })?;
     let mut cache = open(&args.depot)?;
+    let before = match &args.snapshot {
+        Some(_) => {
+            Some(depots::infos(&layout, url.as_deref())?.all_paths().map_err(|error| no_look(&error))?)
+        }
+        None => None,
+    };
     let wanted = if args.latest {
-        Asked { paths: latest(&mut cache, &layout), ..Asked::default() }
+        Asked { paths: latest(&mut cache, &layout, args.branch.as_deref()), ..Asked::default() }
     } else {
         asked(args, &layout)?
     };
     if wanted.stopped {
         return Ok(ExitCode::from(130));
     }
+    depots::substitute(&mut cache, &wanted.paths, &layout, &nix);
     let way = depots::way_into(&layout, url.as_deref());
     let into = Destination { layout: &layout, way: &way, trusted: trusted.as_ref() };
     let restored = cache
@@ -60,20 +67,21 @@ pub(super) fn restore(args: &RestoreArgs) -> Result<ExitCode, CommandError> {
         say(format!("{} paths are in no pack: {}", restored.missing.len(), few(&restored.missing)));
     }
     let infos = depots::infos(&layout, url.as_deref())?;
-    if let Some(file) = &args.snapshot {
-        write_snapshot(file, &infos)?;
+    if let (Some(file), Some(before)) = (&args.snapshot, before) {
+        snapshot::write(file, &before, &infos.all_paths().map_err(|error| no_look(&error))?)?;
     }
     let valid = infos.of(&wanted.paths).map_err(|error| no_look(&error))?.len();
-    Ok(match (wanted.failed, valid == wanted.paths.len()) {
+    let all = valid == wanted.paths.len() && !wanted.unknown;
+    Ok(match (wanted.failed, all) {
         (true, _) => ExitCode::from(EXIT_NOT_EVALUATED),
         (false, true) => ExitCode::SUCCESS,
         (false, false) => ExitCode::FAILURE,
     })
 }
 
-/// What the newest pack has.
-fn latest(cache: &mut Cache, layout: &Layout) -> Vec<StorePath> {
-    let names = cache.catalog().latest().into_iter();
+/// What the last run needed.
+fn latest(cache: &mut Cache, layout: &Layout, branch: Option<&str>) -> Vec<StorePath> {
+    let names = cache.latest(&tidy::branches(branch)).into_iter();
     names.filter_map(|name| StorePath::parse(&format!("{}/{name}", layout.store_dir)).ok()).collect()
 }
 
@@ -83,6 +91,8 @@ struct Asked {
     paths: Vec<StorePath>,
     /// Something did not evaluate.
     failed: bool,
+    /// Something comes about only in a build, and so cannot be looked for.
+    unknown: bool,
     /// It was stopped by a signal.
     stopped: bool,
     /// Keeps what was evaluated from being collected.
@@ -159,7 +169,10 @@ impl Asked {
                     }
                     match path {
                         Some(path) => self.paths.push(path.clone()),
-                        None => say(format!("the path of {attr}^{name} is known only after it is built")),
+                        None => {
+                            self.unknown = true;
+                            say(format!("the path of {attr}^{name} is known only after it is built"));
+                        }
                     }
                 }
             }
@@ -170,10 +183,4 @@ impl Asked {
 fn few(names: &[String]) -> String {
     let more = if names.len() > 3 { ", …" } else { "" };
     format!("{}{more}", names.iter().take(3).map(String::as_str).collect::<Vec<_>>().join(", "))
-}
-
-fn write_snapshot(file: &Path, infos: &PathInfos) -> Result<(), CommandError> {
-    let all = infos.all_paths().map_err(|error| no_look(&error))?;
-    let lines: String = all.iter().map(|path| format!("{}\n", path.base_name())).collect();
-    fs_err::write(file, lines).map_err(|error| CommandError::because("cannot write the snapshot", &error))
 }
