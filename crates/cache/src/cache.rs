@@ -2,12 +2,16 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use phoenix_depot::{BlobName, Depot};
 use phoenix_pack::Catalog;
 use tokio::runtime::Runtime;
 
 use crate::{Packs, Trouble};
+
+/// Whoever saved at the same time can be seen by then, on most days.
+const MEET_AFTER: Duration = Duration::from_secs(1);
 
 /// The packs of a depot, ready to be saved to and restored from.
 ///
@@ -21,6 +25,8 @@ pub struct Cache {
     pub(crate) branch: Option<(String, u64)>,
     /// What that run needs besides what it saves.
     pub(crate) needs: BTreeSet<String>,
+    /// How long after a save it is looked whether others know of it, where packs are found by the newest.
+    pub(crate) meet_after: Duration,
 }
 
 impl Cache {
@@ -31,13 +37,19 @@ impl Cache {
     pub fn open(depot: Arc<dyn Depot>, trouble: &mut (dyn FnMut(Trouble) + Send)) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let packs = runtime.block_on(Packs::load(depot, trouble));
-        Ok(Self { runtime, packs, branch: None, needs: BTreeSet::new() })
+        Ok(Self { runtime, packs, branch: None, needs: BTreeSet::new(), meet_after: MEET_AFTER })
     }
 
     /// Says which branch and which run of it what is saved is for, so that collection knows what branches need.
     /// The number is greater for later runs of a branch; the jobs of one run share it.
     pub fn set_branch(&mut self, branch: impl Into<String>, run: u64) {
         self.branch = Some((branch.into(), run));
+    }
+
+    /// Says how long after a save it is looked whether others know of it, where packs are found by the newest only;
+    /// a second if nothing is said.
+    pub fn set_meeting(&mut self, after: Duration) {
+        self.meet_after = after;
     }
 
     /// Says which paths (`HASH-NAME`) of this depot the run needs besides those that it saves: what it restored.

@@ -1,5 +1,7 @@
 //! Folding and collecting: what `pack` has planned, done to a depot.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use phoenix_depot::{Blob, BlobName, Created, DepotError, Problem};
@@ -80,12 +82,37 @@ struct Part {
 }
 
 impl Cache {
+    /// The packs that have to be rewritten for these paths to be let go, besides those that are damaged.
+    pub fn packs_with(&mut self, paths: &BTreeSet<String>) -> BTreeSet<String> {
+        let has = |directory: &phoenix_pack::Directory| {
+            (0..directory.paths())
+                .any(|number| directory.record(number).is_ok_and(|record| paths.contains(&record.info.name)))
+        };
+        let packs = self.packs.catalog().packs();
+        packs.filter(|(_, _, directory)| has(directory)).map(|(_, name, _)| name.to_owned()).collect()
+    }
+
+    /// Removes the packs that are damaged so that nothing of them can be read; those of a version that is not known
+    /// stay. Returns their names.
+    ///
+    /// # Errors
+    /// When the depot does not remove one.
+    pub fn remove_unusable(&mut self) -> Result<Vec<String>, DepotError> {
+        let names = self.packs.unusable();
+        for name in &names {
+            self.runtime.block_on(self.packs.remove(name))?;
+        }
+        Ok(names)
+    }
+
     /// Whether there are so many packs, or so many bytes in them, that a job which has saved this many bytes
     /// should collect.
     #[must_use]
     pub fn is_crowded(&self, saved: u64, budget: u64) -> bool {
         let catalog = self.packs.peek();
-        let live = catalog.packs().count() + usize::from(saved > 0);
+        let foreign = self.packs.foreign();
+        let own = catalog.packs().filter(|(_, name, _)| !foreign.contains(*name));
+        let live = own.count() + usize::from(saved > 0);
         let known = &catalog.others().known;
         let size =
             catalog.packs().filter_map(|(_, name, _)| known.get(name)).map(|info| info.size).sum::<u64>();
@@ -107,7 +134,8 @@ impl Cache {
             let depot = self.packs.depot().location().to_owned();
             return Err(CollectError::Unsure { depot, what: what.to_owned() });
         }
-        let goal = Goal { outside: self.packs.outside().clone(), ..goal.clone() };
+        let foreign = self.packs.foreign();
+        let goal = Goal { outside: self.packs.outside().clone(), foreign, ..goal.clone() };
         Ok(Collection::plan(self.packs.catalog(), &goal))
     }
 

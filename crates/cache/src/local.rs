@@ -6,13 +6,13 @@ use std::io;
 use std::sync::{Mutex, PoisonError};
 
 use phoenix_depot::BlobName;
-use phoenix_model::{NarHash, StorePath, ValidPathInfo};
+use phoenix_model::{Derivation, NarHash, StorePath, ValidPathInfo};
 use phoenix_pack::PathInfo;
-use phoenix_pack::nar::{Sink, Writer};
+use phoenix_pack::nar::{Parser, Sink, Writer};
 use phoenix_store::{
     DaemonError, DumpError, Import, ImportError, Layout, Received, RegisterError, Way, dump,
 };
-use phoenix_substituter::PublicKeys;
+use phoenix_substituter::{PublicKeys, is_content_addressed, is_signature};
 
 use crate::trust::{admit, compared};
 use crate::{Cache, MakeArchive, Restored, Saved, Trouble};
@@ -118,25 +118,101 @@ impl Cache {
         let take = |info: &PathInfo, make: &mut MakeArchive<'_>| {
             let info = unpacked(info, store_dir)?;
             let mut check = admit(&info, into.trusted)?;
+            let mut text = info.path.is_derivation().then(DerivationText::default);
             let Some(mut receive) = import.receive(info).map_err(io::Error::other)? else { return Ok(()) };
             make(&mut |piece| {
                 if let Some(check) = &mut check {
                     check.feed(piece);
                 }
+                if let Some(text) = &mut text {
+                    text.feed(piece);
+                }
                 receive.feed(piece).map_err(io::Error::other)
             })?;
             let whole = receive.finish().map_err(io::Error::other)?;
             compared(check)?;
+            text.map_or(Ok(()), DerivationText::finish)?;
             received.lock().unwrap_or_else(PoisonError::into_inner).push(whole);
             Ok(())
         };
-        let restored = self.restore(names, |name| valid.contains(name), &take, threads, trouble);
+        let mut restored = self.restore(names, |name| valid.contains(name), &take, threads, trouble);
+        restored.lose_circles();
         // What refers to something that did not come in is dropped again.
         let whole: HashSet<&str> = restored.paths.iter().map(|info| info.name.as_str()).collect();
         let mut received = received.into_inner().unwrap_or_else(PoisonError::into_inner);
         received.retain(|received| whole.contains(received.info().path.base_name()));
         import.register(received)?;
         Ok(restored)
+    }
+}
+
+/// The text of a derivation, out of its archive as it comes; whatever is none costs nobody but itself.
+#[derive(Default)]
+struct DerivationText {
+    parser: Parser,
+    text: Contents,
+    broken: bool,
+}
+
+/// The longest `.drv` file that is read; real ones stay below 1 MB.
+const LONGEST_DERIVATION: usize = 64 << 20;
+
+/// Collects what a file holds.
+#[derive(Default)]
+struct Contents {
+    bytes: Vec<u8>,
+    other: bool,
+}
+
+impl DerivationText {
+    fn feed(&mut self, piece: &[u8]) {
+        self.broken |= self.parser.feed(piece, &mut self.text).is_err();
+    }
+
+    fn finish(self) -> io::Result<()> {
+        let wrong = |why: String| io::Error::other(format!("it is no derivation: {why}"));
+        if self.broken || self.text.other {
+            return Err(wrong("it is not one file".to_owned()));
+        }
+        Derivation::parse(&self.text.bytes).map(drop).map_err(|error| wrong(error.to_string()))
+    }
+}
+
+impl Sink for Contents {
+    type Error = Infallible;
+
+    fn directory(&mut self) -> Result<(), Infallible> {
+        self.other = true;
+        Ok(())
+    }
+
+    fn entry(&mut self, _: &[u8]) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    fn leave(&mut self) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    fn file(&mut self, _: bool, _: u64) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    fn data(&mut self, bytes: &[u8]) -> Result<(), Infallible> {
+        self.other |= self.bytes.len() + bytes.len() > LONGEST_DERIVATION;
+        if !self.other {
+            self.bytes.extend_from_slice(bytes);
+        }
+        Ok(())
+    }
+
+    fn file_end(&mut self) -> Result<(), Infallible> {
+        Ok(())
+    }
+
+    fn symlink(&mut self, _: &[u8]) -> Result<(), Infallible> {
+        self.other = true;
+        Ok(())
     }
 }
 
@@ -160,8 +236,13 @@ pub(crate) fn unpacked(info: &PathInfo, store_dir: &str) -> io::Result<ValidPath
     let mut valid = ValidPathInfo::new(path(&info.name)?, NarHash(info.nar_hash), info.nar_size);
     valid.references = info.references.iter().map(path).collect::<io::Result<_>>()?;
     valid.deriver = info.deriver.as_ref().map(path).transpose()?;
-    valid.signatures.clone_from(&info.signatures);
+    // What Nix could not read would make the store unsound.
+    valid.signatures = info.signatures.iter().filter(|signature| is_signature(signature)).cloned().collect();
     valid.content_address.clone_from(&info.ca);
+    // An address that the path does not follow from says nothing of it.
+    if !is_content_addressed(&phoenix_substituter::PathInfo::of_valid(&valid)) {
+        valid.content_address = None;
+    }
     Ok(valid)
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
@@ -14,9 +14,6 @@ use crate::name::{PACKS, is_readable, prefix};
 
 /// How much of the end of a pack is read at first, in bytes: the footer, and the whole directory of most.
 const TAIL: u64 = 256 << 10;
-
-/// How long after a save it is looked whether others know of it.
-const MEET_AFTER: Duration = Duration::from_secs(1);
 
 /// How many packs are asked for at once.
 pub(crate) const AT_ONCE: usize = 8;
@@ -39,6 +36,8 @@ pub struct Packs {
     listed: bool,
     /// Packs that are there and cannot be read from here, or cannot be used.
     outside: BTreeMap<String, PackInfo>,
+    /// Those of them that are damaged.
+    unusable: BTreeSet<String>,
     /// Packs of which the depot did not tell whether they are there, or what is in them.
     unsure: BTreeSet<String>,
 }
@@ -63,6 +62,7 @@ impl Packs {
             blobs: HashMap::new(),
             listed: true,
             outside: BTreeMap::new(),
+            unusable: BTreeSet::new(),
             unsure: BTreeSet::new(),
         };
         let seen = match packs.depot.list(PACKS).await {
@@ -121,8 +121,6 @@ impl Packs {
         mut statement: Others,
         round: usize,
     ) -> Result<bool, Trouble> {
-        // Whoever saved at the same time can be seen by then, on most days.
-        tokio::time::sleep(MEET_AFTER).await;
         let others = newest_of(self.depot.as_ref(), &statement).await;
         let scope = |name: &str| name.rsplit_once('/').map(|(scope, _)| scope.to_owned());
         let strangers = others.into_iter().filter(|(other, _, said)| {
@@ -188,6 +186,20 @@ impl Packs {
     /// The packs that are there and cannot be read from here, or cannot be used.
     pub(crate) fn outside(&self) -> &BTreeMap<String, PackInfo> {
         &self.outside
+    }
+
+    /// The packs that are there, and damaged so that nothing of them can be read.
+    pub(crate) fn unusable(&self) -> Vec<String> {
+        self.unusable.iter().cloned().collect()
+    }
+
+    /// The packs of scopes that may be read and not written.
+    pub(crate) fn foreign(&self) -> BTreeSet<String> {
+        let own = self.depot.scopes().and_then(|scopes| scopes.write).map(|scope| prefix(&scope));
+        let Some(own) = own else { return BTreeSet::new() };
+        let names = self.catalog.packs().map(|(_, name, _)| name);
+        let of_a_scope = |name: &&str| name.strip_prefix(PACKS).is_some_and(|rest| rest.starts_with('='));
+        names.filter(of_a_scope).filter(|name| !name.starts_with(&own)).map(str::to_owned).collect()
     }
 
     /// What the depot gave no answer about, so that it may be there with all that it needs.
@@ -267,6 +279,7 @@ impl Packs {
         for name in self.catalog.add_all(add) {
             if let Some(blob) = self.blobs.remove(&name) {
                 self.outside.insert(name.clone(), info(&blob));
+                self.unusable.insert(name.clone());
             }
             trouble(Trouble::Pack {
                 depot: self.depot.location().to_owned(),
@@ -284,8 +297,11 @@ impl Packs {
                 self.unsure.insert(name.to_owned());
             }
             // It counts, and a later phoenix may know what to do with it.
-            Trouble::Pack { .. } => {
+            Trouble::Pack { problem, .. } => {
                 self.outside.insert(name.to_owned(), info(blob));
+                if !matches!(problem, PackError::Version(_)) {
+                    self.unusable.insert(name.to_owned());
+                }
             }
         }
         self.catalog.lose(name);
@@ -355,6 +371,7 @@ impl Packs {
         }
         self.blobs.remove(name);
         self.outside.remove(name);
+        self.unusable.remove(name);
         self.catalog.forget(name);
         Ok(())
     }

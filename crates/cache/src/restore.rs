@@ -105,6 +105,35 @@ fn locate(catalog: &mut Catalog, closure: &[PathInfo]) -> (Vec<Located>, Vec<(St
 }
 
 impl Restored {
+    /// Sorts out what refers to itself by way of others, which no store takes.
+    pub(crate) fn lose_circles(&mut self) {
+        let by_name: HashMap<&str, &PathInfo> =
+            self.paths.iter().map(|info| (info.name.as_str(), info)).collect();
+        // What all of whose references are clear is clear, until nothing changes.
+        let mut clear: HashSet<&str> = HashSet::new();
+        loop {
+            let before = clear.len();
+            for info in &self.paths {
+                let is_clear = |name: &String| {
+                    *name == info.name
+                        || !by_name.contains_key(name.as_str())
+                        || clear.contains(name.as_str())
+                };
+                if info.references.iter().all(is_clear) {
+                    clear.insert(&info.name);
+                }
+            }
+            if clear.len() == before {
+                break;
+            }
+        }
+        let circular = self.paths.iter().map(|info| &info.name).filter(|name| !clear.contains(name.as_str()));
+        let why = "it refers to itself by way of others, or to what does";
+        let circular: HashSet<String> = circular.cloned().collect();
+        self.paths.retain(|info| !circular.contains(&info.name));
+        self.failed.extend(circular.into_iter().map(|name| (name, why.to_owned())));
+    }
+
     /// Sorts out what refers to something that could not be had.
     pub(crate) fn settle(&mut self, closure: Vec<PathInfo>) {
         let mut bad: HashSet<String> = self.missing.iter().cloned().collect();

@@ -14,6 +14,7 @@ use phoenix_pack::{
     Catalog, Chunk, ChunkId, ChunkSizes, Chunks, Compressor, Cutter, FrameBuilder, HASH_LENGTH, LEVEL,
     Others, PackBuilder, PackError, PackedPath, PathInfo, References, SealedFrame, Use,
 };
+use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
@@ -187,6 +188,7 @@ impl Cache {
             return;
         }
         for round in 0..MEET {
+            thread::sleep(self.meet_after);
             let statement = self.packs.catalog().statement();
             match self.runtime.block_on(self.packs.meet(name, statement, round)) {
                 Ok(true) => {}
@@ -371,6 +373,7 @@ impl Reading<'_> {
         let mut cutter = Cutter::new(&references, ChunkSizes::default());
         let mut chunks = Vec::new();
         let mut size = 0_u64;
+        let mut hash = Sha256::new();
         let mut emit = |bytes: &[u8]| {
             let chunk = Chunk { id: ChunkId::of(bytes), length: bytes.len() as u32 };
             chunks.push(chunk);
@@ -388,6 +391,7 @@ impl Reading<'_> {
         let mut stop = None;
         let read = (self.read)(path, &mut |piece| {
             size += piece.len() as u64;
+            hash.update(piece);
             cutter.push(piece, &mut emit).map_err(|error| {
                 stop = Some(error);
                 io::Error::other("given up")
@@ -400,6 +404,11 @@ impl Reading<'_> {
         let patches = cutter.finish(&mut emit)?;
         if size != path.nar_size {
             let text = format!("its archive has {size} bytes, but {} are registered", path.nar_size);
+            return Err(Stop::Unreadable(io::Error::other(text)));
+        }
+        if <[u8; 32]>::from(hash.finalize()) != path.nar_hash {
+            let text = "its contents are not those that are registered; `nix-store --verify --check-contents \
+                        --repair` tells more";
             return Err(Stop::Unreadable(io::Error::other(text)));
         }
         Ok(PackedPath { info: path.clone(), chunks, patches, saved: self.saved })

@@ -5,14 +5,15 @@ use std::io;
 use phoenix_model::ValidPathInfo;
 use phoenix_substituter::{ContentCheck, PathInfo, PublicKeys};
 
-/// Lets a path in that one of the keys signed, or that is content-addressed: then its contents have to be compared
-/// with what this returns.
+/// Lets a path in that one of the keys signed, if keys are named, or that is content-addressed: then its contents have
+/// to be compared with what this returns.
 ///
 /// # Errors
 /// When it is neither.
 pub(crate) fn admit(info: &ValidPathInfo, keys: Option<&PublicKeys>) -> io::Result<Option<ContentCheck>> {
-    let Some(keys) = keys else { return Ok(None) };
     let info = PathInfo::of_valid(info);
+    // What says that it is content-addressed has to be, whoever brings it.
+    let Some(keys) = keys else { return Ok(ContentCheck::begin(&info)) };
     if keys.signed(&info) {
         return Ok(None);
     }

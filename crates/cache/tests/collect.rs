@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use phoenix_cache::{Cache, CollectError, Collected};
 use phoenix_depot::testing::{Fault, Faults, Faulty, Memory};
 use phoenix_depot::{BlobName, Depot};
-use phoenix_pack::{Collection, Goal};
+use phoenix_pack::{Collection, Damaged, Goal};
 use stores::{Store, check, names, open, restore, save, store};
 
 fn goal(grace: u64) -> Goal {
@@ -23,6 +23,8 @@ fn goal(grace: u64) -> Goal {
         grace,
         packs: 0,
         outside: BTreeMap::new(),
+        foreign: BTreeSet::new(),
+        damaged: Damaged::default(),
     }
 }
 

@@ -174,6 +174,27 @@ fn a_depot_that_does_not_list_is_found_by_its_newest_pack() {
     }
 }
 
+#[test]
+fn packs_that_are_made_at_once_find_each_other_where_nothing_is_listed() {
+    for round in 0..8 {
+        let depot: Arc<dyn Depot> = Arc::new(NoList(Memory::new()));
+        let stores: Vec<_> = (0..5).map(|at| store(3, round * 50 + at * 7 + 1)).collect();
+        // All have looked before any has saved.
+        let mut caches: Vec<_> = stores.iter().map(|_| open(&depot).0).collect();
+        std::thread::scope(|scope| {
+            for (number, (cache, store)) in caches.iter_mut().zip(&stores).enumerate() {
+                scope.spawn(move || save(cache, &number.to_string(), store).unwrap());
+            }
+        });
+        let (mut cache, troubles) = open(&depot);
+        assert!(troubles.is_empty(), "{troubles:?}");
+        for store in &stores {
+            let (restored, _) = restore(&mut cache, &names(store));
+            assert_eq!(restored.paths.len(), store.len(), "round {round}: {:?}", restored.missing);
+        }
+    }
+}
+
 /// A depot that cannot list.
 #[derive(Debug)]
 struct NoList(Memory);

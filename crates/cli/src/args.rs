@@ -48,7 +48,7 @@ pub(crate) enum CacheVerb {
     /// Say how much a depot holds, as JSON
     Stat(DepotArgs),
     /// Read everything a depot holds and check it
-    Verify(DepotArgs),
+    Verify(VerifyArgs),
     /// Fold many packs into few, and let go of what there is no room for
     ///
     /// What is kept comes first by rank: what --keep names, what the last runs of branches that are alive saved
@@ -69,6 +69,18 @@ pub(crate) struct DepotArgs {
     /// How many threads read, compress and write [default: one for each processor]
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
+}
+
+/// What to do about damage.
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// Let go of what is damaged, so that it is saved anew by whoever has it: the packs it is in are rewritten
+    /// without it
+    #[arg(long)]
+    pub(crate) repair: bool,
+
+    #[command(flatten)]
+    pub(crate) depot: DepotArgs,
 }
 
 /// What to keep, and what to let go.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, bounded, never, select};
 use phoenix_model::{Event, FailureClass, Severity, Stamp, StorePath};
 use phoenix_schedule::{BuilderEnd, Happening, Run, Step, signal_name};
-use phoenix_store::{Build, BuildEvent, BuildExit, Nix, Realise, Validity, is_realised};
+use phoenix_store::{Build, BuildEvent, BuildExit, Counts, Nix, Realise, Validity, is_realised};
 
 use crate::error::{CommandError, is_of_machine};
 use crate::recorder::{Recorder, now};
@@ -53,8 +53,9 @@ pub(crate) struct Builder<'a> {
     letting_go: bool,
     /// Builders that ended, of which it is not known yet whether well.
     ended: Vec<StorePath>,
-    /// How many builds have failed in this call of Nix, by its count.
-    failed: u64,
+    /// How many builds there were in this call of Nix, by its count, and how many were begun.
+    counts: Counts,
+    begun: u64,
     /// Those of them that are known.
     told: HashSet<StorePath>,
     /// What Nix said of builds that timed out without naming them.
@@ -105,7 +106,8 @@ impl<'a> Builder<'a> {
             last_line: HashMap::new(),
             letting_go: false,
             ended: Vec::new(),
-            failed: 0,
+            counts: Counts::default(),
+            begun: 0,
             told: HashSet::new(),
             time_outs: Vec::new(),
             said: HashSet::new(),
@@ -238,7 +240,7 @@ impl<'a> Builder<'a> {
         let now = Instant::now();
         let mut silence = Silence { lines: 0, since: now, looked: now, appeared: None };
         self.letting_go = false;
-        (self.failed, self.told) = (0, HashSet::new());
+        (self.counts, self.begun, self.told) = (Counts::default(), 0, HashSet::new());
         loop {
             select! {
                 recv(events) -> event => match event {
@@ -272,7 +274,7 @@ impl<'a> Builder<'a> {
                 },
             }
             // A failure whose builder is not known yet is looked for until it is.
-            if std::mem::take(&mut some_ended) || self.failed > self.told.len() as u64 {
+            if std::mem::take(&mut some_ended) || self.unknown_failures() > 0 {
                 self.look_for_ended(validity);
             }
             let exit =
@@ -318,6 +320,7 @@ impl<'a> Builder<'a> {
     fn heard(&mut self, event: BuildEvent, words: &mut Vec<String>) -> bool {
         match event {
             BuildEvent::Started { drv_path, machine } => {
+                self.begun += 1;
                 self.apply(Happening::BuildStarted { drv_path, machine });
             }
             BuildEvent::Line { drv_path, line } => {
@@ -334,8 +337,8 @@ impl<'a> Builder<'a> {
                 self.ended.push(self.run.derivation_of(&drv_path).unwrap_or(drv_path));
                 return true;
             }
-            BuildEvent::SomeEnded { failed } => {
-                self.failed = failed;
+            BuildEvent::SomeEnded(counts) => {
+                self.counts = counts;
                 return true;
             }
             BuildEvent::Failed(failure) => {
@@ -415,7 +418,7 @@ impl<'a> Builder<'a> {
                 self.apply(Happening::Appeared { drv_path });
             }
         }
-        let unknown = self.failed.saturating_sub(self.told.len() as u64);
+        let unknown = self.unknown_failures();
         if unknown == 0 {
             return;
         }
@@ -427,8 +430,15 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// The builders that have failed, when there are so many: those that Nix says have ended, or whose logs
-    /// have. Nothing when that cannot be told yet.
+    /// How many builders have failed of which it is not known whose they are. What could not be begun has no builder.
+    fn unknown_failures(&self) -> u64 {
+        let Counts { done, running, failed } = self.counts;
+        let ended = self.begun.saturating_sub(done + running);
+        ended.min(failed).saturating_sub(self.told.len() as u64)
+    }
+
+    /// The builders that have failed, of which there are at most so many: those that Nix says have ended, or whose
+    /// logs have. Nothing when there are more, for some of them ended well and their outputs are not yet valid.
     fn failed_builders(&mut self, count: usize) -> Vec<StorePath> {
         let running: Vec<StorePath> = (self.run.running().into_iter())
             .map(|step| self.run.steps()[step as usize].drv_path.clone())
@@ -440,11 +450,7 @@ impl<'a> Builder<'a> {
                 || self.setup.layout.as_ref().and_then(|layout| layout.is_log_whole(drv_path)) == Some(true)
         };
         let over: Vec<StorePath> = running.iter().filter(is_over).cloned().collect();
-        match (over.len(), running.len()) {
-            (found, _) if found == count => over,
-            (_, all) if all == count => running,
-            _ => Vec::new(),
-        }
+        if over.len() <= count { over } else { Vec::new() }
     }
 
     /// The steps whose needed outputs are all valid.

@@ -39,6 +39,11 @@ pub(crate) struct Config {
     pub(crate) runners: Vec<RunnerKind>,
 }
 
+const RUNNER_KEYS: &[&str] = &["systems", "features", "mandatory", "runs-on"];
+
+/// How like a key has to be for it to be what was meant (Jaro-Winkler).
+const NEAR: f64 = 0.6;
+
 const KEYS: &[&str] = &["include", "exclude", "systems", "fail-fast", "runners"];
 
 impl Config {
@@ -69,18 +74,32 @@ impl Config {
         let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
             format!("phoenix.toml is not TOML: {}", error.to_string().trim())
         })?;
-        if let Some(key) = table.keys().find(|key| !KEYS.contains(&key.as_str())) {
-            let nearest = KEYS
-                .iter()
-                .max_by(|a, b| strsim::jaro_winkler(key, a).total_cmp(&strsim::jaro_winkler(key, b)));
-            return Err(format!(
-                "phoenix.toml has an unknown key `{key}`; did you mean `{}`? (known: {})",
-                nearest.unwrap_or(&""),
-                KEYS.join(", ")
-            ));
+        known("phoenix.toml", &table, KEYS)?;
+        let runners = table.get("runners").and_then(toml::Value::as_array).into_iter().flatten();
+        for runner in runners.filter_map(toml::Value::as_table) {
+            known("[[runners]] of phoenix.toml", runner, RUNNER_KEYS)?;
         }
-        toml::from_str(text).map_err(|error| format!("phoenix.toml: {}", error.to_string().trim()))
+        let config: Self =
+            toml::from_str(text).map_err(|error| format!("phoenix.toml: {}", error.to_string().trim()))?;
+        if config.runners.iter().any(|kind| kind.runs_on.is_empty() || kind.systems.is_empty()) {
+            return Err(
+                "[[runners]] of phoenix.toml needs at least one of `systems` and one label in `runs-on`, by \
+                        which it is asked for"
+                    .to_owned(),
+            );
+        }
+        Ok(config)
     }
+}
+
+/// Sees that a table has no other keys than these.
+fn known(place: &str, table: &toml::Table, keys: &[&str]) -> Result<(), String> {
+    let Some(key) = table.keys().find(|key| !keys.contains(&key.as_str())) else { return Ok(()) };
+    let likeness = |known: &str| strsim::jaro_winkler(key, known);
+    let nearest = keys.iter().max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+    let meant = nearest.filter(|nearest| likeness(nearest) > NEAR);
+    let meant = meant.map(|nearest| format!("did you mean `{nearest}`? ")).unwrap_or_default();
+    Err(format!("{place} has an unknown key `{key}`; {meant}(known: {})", keys.join(", ")))
 }
 
 #[cfg(test)]
@@ -134,6 +153,12 @@ mod tests {
         assert!(error.contains("`inclde`; did you mean `include`?"), "{error}");
         let error = Config::parse("failfast = true").unwrap_err();
         assert!(error.contains("did you mean `fail-fast`?"), "{error}");
+        let error = Config::parse("zzz = true").unwrap_err();
+        assert!(!error.contains("did you mean"), "{error}");
+        let error = Config::parse("[[runners]]\nsystem = [\"x\"]\nruns-on = [\"y\"]").unwrap_err();
+        assert!(error.contains("[[runners]]") && error.contains("did you mean `systems`?"), "{error}");
+        let error = Config::parse("[[runners]]\nsystems = [\"x\"]\nruns-on = []").unwrap_err();
+        assert!(error.contains("one label in `runs-on`"), "{error}");
     }
 
     #[test]

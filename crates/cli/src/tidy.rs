@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use indicatif::HumanBytes;
 use phoenix_cache::{ALIVE, Cache, Collected, GRACE, MOST_PACKS, Trouble};
 use phoenix_depot::Depot;
-use phoenix_pack::{Collection, Goal};
+use phoenix_pack::{Collection, Damaged, Goal};
 
 use crate::depots;
 use crate::setup::var;
@@ -30,6 +30,8 @@ pub(crate) fn goal(budget: u64) -> Goal {
         grace: GRACE,
         packs: 0,
         outside: BTreeMap::new(),
+        foreign: BTreeSet::new(),
+        damaged: Damaged::default(),
     }
 }
 

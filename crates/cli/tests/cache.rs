@@ -343,3 +343,51 @@ fn what_was_left_to_a_substituter_comes_from_there() {
     assert_eq!(report.count("derivations", "built"), 0);
     assert_eq!(sound(&env, &app), before);
 }
+
+#[test]
+fn what_is_damaged_is_let_go_and_saved_anew() {
+    let env = TestEnv::new();
+    let flake = Flake::new(OUTPUTS);
+    let app = output(&env, &flake, "app");
+    let before = sound(&env, &app);
+    let depot = depot(&env);
+    let verify = |more: &[&str]| env.phoenix(&[&["cache", "verify", "--depot", &depot], more].concat());
+    let save = || env.phoenix(&["cache", "save", "--depot", &depot, &app]).ends_with(0);
+    let _ = save().says("saved 3 paths");
+    damage_frames(&env);
+    let _ = save().says("nothing to save");
+    let _ = verify(&[]).ends_with(1).says("bad: ");
+    let _ = verify(&["--repair"]).ends_with(0).says("will be saved anew");
+    let _ = verify(&[]).ends_with(0);
+    let _ = save().says("saved 3 paths");
+
+    // A pack of which nothing can be read.
+    for pack in fs::read_dir(env.file("depot/packs")).unwrap() {
+        let pack = pack.unwrap().path();
+        let bytes = fs::read(&pack).unwrap();
+        fs::remove_file(&pack).unwrap();
+        fs::write(&pack, &bytes[..bytes.len() - 10]).unwrap();
+    }
+    let _ = verify(&[]).ends_with(1);
+    let _ = env.phoenix(&["cache", "ls", "--depot", &depot]).ends_with(1);
+    let _ = verify(&["--repair"]).ends_with(0);
+    let _ = save().says("saved 3 paths");
+    let _ = verify(&[]).ends_with(0).says("3 of 3 paths are whole");
+    forget_store(&env);
+    // A link that leads to what is not there yet names it.
+    let link = env.file("result");
+    std::os::unix::fs::symlink(&app, &link).unwrap();
+    let _ = env.phoenix(&["cache", "restore", "--depot", &depot, &link.display().to_string()]).ends_with(0);
+    assert_eq!(sound(&env, &app), before);
+
+    // A store whose contents are not what they were is no source.
+    let copy = format!("{app}/copy");
+    env.nix.run("chmod", &["u+w", &copy]);
+    let text = fs::read_to_string(&copy).unwrap();
+    fs::write(&copy, text.replacen("line 7", "LINE 7", 1)).unwrap();
+    let fresh = format!("dir:{}", env.file("fresh").display());
+    let _ = env
+        .phoenix(&["cache", "save", "--depot", &fresh, &app])
+        .ends_with(1)
+        .says("not those that are registered");
+}

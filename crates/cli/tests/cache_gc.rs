@@ -103,7 +103,7 @@ fn a_budget_keeps_what_is_named_and_what_live_branches_need() {
         let args = ["save", path, "--branch", branch];
         let _ = cache(&env, if branch == "none" { &args[..2] } else { &args }).ends_with(0);
     }
-    let gone = ["--gone", "topic", "--gone", "main-old"];
+    let gone = ["--gone", "topic", "--gone", "main-old", "--gone", "default"];
     let keep = ["--keep", &paths[1]];
     let args = [&["gc", "--budget", "250K", "--grace", "0", "--json"][..], &gone, &keep].concat();
     let done = cache(&env, &args).ends_with(0).says("there is no room for it");

@@ -142,10 +142,12 @@ impl Catalog {
         said
     }
 
-    /// The packs that are known, not replaced by one that is read, and not read yet; newest first.
+    /// The packs that are known, not replaced by one that is read, and not read yet; newest first. Those that
+    /// any pack says are replaced come only when there are no others: what replaced them may be found first.
     #[must_use]
     pub fn unread(&self) -> Vec<(&str, PackInfo)> {
-        self.unread_that(|name| !self.is_replaced(name))
+        let first = self.unread_that(|name| !self.others.replaced.contains_key(name));
+        if first.is_empty() { self.unread_that(|name| !self.is_replaced(name)) } else { first }
     }
 
     /// The packs that are known, replaced by one that is read, and not read; newest first.

@@ -32,6 +32,19 @@ pub struct Goal {
     pub packs: usize,
     /// Packs that are there and count, but cannot be read from here, such as those of another branch.
     pub outside: BTreeMap<String, PackInfo>,
+    /// Packs that others have to see to: what is made here those could not read.
+    pub foreign: BTreeSet<String>,
+    /// What is known to be damaged.
+    pub damaged: Damaged,
+}
+
+/// What is known to be damaged, so that it has to be saved anew.
+#[derive(Debug, Clone, Default)]
+pub struct Damaged {
+    /// Paths (`HASH-NAME`) that do not come back as they were: they are let go.
+    pub paths: BTreeSet<String>,
+    /// Packs that hold something of them: they are rewritten.
+    pub packs: BTreeSet<String>,
 }
 
 /// What is to be done. It is a plan for the catalog that it was made of, and no other.
@@ -89,6 +102,8 @@ pub enum Why {
     OverBudget,
     /// It was replaced, but something in it is needed again.
     NeededAgain,
+    /// Something in it is damaged.
+    Damaged,
 }
 
 impl fmt::Display for Why {
@@ -99,6 +114,7 @@ impl fmt::Display for Why {
             Self::Small => "it is small, and there are others",
             Self::OverBudget => "part of it is not kept, and there is too much",
             Self::NeededAgain => "it was replaced, but something in it is needed again",
+            Self::Damaged => "something in it is damaged",
         })
     }
 }
@@ -136,6 +152,8 @@ pub enum Lost {
     RefersTo(String),
     /// A chunk of it is in no pack.
     Incomplete,
+    /// It does not come back as it was.
+    Damaged,
 }
 
 impl fmt::Display for Lost {
@@ -144,6 +162,7 @@ impl fmt::Display for Lost {
             Self::NoRoom => f.write_str("there is no room for it"),
             Self::RefersTo(name) => write!(f, "it refers to {name}"),
             Self::Incomplete => f.write_str("a part of it is in no pack any more"),
+            Self::Damaged => f.write_str("it is damaged"),
         }
     }
 }

@@ -14,7 +14,7 @@ mod pack;
 mod put_back;
 
 pub use catalog::{Catalog, Chunks, Located, Piece};
-pub use collect::{Collection, Dropped, Goal, Lost, Source, Unwanted, Why};
+pub use collect::{Collection, Damaged, Dropped, Goal, Lost, Source, Unwanted, Why};
 pub use cut::{ChunkSizes, Cutter, HASH_LENGTH, Patch, References};
 pub use directory::{
     Chunk, ChunkId, Contents, Directory, DirectoryError, Frame, LONGEST_FRAME, PathInfo, PathRecord, Run,

@@ -26,6 +26,10 @@ pub const FOOTER: usize = 8 + 4 + 4 + 16 + 8;
 /// The longest directory, in bytes, before compression and after: that of ten million chunks.
 pub const LONGEST_DIRECTORY: u32 = 256 << 20;
 
+/// How many times as long as it is stored a directory may be; hashes do not compress, and what does is made to fill
+/// memory.
+const DENSEST: u64 = 64;
+
 /// How much a frame gathers before it is compressed, in bytes: enough for zstd to find what repeats, and no more
 /// than a path that needs one chunk of it can bear. The benchmark `sweep` compares sizes.
 pub const FRAME_TARGET: usize = 2 << 20;
@@ -260,7 +264,8 @@ impl Footer {
         if start < MAGIC.len() as u64 || end.checked_add(FOOTER as u64) != Some(size) {
             return Err(damaged("its directory is not where its footer says"));
         }
-        if stored > LONGEST_DIRECTORY || length > LONGEST_DIRECTORY {
+        let most = u64::from(stored) * DENSEST + (1 << 20);
+        if stored > LONGEST_DIRECTORY || length > LONGEST_DIRECTORY || u64::from(length) > most {
             return Err(damaged("its directory is longer than any is made"));
         }
         let mut check = [0; 16];

@@ -55,6 +55,20 @@ impl Builders {
             .filter(|feature| !able.iter().any(|machine| machine.has(feature)))
             .map(String::as_str)
             .collect();
+        // One has them all, and takes only what requires more.
+        let picky = able.iter().find(|machine| required.iter().all(|feature| machine.has(feature)));
+        if let Some(picky) = picky {
+            let wanted: Vec<&str> = picky
+                .mandatory
+                .iter()
+                .filter(|feature| !required.contains(feature))
+                .map(String::as_str)
+                .collect();
+            return Some(format!(
+                "a builder for {system} that could build it takes only what requires {}, which this does not",
+                wanted.join(", ")
+            ));
+        }
         Some(if missing.is_empty() {
             format!(
                 "no single builder for {system} has all the features it requires: {}",
@@ -108,7 +122,7 @@ mod tests {
     #[test]
     fn a_mandatory_feature_keeps_others_away() {
         let picky = || vec![machine(&["x"], &[], &["kvm"])];
-        assert!(refuse(picky(), "x", &[]).is_some());
+        assert!(refuse(picky(), "x", &[]).unwrap().contains("takes only what requires kvm"));
         assert_eq!(refuse(picky(), "x", &["kvm"]), None);
     }
 

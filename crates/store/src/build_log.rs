@@ -59,10 +59,7 @@ pub enum BuildEvent {
         drv_path: StorePath,
     },
     /// Some build ended; which, older versions (up to 2.26) say much later.
-    SomeEnded {
-        /// How many have failed by themselves so far.
-        failed: u64,
-    },
+    SomeEnded(Counts),
     /// A derivation failed.
     Failed(Failure),
     /// An error, warning or notice that is about no derivation's failure. 0 error, 1 warning, 2 notice,
@@ -73,6 +70,17 @@ pub enum BuildEvent {
         /// What.
         text: String,
     },
+}
+
+/// How many builds there were so far, as Nix counts them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Ended well, and all they made is valid.
+    pub done: u64,
+    /// Begun and not ended.
+    pub running: u64,
+    /// Failed by themselves; some of them could not even be begun.
+    pub failed: u64,
 }
 
 /// Reads a log line by line.
@@ -150,9 +158,9 @@ impl BuildLog {
             RESULT_PROGRESS if self.counter == Some(line.id) => {
                 // done, expected, running, failed
                 let number = |at: usize| line.fields.get(at).and_then(Value::as_u64).unwrap_or(0);
-                let ended = (number(0), number(3));
-                (std::mem::replace(&mut self.ended, ended) != ended)
-                    .then_some(BuildEvent::SomeEnded { failed: ended.1 })
+                let counts = Counts { done: number(0), running: number(2), failed: number(3) };
+                let ended = (counts.done, counts.failed);
+                (std::mem::replace(&mut self.ended, ended) != ended).then_some(BuildEvent::SomeEnded(counts))
             }
             _ => None,
         }
@@ -235,7 +243,7 @@ mod tests {
                 BuildEvent::Started { drv_path: drv_path.clone(), machine: String::new() },
                 BuildEvent::Line { drv_path: drv_path.clone(), line: "one".into() },
                 BuildEvent::Phase { drv_path: drv_path.clone(), phase: "buildPhase".into() },
-                BuildEvent::SomeEnded { failed: 1 },
+                BuildEvent::SomeEnded(Counts { done: 0, running: 0, failed: 1 }),
             ]
         );
         assert!(matches!(&events[4], BuildEvent::Failed(failure) if failure.about == drv_path));

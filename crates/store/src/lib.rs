@@ -23,7 +23,7 @@ mod validity;
 mod way;
 
 pub use build::{Build, BuildExit, Realise, RealiseError};
-pub use build_log::{BuildEvent, BuildLog};
+pub use build_log::{BuildEvent, BuildLog, Counts};
 pub use daemon::{AddError, Daemon, DaemonError, add_through_daemon};
 pub use derivations::{ReadAhead, read_derivations};
 pub use failure::{Failure, failure_of};

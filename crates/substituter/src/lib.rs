@@ -43,4 +43,4 @@ pub use netrc::{Credentials, Netrc};
 pub use path_info::PathInfo;
 pub use secret_key::{SecretKey, SecretKeyError};
 pub use settings::{DEFAULT_CONNECTIONS, Settings};
-pub use signature::{PublicKeyError, PublicKeys, fingerprint};
+pub use signature::{PublicKeyError, PublicKeys, fingerprint, is_signature};

@@ -66,6 +66,17 @@ impl PublicKeys {
     }
 }
 
+/// Whether a text has the form of a signature: `NAME:BASE64` of 64 bytes. Newer versions of Nix cannot read a path of
+/// which one has not.
+#[must_use]
+pub fn is_signature(text: &str) -> bool {
+    text.split_once(':').is_some_and(|(name, signature)| {
+        !name.is_empty()
+            && !name.contains(char::is_whitespace)
+            && BASE64_STANDARD.decode(signature).is_ok_and(|bytes| bytes.len() == 64)
+    })
+}
+
 /// What is signed: `1;PATH;NARHASH;NARSIZE;REFERENCES` (nix `src/libstore/path-info.cc`, `fingerprint`), the
 /// hash as `sha256:` in base 32, references as full paths joined by commas. `None` when the hash is no
 /// SHA-256.

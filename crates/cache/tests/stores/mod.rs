@@ -4,11 +4,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use phoenix_cache::{Cache, MakeArchive, Restored, Saved, Trouble};
 use phoenix_depot::testing::bytes;
 use phoenix_depot::{BlobName, Depot};
 use phoenix_pack::PathInfo;
+use sha2::{Digest, Sha256};
 
 /// A store in memory: archives by name.
 pub(crate) type Store = BTreeMap<String, (PathInfo, Vec<u8>)>;
@@ -47,16 +49,13 @@ pub(crate) fn store(count: u64, salt: u64) -> Store {
 
 /// Any hash serves here: what the archive is checked with is the caller's business.
 fn hash_of(archive: &[u8]) -> [u8; 32] {
-    let mut hash = [0_u8; 32];
-    for (at, byte) in archive.iter().enumerate() {
-        hash[at % 32] = hash[at % 32].wrapping_mul(31).wrapping_add(*byte);
-    }
-    hash
+    Sha256::digest(archive).into()
 }
 
 pub(crate) fn open(depot: &Arc<dyn Depot>) -> (Cache, Vec<String>) {
     let mut troubles = Vec::new();
-    let cache = Cache::open(depot.clone(), &mut |trouble| troubles.push(trouble.to_string())).unwrap();
+    let mut cache = Cache::open(depot.clone(), &mut |trouble| troubles.push(trouble.to_string())).unwrap();
+    cache.set_meeting(Duration::from_millis(20));
     (cache, troubles)
 }
 

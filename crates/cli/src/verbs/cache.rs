@@ -1,19 +1,15 @@
 //! `phoenix cache`: store paths to a depot and back.
 
 use std::collections::{BTreeSet, HashSet};
-use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::{Mutex, PoisonError};
 
 use indicatif::HumanBytes;
-use phoenix_cache::{ALIVE, Cache, MakeArchive, Trouble};
+use phoenix_cache::{ALIVE, Cache, Trouble};
 use phoenix_model::StorePath;
-use phoenix_pack::PathInfo;
 use phoenix_store::{Layout, Nix, PathInfos, Settings, StoreEnv, initialise};
 use phoenix_substituter::redacted;
 use serde_json::json;
-use sha2::{Digest, Sha256};
 
 use crate::args::{CacheVerb, DepotArgs, SaveArgs, StoreArgs};
 use crate::depots::{self, no_look};
@@ -29,6 +25,7 @@ mod push;
 mod restore;
 mod serve;
 mod snapshot;
+mod verify;
 
 /// Runs the verb.
 pub(crate) fn cache(verb: &CacheVerb) -> Result<ExitCode, CommandError> {
@@ -39,7 +36,7 @@ pub(crate) fn cache(verb: &CacheVerb) -> Result<ExitCode, CommandError> {
         CacheVerb::Push(args) => push::push(args),
         CacheVerb::Ls(args) => ls(args),
         CacheVerb::Stat(args) => stat(args),
-        CacheVerb::Verify(args) => verify(args),
+        CacheVerb::Verify(args) => verify::verify(args),
         CacheVerb::Gc(args) => gc::gc(args),
     }
 }
@@ -56,10 +53,20 @@ fn threads(args: &DepotArgs) -> usize {
     args.threads.unwrap_or_else(depots::threads).max(1)
 }
 
-fn open(args: &DepotArgs) -> Result<Cache, CommandError> {
+/// Reads a depot; and whether something was wrong with it, which is told.
+fn open(args: &DepotArgs) -> Result<(Cache, bool), CommandError> {
     let depot = depots::open(args.depot.as_deref())?;
-    Cache::open(depot, &mut |trouble| warn(&trouble))
-        .map_err(|error| CommandError::because("cannot start", &error))
+    let mut troubled = false;
+    let cache = Cache::open(depot, &mut |trouble| {
+        troubled = true;
+        warn(&trouble);
+    });
+    Ok((cache.map_err(|error| CommandError::because("cannot start", &error))?, troubled))
+}
+
+/// What ends well only when nothing was wrong with the depot.
+fn ended(troubled: bool) -> ExitCode {
+    if troubled { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 /// The store of the arguments: Nix set to it, and where it lies.
@@ -176,14 +183,28 @@ fn store_path(path: &Path, layout: &Layout) -> Result<StorePath, CommandError> {
     let real_dir = fs_err::canonicalize(&layout.real_dir).unwrap_or_else(|_| layout.real_dir.clone());
     let store_dir = Path::new(&layout.store_dir);
     let found = name(path, store_dir).or_else(|| {
-        let real = fs_err::canonicalize(path).ok()?;
+        // What is to be restored is not there yet: the link says what it was.
+        let real = fs_err::canonicalize(path).ok().or_else(|| link_end(path))?;
         name(&real, &real_dir).or_else(|| name(&real, store_dir))
     });
     StorePath::parse(&format!("{}/{}", layout.store_dir, found.ok_or_else(no)?)).map_err(|_| no())
 }
 
+/// Where a link leads that may lead nowhere.
+fn link_end(path: &Path) -> Option<PathBuf> {
+    const MOST_LINKS: usize = 40;
+    let mut at = path.to_owned();
+    for _ in 0..MOST_LINKS {
+        match std::fs::read_link(&at) {
+            Ok(target) => at = at.parent().unwrap_or(Path::new("")).join(target),
+            Err(_) => return (at != path).then_some(at),
+        }
+    }
+    None
+}
+
 fn ls(args: &DepotArgs) -> Result<ExitCode, CommandError> {
-    let mut cache = open(args)?;
+    let (mut cache, troubled) = open(args)?;
     let catalog = cache.catalog();
     for name in catalog.names() {
         let Some(located) = name.as_bytes().first_chunk().and_then(|hash_part| catalog.locate(hash_part))
@@ -197,11 +218,11 @@ fn ls(args: &DepotArgs) -> Result<ExitCode, CommandError> {
             break;
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(ended(troubled))
 }
 
 fn stat(args: &DepotArgs) -> Result<ExitCode, CommandError> {
-    let mut cache = open(args)?;
+    let (mut cache, troubled) = open(args)?;
     let catalog = cache.catalog();
     let known = catalog.others().known.clone();
     let live: BTreeSet<&str> = catalog.packs().map(|(_, name, _)| name).collect();
@@ -212,42 +233,5 @@ fn stat(args: &DepotArgs) -> Result<ExitCode, CommandError> {
         "packs": live.len(), "bytes": bytes, "paths": catalog.names().len(), "chunks": chunks,
     });
     talk::stdout(&format!("{report}\n"))?;
-    Ok(ExitCode::SUCCESS)
-}
-
-fn verify(args: &DepotArgs) -> Result<ExitCode, CommandError> {
-    let troubles = Mutex::new(0_usize);
-    let trouble = |trouble: Trouble| {
-        *troubles.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        warn(&trouble);
-    };
-    let url = open(args)?;
-    let mut cache = url;
-    let names = cache.catalog().names();
-    let all = names.len();
-    let take = |info: &PathInfo, make: &mut MakeArchive<'_>| {
-        let mut hash = Sha256::new();
-        make(&mut |piece| {
-            hash.update(piece);
-            Ok(())
-        })?;
-        let hash: [u8; 32] = hash.finalize().into();
-        if hash == info.nar_hash {
-            Ok(())
-        } else {
-            Err(io::Error::other("it has another hash than it should have"))
-        }
-    };
-    // Paths that only refer to what a substituter has are as good as any.
-    let restored = cache.restore(names.clone(), |name| !names.contains(name), &take, threads(args), &trouble);
-    let bad: Vec<_> = restored.failed.iter().filter(|(_, why)| !why.starts_with("it refers to ")).collect();
-    for (name, why) in &bad {
-        say(format!("bad: {name}: {why}"));
-    }
-    say(format!("{} of {all} paths are whole", all - bad.len()));
-    Ok(if bad.is_empty() && *troubles.lock().unwrap_or_else(PoisonError::into_inner) == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(ended(troubled))
 }

@@ -186,8 +186,11 @@ fn link(planned: &mut Planned, link: Option<&Path>) -> bool {
                 linked = None;
             }
         }
-        let linked =
-            linked.unwrap_or_else(|| realise_link(planned, drv_path, &target.wanted, &name, MayBuild::Yes));
+        let linked = linked.unwrap_or_else(|| {
+            let realise = |may_build| realise_link(planned, drv_path, &target.wanted, &name, may_build);
+            // A substituter that breaks off would break this off again.
+            realise(MayBuild::Yes).or_else(|_| realise(MayBuild::Alone))
+        });
         if let Err(error) = linked {
             well = false;
             let text = format!("cannot make the link {}: {}", name.display(), error.in_one_line());
@@ -208,6 +211,8 @@ fn named(link: &Path, target: &Target) -> PathBuf {
 enum MayBuild {
     Yes,
     No,
+    /// Without asking substituters.
+    Alone,
 }
 
 fn realise_link(
@@ -218,9 +223,13 @@ fn realise_link(
     may_build: MayBuild,
 ) -> Result<(), CommandError> {
     let mut nix = planned.setup.nix.clone();
-    if may_build == MayBuild::No {
-        nix.set_option("max-jobs", "0");
-        nix.set_option("builders", "");
+    match may_build {
+        MayBuild::Yes => nix.set_option("fallback", "true"),
+        MayBuild::Alone => nix.set_option("substitute", "false"),
+        MayBuild::No => {
+            nix.set_option("max-jobs", "0");
+            nix.set_option("builders", "");
+        }
     }
     let mut command = nix.nix_store("--realise");
     let wanted =

@@ -16,6 +16,10 @@ let
       names = if builtins.isAttrs value then builtins.attrNames value else [ ];
     };
 
+  # What fails to evaluate is looked at too, to fail on its own.
+  isWanted = value: name:
+    let tried = builtins.tryEval (isDerivation value.${name}); in !tried.success || tried.value;
+
   output = drv: name: {
     inherit name;
     value = (if drv ? ${name} then drv.${name} else drv).outPath or null;
@@ -31,7 +35,7 @@ let
     else if builtins.isAttrs value && (value.type or null) == "ci-work-unit" then {
       kind = "workUnit";
       paths =
-        map (name: [ name ]) (builtins.filter (name: isDerivation value.${name}) (builtins.attrNames value))
+        map (name: [ name ]) (builtins.filter (isWanted value) (builtins.attrNames value))
         ++ map (name: [ "findWorkDeps" name ]) (builtins.attrNames (value.findWorkDeps or { }));
     }
     else if builtins.isAttrs value then {

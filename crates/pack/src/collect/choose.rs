@@ -61,17 +61,25 @@ pub(super) fn choose(catalog: &Catalog, goal: &Goal, keeping: Keeping) -> Collec
             (false, true) => Some(Why::NeededAgain),
             _ => None,
         };
+        if goal.damaged.packs.contains(&pack.name) {
+            pack.why = Some(Why::Damaged);
+        }
+        if goal.foreign.contains(&pack.name) {
+            pack.why = None;
+        }
     }
     while after(&packs) > goal.budget {
         let dead = |pack: &&mut Pack| pack.size.saturating_sub(pack.wanted);
-        let stay = packs.iter_mut().filter(|pack| pack.live && pack.why.is_none() && !pack.is_bare);
+        let stay = packs.iter_mut().filter(|pack| {
+            pack.live && pack.why.is_none() && !pack.is_bare && !goal.foreign.contains(&pack.name)
+        });
         let worst = stay.max_by_key(dead);
         match worst.filter(|pack| (pack.size - pack.wanted) * DEAD >= pack.size) {
             Some(worst) => worst.why = Some(Why::OverBudget),
             None => break,
         }
     }
-    choose_small(&mut packs, goal.packs);
+    choose_small(&mut packs, goal);
     finish(catalog, goal, keeping, packs, before, after)
 }
 
@@ -120,10 +128,14 @@ fn carried(catalog: &Catalog, pack: u32, directory: &Directory, frame: usize, wa
 
 /// Chooses the smallest packs if there are more than `most`: so many that those that stay are each larger than
 /// all that are folded.
-fn choose_small(packs: &mut [Pack], most: usize) {
+fn choose_small(packs: &mut [Pack], goal: &Goal) {
+    let most = goal.packs;
     let chosen: u64 = packs.iter().filter(|pack| pack.why.is_some()).map(|pack| pack.wanted).sum();
     let any = packs.iter().any(|pack| pack.why.is_some());
-    let mut stay: Vec<&mut Pack> = packs.iter_mut().filter(|pack| pack.live && pack.why.is_none()).collect();
+    let mut stay: Vec<&mut Pack> = packs
+        .iter_mut()
+        .filter(|pack| pack.live && pack.why.is_none() && !goal.foreign.contains(&pack.name))
+        .collect();
     if stay.len() + usize::from(any) <= most.max(1) {
         return;
     }

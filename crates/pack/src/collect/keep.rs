@@ -70,6 +70,11 @@ pub(super) fn keep(catalog: &Catalog, goal: &Goal, target: u64) -> Keeping {
         target,
         candidates: &candidates,
     };
+    for (at, path) in candidates.iter().enumerate() {
+        if goal.damaged.paths.contains(&path.name) {
+            taking.states[at] = State::Dropped(Lost::Damaged);
+        }
+    }
     for name in &goal.keep {
         taking.take(name);
     }

@@ -177,6 +177,8 @@ fn goal(now: u64) -> Goal {
         grace: 100,
         packs: 0,
         outside: BTreeMap::new(),
+        foreign: BTreeSet::new(),
+        damaged: Damaged::default(),
     }
 }
 

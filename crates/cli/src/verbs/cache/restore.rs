@@ -25,7 +25,7 @@ pub(super) fn restore(args: &RestoreArgs) -> Result<ExitCode, CommandError> {
     let trusted = keys::trusted(&args.trusted_key)?;
     let url = args.nix.store.clone();
     let (nix, layout) = store(&StoreArgs { store: url.clone(), options: args.nix.options.clone() })?;
-    let mut cache = open(&args.depot)?;
+    let (mut cache, troubled) = open(&args.depot)?;
     let before = match &args.snapshot {
         Some(_) => {
             Some(depots::infos(&layout, url.as_deref())?.all_paths().map_err(|error| no_look(&error))?)
@@ -71,7 +71,9 @@ pub(super) fn restore(args: &RestoreArgs) -> Result<ExitCode, CommandError> {
         snapshot::write(file, &before, &infos.all_paths().map_err(|error| no_look(&error))?)?;
     }
     let valid = infos.of(&wanted.paths).map_err(|error| no_look(&error))?.len();
-    let all = valid == wanted.paths.len() && !wanted.unknown;
+    // What the last run needed is not known when the depot does not tell.
+    let is_unknown = wanted.unknown || (args.latest && troubled && wanted.paths.is_empty());
+    let all = valid == wanted.paths.len() && !is_unknown;
     Ok(match (wanted.failed, all) {
         (true, _) => ExitCode::from(EXIT_NOT_EVALUATED),
         (false, true) => ExitCode::SUCCESS,
@@ -103,7 +105,13 @@ struct Asked {
 fn asked(args: &RestoreArgs, layout: &Layout) -> Result<Asked, CommandError> {
     let (mut paths, mut installables) = (Vec::new(), Vec::new());
     for text in &args.installables {
-        let found = store_path(Path::new(text), layout);
+        // As `cache ls` prints it.
+        let bare =
+            StorePath::parse(&format!("{}/{text}", layout.store_dir)).ok().filter(|_| !text.contains('/'));
+        let found = match bare {
+            Some(path) if !Path::new(text).exists() => Ok(path),
+            _ => store_path(Path::new(text), layout),
+        };
         match found {
             Ok(path) if !text.contains('#') => paths.push(path),
             // What begins like a store path is none of anything else.
@@ -152,7 +160,7 @@ fn evaluated(args: &RestoreArgs, installables: Vec<String>) -> Result<Asked, Com
 
 impl Asked {
     fn take(&mut self, target: &Target, verdict: Option<Verdict>) {
-        let attr = target.attr();
+        let attr = if target.attr_path.names().is_empty() { target.source.clone() } else { target.attr() };
         match verdict {
             Some(Verdict::NotEvaluated { error }) => {
                 self.failed = true;

@@ -1,0 +1,109 @@
+//! `phoenix cache verify`: whether what a depot has comes back as it was.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
+
+use phoenix_cache::{Cache, MakeArchive, Trouble};
+use phoenix_pack::{Damaged, Goal, PathInfo};
+use sha2::{Digest, Sha256};
+
+use super::{ended, say, threads, warn};
+use crate::args::VerifyArgs;
+use crate::error::CommandError;
+use crate::{depots, tidy};
+
+/// Runs the verb.
+pub(super) fn verify(args: &VerifyArgs) -> Result<ExitCode, CommandError> {
+    let packs: Mutex<BTreeSet<String>> = Mutex::default();
+    let troubled = Mutex::new(false);
+    let trouble = |trouble: Trouble| {
+        *troubled.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        if let Trouble::Pack { pack, .. } = &trouble {
+            packs.lock().unwrap_or_else(PoisonError::into_inner).insert(pack.clone());
+        }
+        warn(&trouble);
+    };
+    let depot = depots::open(args.depot.depot.as_deref())?;
+    let mut cache = Cache::open(depot, &mut |told| trouble(told))
+        .map_err(|error| CommandError::because("cannot start", &error))?;
+    let names = cache.catalog().names();
+    let all = names.len();
+    let unread = unread_records(&mut cache);
+    if unread > 0 {
+        say(format!("bad: {unread} records cannot be read"));
+    }
+    let take = |info: &PathInfo, make: &mut MakeArchive<'_>| {
+        let mut hash = Sha256::new();
+        make(&mut |piece| {
+            hash.update(piece);
+            Ok(())
+        })?;
+        let hash: [u8; 32] = hash.finalize().into();
+        if hash == info.nar_hash {
+            Ok(())
+        } else {
+            Err(io::Error::other("it has another hash than it should have"))
+        }
+    };
+    // Paths that only refer to what a substituter has are as good as any.
+    let known: BTreeSet<&String> = names.iter().collect();
+    let is_there = |name: &str| !known.contains(&name.to_owned());
+    let restored = cache.restore(names.clone(), is_there, &take, threads(&args.depot), &trouble);
+    let bad: Vec<_> = restored.failed.iter().filter(|(_, why)| !why.starts_with("it refers to ")).collect();
+    for (name, why) in &bad {
+        say(format!("bad: {name}: {why}"));
+    }
+    say(format!("{} of {all} paths are whole", all - bad.len()));
+    let paths: BTreeSet<String> = bad.iter().map(|(name, _)| name.clone()).collect();
+    let packs = packs.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let is_bad =
+        !paths.is_empty() || unread > 0 || troubled.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if args.repair && is_bad {
+        return repair(&mut cache, paths, &packs);
+    }
+    Ok(ended(is_bad))
+}
+
+/// How many records of live packs cannot be read, which nobody misses otherwise.
+fn unread_records(cache: &mut Cache) -> usize {
+    let packs = cache.catalog().packs();
+    packs
+        .map(|(_, _, directory)| (0..directory.paths()).filter(|&at| directory.record(at).is_err()).count())
+        .sum()
+}
+
+/// Rewrites the packs that hold what is damaged without it; those that cannot be read at all are removed.
+fn repair(
+    cache: &mut Cache,
+    paths: BTreeSet<String>,
+    packs: &BTreeSet<String>,
+) -> Result<ExitCode, CommandError> {
+    let not_repaired =
+        |error: &dyn std::error::Error| CommandError::because("the depot is not repaired", error);
+    let mut rewritten = cache.packs_with(&paths);
+    let known: BTreeSet<String> = cache.catalog().packs().map(|(_, name, _)| name.to_owned()).collect();
+    rewritten.extend(packs.intersection(&known).cloned());
+    let damaged = Damaged { paths, packs: rewritten };
+    let goal = Goal { packs: usize::MAX, grace: 0, damaged, ..tidy::goal(u64::MAX) };
+    let mut trouble = |trouble: Trouble| warn(&trouble);
+    let plan = cache.plan_collection(&goal, &mut trouble).map_err(|error| not_repaired(&error))?;
+    tidy::plan_lines(&plan).iter().for_each(say);
+    let collected =
+        cache.collect(&depots::new_name(), &plan, &mut trouble).map_err(|error| not_repaired(&error))?;
+    let removed = cache.remove_unusable().map_err(|error| not_repaired(&error))?;
+    for name in &removed {
+        say(format!("removed {name}, of which nothing can be read"));
+    }
+    say(match &collected.pack {
+        Some(pack) => {
+            format!("what is whole is in {pack}; what was not will be saved anew by whoever has it")
+        }
+        None => "what is left is whole; what was not will be saved anew by whoever has it".to_owned(),
+    });
+    if let Some(left) = collected.left {
+        say(format!("warning: packs that were replaced stay: {left}"));
+    }
+    Ok(ExitCode::SUCCESS)
+}
