@@ -10,13 +10,13 @@ use tokio::sync::mpsc::Sender;
 
 use crate::frames::{LARGEST_GAP, LONGEST_RANGE};
 use crate::name::scoped;
-use crate::packs::{AT_ONCE, ATTEMPTS, Packs};
+use crate::packs::{ATTEMPTS, Packs};
 use crate::save::body;
 use crate::{Cache, Trouble};
 
-/// How many packs there may be before a job that saves folds the small ones. A restore looks up every pack, and
-/// so many at once: up to here they cost the time of one.
-pub const MOST_PACKS: usize = AT_ONCE;
+/// How many packs there may be before a job that saves folds the small ones. A restore looks up every pack, and a
+/// repository of GitHub has only so many lookups a minute for all its jobs.
+pub const MOST_PACKS: usize = 4;
 
 /// For how many seconds a pack stays after it was replaced: a job on GitHub's runners ends after six hours, and so
 /// does its token. One that began before may make a pack that needs chunks of what is being replaced.

@@ -149,7 +149,7 @@ pub(crate) struct SaveArgs {
     #[arg(long, value_name = "NAME", env = "GITHUB_REF")]
     pub(crate) branch: Option<String>,
 
-    /// How much all packs may have together; more than that, or more than eight packs, are tidied up as by `gc`
+    /// How much all packs may have together; more than that, or more than four packs, are tidied up as by `gc`
     #[arg(long, value_name = "BYTES", default_value = "10G", value_parser = crate::tidy::bytes)]
     pub(crate) budget: u64,
 

@@ -1,7 +1,7 @@
 //! Has Nix build the plan and watches it.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, bounded, never, select};
 use phoenix_model::{Event, FailureClass, Severity, Stamp, StorePath};
@@ -28,6 +28,9 @@ const LOOK: Duration = Duration::from_secs(2);
 /// How long Nix may go on saying nothing after somebody else built what it waits for. It looks at a lock
 /// every 5 seconds.
 const LET_GO: Duration = Duration::from_secs(8);
+
+/// How much older than its build a log may seem, in milliseconds.
+const LOG_SLACK: u64 = 1000;
 
 /// How many of Nix's last messages are kept to explain what is missing.
 const LAST_WORDS: usize = 5;
@@ -440,16 +443,23 @@ impl<'a> Builder<'a> {
     /// The builders that have failed, of which there are at most so many: those that Nix says have ended, or whose
     /// logs have. Nothing when there are more, for some of them ended well and their outputs are not yet valid.
     fn failed_builders(&mut self, count: usize) -> Vec<StorePath> {
-        let running: Vec<StorePath> = (self.run.running().into_iter())
-            .map(|step| self.run.steps()[step as usize].drv_path.clone())
-            .filter(|drv_path| !self.told.contains(drv_path))
-            .collect();
-        self.ended.retain(|drv_path| running.contains(drv_path));
-        let is_over = |drv_path: &&StorePath| {
+        let running = self.run.running().into_iter().filter_map(|step| {
+            let drv_path = self.run.steps()[step as usize].drv_path.clone();
+            Some((drv_path, self.run.started(step)?))
+        });
+        let mut running: HashMap<StorePath, Stamp> = running.collect();
+        running.retain(|drv_path, _| !self.told.contains(drv_path));
+        self.ended.retain(|drv_path| running.contains_key(drv_path));
+        let is_over = |drv_path: &StorePath, started: Stamp| {
+            // File systems keep coarse times.
+            let since = SystemTime::UNIX_EPOCH + Duration::from_millis(started.0.saturating_sub(LOG_SLACK));
+            let layout = self.setup.layout.as_ref();
             self.ended.contains(drv_path)
-                || self.setup.layout.as_ref().and_then(|layout| layout.is_log_whole(drv_path)) == Some(true)
+                || layout.and_then(|layout| layout.is_log_whole(drv_path, since)) == Some(true)
         };
-        let over: Vec<StorePath> = running.iter().filter(is_over).cloned().collect();
+        running.retain(|drv_path, started| is_over(drv_path, *started));
+        let mut over: Vec<StorePath> = running.into_keys().collect();
+        over.sort_unstable();
         if over.len() <= count { over } else { Vec::new() }
     }
 

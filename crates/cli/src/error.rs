@@ -125,6 +125,12 @@ pub(crate) fn hint_for(message: &str) -> Option<&'static str> {
     if DISK_FULL_WORDS.iter().any(|words| has(words)) {
         return Some(DISK_FULL);
     }
+    if has("user namespaces are not enabled") || has("unable to start build process") && has("namespace") {
+        return Some(
+            "Nix builds in a root of its own where a store lies elsewhere (--store, --runners), and needs user namespaces \
+             for it; `-j N` builds several derivations at once in the usual store",
+        );
+    }
     if has("build-users-group") {
         return Some(
             "this Nix was set up without users for its builds: `--option build-users-group ''` builds as root, and \

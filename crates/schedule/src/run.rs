@@ -229,6 +229,12 @@ impl Run {
         running
     }
 
+    /// When a step was started, if it was.
+    #[must_use]
+    pub fn started(&self, step: u32) -> Option<Stamp> {
+        self.states.get(step as usize)?.started
+    }
+
     /// The step that ran out of time, when Nix does not say which: of those whose builders ended for a reason that
     /// is not told, the one that ran longest since it was started, or since it printed its last line.
     ///

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use phoenix_model::StorePath;
 
@@ -99,17 +100,23 @@ impl Layout {
     }
 
     /// Whether the log of a build that is kept there is whole, which it is as soon as its builder has ended;
-    /// `None` when there is none, or when it is not compressed, so that nobody can tell.
+    /// `None` when there is none that was written since a time, or when it is not compressed, so that nobody can
+    /// tell.
     ///
     /// Nix writes it to `drvs/` in two parts of the name (`src/libstore/log-store.cc`), as bzip2: a stream
     /// that is at its end has the square root of pi before its checksum, at any bit.
     #[must_use]
-    pub fn is_log_whole(&self, drv_path: &StorePath) -> Option<bool> {
+    pub fn is_log_whole(&self, drv_path: &StorePath, since: SystemTime) -> Option<bool> {
         const END: u128 = 0x1772_4538_5090;
         const TAIL: i64 = 11;
         let (first, rest) = drv_path.base_name().split_at_checked(2)?;
         let mut file = File::open(self.log_dir.join("drvs").join(first).join(format!("{rest}.bz2"))).ok()?;
-        if file.metadata().ok()?.len() < TAIL.unsigned_abs() {
+        let metadata = file.metadata().ok()?;
+        // An older build of the same may have left one.
+        if metadata.modified().ok()? < since {
+            return None;
+        }
+        if metadata.len() < TAIL.unsigned_abs() {
             return Some(false);
         }
         file.seek(SeekFrom::End(-TAIL)).ok()?;
@@ -225,13 +232,16 @@ mod tests {
         let url = root.path().display().to_string();
         let layout = Layout::of(&url, &StoreEnv::default()).unwrap();
         let drv_path = StorePath::parse(&format!("/nix/store/{}-x.drv", "0".repeat(32))).unwrap();
-        assert_eq!(layout.is_log_whole(&drv_path), None);
+        let is_whole = || layout.is_log_whole(&drv_path, SystemTime::UNIX_EPOCH);
+        assert_eq!(is_whole(), None);
         let directory = root.path().join("nix/var/log/nix/drvs/00");
         fs_err::create_dir_all(&directory).unwrap();
         let file = directory.join(format!("{}-x.drv.bz2", "0".repeat(30)));
         for (bytes, whole) in [(HELLO, true), (NOTHING, true), (&HELLO[..40], false), (&HELLO[..4], false)] {
             fs_err::write(&file, bytes).unwrap();
-            assert_eq!(layout.is_log_whole(&drv_path), Some(whole), "{} bytes", bytes.len());
+            assert_eq!(is_whole(), Some(whole), "{} bytes", bytes.len());
         }
+        let later = SystemTime::now() + std::time::Duration::from_secs(60);
+        assert_eq!(layout.is_log_whole(&drv_path, later), None, "it is of an older build");
     }
 }

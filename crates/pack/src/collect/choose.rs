@@ -21,7 +21,7 @@ const DEAD: u64 = 16;
 
 /// How many packs stay at most where there were too many: half as many as the limit that saving has, so that
 /// the next ones have room.
-const FEW: usize = 4;
+const FEW: usize = 2;
 
 /// What is known of a pack that was read.
 struct Pack {

@@ -88,7 +88,9 @@ impl Collector {
                 && let Some(drv_path) = self.drv_path(failure.derivation)
             {
                 events.extend(started(now, &drv_path, failure.seconds, outcome.slot, run));
-                let lines = failure.log.iter().cloned();
+                let whole = format!("(the last lines; the whole log is with runner {})", outcome.slot.0);
+                let lines = (!failure.log.is_empty()).then_some(whole).into_iter();
+                let lines = lines.chain(failure.log.iter().cloned());
                 events.extend(lines.map(|line| Event::LogLine { drv_path: drv_path.clone(), line }));
             }
         }
