@@ -54,6 +54,8 @@ pub(crate) struct Builder<'a> {
     last_line: HashMap<StorePath, Stamp>,
     /// Nix is being stopped because it waits for what is there.
     letting_go: bool,
+    /// What is built that is not in the plan, with its outputs, where the derivation says them.
+    beside: HashMap<StorePath, Vec<StorePath>>,
     /// Builders that ended, of which it is not known yet whether well.
     ended: Vec<StorePath>,
     /// How many builds there were in this call of Nix, by its count, and how many were begun.
@@ -108,6 +110,7 @@ impl<'a> Builder<'a> {
             recorder,
             last_line: HashMap::new(),
             letting_go: false,
+            beside: HashMap::new(),
             ended: Vec::new(),
             counts: Counts::default(),
             begun: 0,
@@ -324,6 +327,10 @@ impl<'a> Builder<'a> {
         match event {
             BuildEvent::Started { drv_path, machine } => {
                 self.begun += 1;
+                if self.run.derivation_of(&drv_path).is_none() {
+                    let outputs = self.outputs_of(&drv_path);
+                    self.beside.insert(drv_path.clone(), outputs);
+                }
                 self.apply(Happening::BuildStarted { drv_path, machine });
             }
             BuildEvent::Line { drv_path, line } => {
@@ -414,10 +421,13 @@ impl<'a> Builder<'a> {
             .filter(|step| step.outputs.iter().all(Option::is_some))
             .map(|step| (step.drv_path.clone(), step.outputs.iter().flatten().cloned().collect()))
             .collect();
+        let beside = self.beside.iter().map(|(drv_path, outputs)| (drv_path.clone(), outputs.clone()));
+        let begun: Vec<(StorePath, Vec<StorePath>)> = begun.into_iter().chain(beside).collect();
         // When the store does not answer now, it is asked again at the end.
         let Ok(valid) = validity.valid(begun.iter().flat_map(|(_, outputs)| outputs)) else { return };
         for (drv_path, outputs) in begun {
             if !outputs.is_empty() && outputs.iter().all(|output| valid.contains(output)) {
+                self.beside.remove(&drv_path);
                 self.apply(Happening::Appeared { drv_path });
             }
         }
@@ -431,6 +441,14 @@ impl<'a> Builder<'a> {
             self.told.insert(drv_path.clone());
             self.apply(Happening::BuildEnded { drv_path });
         }
+    }
+
+    /// The outputs of a derivation that is not in the plan; none where they are not known.
+    fn outputs_of(&self, drv_path: &StorePath) -> Vec<StorePath> {
+        let read = phoenix_store::read_derivations(&self.setup.eval_layout, std::slice::from_ref(drv_path));
+        let derivation = read.into_iter().next().and_then(Result::ok);
+        let outputs = derivation.iter().flat_map(|derivation| &derivation.outputs);
+        outputs.map(|output| output.path.clone()).collect::<Option<Vec<_>>>().unwrap_or_default()
     }
 
     /// How many builders have failed of which it is not known whose they are. What could not be begun has no builder.

@@ -405,3 +405,44 @@ fn content_addressed_derivations() {
     let _ = ran.ends_with(0);
     assert_eq!(report.verdict(&attr("b")), "cached", "{:#}", report.0);
 }
+
+/// Nix says why a target failed when all of it ends; that it has, and when, is known before.
+#[test]
+fn a_failed_target_is_told_when_its_builder_ends() {
+    let env = TestEnv::new();
+    let flake = Flake::new(
+        r#"{ packages.${system} = {
+          bad = d "bad" "echo so it goes; exit 1" { };
+          slow = d "slow" "sleep 4; echo x > $out" { };
+        }; }"#,
+    );
+    let (ran, report) = env.report(&["-j", "2", &flake.reference()]);
+    let ran = ran.ends_with(100);
+    let attr = |name: &str| format!("packages.{}.{name}", env.system());
+    let seconds = |name: &str| report.field(&attr(name), "seconds").as_f64().unwrap();
+    assert!(seconds("bad") < 3.0 && seconds("slow") > 3.0, "{:#}", report.0);
+    let at = |words: &str| ran.stderr.find(words).unwrap_or_else(|| panic!("no {words} in {ran}"));
+    assert!(at("bad failed after") < at("built slow"), "{ran}");
+}
+
+#[test]
+fn what_throws_in_a_work_unit_fails_alone() {
+    let env = TestEnv::new();
+    let flake = Flake::new(
+        r#"{ ci.${system} = {
+          unit = { type = "ci-work-unit"; image = d "image" "echo > $out" { }; other = throw "no other"; };
+          gated = { type = "ci-work-unit"; image = d "gated" "echo > $out" { }; findWork = throw "no work"; };
+        }; }"#,
+    );
+    let (ran, report) = env.report(&[&flake.reference()]);
+    let _ = ran.ends_with(120);
+    let attr = |name: &str| format!("ci.{}.{name}", env.system());
+    for (name, verdict) in [
+        ("unit.image", "built"),
+        ("unit.other", "notEvaluated"),
+        ("gated.image", "built"),
+        ("gated.findWork", "notEvaluated"),
+    ] {
+        assert_eq!(report.verdict(&attr(name)), verdict, "{name}: {:#}", report.0);
+    }
+}

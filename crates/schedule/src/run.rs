@@ -188,6 +188,8 @@ impl Run {
                 if let Some(&step) = self.by_drv.get(&drv_path) {
                     let verdict = self.present_verdict(step);
                     self.settle(at, step, &verdict, &mut events);
+                } else if let Some(started) = self.beside.remove(&drv_path) {
+                    self.settle_one_beside(at, drv_path, started, &Verdict::Built, &mut events);
                 }
             }
             Happening::BuildFailed { drv_path, class, message } => {
@@ -481,16 +483,27 @@ impl Run {
             } else {
                 Verdict::Failed { class: FailureClass::Other, message: unexplained(end) }
             };
-            let seconds = Some(at.seconds_since(started));
-            for target in self.promised.remove(&drv_path).unwrap_or_default() {
-                if let Some(state) = self.targets.get_mut(&target) {
-                    state.verdict = None;
-                }
-                self.settle_target(target, verdict.clone(), events);
-            }
-            let settled = SettledDerivation { drv_path, verdict, seconds, log: None };
-            events.push(Event::DerivationSettled { settled });
+            self.settle_one_beside(at, drv_path, started, &verdict, events);
         }
+    }
+
+    fn settle_one_beside(
+        &mut self,
+        at: Stamp,
+        drv_path: StorePath,
+        started: Stamp,
+        verdict: &Verdict,
+        events: &mut Vec<Event>,
+    ) {
+        for target in self.promised.remove(&drv_path).unwrap_or_default() {
+            if let Some(state) = self.targets.get_mut(&target) {
+                state.verdict = None;
+            }
+            self.settle_target(target, verdict.clone(), events);
+        }
+        let seconds = Some(at.seconds_since(started));
+        let settled = SettledDerivation { drv_path, verdict: verdict.clone(), seconds, log: None };
+        events.push(Event::DerivationSettled { settled });
     }
 
     /// Exit codes are read, and have to agree with what was seen.

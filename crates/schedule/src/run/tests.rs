@@ -191,6 +191,19 @@ fn what_nix_builds_beside_the_plan_ends_too() {
 }
 
 #[test]
+fn what_is_built_beside_the_plan_ends_when_it_appears() {
+    let (mut run, _) = planned(&[vec![]], false);
+    run.apply(Stamp(1000), started(7));
+    let events = run.apply(Stamp(2500), Happening::Appeared { drv_path: drv(7) });
+    let [Event::DerivationSettled { settled }] = &events[..] else { panic!("{events:?}") };
+    assert_eq!((settled.verdict.kind(), settled.seconds), (VerdictKind::Built, Some(1.5)));
+    let end = BuilderEnd { exit_code: Some(0), valid: [0].into(), ..BuilderEnd::default() };
+    let again =
+        |event: &Event| matches!(event, Event::DerivationSettled { settled } if settled.drv_path == drv(7));
+    assert!(!run.apply(Stamp(9000), Happening::BuilderEnded(end)).iter().any(again), "once");
+}
+
+#[test]
 fn what_nix_was_not_asked_for_is_no_disagreement() {
     // 1 needs 0, which nobody can build; 2 stands alone and is built.
     let mut plan = plan(&[vec![], vec![0], vec![]]);
