@@ -216,11 +216,13 @@ impl Packs {
         self.outside = outside.iter().map(|blob| (blob.name.to_string(), info(blob))).collect();
         waiting.sort_by(|a, b| (b.created, &b.name).cmp(&(a.created, &a.name)));
         let mut tried: BTreeSet<String> = waiting.iter().map(|blob| blob.name.to_string()).collect();
-        // What was replaced is not touched: nobody needs it, and to be read is what keeps it from eviction.
+        // What was replaced is not touched, unless what replaced it is not there: nobody needs it, and to be read is
+        // what keeps it from eviction.
         let rest = waiting.split_off(waiting.len().min(1));
         self.read(waiting, trouble).await;
-        let (replaced, rest): (Vec<Blob>, Vec<Blob>) =
-            rest.into_iter().partition(|blob| self.catalog.is_replaced(blob.name.as_str()));
+        let (replaced, rest): (Vec<Blob>, Vec<Blob>) = rest
+            .into_iter()
+            .partition(|blob| self.catalog.others().replaced.contains_key(blob.name.as_str()));
         let known = replaced.iter().map(|blob| (blob.name.to_string(), info(blob))).collect();
         self.catalog.hear(Others { known, ..Others::default() });
         self.blobs.extend(replaced.into_iter().map(|blob| (blob.name.to_string(), blob)));
