@@ -93,16 +93,14 @@ impl Cache {
     }
 
     /// Removes the packs that are damaged so that nothing of them can be read; those of a version that is not known
-    /// stay. Returns their names.
-    ///
-    /// # Errors
-    /// When the depot does not remove one.
-    pub fn remove_unusable(&mut self) -> Result<Vec<String>, DepotError> {
+    /// stay. Returns their names, each with whether it went.
+    pub fn remove_unusable(&mut self) -> Vec<(String, Result<(), DepotError>)> {
         let names = self.packs.unusable();
-        for name in &names {
-            self.runtime.block_on(self.packs.remove(name))?;
-        }
-        Ok(names)
+        let removed = names.into_iter().map(|name| {
+            let removed = self.runtime.block_on(self.packs.remove(&name));
+            (name, removed)
+        });
+        removed.collect()
     }
 
     /// Whether there are so many packs, or so many bytes in them, that a job which has saved this many bytes

@@ -15,6 +15,9 @@ use crate::name::{PACKS, is_readable, prefix};
 /// How much of the end of a pack is read at first, in bytes: the footer, and the whole directory of most.
 const TAIL: u64 = 256 << 10;
 
+/// How many damaged packs one after another are gone back over.
+const MOST_BACK: usize = 4;
+
 /// How many packs are asked for at once.
 pub(crate) const AT_ONCE: usize = 8;
 
@@ -74,7 +77,15 @@ impl Packs {
             seen => seen,
         };
         match seen {
-            Ok(seen) => packs.take_in(seen, trouble).await,
+            Ok(seen) => {
+                let newest: Vec<String> = seen.iter().map(|blob| blob.name.to_string()).collect();
+                packs.take_in(seen, trouble).await;
+                if !packs.listed {
+                    for name in newest {
+                        packs.go_back(name, trouble).await;
+                    }
+                }
+            }
             Err(error) => {
                 packs.listed = false;
                 packs.unsure.insert(PACKS.to_owned());
@@ -355,6 +366,38 @@ impl Packs {
             }
         }
         blobs
+    }
+
+    /// Finds the pack that was made before one that is damaged, which would know the others: names begin with a
+    /// time, so that what is not of its time can be asked for digit by digit.
+    async fn go_back(&mut self, name: String, trouble: &mut (dyn FnMut(Trouble) + Send)) {
+        let mut name = name;
+        for _ in 0..MOST_BACK {
+            if !self.unusable.contains(&name) {
+                return;
+            }
+            let Some(blob) = self.before(&name).await else { return };
+            name = blob.name.to_string();
+            self.take_in(vec![blob], trouble).await;
+        }
+    }
+
+    /// The newest pack whose name is less, where names are as long and begin with digits.
+    async fn before(&self, name: &str) -> Option<Blob> {
+        let start = name.rfind('/')? + 1;
+        let digits = name[start..].bytes().take_while(u8::is_ascii_digit).count();
+        for at in (start..start + digits).rev() {
+            let digit = name.as_bytes()[at] - b'0';
+            for less in (0..digit).rev() {
+                let prefix = format!("{}{less}", &name[..at]);
+                match self.depot.newest(&prefix).await {
+                    Ok(Some(blob)) if blob.name.as_str().starts_with(&prefix) => return Some(blob),
+                    Ok(_) => {}
+                    Err(_) => return None,
+                }
+            }
+        }
+        None
     }
 
     /// Takes in a pack that was just made, as anybody would who reads it, and returns whether it can be seen.

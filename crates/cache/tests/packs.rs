@@ -195,6 +195,31 @@ fn packs_that_are_made_at_once_find_each_other_where_nothing_is_listed() {
     }
 }
 
+#[test]
+fn a_damaged_newest_pack_hides_nothing_else_where_nothing_is_listed() {
+    let memory = Memory::new();
+    let depot: Arc<NoList> = Arc::new(NoList(memory));
+    let shared: Arc<dyn Depot> = depot.clone();
+    let stores: Vec<_> = (0..3).map(|at| store(4, 300 + at)).collect();
+    let names_of_packs = ["1795821896123-aa", "1795821999999-bb", "1795830000000-cc"];
+    for (name, store) in names_of_packs.iter().zip(&stores) {
+        save(&mut open(&shared).0, name, store).unwrap();
+    }
+    // Two damaged packs one after the other.
+    for name in &names_of_packs[1..] {
+        depot.0.tamper(&BlobName::new(format!("packs/{name}")).unwrap(), |bytes| {
+            let at = bytes.len() - 60;
+            bytes[at] ^= 1;
+        });
+    }
+    let (mut cache, troubles) = open(&shared);
+    assert_eq!(troubles.len(), 2, "{troubles:?}");
+    assert_eq!(restore(&mut cache, &names(&stores[0])).0.paths.len(), stores[0].len());
+    // Whoever saves then knows of it.
+    save(&mut cache, "1795840000000-dd", &store(4, 400)).unwrap();
+    assert_eq!(restore(&mut open(&shared).0, &names(&stores[0])).0.paths.len(), stores[0].len());
+}
+
 /// A depot that cannot list.
 #[derive(Debug)]
 struct NoList(Memory);

@@ -75,6 +75,22 @@ fn a_failure_blocks_what_needs_it_and_nothing_else() {
 }
 
 #[test]
+fn the_whole_log_of_a_build_is_here() {
+    let env = TestEnv::new();
+    drop(shared(&env, "0"));
+    let flake = Flake::new(
+        r#"{ packages.${system}.bad =
+          d "bad" "i=0; while [ $i -lt 100 ]; do echo line $i; i=$((i+1)); done; exit 1" { }; }"#,
+    );
+    let (ran, report) = env.report(&["--runners", "2", "-L", &flake.reference()]);
+    let ran = ran.ends_with(100).says("bad> line 3");
+    let derivation = &report.0["derivations"][0];
+    let log = fs_err::read_to_string(derivation["log"].as_str().unwrap()).unwrap();
+    let lines: Vec<&str> = log.lines().collect();
+    assert_eq!((lines.len(), lines[0], lines[99]), (100, "line 0", "line 99"), "{ran}");
+}
+
+#[test]
 fn another_takes_what_a_killed_worker_had() {
     let env = TestEnv::new();
     let flake = shared(&env, "0.2");

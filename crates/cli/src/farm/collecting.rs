@@ -73,6 +73,12 @@ impl Collecting {
         self.collector.is_over()
     }
 
+    /// The same, for whoever has the whole logs of builds.
+    pub(crate) fn without_logs(mut self) -> Self {
+        self.collector = self.collector.without_logs();
+        self
+    }
+
     /// Whether so many workers, which is all, have begun and ended.
     pub(crate) fn have_all_left(&self, workers: usize) -> bool {
         self.joined.len() >= workers && self.joined.is_subset(&self.left)
@@ -90,10 +96,21 @@ impl Collecting {
 
     /// Takes in what is new.
     pub(crate) fn look(&mut self, run: &mut Run, recorder: &mut Recorder) -> Seen {
+        self.look_after(run, recorder, &mut |_| {})
+    }
+
+    /// Takes in what is new, after something that has to be known before it.
+    pub(crate) fn look_after(
+        &mut self,
+        run: &mut Run,
+        recorder: &mut Recorder,
+        before: &mut dyn FnMut(&mut Recorder),
+    ) -> Seen {
         let (ledger, cursor) = (&self.ledger, &mut self.cursor);
         match self.runtime.block_on(ledger.since(cursor)) {
             Ok(records) => {
                 self.told = false;
+                before(recorder);
                 let derivations = self.collector.board().plan().derivations();
                 for record in &records {
                     if let Record::Outcome(outcome) = record {

@@ -1,5 +1,6 @@
 //! The whole farm on this machine: worker processes, each with a store of its own.
 
+use std::io::Read as _;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -7,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fs_err as fs;
-use phoenix_model::{Event, Severity, Stage, StorePath, Verdict};
+use phoenix_model::{Event, Logged, Severity, Stage, StorePath, Verdict};
 use phoenix_schedule::{BuilderEnd, Happening, signal_name};
 use phoenix_store::Validity;
 use rustix::process::{Pid, Signal, kill_process};
@@ -18,6 +19,7 @@ use crate::depots;
 use crate::error::CommandError;
 use crate::kept::Kept;
 use crate::pipeline::Planned;
+use crate::recorder::Recorder;
 use crate::setup::{pairs, var};
 
 /// How often the ledger and the workers are looked at.
@@ -34,6 +36,7 @@ struct Worker {
     slot: usize,
     child: Child,
     log: PathBuf,
+    events: Tail,
     ended: Option<ExitStatus>,
 }
 
@@ -72,7 +75,7 @@ pub(crate) fn build(planned: &mut Planned, args: &RunArgs, workers: u32) -> Resu
     limits.fail_fast = planned.fail_fast;
     let plan = Arc::new(farm.farm.clone());
     let (reference, mark) = ship(planned, farm, None)?;
-    let mut collecting = collect(&ledger_url, &mark, &plan, limits)?;
+    let mut collecting = collect(&ledger_url, &mark, &plan, limits)?.without_logs();
     let mut farm = Workers { place: place.clone(), all: Vec::new(), stopping: None };
     for slot in 0..count {
         farm.start(slot, args, &reference, &depot_url, &ledger_url)?;
@@ -83,7 +86,9 @@ pub(crate) fn build(planned: &mut Planned, args: &RunArgs, workers: u32) -> Resu
             farm.stop();
         }
         if looked.is_none_or(|looked| looked.elapsed() >= collecting.pace().0) {
-            collecting.look(&mut planned.run, &mut planned.recorder);
+            // The log of what the ledger says has ended was written before.
+            let mut tell = |recorder: &mut Recorder| farm.tell(recorder);
+            collecting.look_after(&mut planned.run, &mut planned.recorder, &mut tell);
             looked = Some(Instant::now());
         }
         if collecting.is_over() && planned.fail_fast {
@@ -99,7 +104,8 @@ pub(crate) fn build(planned: &mut Planned, args: &RunArgs, workers: u32) -> Resu
         std::thread::sleep(LOOK);
     }
     // What the last of them wrote at its end.
-    collecting.look(&mut planned.run, &mut planned.recorder);
+    let mut tell = |recorder: &mut Recorder| farm.tell(recorder);
+    collecting.look_after(&mut planned.run, &mut planned.recorder, &mut tell);
     let why = farm.why();
     collecting.close(&why, &mut planned.run, &mut planned.recorder);
     planned.sizes.extend(collecting.sizes().clone());
@@ -144,6 +150,33 @@ fn forget(place: &Path) {
     }
 }
 
+/// Reads a file that somebody writes, line by line.
+struct Tail {
+    path: PathBuf,
+    file: Option<fs::File>,
+    rest: Vec<u8>,
+}
+
+impl Tail {
+    fn new(path: PathBuf) -> Self {
+        Self { path, file: None, rest: Vec::new() }
+    }
+
+    /// The lines that are whole and were not read before.
+    fn lines(&mut self) -> Vec<Vec<u8>> {
+        if self.file.is_none() {
+            self.file = fs::File::open(&self.path).ok();
+        }
+        let Some(file) = &mut self.file else { return Vec::new() };
+        // What cannot be read now is read the next time.
+        let _ = file.read_to_end(&mut self.rest);
+        let Some(end) = self.rest.iter().rposition(|&byte| byte == b'\n') else { return Vec::new() };
+        let rest = self.rest.split_off(end + 1);
+        let whole = std::mem::replace(&mut self.rest, rest);
+        whole.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).map(<[u8]>::to_vec).collect()
+    }
+}
+
 /// All workers; those that are left when it is dropped are ended, and their stores go.
 struct Workers {
     place: PathBuf,
@@ -168,6 +201,8 @@ impl Workers {
         let mut command = Command::new(program);
         command.arg("work").args(["--plan", reference, "--slot", &slot.to_string()]);
         command.args(["--depot", depot, "--ledger", ledger]);
+        let events = place.join("events.jsonl");
+        command.arg("--events").arg(&events);
         command.arg("--store").arg(format!("local?root={}", place.join("store").display()));
         builder_flags(&mut command, args);
         // Settings may hold secrets, which arguments would show to everybody.
@@ -179,8 +214,28 @@ impl Workers {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file.into_parts().0).process_group(0);
         let child =
             command.spawn().map_err(|error| CommandError::because("cannot start a worker", &error))?;
-        self.all.push(Worker { slot, child, log, ended: None });
+        self.all.push(Worker { slot, child, log, events: Tail::new(events), ended: None });
         Ok(())
+    }
+
+    /// Takes in what workers tell that is not in the ledger: the logs of builds, and what went wrong beside them.
+    fn tell(&mut self, recorder: &mut Recorder) {
+        for worker in &mut self.all {
+            for line in worker.events.lines() {
+                match serde_json::from_slice::<Logged>(&line).map(|logged| logged.event) {
+                    Ok(event @ (Event::LogLine { .. } | Event::PhaseStarted { .. })) => {
+                        recorder.record(event);
+                    }
+                    Ok(Event::Message {
+                        severity: severity @ (Severity::Warning | Severity::Error),
+                        text,
+                    }) => {
+                        recorder.say(severity, format!("worker {}: {text}", worker.slot));
+                    }
+                    _ => {}
+                }
+            }
+        }
     }
 
     /// Tells all to stop; those that take too long are killed.
@@ -292,10 +347,7 @@ fn builder_flags(command: &mut Command, args: &RunArgs) {
             command.arg(flag).arg(text);
         }
     }
-    let TalkArgs { print_build_logs, verbose, .. } = args.talk;
-    if print_build_logs {
-        command.arg("--print-build-logs");
-    }
+    let TalkArgs { verbose, .. } = args.talk;
     for _ in 0..verbose {
         command.arg("--verbose");
     }

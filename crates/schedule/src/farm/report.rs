@@ -18,6 +18,8 @@ pub struct Collector {
     board: Board,
     built: HashSet<u32>,
     told: HashSet<u32>,
+    /// Whether somebody else brings the logs.
+    has_logs: bool,
 }
 
 impl Collector {
@@ -26,7 +28,13 @@ impl Collector {
     pub fn new(plan: &Arc<FarmPlan>, limits: Limits) -> Self {
         let board = Board::new(plan, Vec::new(), limits);
         let told = board.failed().keys().copied().collect();
-        Self { board, built: HashSet::new(), told }
+        Self { board, built: HashSet::new(), told, has_logs: false }
+    }
+
+    /// The same, for whoever has the whole logs: the last lines that come with failures are left out.
+    #[must_use]
+    pub fn without_logs(self) -> Self {
+        Self { has_logs: true, ..self }
     }
 
     /// Whether everything has come to its end.
@@ -90,7 +98,7 @@ impl Collector {
                 events.extend(started(now, &drv_path, failure.seconds, outcome.slot, run));
                 let whole = format!("(the last lines; the whole log is with runner {})", outcome.slot.0);
                 let lines = (!failure.log.is_empty()).then_some(whole).into_iter();
-                let lines = lines.chain(failure.log.iter().cloned());
+                let lines = lines.chain(failure.log.iter().cloned()).filter(|_| !self.has_logs);
                 events.extend(lines.map(|line| Event::LogLine { drv_path: drv_path.clone(), line }));
             }
         }

@@ -85,16 +85,29 @@ fn repair(
     let mut rewritten = cache.packs_with(&paths);
     let known: BTreeSet<String> = cache.catalog().packs().map(|(_, name, _)| name.to_owned()).collect();
     rewritten.extend(packs.intersection(&known).cloned());
+    let to_rewrite = rewritten.clone();
     let damaged = Damaged { paths, packs: rewritten };
-    let goal = Goal { packs: usize::MAX, grace: 0, damaged, ..tidy::goal(u64::MAX) };
+    // What was replaced stays for a while: somebody may be saving who relies on it.
+    let goal = Goal { packs: usize::MAX, damaged, ..tidy::goal(u64::MAX) };
     let mut trouble = |trouble: Trouble| warn(&trouble);
     let plan = cache.plan_collection(&goal, &mut trouble).map_err(|error| not_repaired(&error))?;
     tidy::plan_lines(&plan).iter().for_each(say);
     let collected =
         cache.collect(&depots::new_name(), &plan, &mut trouble).map_err(|error| not_repaired(&error))?;
-    let removed = cache.remove_unusable().map_err(|error| not_repaired(&error))?;
-    for name in &removed {
-        say(format!("removed {name}, of which nothing can be read"));
+    for (name, removed) in cache.remove_unusable() {
+        match removed {
+            Ok(()) => say(format!("removed {name}, of which nothing can be read")),
+            Err(error) => say(format!(
+                "warning: {name}, of which nothing can be read, stays ({error}); it is passed over"
+            )),
+        }
+    }
+    if collected.pack.is_none() && !to_rewrite.is_empty() {
+        return Err(CommandError::new(format!(
+            "the depot is not repaired: what is damaged is in {} of another branch, which this job may not rewrite",
+            to_rewrite.into_iter().next().unwrap_or_default()
+        ))
+        .hint("repair it in a job of that branch"));
     }
     say(match &collected.pack {
         Some(pack) => {
