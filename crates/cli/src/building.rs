@@ -69,6 +69,8 @@ pub(crate) struct Builder<'a> {
     said: HashSet<String>,
     /// Whether one of them was about the machine.
     machine_is_wrong: bool,
+    /// Whether the daemon ended in the middle, which is a Nix too.
+    daemon_died: bool,
     /// What Nix is to build without asking substituters, because it died of one.
     unsubstituted: HashSet<StorePath>,
 }
@@ -119,6 +121,7 @@ impl<'a> Builder<'a> {
             said: HashSet::new(),
             machine_is_wrong: false,
             unsubstituted: HashSet::new(),
+            daemon_died: false,
         }
     }
 
@@ -166,7 +169,9 @@ impl<'a> Builder<'a> {
                 last = exit;
                 break;
             }
-            if undone.is_empty() || self.fail_fast || fruitless > MOST_FRUITLESS_TRIES {
+            // A Nix that died has failed at nothing, also where the first failure ends all.
+            let died = exit.signal.is_some() || self.daemon_died;
+            if undone.is_empty() || (self.fail_fast && !died) || fruitless > MOST_FRUITLESS_TRIES {
                 last = exit;
             } else if progress {
                 // Nix stopped over something; what that did not concern is still to be built.
@@ -175,7 +180,7 @@ impl<'a> Builder<'a> {
                 let (front, back) = undone.split_at(undone.len() / 2);
                 left.push_front(back.to_vec());
                 left.push_front(front.to_vec());
-            } else if exit.signal.is_some() && self.unsubstituted.insert(undone[0].0.clone()) {
+            } else if died && self.unsubstituted.insert(undone[0].0.clone()) {
                 // Nix 2.8 dies of an archive that a substituter does not give.
                 let text = format!("{} is built without substituters now", undone[0].0.human_name());
                 self.recorder.say(Severity::Warning, text);
@@ -245,7 +250,7 @@ impl<'a> Builder<'a> {
         let mut ended: Option<Instant> = None;
         let now = Instant::now();
         let mut silence = Silence { lines: 0, since: now, looked: now, appeared: None };
-        self.letting_go = false;
+        (self.letting_go, self.daemon_died) = (false, false);
         (self.counts, self.begun, self.told) = (Counts::default(), 0, HashSet::new());
         loop {
             select! {
@@ -401,6 +406,8 @@ impl<'a> Builder<'a> {
                     words.push(text.clone());
                 }
                 self.machine_is_wrong |= is_of_machine(&text);
+                self.daemon_died |= text.contains("unexpected end-of-file")
+                    || text.contains("Nix daemon disconnected unexpectedly");
                 // Every try has the same to say.
                 if self.said.insert(text.clone()) { Severity::Error } else { Severity::Detail }
             }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use phoenix_pack::{Located, Piece, PutBack};
+use phoenix_substituter::ContentCheck;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
@@ -32,6 +33,8 @@ pub(super) struct Planned {
     pub(super) frames: HashMap<(u32, u32), FramePlace>,
     /// The frames beside it in its pack: before its first and after its last.
     pub(super) beside: [Option<FramePlace>; 2],
+    /// Compares it with its content address, if it has one.
+    pub(super) check: Option<ContentCheck>,
 }
 
 /// Why an archive ended before its end.
@@ -62,7 +65,7 @@ pub(super) fn parts(
     tokio::spawn(async move {
         let _under_way = opened.one_more();
         fetch_beside(&planned, &opened);
-        let mut sending = Sending::new(sender, planned.located.info.nar_size, from);
+        let mut sending = Sending::new(sender, planned.located.info.nar_size, from, planned.check.clone());
         let made = make(&planned, &opened, &mut sending).await;
         match made {
             Ok(()) => sending.finish(planned.located.info.nar_hash).await,
@@ -159,12 +162,18 @@ struct Sending {
     size: u64,
     /// How many bytes at the beginning are not to be sent.
     skip: u64,
+    check: Option<ContentCheck>,
 }
 
 impl Sending {
-    fn new(sender: mpsc::Sender<Result<Bytes, Broken>>, size: u64, skip: u64) -> Self {
+    fn new(
+        sender: mpsc::Sender<Result<Bytes, Broken>>,
+        size: u64,
+        skip: u64,
+        check: Option<ContentCheck>,
+    ) -> Self {
         let buffer = Vec::with_capacity(2 * PART);
-        Self { sender, hash: Sha256::new(), buffer, held_back: None, done: 0, size, skip }
+        Self { sender, hash: Sha256::new(), buffer, held_back: None, done: 0, size, skip, check }
     }
 
     async fn send_if_full(&mut self) -> Result<(), Stop> {
@@ -180,6 +189,9 @@ impl Sending {
     /// Hashes what was gathered and holds it back; what was held back before may go.
     fn take_buffer(&mut self) -> Result<Option<Bytes>, Stop> {
         self.hash.update(&self.buffer);
+        if let Some(check) = &mut self.check {
+            check.feed(&self.buffer);
+        }
         let before = self.done;
         self.done += self.buffer.len() as u64;
         if self.done > self.size {
@@ -211,7 +223,8 @@ impl Sending {
             self.send(part).await?;
         }
         let hash: [u8; 32] = std::mem::take(&mut self.hash).finalize().into();
-        if hash != nar_hash || self.done != self.size {
+        let is_content = self.check.take().is_none_or(ContentCheck::finish);
+        if hash != nar_hash || self.done != self.size || !is_content {
             return Err(Stop::Broken(Broken { why: Lost::Damaged, pack: None }));
         }
         match self.held_back.take() {

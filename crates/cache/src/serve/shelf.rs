@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use phoenix_depot::Depot;
 use phoenix_model::StorePath;
 use phoenix_pack::{HASH_LENGTH, PathInfo};
-use phoenix_substituter::{self as substituter, NarInfo, PublicKeys, SecretKey, is_content_addressed, nix32};
+use phoenix_substituter::{
+    self as substituter, ContentCheck, NarInfo, PublicKeys, SecretKey, is_content_addressed, nix32,
+};
 
 use super::asked::nar_url;
 use super::nar::{Broken, Planned};
@@ -73,14 +75,7 @@ impl Shelf {
         if info.hash_part() != Some(hash_part) || self.is_damaged(hash_part, &info.nar_hash) {
             return None;
         }
-        let mut said = substituter::PathInfo {
-            store_path: StorePath::parse(&format!("{}/{}", self.store_dir, info.name)).ok()?,
-            nar_hash: format!("sha256:{}", nix32::encode(&info.nar_hash)),
-            nar_size: info.nar_size,
-            references: info.references.clone(),
-            signatures: info.signatures.clone(),
-            content_address: info.ca.clone(),
-        };
+        let mut said = self.said(info)?;
         if self.trusted.as_ref().is_some_and(|keys| !keys.signed(&said) && !is_content_addressed(&said)) {
             return None;
         }
@@ -100,6 +95,22 @@ impl Shelf {
         let text = narinfo.to_string();
         // What a pack says could break out of its line: only what can be read back is sent.
         (NarInfo::parse(&text).as_ref() == Ok(&narinfo)).then_some(text)
+    }
+
+    /// What is said of a path; of an address that it does not follow from, nothing.
+    fn said(&self, info: &PathInfo) -> Option<substituter::PathInfo> {
+        let mut said = substituter::PathInfo {
+            store_path: StorePath::parse(&format!("{}/{}", self.store_dir, info.name)).ok()?,
+            nar_hash: format!("sha256:{}", nix32::encode(&info.nar_hash)),
+            nar_size: info.nar_size,
+            references: info.references.clone(),
+            signatures: info.signatures.clone(),
+            content_address: info.ca.clone(),
+        };
+        if !is_content_addressed(&said) {
+            said.content_address = None;
+        }
+        Some(said)
     }
 
     /// An archive that is asked for by path and hash, if it can be put together and may be served.
@@ -126,7 +137,8 @@ impl Shelf {
         ];
         drop(packs);
         self.narinfo_of(hash_part, &located.info)?;
-        Some(Planned { located, frames, beside })
+        let check = self.said(&located.info).as_ref().and_then(ContentCheck::begin);
+        Some(Planned { located, frames, beside, check })
     }
 
     /// Takes note of why an archive could not be served to its end.

@@ -330,8 +330,9 @@ impl Worker {
         };
         let held = self.board.held_besides(self.slot, own);
         let given_back = held.into_iter().map(|(unit, attempt)| {
-            let reason = "its worker was started again".to_owned();
-            let returned = Returned { unit: UnitId(unit), attempt, slot: self.slot, reason, stopped: true };
+            // The unit may be what killed it.
+            let reason = "its worker was lost, and started again".to_owned();
+            let returned = Returned { unit: UnitId(unit), attempt, slot: self.slot, reason, stopped: false };
             Record::Returned(returned)
         });
         let given_back: Vec<Record> = given_back.collect();

@@ -147,7 +147,7 @@ proptest! {
             .collect();
         let restarts = deaths.iter().zip(again).filter_map(|(&(slot, at), after)| after.map(|after: f64| (slot, at + after)));
         let restarts = restarts.collect();
-        let limits = Limits { most_lost: 9, ..Limits::default() };
+        let limits = Limits { most_lost: 9, most_returned: 9, ..Limits::default() };
         let conditions =
             Conditions { seed, delay_seconds: delay, deaths, restarts, limits, ..Conditions::default() };
         let simulated = simulate(&farm, &story, &conditions);
@@ -247,6 +247,22 @@ fn a_worker_that_is_started_again_in_its_slot_goes_on() {
         assert!(verdicts.iter().all(|verdict| *verdict == Verdict::Built), "{workers}: {verdicts:?}");
         assert!(simulated.makespan_seconds < 1000.0, "{}", simulated.makespan_seconds);
     }
+}
+
+#[test]
+fn a_unit_that_kills_its_worker_each_time_is_given_up() {
+    let (plan, farm) = merged(&vec![(100.0, vec![])], 1);
+    // 20 s after each begin.
+    let times = (0..30).map(|round| 50.0 + 25.0 * f64::from(round));
+    let deaths = times.clone().map(|at| (Slot(0), at)).collect();
+    let restarts = times.map(|at| (Slot(0), at + 5.0)).collect();
+    let conditions = Conditions { deaths, restarts, ..Conditions::default() };
+    let simulated = simulate(&farm, &Story::as_expected(&farm), &conditions);
+    let (verdicts, _) = verdicts(&plan, &farm, &simulated.records, Limits::default());
+    assert!(
+        matches!(&verdicts[..], [Verdict::Failed { message, .. }] if message.contains("given up after 3")),
+        "{verdicts:?}"
+    );
 }
 
 #[test]
