@@ -13,13 +13,13 @@ use crate::Trouble;
 use crate::workshop::{OpenFrame, Workshop};
 
 /// How many bytes of opened frames are kept.
-const KEPT: usize = 96 << 20;
+const KEPT: usize = 56 << 20;
 
 /// How many opened frames are kept, at most: they may be small.
 const KEPT_FRAMES: usize = 1024;
 
 /// How many KiB of frames are on their way or being opened at once.
-const UNDER_WAY: u32 = 64 << 10;
+const UNDER_WAY: u32 = 24 << 10;
 
 /// How long a depot may take for one frame.
 const PATIENCE: Duration = Duration::from_secs(60);
