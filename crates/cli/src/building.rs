@@ -67,8 +67,11 @@ pub(crate) struct Builder<'a> {
     time_outs: Vec<String>,
     /// The errors that were said.
     said: HashSet<String>,
-    /// Whether one of them was about the machine.
-    machine_is_wrong: bool,
+    /// The last one of this call: what Nix ended over, if it ended over something.
+    last_error: String,
+    /// Who Nix asks for what it need not build; those that broke off are left out from then on.
+    substituters: Vec<String>,
+    broken: Vec<String>,
     /// Whether the daemon ended in the middle, which is a Nix too.
     daemon_died: bool,
     /// What Nix is to build without asking substituters, because it died of one.
@@ -119,7 +122,9 @@ impl<'a> Builder<'a> {
             told: HashSet::new(),
             time_outs: Vec::new(),
             said: HashSet::new(),
-            machine_is_wrong: false,
+            last_error: String::new(),
+            substituters: setup.settings.substituters.clone(),
+            broken: Vec::new(),
             unsubstituted: HashSet::new(),
             daemon_died: false,
         }
@@ -165,12 +170,16 @@ impl<'a> Builder<'a> {
             let progress = self.run.unexplained().len() < before;
             fruitless += usize::from(!progress);
             // What is wrong with the machine is wrong with the next try too, which may take as long again.
-            if self.machine_is_wrong {
+            if is_of_machine(&self.last_error) {
                 last = exit;
                 break;
             }
             // A Nix that died has failed at nothing, also where the first failure ends all.
             let died = exit.signal.is_some() || self.daemon_died;
+            if died && self.leave_out_broken() && !undone.is_empty() {
+                left.push_front(undone);
+                continue;
+            }
             if undone.is_empty() || (self.fail_fast && !died) || fruitless > MOST_FRUITLESS_TRIES {
                 last = exit;
             } else if progress {
@@ -203,6 +212,31 @@ impl<'a> Builder<'a> {
         };
         self.apply(Happening::BuilderEnded(end));
         Ok(())
+    }
+
+    /// Only these are asked for what need not be built.
+    pub(crate) fn asking(mut self, substituters: Vec<String>) -> Self {
+        self.nix.set_option("substituters", &substituters.join(" "));
+        self.substituters = substituters;
+        self
+    }
+
+    /// Leaves out the substituters of which Nix said that they broke off; whether there are any. Nix 2.8 dies of
+    /// them, again and again.
+    fn leave_out_broken(&mut self) -> bool {
+        let broken = std::mem::take(&mut self.broken);
+        let place = |url: &str| url.split('?').next().unwrap_or_default().trim_end_matches('/').to_owned();
+        let before = self.substituters.len();
+        self.substituters.retain(|url| !broken.iter().any(|broken| place(broken) == place(url)));
+        if self.substituters.len() == before {
+            return false;
+        }
+        for url in &broken {
+            let text = format!("{} breaks off; going on without it", phoenix_substituter::redacted(url));
+            self.recorder.say(Severity::Warning, text);
+        }
+        self.nix.set_option("substituters", &self.substituters.join(" "));
+        true
     }
 
     /// What of this is neither built nor hindered by a failure.
@@ -251,6 +285,7 @@ impl<'a> Builder<'a> {
         let now = Instant::now();
         let mut silence = Silence { lines: 0, since: now, looked: now, appeared: None };
         (self.letting_go, self.daemon_died) = (false, false);
+        self.last_error.clear();
         (self.counts, self.begun, self.told) = (Counts::default(), 0, HashSet::new());
         loop {
             select! {
@@ -405,7 +440,8 @@ impl<'a> Builder<'a> {
                 if !words.contains(&text) {
                     words.push(text.clone());
                 }
-                self.machine_is_wrong |= is_of_machine(&text);
+                self.last_error.clone_from(&text);
+                self.broken.extend(disabled_substituter(&text).map(str::to_owned));
                 self.daemon_died |= text.contains("unexpected end-of-file")
                     || text.contains("Nix daemon disconnected unexpectedly");
                 // Every try has the same to say.
@@ -514,6 +550,12 @@ impl<'a> Builder<'a> {
     fn apply(&mut self, happening: Happening) {
         self.recorder.apply(self.run, happening);
     }
+}
+
+/// The substituter that Nix says it asks no more (nix `src/libstore/http-binary-cache-store.cc`, `maybeDisable`).
+fn disabled_substituter(text: &str) -> Option<&str> {
+    let (_, rest) = text.split_once("disabling binary cache '")?;
+    rest.split_once('\'').map(|(url, _)| url)
 }
 
 /// Copies derivations, with all they need, from the store they were evaluated in to the one they are built

@@ -255,9 +255,12 @@ pub(crate) fn hints(summary: &Summary) -> Vec<String> {
     let failed =
         summary.derivations.iter().filter(|state| matches!(state.verdict, Some(Verdict::Failed { .. })));
     let logs = failed.flat_map(|state| &state.tail);
+    // What went well needs no advice, whatever builders say.
+    let is_green = summary.is_green() && summary.exit_code.is_none_or(|code| code == 0);
     // A warning may be the words of a builder.
     let errors = summary.messages.iter().filter(|(severity, _)| *severity == Severity::Error);
-    let messages = errors.map(|(_, text)| text);
+    let of_flake = |text: &&String| hint_for(text).is_some_and(|hint| hint.contains("flake.lock"));
+    let messages = errors.map(|(_, text)| text).filter(|text| !is_green && !of_flake(text));
     let known = targets.chain(logs).chain(messages).filter_map(|text| hint_for(text)).map(str::to_owned);
     let mut hints: Vec<String> = Vec::new();
     for hint in known.chain(meant_directories(summary)) {

@@ -443,6 +443,10 @@ impl Run {
                     let by = blocked_by.iter().map(|&root| self.steps[root as usize].drv_path.clone());
                     let by: BTreeSet<StorePath> = by.collect();
                     Verdict::Blocked { by: by.into_iter().collect() }
+                } else if self.states[index].ended.is_some() {
+                    // Its builder had failed before Nix was stopped.
+                    let message = "its builder failed; Nix ended before it said why".to_owned();
+                    Verdict::Failed { class: FailureClass::Build, message }
                 } else if self.cancelled || (self.fail_fast && failed_before) {
                     Verdict::Cancelled
                 } else {

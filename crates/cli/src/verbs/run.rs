@@ -96,8 +96,9 @@ fn build(planned: &mut Planned) -> Result<(), CommandError> {
     let mut nix = planned.setup.nix.clone();
     // A substituter that breaks down while Nix fetches costs a rebuild, not the run.
     nix.set_option("fallback", "true");
-    if !planned.failed_substituters.is_empty() {
-        nix.set_option("substituters", &healthy(planned).join(" "));
+    let asked = (!planned.failed_substituters.is_empty()).then(|| healthy(planned));
+    if let Some(asked) = &asked {
+        nix.set_option("substituters", &asked.join(" "));
     }
     if let Some(from) = planned.setup.copy_from.clone() {
         copy_derivations(&planned.setup, &nix, &from, &wanted)?;
@@ -105,6 +106,9 @@ fn build(planned: &mut Planned) -> Result<(), CommandError> {
     let mut evaluators = Some(std::mem::take(&mut planned.evaluated.evaluators));
     let (run, recorder) = (&mut planned.run, &mut planned.recorder);
     let mut builder = Builder::new(&planned.setup, nix, planned.fail_fast, &planned.signals, run, recorder);
+    if let Some(asked) = asked {
+        builder = builder.asking(asked);
+    }
     // Once Nix is at work it protects the derivations itself, and the evaluators' memory can go.
     builder.build(&wanted, &mut || drop(evaluators.take()))
 }

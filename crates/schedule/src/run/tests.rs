@@ -191,6 +191,27 @@ fn what_nix_builds_beside_the_plan_ends_too() {
 }
 
 #[test]
+fn a_builder_that_had_failed_is_not_cancelled() {
+    let (mut run, _) = planned(&[vec![], vec![]], false);
+    for step in 0..2 {
+        run.apply(Stamp(1000), started(step));
+    }
+    run.apply(Stamp(2000), Happening::BuildEnded { drv_path: drv(0) });
+    run.apply(Stamp(3000), Happening::Cancelled { reason: "SIGINT".into() });
+    let events = run.apply(Stamp(4000), Happening::BuilderEnded(BuilderEnd::default()));
+    let kind = |number| {
+        events.iter().find_map(|event| match event {
+            Event::DerivationSettled { settled } if settled.drv_path == drv(number) => {
+                Some(settled.verdict.kind())
+            }
+            _ => None,
+        })
+    };
+    assert_eq!((kind(0), kind(1)), (Some(VerdictKind::Failed), Some(VerdictKind::Cancelled)));
+    assert_eq!(run.exit_code(), 130);
+}
+
+#[test]
 fn what_is_built_beside_the_plan_ends_when_it_appears() {
     let (mut run, _) = planned(&[vec![]], false);
     run.apply(Stamp(1000), started(7));
