@@ -513,6 +513,43 @@ fn what_a_substituter_has_is_cached_and_fetched_only_for_a_build() {
     assert!(env.nix.is_valid(&out("base")) && env.nix.is_valid(&out("app")));
 }
 
+/// Nix 2.8 dies of an archive that a substituter answers with 500 for, and would again for every other.
+#[test]
+fn a_substituter_that_breaks_off_costs_builds_and_not_the_run() {
+    let env = TestEnv::new();
+    let flake = Flake::new(
+        r#"let
+          numbers = [ "1" "2" "3" "4" "5" ];
+          base = number: ok "base-${number}";
+          app = number: d "app-${number}" "read x < $base; echo $x > $out" { base = base number; };
+          all = make: builtins.listToAttrs (map (number: { name = "n${number}"; value = make number; }) numbers);
+        in { packages.${system} = all app; checks.${system} = all base; }"#,
+    );
+    let (ran, report) = env.report(&[&flake.reference()]);
+    let _ = ran.ends_with(0);
+    let out = |attr: String| report.field(&attr, "outputs")["out"].as_str().unwrap().to_owned();
+    let all =
+        |of: &str| (1..6).map(|number| out(format!("{of}.{}.n{number}", env.system()))).collect::<Vec<_>>();
+    let (apps, bases) = (all("packages"), all("checks"));
+    let directory = env.file("cache");
+    let to = format!("file://{}", directory.display());
+    let names: Vec<&str> = bases.iter().map(String::as_str).collect();
+    env.nix.run("nix", &[&["copy", "--to", &to], &names[..]].concat());
+    let cache = BinaryCache::start(&env.nix.store_dir()).unwrap();
+    cache.serve_directory(&directory);
+    cache.rule(|request| request.path.contains(".nar.").then(|| Reply::status(500)));
+    let settings = "require-sigs = false\ndownload-attempts = 1";
+    env.nix.configure(&format!("substituters = {}\n{settings}", cache.url()));
+    for more in [&[][..], &["--fail-fast"]] {
+        let paths: Vec<&str> = apps.iter().chain(&bases).map(String::as_str).collect();
+        env.nix.run("nix-store", &[&["--delete"], &paths[..]].concat());
+        let include = ["--include", "packages.**"];
+        let (ran, report) = env.report(&[&[flake.reference().as_str()], &include[..], more].concat());
+        let _ = ran.ends_with(0);
+        assert_eq!(report.count("targets", "built"), 5, "{:#}", report.0);
+    }
+}
+
 #[test]
 fn a_pipe_gets_a_report_and_an_old_report_does_not_stay() {
     let env = TestEnv::new();
