@@ -121,7 +121,9 @@ impl Collecting {
                         self.sizes.extend(sizes);
                     }
                     match record {
-                        Record::Joined { slot } | Record::Claim { slot, .. } => self.joined.insert(*slot),
+                        Record::Joined { slot } => self.joined.insert(*slot),
+                        // One that had left may have been started again.
+                        Record::Claim { slot, .. } => self.joined.insert(*slot) | self.left.remove(slot),
                         Record::Left { slot } => self.left.insert(*slot),
                         Record::Outcome(_) | Record::Returned(_) => continue,
                     };

@@ -213,7 +213,8 @@ impl Taking<'_> {
         let path = &self.candidates[at];
         let lost = path.references.iter().find(|name| {
             let state = self.by_name.get(name.as_str()).map(|&other| &self.states[other]);
-            matches!(state, Some(State::Dropped(_)))
+            // What is damaged is had from elsewhere, or built.
+            matches!(state, Some(State::Dropped(why)) if *why != Lost::Damaged)
         });
         if let Some(lost) = lost {
             return State::Dropped(Lost::RefersTo(lost.clone()));

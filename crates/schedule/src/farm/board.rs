@@ -322,7 +322,8 @@ impl Board {
         self.claims.insert(unit, Claim { attempt, slot, since: now });
         if let Some(slot) = slot {
             self.with_slot(slot, now, |view| {
-                view.joined = true;
+                // One that had left may have been started again.
+                (view.joined, view.left) = (true, false);
                 view.holds += 1;
             });
         }

@@ -2,11 +2,11 @@
 
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use indicatif::HumanBytes;
-use phoenix_cache::{Cache, Destination};
+use phoenix_cache::{Cache, Destination, Trouble};
 use phoenix_evaluate::{Evaluators, Heard};
 use phoenix_model::{Severity, StorePath, Target, Verdict};
 use phoenix_store::Layout;
@@ -42,10 +42,14 @@ pub(super) fn restore(args: &RestoreArgs) -> Result<ExitCode, CommandError> {
     }
     depots::substitute(&mut cache, &wanted.paths, &layout, &nix);
     let way = depots::way_into(&layout, url.as_deref());
+    let damaged = Mutex::new(false);
+    let told = |trouble: Trouble| {
+        *damaged.lock().unwrap_or_else(PoisonError::into_inner) |= matches!(trouble, Trouble::Pack { .. });
+        warn(&trouble);
+    };
     let into = Destination { layout: &layout, way: &way, trusted: trusted.as_ref() };
-    let restored = cache
-        .restore_into_store(&wanted.paths, into, threads(&args.depot), &|trouble| warn(&trouble))
-        .map_err(|error| {
+    let restored =
+        cache.restore_into_store(&wanted.paths, into, threads(&args.depot), &told).map_err(|error| {
             let failed = CommandError::because("nothing was restored", &error);
             match hint_for(&failed.in_one_line()) {
                 Some(hint) => failed.hint(hint),
@@ -54,6 +58,9 @@ pub(super) fn restore(args: &RestoreArgs) -> Result<ExitCode, CommandError> {
         })?;
     for (name, why) in &restored.failed {
         say(format!("warning: {name} is not restored: {why}"));
+    }
+    if *damaged.lock().unwrap_or_else(PoisonError::into_inner) {
+        say("hint: `phoenix cache verify --repair` lets go of what is damaged, so that it is saved anew");
     }
     let bytes = restored.paths.iter().map(|info| info.nar_size).sum();
     say(format!(
