@@ -201,7 +201,12 @@ async fn fold(
     }
     drop(to_depot);
     let created = creation.await;
-    let folded = written?;
+    // When the depot took no more, it says why.
+    let (folded, created) = match (written, created) {
+        (Err(_), Ok(Err(error))) if !matches!(error.problem, Problem::Body(_)) => return Err(error.into()),
+        (Err(error), _) => return Err(error),
+        (Ok(folded), created) => (folded, created),
+    };
     match created {
         Ok(Ok(Created::New(_))) => Ok(folded),
         Ok(Ok(Created::Taken)) => Err(damaged(packs, name, PackError::Damaged("another pack has this name"))),

@@ -39,6 +39,8 @@ pub struct Packs {
     listed: bool,
     /// Packs that are there and cannot be read from here, or cannot be used.
     outside: BTreeMap<String, PackInfo>,
+    /// The newest that could not be read, whatever the reason.
+    unread: BTreeMap<String, PackInfo>,
     /// Those of them that are damaged.
     unusable: BTreeSet<String>,
     /// Packs of which the depot did not tell whether they are there, or what is in them.
@@ -65,6 +67,7 @@ impl Packs {
             blobs: HashMap::new(),
             listed: true,
             outside: BTreeMap::new(),
+            unread: BTreeMap::new(),
             unusable: BTreeSet::new(),
             unsure: BTreeSet::new(),
         };
@@ -78,11 +81,11 @@ impl Packs {
         };
         match seen {
             Ok(seen) => {
-                let newest: Vec<String> = seen.iter().map(|blob| blob.name.to_string()).collect();
+                let newest: Vec<Blob> = seen.clone();
                 packs.take_in(seen, trouble).await;
                 if !packs.listed {
-                    for name in newest {
-                        packs.go_back(name, trouble).await;
+                    for blob in newest {
+                        packs.go_back(blob, trouble).await;
                     }
                 }
             }
@@ -131,7 +134,7 @@ impl Packs {
         name: &BlobName,
         mut statement: Others,
         round: usize,
-    ) -> Result<bool, Trouble> {
+    ) -> Result<Option<BlobName>, Trouble> {
         let others = newest_of(self.depot.as_ref(), &statement).await;
         let scope = |name: &str| name.rsplit_once('/').map(|(scope, _)| scope.to_owned());
         let strangers = others.into_iter().filter(|(other, _, said)| {
@@ -141,7 +144,7 @@ impl Packs {
         });
         let strangers: Vec<_> = strangers.collect();
         if strangers.is_empty() {
-            return Ok(false);
+            return Ok(None);
         }
         statement.known.insert(name.to_string(), PackInfo { size: 0, created: now() });
         for (other, info, said) in strangers {
@@ -149,7 +152,8 @@ impl Packs {
             statement.known.insert(other, info);
         }
         // Of the same scope, and later by its name too.
-        let both = BlobName::new(format!("{name}+{round}"));
+        let plain = name.as_str().split('+').next().unwrap_or_default();
+        let both = BlobName::new(format!("{plain}+{round}"));
         let both = both.map_err(|_| Trouble::Pack {
             depot: self.depot.location().to_owned(),
             pack: name.to_string(),
@@ -157,7 +161,25 @@ impl Packs {
         })?;
         self.say(&both, &statement).await?;
         self.catalog.hear(statement);
-        Ok(true)
+        Ok(Some(both))
+    }
+
+    /// Whether a pack that was made here can be seen: it is the newest of its scope, or the newest knows it.
+    pub(crate) async fn is_seen(&self, name: &BlobName) -> Result<bool, DepotError> {
+        let scope = name.as_str().rfind('/').map_or("", |at| &name.as_str()[..=at]);
+        let Some(newest) = self.depot.newest(scope).await? else { return Ok(false) };
+        if newest.name == *name {
+            return Ok(true);
+        }
+        // One that is known is older: ours is still to come.
+        Ok(!self.catalog.others().known.contains_key(newest.name.as_str()))
+    }
+
+    /// What the next pack says: what is known, and which packs there are that could not be read.
+    pub(crate) fn statement(&self) -> Others {
+        let mut statement = self.catalog.statement();
+        statement.known.extend(self.unread.clone());
+        statement
     }
 
     /// How many packs were read.
@@ -368,17 +390,19 @@ impl Packs {
         blobs
     }
 
-    /// Finds the pack that was made before one that is damaged, which would know the others: names begin with a
-    /// time, so that what is not of its time can be asked for digit by digit.
-    async fn go_back(&mut self, name: String, trouble: &mut (dyn FnMut(Trouble) + Send)) {
-        let mut name = name;
+    /// Finds the pack that was made before one that cannot be read, which would know the others: names begin with
+    /// a time, so that what is not of its time can be asked for digit by digit.
+    async fn go_back(&mut self, newest: Blob, trouble: &mut (dyn FnMut(Trouble) + Send)) {
+        let mut blob = newest;
         for _ in 0..MOST_BACK {
-            if !self.unusable.contains(&name) {
+            if self.blobs.contains_key(blob.name.as_str()) {
                 return;
             }
-            let Some(blob) = self.before(&name).await else { return };
-            name = blob.name.to_string();
-            self.take_in(vec![blob], trouble).await;
+            // Whoever can read it later shall find it.
+            self.unread.insert(blob.name.to_string(), info(&blob));
+            let Some(before) = self.before(blob.name.as_str()).await else { return };
+            blob = before;
+            self.take_in(vec![blob.clone()], trouble).await;
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use std::{io, thread};
 
 use bytes::Bytes;
@@ -32,8 +32,12 @@ const STALE: u64 = 7 * 24 * 3600 * 1000;
 /// What a branch needs is said again after so many seconds, though it is the same: a day.
 const SAY_AGAIN: u64 = 24 * 3600;
 
-/// How often after a save it is looked whether others know of it, where packs are found by the newest.
-const MEET: usize = 3;
+/// How often after a save others are met that do not know of it, where packs are found by the newest.
+const MEET: usize = 5;
+
+/// How long it is waited for a pack to be seen, in units of the first pause; depots may be late by minutes, which is
+/// too long for a job to wait at its end.
+const LATEST: u32 = 20;
 
 /// How many finished frames wait to be sent, at most; each has some megabytes.
 const FRAMES_WAITING: usize = 4;
@@ -92,13 +96,12 @@ impl Cache {
         let known = all - paths.len();
         if paths.is_empty() {
             if is_news {
-                let statement = self.packs.catalog().statement();
-                self.runtime.block_on(self.packs.say(name, &statement))?;
-                self.meet(name);
+                self.tell(name)?;
             }
             return Ok(Saved { known, ..Saved::default() });
         }
         let listed = self.packs.is_listed();
+        let statement = self.packs.statement();
         let catalog = self.packs.catalog();
         // By name, what follows the hash: so Nix asks a substituter (nix `src/libstore/build/goal.hh`,
         // `CompareGoalPtrs`), and then a frame is opened once; and what has like names is often alike.
@@ -108,7 +111,6 @@ impl Cache {
             let name = |path: &PathInfo| path.name.get(HASH_LENGTH..).map(str::to_owned);
             (large(a), name(a), &a.name).cmp(&(large(b), name(b), &b.name))
         });
-        let statement = catalog.statement();
         let reading = Reading {
             paths,
             next: AtomicUsize::new(0),
@@ -165,6 +167,18 @@ impl Cache {
 }
 
 impl Cache {
+    /// Makes a pack without paths, which says what is known: what branches need, and which packs there are.
+    ///
+    /// # Errors
+    /// When the depot does not take it.
+    pub fn tell(&mut self, name: &BlobName) -> Result<(), Trouble> {
+        let name = &scoped(name, self.packs.depot().scopes().as_ref());
+        let statement = self.packs.statement();
+        self.runtime.block_on(self.packs.say(name, &statement))?;
+        self.meet(name);
+        Ok(())
+    }
+
     /// Takes note of what the run of a branch needs that is to be saved or was restored; whether that is news.
     fn note_use(&mut self, paths: &[PathInfo]) -> bool {
         let Some((branch, run)) = self.branch.clone() else { return false };
@@ -187,12 +201,30 @@ impl Cache {
         if self.packs.is_listed() {
             return;
         }
+        let mut name = name.clone();
         for round in 0..MEET {
-            thread::sleep(self.meet_after);
-            let statement = self.packs.catalog().statement();
-            match self.runtime.block_on(self.packs.meet(name, statement, round)) {
-                Ok(true) => {}
-                Ok(false) | Err(_) => return,
+            let begun = Instant::now();
+            let late = self.meet_after * LATEST;
+            let mut pause = self.meet_after;
+            // Until the depot shows it.
+            while begun.elapsed() < late {
+                thread::sleep(pause);
+                pause = (pause * 2).min(late.saturating_sub(begun.elapsed()));
+                match self.runtime.block_on(self.packs.is_seen(&name)) {
+                    Ok(true) => break,
+                    Ok(false) => {}
+                    Err(_) => return,
+                }
+            }
+            // Who was a little later is seen when as much time has gone by again; and of several who meet there,
+            // each is to be at another time.
+            let lot = ChunkId::of(name.as_str().as_bytes()).0[0] % 8;
+            let spread = begun.elapsed().mul_f64(f64::from(lot) / 8.0 * round as f64);
+            thread::sleep((begun.elapsed() + spread).min(late));
+            let statement = self.packs.statement();
+            match self.runtime.block_on(self.packs.meet(&name, statement, round)) {
+                Ok(Some(both)) => name = both,
+                Ok(None) | Err(_) => return,
             }
         }
     }

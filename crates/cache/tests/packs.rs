@@ -5,7 +5,8 @@
 mod stores;
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use phoenix_cache::MakeArchive;
 use phoenix_depot::testing::{Faults, Faulty, Memory};
@@ -163,7 +164,7 @@ fn a_flipped_bit_is_a_miss() {
 
 #[test]
 fn a_depot_that_does_not_list_is_found_by_its_newest_pack() {
-    let depot: Arc<dyn Depot> = Arc::new(NoList(Memory::new()));
+    let depot: Arc<dyn Depot> = Arc::new(NoList::default());
     let (one, two) = (store(6, 1), store(9, 3));
     save(&mut open(&depot).0, "1", &one).unwrap();
     save(&mut open(&depot).0, "2", &two).unwrap();
@@ -176,9 +177,13 @@ fn a_depot_that_does_not_list_is_found_by_its_newest_pack() {
 
 #[test]
 fn packs_that_are_made_at_once_find_each_other_where_nothing_is_listed() {
-    for round in 0..8 {
-        let depot: Arc<dyn Depot> = Arc::new(NoList(Memory::new()));
-        let stores: Vec<_> = (0..5).map(|at| store(3, round * 50 + at * 7 + 1)).collect();
+    for round in 0..12 {
+        // The second half: what was made is seen late.
+        let lag = Duration::from_millis(if round < 6 { 0 } else { 60 });
+        let depot: Arc<dyn Depot> = Arc::new(NoList { lag, ..NoList::default() });
+        // Many who cannot see each other for long need more time than a job takes at its end.
+        let count = if round < 6 { 5 } else { 2 };
+        let stores: Vec<_> = (0..count).map(|at| store(3, round * 50 + at * 7 + 1)).collect();
         // All have looked before any has saved.
         let mut caches: Vec<_> = stores.iter().map(|_| open(&depot).0).collect();
         std::thread::scope(|scope| {
@@ -186,6 +191,7 @@ fn packs_that_are_made_at_once_find_each_other_where_nothing_is_listed() {
                 scope.spawn(move || save(cache, &number.to_string(), store).unwrap());
             }
         });
+        std::thread::sleep(lag);
         let (mut cache, troubles) = open(&depot);
         assert!(troubles.is_empty(), "{troubles:?}");
         for store in &stores {
@@ -197,8 +203,7 @@ fn packs_that_are_made_at_once_find_each_other_where_nothing_is_listed() {
 
 #[test]
 fn a_damaged_newest_pack_hides_nothing_else_where_nothing_is_listed() {
-    let memory = Memory::new();
-    let depot: Arc<NoList> = Arc::new(NoList(memory));
+    let depot: Arc<NoList> = Arc::default();
     let shared: Arc<dyn Depot> = depot.clone();
     let stores: Vec<_> = (0..3).map(|at| store(4, 300 + at)).collect();
     let names_of_packs = ["1795821896123-aa", "1795821999999-bb", "1795830000000-cc"];
@@ -207,7 +212,7 @@ fn a_damaged_newest_pack_hides_nothing_else_where_nothing_is_listed() {
     }
     // Two damaged packs one after the other.
     for name in &names_of_packs[1..] {
-        depot.0.tamper(&BlobName::new(format!("packs/{name}")).unwrap(), |bytes| {
+        depot.memory.tamper(&BlobName::new(format!("packs/{name}")).unwrap(), |bytes| {
             let at = bytes.len() - 60;
             bytes[at] ^= 1;
         });
@@ -221,25 +226,36 @@ fn a_damaged_newest_pack_hides_nothing_else_where_nothing_is_listed() {
 }
 
 /// A depot that cannot list.
-#[derive(Debug)]
-struct NoList(Memory);
+#[derive(Debug, Default)]
+struct NoList {
+    memory: Memory,
+    /// For how long the newest pack is not the newest to who looks.
+    lag: Duration,
+    made: Mutex<Vec<(Instant, Blob)>>,
+}
 
 #[async_trait::async_trait]
 impl Depot for NoList {
     fn location(&self) -> &str {
-        self.0.location()
+        self.memory.location()
     }
     async fn create(&self, name: &BlobName, body: Body) -> Result<Created, DepotError> {
-        self.0.create(name, body).await
+        let created = self.memory.create(name, body).await?;
+        if let Some(blob) = self.memory.find(name).await? {
+            self.made.lock().unwrap().push((Instant::now(), blob));
+        }
+        Ok(created)
     }
     async fn find(&self, name: &BlobName) -> Result<Option<Blob>, DepotError> {
-        self.0.find(name).await
+        self.memory.find(name).await
     }
     async fn newest(&self, prefix: &str) -> Result<Option<Blob>, DepotError> {
-        self.0.newest(prefix).await
+        let made = self.made.lock().unwrap();
+        let mut seen = made.iter().filter(|(at, _)| at.elapsed() >= self.lag);
+        Ok(seen.rfind(|(_, blob)| blob.name.as_str().starts_with(prefix)).map(|(_, blob)| blob.clone()))
     }
     async fn read(&self, blob: &Blob, range: std::ops::Range<u64>) -> Result<bytes::Bytes, DepotError> {
-        self.0.read(blob, range).await
+        self.memory.read(blob, range).await
     }
     async fn list(&self, _: &str) -> Result<Vec<Blob>, DepotError> {
         Err(DepotError {
@@ -249,6 +265,6 @@ impl Depot for NoList {
         })
     }
     async fn remove(&self, name: &BlobName) -> Result<(), DepotError> {
-        self.0.remove(name).await
+        self.memory.remove(name).await
     }
 }

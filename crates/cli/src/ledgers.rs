@@ -33,6 +33,10 @@ impl PlanMark {
 /// Where the ledger of a plan is, at a URL that may serve many: records name units by their numbers, which mean
 /// other things in another plan.
 fn of_plan(url: &str, PlanMark(plan): &PlanMark) -> String {
+    if url == "dir:" {
+        // Whoever opens it says what is wrong.
+        return url.to_owned();
+    }
     if url.starts_with("dir:") {
         return format!("{}/{plan}", url.trim_end_matches('/'));
     }
@@ -66,6 +70,7 @@ mod tests {
         let PlanMark(text) = &mark;
         assert!(text.len() == 12 && text.chars().all(|char| char.is_ascii_alphanumeric()), "{text}");
         for (url, expected) in [
+            ("dir:", "dir:"),
             ("dir:/srv/ledger", "dir:/srv/ledger/MARK"),
             ("dir:/srv/a?b/", "dir:/srv/a?b/MARK"),
             ("nats://user@host:4222/run", "nats://user@host:4222/run-MARK"),

@@ -64,18 +64,31 @@ const NO_BRANCH: &str = "default";
 
 /// Tells a cache for which branch it saves and in which run: `branch`, or what GitHub's variables say.
 pub(crate) fn set_branch(cache: &mut Cache, branch: Option<&str>) {
-    let run = var("GITHUB_RUN_ID").and_then(|run| run.parse().ok()).unwrap_or_else(now);
+    // The jobs of one run need what all of them need.
+    let run = var("GITHUB_RUN_ID").or_else(|| var("CI_PIPELINE_ID"));
+    let run = run.and_then(|run| run.parse().ok()).unwrap_or_else(now);
     cache.set_branch(branch_or_ours(branch), run);
 }
 
 fn branch_or_ours(branch: Option<&str>) -> String {
-    branch.map(str::to_owned).or_else(|| var("GITHUB_REF")).unwrap_or_else(|| NO_BRANCH.to_owned())
+    let branch =
+        branch.map(str::to_owned).or_else(|| var("GITHUB_REF")).unwrap_or_else(|| NO_BRANCH.to_owned());
+    // Each workflow has runs of its own, and needs of its own. No branch has a colon in its name.
+    match var("GITHUB_WORKFLOW") {
+        Some(workflow) => format!("{branch}:{workflow}"),
+        None => branch,
+    }
+}
+
+/// Whether what a branch of this name needs is of one of these, whatever the workflow.
+pub(crate) fn is_of(name: &str, branch: &str) -> bool {
+    name == branch || name.strip_prefix(branch).is_some_and(|rest| rest.starts_with(':'))
 }
 
 /// The branches whose last run most likely needed what this one will: its own, and the one that a pull request is
 /// to be merged into.
 pub(crate) fn branches(branch: Option<&str>) -> Vec<String> {
-    let base = var("GITHUB_BASE_REF").map(|base| format!("refs/heads/{base}"));
+    let base = var("GITHUB_BASE_REF").map(|base| branch_or_ours(Some(&format!("refs/heads/{base}"))));
     std::iter::once(branch_or_ours(branch)).chain(base).collect()
 }
 

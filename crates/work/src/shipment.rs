@@ -48,6 +48,9 @@ pub struct Shipment {
     pub options: Vec<(String, String)>,
     /// Whether the first failure ends everything.
     pub fail_fast: bool,
+    /// What no other shipment has, also when all else is the same: so that nobody takes it for that.
+    #[serde(default)]
+    pub nonce: String,
 }
 
 /// Why a shipment cannot be used.

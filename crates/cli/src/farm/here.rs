@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use fs_err as fs;
 use phoenix_model::{Event, Logged, Severity, Stage, StorePath, Verdict};
 use phoenix_schedule::{BuilderEnd, Happening, signal_name};
-use phoenix_store::Validity;
+use phoenix_store::{Layout, StoreEnv, Validity, ValidityError};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{collect, manner, ship};
@@ -20,7 +20,7 @@ use crate::error::CommandError;
 use crate::kept::Kept;
 use crate::pipeline::Planned;
 use crate::recorder::Recorder;
-use crate::setup::{pairs, var};
+use crate::setup::{Setup, pairs, var};
 
 /// How often the ledger and the workers are looked at.
 const LOOK: Duration = Duration::from_millis(50);
@@ -110,7 +110,7 @@ pub(crate) fn build(planned: &mut Planned, args: &RunArgs, workers: u32) -> Resu
     collecting.close(&why, &mut planned.run, &mut planned.recorder);
     planned.sizes.extend(collecting.sizes().clone());
     collecting.discard(&mut planned.run, &mut planned.recorder);
-    let home = bring_home(planned);
+    let home = bring_home(planned, &farm);
     drop(farm);
     forget(&place);
     if args.build.depot.is_none() {
@@ -120,7 +120,7 @@ pub(crate) fn build(planned: &mut Planned, args: &RunArgs, workers: u32) -> Resu
 }
 
 /// Brings what was built into the store of this machine, so that it is there for the next run.
-fn bring_home(planned: &mut Planned) -> Result<(), CommandError> {
+fn bring_home(planned: &mut Planned, workers: &Workers) -> Result<(), CommandError> {
     let is_built = |drv_path: &StorePath| {
         let state = planned.recorder.summary().of_derivation(drv_path);
         state.is_some_and(|state| state.verdict == Some(Verdict::Built))
@@ -130,10 +130,20 @@ fn bring_home(planned: &mut Planned) -> Result<(), CommandError> {
     let Some(kept) = &mut planned.kept else { return Ok(()) };
     kept.look_again(&mut planned.recorder)?;
     kept.fetch(&outputs, &planned.setup, &mut planned.recorder);
-    let valid = Validity::open(&planned.setup.nix, planned.setup.layout.as_ref())
-        .valid(&outputs)
-        .map_err(|error| CommandError::because("cannot look into the store", &error))?;
-    let lost: Vec<&StorePath> = outputs.iter().filter(|output| !valid.contains(*output)).collect();
+    let no_look = |error: ValidityError| CommandError::because("cannot look into the store", &error);
+    let missing = |planned: &Planned| {
+        let valid = Validity::open(&planned.setup.nix, planned.setup.layout.as_ref()).valid(&outputs);
+        let valid = valid.map_err(no_look)?;
+        Ok::<_, CommandError>(outputs.iter().filter(|output| !valid.contains(*output)).collect::<Vec<_>>())
+    };
+    // What a worker had no time to keep, or no room, is still in its store.
+    let mut lost = missing(planned)?;
+    for worker in workers.all.iter().filter(|_| !lost.is_empty()).collect::<Vec<_>>() {
+        copy_from(&workers.store(worker.slot), &lost, &planned.setup);
+    }
+    if !lost.is_empty() {
+        lost = missing(planned)?;
+    }
     let Some(first) = lost.first() else { return Ok(()) };
     Err(CommandError::new(format!(
         "{} of {} paths that were built did not come into this store, the first is {first}",
@@ -141,6 +151,21 @@ fn bring_home(planned: &mut Planned) -> Result<(), CommandError> {
         outputs.len()
     ))
     .hint("is there room in the depot and in the store? What was said before tells why"))
+}
+
+/// Copies what a store on this machine has of these paths. What does not come is missed by the caller.
+fn copy_from(store: &str, paths: &[&StorePath], setup: &Setup) {
+    let Some(layout) = Layout::of(store, &StoreEnv::default()) else { return };
+    let mut there = setup.nix.clone();
+    there.set_env("NIX_REMOTE", store);
+    let Ok(valid) = Validity::open(&there, Some(&layout)).valid(paths.iter().copied()) else { return };
+    if valid.is_empty() {
+        return;
+    }
+    let mut command = setup.nix.nix(&["copy"]);
+    command.args(["--no-check-sigs", "--from", store, "--to", &setup.store]);
+    command.args(valid.iter().map(StorePath::as_str));
+    let _ = setup.nix.run(&mut command, "nix copy");
 }
 
 /// Takes away what only this run needed; the logs stay.
@@ -203,7 +228,7 @@ impl Workers {
         command.args(["--depot", depot, "--ledger", ledger]);
         let events = place.join("events.jsonl");
         command.arg("--events").arg(&events);
-        command.arg("--store").arg(format!("local?root={}", place.join("store").display()));
+        command.arg("--store").arg(self.store(slot));
         builder_flags(&mut command, args);
         // Settings may hold secrets, which arguments would show to everybody.
         let own = var("NIX_CONFIG").into_iter();
@@ -216,6 +241,11 @@ impl Workers {
             command.spawn().map_err(|error| CommandError::because("cannot start a worker", &error))?;
         self.all.push(Worker { slot, child, log, events: Tail::new(events), ended: None });
         Ok(())
+    }
+
+    /// The store of a worker.
+    fn store(&self, slot: usize) -> String {
+        format!("local?root={}", self.place.join(slot.to_string()).join("store").display())
     }
 
     /// Takes in what workers tell that is not in the ledger: the logs of builds, and what went wrong beside them.

@@ -69,6 +69,7 @@ pub(crate) fn ship(
         roots,
         options: options.cloned().collect(),
         fail_fast: planned.fail_fast,
+        nonce: depots::new_name().to_string(),
     };
     let bytes =
         shipment.to_bytes().map_err(|error| CommandError::because("cannot write the plan", &error))?;

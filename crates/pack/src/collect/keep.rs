@@ -82,7 +82,11 @@ pub(super) fn keep(catalog: &Catalog, goal: &Goal, target: u64) -> Keeping {
     branches.sort_by_key(|(name, used)| (Reverse(used.at), *name));
     let is_alive = |at: u64, roots: usize| roots > 0 && at.saturating_add(goal.alive) >= goal.now;
     for (_, used) in branches.iter().filter(|(_, used)| is_alive(used.at, used.roots.len())) {
-        for root in &used.roots {
+        // Of what a branch needs, what was saved last is needed most surely.
+        let saved = |root: &&String| taking.by_name.get(root.as_str()).map_or(0, |&at| candidates[at].saved);
+        let mut roots: Vec<&String> = used.roots.iter().collect();
+        roots.sort_by_key(|root| (Reverse(saved(root)), *root));
+        for root in roots {
             taking.take(root);
         }
     }

@@ -46,16 +46,28 @@ fn once(
     let depot = depots::open(args.depot.as_deref())?;
     let mut cache =
         Cache::open(depot, &mut trouble).map_err(|error| CommandError::because("cannot start", &error))?;
+    let mut is_news = false;
     for branch in &args.gone {
-        // A run of the branch that is later than those that are known, and needs nothing.
-        let known = cache.catalog().others().branches.get(branch).map_or(0, |used| used.run);
-        let used = Use { run: known.saturating_add(1), at: goal.now, ..Use::default() };
-        cache.catalog().note_use(branch, used);
+        let known: Vec<(String, u64, bool)> = (cache.catalog().others().branches.iter())
+            .filter(|(name, _)| tidy::is_of(name, branch))
+            .map(|(name, used)| (name.clone(), used.run, used.roots.is_empty()))
+            .collect();
+        for (name, run, is_gone) in known {
+            is_news |= !is_gone;
+            // A run of the branch that is later than those that are known, and needs nothing.
+            let used = Use { run: run.saturating_add(1), at: goal.now, ..Use::default() };
+            cache.catalog().note_use(&name, used);
+        }
     }
     let plan = cache.plan_collection(goal, &mut trouble).map_err(|error| {
         CommandError::because("nothing is collected", &error).hint("run it again when the depot answers")
     })?;
     let size = format!("{} now, {} then", HumanBytes(plan.before), HumanBytes(plan.after));
+    if plan.is_nothing() && is_news && !args.dry_run {
+        // Nothing is rewritten that would say it.
+        let told = cache.tell(&depots::new_name());
+        told.map_err(|error| CommandError::because("that a branch is gone cannot be noted", &error))?;
+    }
     if plan.is_nothing() {
         say(&format!("nothing to do: {} in all", HumanBytes(plan.before)));
     }
