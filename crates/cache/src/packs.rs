@@ -152,8 +152,10 @@ impl Packs {
             statement.known.insert(other, info);
         }
         // Of the same scope, and later by its name too.
-        let plain = name.as_str().split('+').next().unwrap_or_default();
-        let both = BlobName::new(format!("{plain}+{round}"));
+        let leaf = name.as_str().rfind('/').map_or(0, |at| at + 1);
+        let (scope, leaf) = name.as_str().split_at(leaf);
+        let plain = leaf.split('+').next().unwrap_or_default();
+        let both = BlobName::new(format!("{scope}{plain}+{round}"));
         let both = both.map_err(|_| Trouble::Pack {
             depot: self.depot.location().to_owned(),
             pack: name.to_string(),

@@ -189,7 +189,11 @@ impl Cache {
             needs.extend(self.needs.intersection(&known.into_iter().collect()).cloned());
         }
         let before = catalog.others().branches.get(&branch);
-        let is_same = before.is_some_and(|before| before.roots == needs && before.at + SAY_AGAIN > now());
+        let is_same = before.is_some_and(|before| {
+            // What other jobs of this run need is beside it.
+            let same = if before.run == run { needs.is_subset(&before.roots) } else { before.roots == needs };
+            same && before.at + SAY_AGAIN > now()
+        });
         let is_news = !needs.is_empty() && !is_same;
         catalog.note_use(&branch, Use { run, at: now(), roots: needs });
         is_news

@@ -30,7 +30,7 @@ const LOOK: Duration = Duration::from_secs(2);
 const LET_GO: Duration = Duration::from_secs(8);
 
 /// How much older than its build a log may seem, in milliseconds.
-const LOG_SLACK: u64 = 1000;
+const LOG_SLACK: u64 = 20;
 
 /// How many of Nix's last messages are kept to explain what is missing.
 const LAST_WORDS: usize = 5;

@@ -165,6 +165,29 @@ fn however_many_saves_there_were_a_restore_looks_up_few_packs() {
     }
 }
 
+/// The jobs of a matrix end at the same time, and none of them may list what there is.
+#[test]
+fn jobs_that_save_at_once_lose_nothing_of_each_other() {
+    let env = TestEnv::new();
+    let github = Github::start().unwrap();
+    let token = github.token(&[("refs/heads/main", Permission::Both)]);
+    let job = |args: &[&str]| {
+        let mut command = env.command();
+        command.args(["cache"]).args(args).args(["--depot", "github:"]);
+        command.env("ACTIONS_RESULTS_URL", github.url()).env("ACTIONS_RUNTIME_TOKEN", &token);
+        command
+    };
+    let paths: Vec<String> = (1..5).map(|at: u32| add(&env, &format!("p{at}"), at.into(), 5_000)).collect();
+    let saves: Vec<_> = paths.iter().map(|path| job(&["save", path]).spawn().unwrap()).collect();
+    for mut save in saves {
+        assert!(save.wait().unwrap().success());
+    }
+    let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+    env.nix.run("nix-store", &[&["--delete"], &paths[..]].concat());
+    let restored = Ran::from(job(&[&["restore"], &paths[..]].concat()).output().unwrap());
+    let _ = restored.ends_with(0).says("restored 4 paths");
+}
+
 #[test]
 fn a_pull_request_finds_the_packs_of_the_main_branch_and_never_the_other_way_round() {
     let env = TestEnv::new();

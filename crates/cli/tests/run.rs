@@ -431,6 +431,7 @@ fn what_throws_in_a_work_unit_fails_alone() {
     let flake = Flake::new(
         r#"{ ci.${system} = {
           unit = { type = "ci-work-unit"; image = d "image" "echo > $out" { }; other = throw "no other"; };
+          odd = { type = "ci-work-unit"; image = d "odd" "echo > $out" { }; other = abort "no"; more = let x = x; in x; };
           gated = { type = "ci-work-unit"; image = d "gated" "echo > $out" { }; findWork = throw "no work"; };
         }; }"#,
     );
@@ -440,6 +441,9 @@ fn what_throws_in_a_work_unit_fails_alone() {
     for (name, verdict) in [
         ("unit.image", "built"),
         ("unit.other", "notEvaluated"),
+        ("odd.image", "built"),
+        ("odd.other", "notEvaluated"),
+        ("odd.more", "notEvaluated"),
         ("gated.image", "built"),
         ("gated.findWork", "notEvaluated"),
     ] {

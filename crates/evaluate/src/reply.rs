@@ -20,8 +20,9 @@ pub(crate) enum Reply {
         #[serde(default)]
         names: Vec<String>,
     },
-    /// A phoenix `ci-work-unit`: where the derivations below it are.
-    WorkUnit { paths: Vec<Vec<String>> },
+    /// A phoenix `ci-work-unit`: the names in it, of which any may be a derivation, and those in its `findWorkDeps`,
+    /// of which all have to be.
+    WorkUnit { members: Vec<String>, needs: Vec<String> },
     /// A set of attributes, and its `recurseForDerivations` where it has one.
     Set { names: Vec<String>, recurse: Option<serde_json::Value> },
     /// Something that cannot be built.

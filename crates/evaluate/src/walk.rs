@@ -59,8 +59,10 @@ enum Reason {
     Selected,
     /// It is below a set that was named and that no pattern knows.
     Below,
-    /// It is a derivation of a work unit.
+    /// A work unit needs it, as a derivation.
     OfUnit,
+    /// It is in a work unit, and may be anything.
+    InUnit,
 }
 
 /// A target the walk found.
@@ -111,6 +113,8 @@ pub struct Walk {
     entered: Vec<AttrPath>,
     /// Whether the root is a flake.
     is_flake: bool,
+    /// Work units: how much in each was not looked at yet, and whether anything of it is a target.
+    units: HashMap<AttrPath, (usize, bool)>,
     /// Sets that hold themselves: nothing below them is looked at any more.
     endless: Vec<AttrPath>,
     /// A hash of the names in each set that was entered.
@@ -131,6 +135,7 @@ impl Walk {
             found: HashSet::new(),
             entered: Vec::new(),
             is_flake: false,
+            units: HashMap::new(),
             endless: Vec::new(),
             names_in: HashMap::new(),
             left_out: Vec::new(),
@@ -181,20 +186,31 @@ impl Walk {
         if self.is_endless(&path, &reply) {
             return Vec::new();
         }
-        let mut targets = match reply {
-            Err(error) => vec![ended(path, TargetKind::Unknown, Ended::NotEvaluated(error))],
-            Ok(Reply::Derivation { name, system, drv_path, outputs, names }) => {
-                let outputs = outputs
-                    .into_iter()
-                    .map(|(name, path)| (name, path.and_then(|path| StorePath::parse(&path).ok())))
-                    .collect();
-                self.derivation(inspect, FoundDerivation { name, system, drv_path, outputs }, &names)
-            }
-            Ok(Reply::WorkUnit { paths }) => self.work_unit(path, paths),
-            Ok(Reply::Set { names, recurse }) => self.set(inspect, &names, recurse.as_ref()),
-            Ok(Reply::Other { r#type }) => self.other(inspect, &r#type),
-            Ok(Reply::Missing { left, r#type, names }) => self.missing(inspect, left, &r#type, names),
-        };
+        let unit = (inspect.reason == Reason::InUnit).then(|| {
+            let names = path.names();
+            AttrPath(names[..names.len().saturating_sub(1)].to_vec())
+        });
+        let mut targets =
+            match reply {
+                Err(error) => vec![ended(path, TargetKind::Unknown, Ended::NotEvaluated(error))],
+                Ok(Reply::Derivation { name, system, drv_path, outputs, names }) => {
+                    let outputs = outputs
+                        .into_iter()
+                        .map(|(name, path)| (name, path.and_then(|path| StorePath::parse(&path).ok())))
+                        .collect();
+                    self.derivation(inspect, FoundDerivation { name, system, drv_path, outputs }, &names)
+                }
+                Ok(
+                    Reply::WorkUnit { .. } | Reply::Set { .. } | Reply::Other { .. } | Reply::Missing { .. },
+                ) if unit.is_some() => Vec::new(),
+                Ok(Reply::WorkUnit { members, needs }) => self.work_unit(path, &members, &needs),
+                Ok(Reply::Set { names, recurse }) => self.set(inspect, &names, recurse.as_ref()),
+                Ok(Reply::Other { r#type }) => self.other(inspect, &r#type),
+                Ok(Reply::Missing { left, r#type, names }) => self.missing(inspect, left, &r#type, names),
+            };
+        if let Some(unit) = unit {
+            targets.extend(self.looked_into(unit, !targets.is_empty()));
+        }
         targets.retain(|target| self.found.insert(target.path.clone()));
         targets
     }
@@ -231,8 +247,11 @@ impl Walk {
             }
             _ => None,
         };
-        let kind =
-            if inspect.reason == Reason::OfUnit { TargetKind::WorkUnit } else { TargetKind::Derivation };
+        let kind = if matches!(inspect.reason, Reason::OfUnit | Reason::InUnit) {
+            TargetKind::WorkUnit
+        } else {
+            TargetKind::Derivation
+        };
         let wanted = match inspect.reason {
             Reason::Named { outputs, .. } => outputs,
             _ => Vec::new(),
@@ -249,17 +268,30 @@ impl Walk {
         FoundTarget { path: inspect.path, kind, derivation: Some(derivation), wanted, ended }
     }
 
-    fn work_unit(&mut self, path: AttrPath, paths: Vec<Vec<String>>) -> Vec<FoundTarget> {
-        if paths.is_empty() {
-            let reason = "this ci-work-unit has no derivation of its own; its findWork is not run yet";
-            return vec![ended(path, TargetKind::WorkUnit, Ended::Skipped(reason.to_owned()))];
-        }
-        for names in paths {
-            let mut below = path.clone();
-            below.0.extend(names);
+    fn work_unit(&mut self, path: AttrPath, members: &[String], needs: &[String]) -> Vec<FoundTarget> {
+        for name in needs {
+            let mut below = path.child("findWorkDeps");
+            below.0.push(name.clone());
             self.queue.push_back(Inspect { path: below, wanted: Some(Vec::new()), reason: Reason::OfUnit });
         }
-        Vec::new()
+        for name in members {
+            let member = path.child(name);
+            self.queue.push_back(Inspect { path: member, wanted: Some(Vec::new()), reason: Reason::InUnit });
+        }
+        self.units.insert(path.clone(), (members.len() + 1, !needs.is_empty()));
+        self.looked_into(path, false)
+    }
+
+    /// One thing more of a work unit was looked at: in the end, one in which there is nothing to build is told of.
+    fn looked_into(&mut self, unit: AttrPath, is_target: bool) -> Vec<FoundTarget> {
+        let Some((left, any)) = self.units.get_mut(&unit) else { return Vec::new() };
+        *left -= 1;
+        *any |= is_target;
+        if *left > 0 || *any {
+            return Vec::new();
+        }
+        let reason = "this ci-work-unit has no derivation of its own; its findWork is not run yet";
+        vec![ended(unit, TargetKind::WorkUnit, Ended::Skipped(reason.to_owned()))]
     }
 
     /// The patterns that were given and that led to nothing, when they were followed from the root.
@@ -275,7 +307,7 @@ impl Walk {
             Reason::Named { .. } => !inspect.path.names().is_empty(),
             Reason::OfUnit => true,
             Reason::Selected => self.selection.included(inspect.path.names()),
-            Reason::Below => false,
+            Reason::Below | Reason::InUnit => false,
         };
         let left: Vec<AttrPath> =
             in_work.into_iter().chain(queue).filter(is_target).map(|inspect| inspect.path).collect();
@@ -354,7 +386,7 @@ impl Walk {
                 self.enter_below(&path, names)
             }
             Reason::Below => Vec::new(),
-            Reason::Selected | Reason::OfUnit => vec![wrong_type(path, "set")],
+            Reason::Selected | Reason::OfUnit | Reason::InUnit => vec![wrong_type(path, "set")],
         }
     }
 
@@ -437,7 +469,7 @@ impl Walk {
                 Some(Unfit::NoDerivation) => vec![wrong_type(path, r#type)],
                 Some(Unfit::NoSet(pattern)) => vec![no_set(path, &type_in_words(r#type), &pattern)],
             },
-            Reason::Named { .. } | Reason::OfUnit => vec![wrong_type(path, r#type)],
+            Reason::Named { .. } | Reason::OfUnit | Reason::InUnit => vec![wrong_type(path, r#type)],
         }
     }
 

@@ -16,10 +16,6 @@ let
       names = if builtins.isAttrs value then builtins.attrNames value else [ ];
     };
 
-  # What fails to evaluate is looked at too, to fail on its own.
-  isWanted = value: name:
-    let tried = builtins.tryEval (isDerivation value.${name}); in !tried.success || tried.value;
-
   output = drv: name: {
     inherit name;
     value = (if drv ? ${name} then drv.${name} else drv).outPath or null;
@@ -34,9 +30,9 @@ let
     }
     else if builtins.isAttrs value && (value.type or null) == "ci-work-unit" then {
       kind = "workUnit";
-      paths =
-        map (name: [ name ]) (builtins.filter (isWanted value) (builtins.attrNames value))
-        ++ map (name: [ "findWorkDeps" name ]) (builtins.attrNames (value.findWorkDeps or { }));
+      # Each is looked at by itself: one that does not evaluate is no fault of the others.
+      members = builtins.filter (name: name != "type" && name != "findWorkDeps") (builtins.attrNames value);
+      needs = builtins.attrNames (value.findWorkDeps or { });
     }
     else if builtins.isAttrs value then {
       kind = "set";

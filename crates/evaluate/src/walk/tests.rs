@@ -23,8 +23,8 @@ fn look(tree: &Value, inspect: &Inspect) -> Result<String, String> {
                 "outputs": {"out": path, "ca": "/1rz4placeholder"}})
         }
         Value::Object(set) if set.contains_key("unit") => {
-            let names: Vec<_> = set.keys().filter(|name| *name != "unit").map(|name| vec![name]).collect();
-            json!({"kind": "workUnit", "paths": names})
+            let names: Vec<_> = set.keys().filter(|name| *name != "unit").collect();
+            json!({"kind": "workUnit", "members": names, "needs": []})
         }
         Value::Object(set) => {
             let wanted = |name: &&String| inspect.wanted.as_ref().is_none_or(|wanted| wanted.contains(name));
