@@ -147,7 +147,7 @@ impl<'a> Builder<'a> {
                 Ended::LetGo => {
                     self.settle_present(&mut validity)?;
                     self.settle_time_outs(&mut words);
-                    let undone = self.undone(&some);
+                    let undone = self.undone(&some, false);
                     if !undone.is_empty() {
                         left.push_front(undone);
                     }
@@ -166,7 +166,9 @@ impl<'a> Builder<'a> {
             }
             self.settle_present(&mut validity)?;
             self.settle_time_outs(&mut words);
-            let undone = self.undone(&some);
+            // A Nix that died has failed at nothing, also where the first failure ends all.
+            let died = exit.signal.is_some() || self.daemon_died;
+            let undone = self.undone(&some, died);
             let progress = self.run.unexplained().len() < before;
             fruitless += usize::from(!progress);
             // What is wrong with the machine is wrong with the next try too, which may take as long again.
@@ -174,8 +176,6 @@ impl<'a> Builder<'a> {
                 last = exit;
                 break;
             }
-            // A Nix that died has failed at nothing, also where the first failure ends all.
-            let died = exit.signal.is_some() || self.daemon_died;
             if died && self.leave_out_broken() && !undone.is_empty() {
                 left.push_front(undone);
                 continue;
@@ -239,11 +239,13 @@ impl<'a> Builder<'a> {
         true
     }
 
-    /// What of this is neither built nor hindered by a failure.
-    fn undone(&self, some: &[Wanted]) -> Vec<Wanted> {
+    /// What of this is neither built nor hindered by a failure; and of what is not in the plan, which was to be
+    /// fetched, what is not there although Nix `died` over it.
+    fn undone(&self, some: &[Wanted], died: bool) -> Vec<Wanted> {
         let unexplained = self.run.unexplained();
-        let is_undone = |drv_path: &StorePath| {
-            self.run.position(drv_path).is_some_and(|position| unexplained.contains(&position))
+        let is_undone = |drv_path: &StorePath| match self.run.position(drv_path) {
+            Some(position) => unexplained.contains(&position),
+            None => died && !is_realised(&self.nix, drv_path),
         };
         some.iter().filter(|(drv_path, _)| is_undone(drv_path)).cloned().collect()
     }
@@ -392,8 +394,9 @@ impl<'a> Builder<'a> {
                 return true;
             }
             BuildEvent::Failed(failure) => {
-                match self.run.derivation_of(&failure.about) {
+                match self.run.derivation_of(&failure.about).or_else(|| self.beside_of(&failure.about)) {
                     Some(drv_path) => {
+                        self.beside.remove(&drv_path);
                         let (class, message) = (failure.class, failure.message);
                         self.told.insert(drv_path.clone());
                         self.apply(Happening::BuildFailed { drv_path, class, message });
@@ -484,6 +487,13 @@ impl<'a> Builder<'a> {
             self.told.insert(drv_path.clone());
             self.apply(Happening::BuildEnded { drv_path });
         }
+    }
+
+    /// What is built beside the plan that a path is, or is an output of.
+    fn beside_of(&self, path: &StorePath) -> Option<StorePath> {
+        let found =
+            self.beside.iter().find(|(drv_path, outputs)| *drv_path == path || outputs.contains(path));
+        found.map(|(drv_path, _)| drv_path.clone())
     }
 
     /// The outputs of a derivation that is not in the plan; none where they are not known.

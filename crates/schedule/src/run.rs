@@ -102,6 +102,8 @@ pub struct Run {
     /// What Nix builds that is not in the plan, and since when: what a substituter promised and did not
     /// give, or what somebody deleted meanwhile.
     beside: BTreeMap<StorePath, Stamp>,
+    /// Whether something of that failed, which is why Nix then does not end well.
+    beside_failed: bool,
     /// The targets that a substituter is said to have, by derivation: it may break its promise.
     promised: BTreeMap<StorePath, Vec<TargetId>>,
     cancelled: bool,
@@ -195,6 +197,9 @@ impl Run {
             Happening::BuildFailed { drv_path, class, message } => {
                 if let Some(&step) = self.by_drv.get(&drv_path) {
                     self.settle(at, step, &Verdict::Failed { class, message }, &mut events);
+                } else if let Some(started) = self.beside.remove(&drv_path) {
+                    let verdict = Verdict::Failed { class, message };
+                    self.settle_one_beside(at, drv_path, started, &verdict, &mut events);
                 }
             }
             Happening::Cancelled { reason } => {
@@ -505,6 +510,7 @@ impl Run {
             }
             self.settle_target(target, verdict.clone(), events);
         }
+        self.beside_failed |= matches!(verdict, Verdict::Failed { .. });
         let seconds = Some(at.seconds_since(started));
         let settled = SettledDerivation { drv_path, verdict: verdict.clone(), seconds, log: None };
         events.push(Event::DerivationSettled { settled });
@@ -526,6 +532,11 @@ impl Run {
                 "Nix ended with exit code 0, but not everything was built: the run is red"
             }
             Some(0) => return,
+            // What is beside the plan tells why itself.
+            _ if all_done && self.beside_failed && !self.cancelled => {
+                self.disagreed = true;
+                return;
+            }
             _ if all_done && !self.states.is_empty() && !self.cancelled => {
                 "everything is there, but Nix did not end with exit code 0: the run is red"
             }

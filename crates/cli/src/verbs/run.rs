@@ -44,7 +44,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, CommandError> {
     // From here on there are verdicts: whatever goes wrong, they are written.
     let trouble = planned.trouble.take().or_else(|| match args.runners {
         Some(workers) => farm::build(&mut planned, args, workers).err(),
-        None => build(&mut planned).err(),
+        None => build(&mut planned, args.out_link.is_some()).err(),
     });
     if let Some(error) = &trouble {
         planned.recorder.say(Severity::Error, error.in_one_line());
@@ -55,7 +55,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, CommandError> {
     if args.runners.is_none() {
         keep(&mut planned);
     }
-    let linked = link(&mut planned, args.out_link.as_deref());
+    let linked = link(&mut planned, args.out_link.as_deref(), args.runners.is_some());
     let mut code = planned.run.exit_code();
     if code == 0 && (!linked || trouble.is_some()) {
         code = 1;
@@ -83,16 +83,22 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, CommandError> {
     Ok(ExitCode::from(if code == 0 && !troubles.is_empty() { EXIT_ERROR } else { code }))
 }
 
-fn build(planned: &mut Planned) -> Result<(), CommandError> {
+/// Builds what has to be built; with `for_links`, what is only in a substituter or in the depot comes too.
+fn build(planned: &mut Planned, for_links: bool) -> Result<(), CommandError> {
     let nothing = BuilderEnd { exit_code: Some(0), ..BuilderEnd::default() };
-    if planned.was_stopped() || planned.to_realise.is_empty() {
+    let elsewhere = if for_links { elsewhere(planned) } else { Vec::new() };
+    if planned.was_stopped() || (planned.to_realise.is_empty() && elsewhere.is_empty()) {
         planned.apply(Happening::BuilderEnded(nothing));
         return Ok(());
     }
     planned.recorder.record(Event::StageStarted { stage: Stage::Build });
-    let needed = planned.recorder.summary().to_fetch.clone();
+    let mut needed = planned.recorder.summary().to_fetch.clone();
+    let mut wanted = std::mem::take(&mut planned.to_realise);
+    for (target, from) in elsewhere {
+        needed.extend(target.outputs.into_values().flatten().map(|path| (path, from.clone())));
+        wanted.extend(target.drv_path.map(|drv_path| (drv_path, target.wanted)));
+    }
     fetch(planned, needed);
-    let wanted = std::mem::take(&mut planned.to_realise);
     let mut nix = planned.setup.nix.clone();
     // A substituter that breaks down while Nix fetches costs a rebuild, not the run.
     nix.set_option("fallback", "true");
@@ -111,6 +117,15 @@ fn build(planned: &mut Planned) -> Result<(), CommandError> {
     }
     // Once Nix is at work it protects the derivations itself, and the evaluators' memory can go.
     builder.build(&wanted, &mut || drop(evaluators.take()))
+}
+
+/// The targets that are cached and not in the store, with where they are.
+fn elsewhere(planned: &Planned) -> Vec<(Target, Source)> {
+    let of = |target: &Target| match planned.run.verdict(target.id) {
+        Some(Verdict::Cached { from }) if *from != Source::Store => Some((target.clone(), from.clone())),
+        _ => None,
+    };
+    planned.targets.iter().filter_map(of).collect()
 }
 
 /// Brings what the depot has of this into the store. What does not come is built.
@@ -156,9 +171,10 @@ fn healthy(planned: &Planned) -> Vec<String> {
     planned.setup.settings.substituters.iter().filter(may_be_asked).cloned().collect()
 }
 
-/// Makes the symlinks that were asked for, fetching what is only in a substituter; whether that went well.
-fn link(planned: &mut Planned, link: Option<&Path>) -> bool {
-    let Some(link) = link else { return true };
+/// Makes the symlinks that were asked for; whether that went well. Workers elsewhere bring what they built: what was
+/// cached is fetched for its link then, or built.
+fn link(planned: &mut Planned, link: Option<&Path>, by_workers: bool) -> bool {
+    let Some(link) = link.filter(|_| !planned.run.is_cancelled()) else { return true };
     let green: Vec<Target> = planned
         .targets
         .iter()
@@ -167,34 +183,24 @@ fn link(planned: &mut Planned, link: Option<&Path>) -> bool {
         })
         .cloned()
         .collect();
+    if by_workers {
+        let elsewhere = elsewhere(planned).into_iter();
+        let needed = elsewhere.flat_map(|(target, from)| {
+            target.outputs.into_values().flatten().map(move |path| (path, from.clone()))
+        });
+        let needed = needed.collect();
+        fetch(planned, needed);
+    }
     let several = planned.targets.len() > 1;
     let mut well = true;
     for target in green {
         let Some(drv_path) = &target.drv_path else { continue };
         let name = if several { named(link, &target) } else { link.to_path_buf() };
-        let mut linked = None;
-        if let Some(Verdict::Cached { from }) = planned.run.verdict(target.id).cloned() {
-            let outputs = target.outputs.values().flatten();
-            fetch(planned, outputs.map(|path| (path.clone(), from.clone())).collect());
-            // What is cached is fetched; where that fails it is built, but not without a word.
-            linked = Some(realise_link(planned, drv_path, &target.wanted, &name, MayBuild::No));
-            if let Some(Err(error)) = &linked
-                && from != Source::Store
-            {
-                let text = format!(
-                    "{} is in {from}, but does not come from there ({}); it is built for its link",
-                    target.attr(),
-                    error.in_one_line()
-                );
-                planned.recorder.say(Severity::Warning, text);
-                linked = None;
-            }
+        let realise = |may| realise_link(planned, drv_path, &target.wanted, &name, may);
+        let mut linked = realise(May::Link);
+        if by_workers && linked.is_err() {
+            linked = realise(May::Build);
         }
-        let linked = linked.unwrap_or_else(|| {
-            let realise = |may_build| realise_link(planned, drv_path, &target.wanted, &name, may_build);
-            // A substituter that breaks off would break this off again.
-            realise(MayBuild::Yes).or_else(|_| realise(MayBuild::Alone))
-        });
         if let Err(error) = linked {
             well = false;
             let text = format!("cannot make the link {}: {}", name.display(), error.in_one_line());
@@ -210,13 +216,13 @@ fn named(link: &Path, target: &Target) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Whether a link is worth a build.
+/// What may be done for a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum MayBuild {
-    Yes,
-    No,
-    /// Without asking substituters.
-    Alone,
+enum May {
+    /// All is there.
+    Link,
+    /// What is not there is fetched, or built.
+    Build,
 }
 
 fn realise_link(
@@ -224,13 +230,13 @@ fn realise_link(
     drv_path: &StorePath,
     outputs: &[String],
     link: &Path,
-    may_build: MayBuild,
+    may: May,
 ) -> Result<(), CommandError> {
     let mut nix = planned.setup.nix.clone();
-    match may_build {
-        MayBuild::Yes => nix.set_option("fallback", "true"),
-        MayBuild::Alone => nix.set_option("substitute", "false"),
-        MayBuild::No => {
+    match may {
+        May::Build => nix.set_option("fallback", "true"),
+        May::Link => {
+            nix.set_option("substitute", "false");
             nix.set_option("max-jobs", "0");
             nix.set_option("builders", "");
         }

@@ -225,6 +225,16 @@ fn what_is_built_beside_the_plan_ends_when_it_appears() {
 }
 
 #[test]
+fn what_fails_beside_the_plan_fails_as_nix_says() {
+    let (mut run, _) = planned(&[vec![]], false);
+    run.apply(Stamp(1000), started(7));
+    let (class, message) = (FailureClass::HashMismatch, "another hash".to_owned());
+    let events = run.apply(Stamp(2000), Happening::BuildFailed { drv_path: drv(7), class, message });
+    let [Event::DerivationSettled { settled }] = &events[..] else { panic!("{events:?}") };
+    assert!(matches!(settled.verdict, Verdict::Failed { class: FailureClass::HashMismatch, .. }));
+}
+
+#[test]
 fn what_nix_was_not_asked_for_is_no_disagreement() {
     // 1 needs 0, which nobody can build; 2 stands alone and is built.
     let mut plan = plan(&[vec![], vec![0], vec![]]);
