@@ -550,6 +550,63 @@ fn a_substituter_that_breaks_off_costs_builds_and_not_the_run() {
     }
 }
 
+/// A target that another Nix has built and put into a cache, and that is built only where a file is.
+fn cached_elsewhere(env: &TestEnv) -> (Flake, BinaryCache, String) {
+    let flag = env.file("flag");
+    fs_err::write(&flag, "").unwrap();
+    let flake = Flake::new(&format!(
+        r#"{{ packages.${{system}}.a = d "a" "test -e {} || {{ echo no flag; exit 7; }}; echo x > $out" {{ }}; }}"#,
+        flag.display()
+    ));
+    let out = env.output(&flake, "a");
+    let directory = env.file("cache");
+    env.nix.run("nix", &["copy", "--to", &format!("file://{}", directory.display()), &out]);
+    let cache = BinaryCache::start(&env.nix.store_dir()).unwrap();
+    cache.serve_directory(&directory);
+    let settings = "require-sigs = false\ndownload-attempts = 1";
+    env.nix.configure(&format!("substituters = {}\n{settings}", cache.url()));
+    env.nix.run("nix-store", &["--delete", &out]);
+    fs_err::remove_file(&flag).unwrap();
+    (flake, cache, env.file("link").display().to_string())
+}
+
+#[test]
+fn what_is_built_for_its_link_ends_as_any_build() {
+    let env = TestEnv::new();
+    let (flake, cache, link) = cached_elsewhere(&env);
+    cache.rule(|request| request.path.contains(".nar.").then(|| Reply::status(500)));
+    let (ran, report) = env.report(&[&flake.reference(), "-o", &link]);
+    let _ = ran.ends_with(100).says("a> no flag");
+    assert_eq!(report.count("targets", "failed"), 1, "{:#}", report.0);
+    assert!(fs_err::symlink_metadata(&link).is_err());
+}
+
+#[test]
+fn a_signal_ends_what_is_fetched_for_a_link() {
+    let env = TestEnv::new();
+    let (flake, cache, link) = cached_elsewhere(&env);
+    let asked = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    cache.rule({
+        let asked = asked.clone();
+        move |request| {
+            if request.path.contains(".nar.") {
+                asked.store(true, std::sync::atomic::Ordering::Relaxed);
+                std::thread::sleep(Duration::from_secs(8));
+            }
+            None
+        }
+    });
+    let run = common::start(&env, &["run", &flake.reference(), "-o", &link]);
+    while !asked.load(std::sync::atomic::Ordering::Relaxed) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let begun = Instant::now();
+    let id = rustix::process::Pid::from_child(&run);
+    rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+    let _ = common::end(run).ends_with(130).says("SIGTERM");
+    assert!(begun.elapsed().as_secs() < 5 && fs_err::symlink_metadata(&link).is_err());
+}
+
 #[test]
 fn a_pipe_gets_a_report_and_an_old_report_does_not_stay() {
     let env = TestEnv::new();
