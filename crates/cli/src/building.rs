@@ -1,6 +1,6 @@
 //! Has Nix build the plan and watches it.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, bounded, never, select};
@@ -39,7 +39,7 @@ const LAST_WORDS: usize = 5;
 const MOST_FRUITLESS_TRIES: usize = 12;
 
 /// A derivation and the outputs that are wanted of it; none for all.
-type Wanted = (StorePath, Vec<String>);
+pub(crate) type Wanted = (StorePath, Vec<String>);
 
 /// A run at work.
 pub(crate) struct Builder<'a> {
@@ -56,6 +56,8 @@ pub(crate) struct Builder<'a> {
     letting_go: bool,
     /// What is built that is not in the plan, with its outputs, where the derivation says them.
     beside: HashMap<StorePath, Vec<StorePath>>,
+    /// What of that failed.
+    failed_beside: Vec<StorePath>,
     /// Builders that ended, of which it is not known yet whether well.
     ended: Vec<StorePath>,
     /// How many builds there were in this call of Nix, by its count, and how many were begun.
@@ -116,6 +118,7 @@ impl<'a> Builder<'a> {
             last_line: HashMap::new(),
             letting_go: false,
             beside: HashMap::new(),
+            failed_beside: Vec::new(),
             ended: Vec::new(),
             counts: Counts::default(),
             begun: 0,
@@ -132,6 +135,17 @@ impl<'a> Builder<'a> {
 
     /// Builds what has to be built; `started` is called when Nix protects it from the garbage collector.
     pub(crate) fn build(&mut self, wanted: &[Wanted], started: &mut dyn FnMut()) -> Result<(), CommandError> {
+        let end = self.bring(wanted, started)?;
+        self.apply(Happening::BuilderEnded(end));
+        Ok(())
+    }
+
+    /// Builds or fetches this; how it ended. The run goes on.
+    pub(crate) fn bring(
+        &mut self,
+        wanted: &[Wanted],
+        started: &mut dyn FnMut(),
+    ) -> Result<BuilderEnd, CommandError> {
         let mut words: Vec<String> = Vec::new();
         let mut validity = Validity::open(&self.nix, self.setup.layout.as_ref());
         let mut last = BuildExit { code: Some(0), signal: None };
@@ -198,7 +212,17 @@ impl<'a> Builder<'a> {
                 last = exit;
             }
         }
-        let end = BuilderEnd {
+        let unexplained = self.run.unexplained();
+        let unexplained = unexplained.iter().map(|&step| self.run.steps()[step as usize].drv_path.clone());
+        let missing = wanted
+            .iter()
+            .map(|(drv_path, _)| drv_path)
+            .filter(|drv_path| self.run.position(drv_path).is_none() && !is_realised(&self.nix, drv_path));
+        let hindered = match self.failed_beside.is_empty() {
+            true => BTreeMap::new(),
+            false => self.hindered(&unexplained.chain(missing.cloned()).collect::<Vec<_>>()),
+        };
+        Ok(BuilderEnd {
             exit_code: last.code,
             signal: last.signal,
             valid: self.present(&mut validity, last.code == Some(0))?,
@@ -208,10 +232,49 @@ impl<'a> Builder<'a> {
                 .filter(|drv_path| is_realised(&self.nix, drv_path))
                 .cloned()
                 .collect(),
+            hindered,
             last_words: words.join("\n"),
-        };
-        self.apply(Happening::BuilderEnded(end));
-        Ok(())
+        })
+    }
+
+    /// Which of these derivations need something that failed beside the plan, and what.
+    fn hindered(&self, of: &[StorePath]) -> BTreeMap<StorePath, Vec<StorePath>> {
+        let mut users: HashMap<StorePath, Vec<StorePath>> = HashMap::new();
+        let mut seen: HashSet<StorePath> = of.iter().cloned().collect();
+        let mut next = of.to_vec();
+        while !next.is_empty() {
+            let read = phoenix_store::read_derivations(&self.setup.eval_layout, &next);
+            let mut inputs = Vec::new();
+            for (user, derivation) in next.iter().zip(read) {
+                let Ok(derivation) = derivation else { continue };
+                for input in derivation.input_drvs.iter() {
+                    let input = input.path.to_store_path();
+                    users.entry(input.clone()).or_default().push(user.clone());
+                    if seen.insert(input.clone()) {
+                        inputs.push(input);
+                    }
+                }
+            }
+            next = inputs;
+        }
+        let mut hindered: BTreeMap<StorePath, Vec<StorePath>> = BTreeMap::new();
+        for failed in &self.failed_beside {
+            let (mut reached, mut next) = (HashSet::new(), vec![failed.clone()]);
+            while let Some(drv_path) = next.pop() {
+                next.extend(
+                    users
+                        .get(&drv_path)
+                        .into_iter()
+                        .flatten()
+                        .filter(|user| reached.insert((*user).clone()))
+                        .cloned(),
+                );
+            }
+            for drv_path in of.iter().filter(|drv_path| reached.contains(*drv_path)) {
+                hindered.entry(drv_path.clone()).or_default().push(failed.clone());
+            }
+        }
+        hindered
     }
 
     /// Only these are asked for what need not be built.
@@ -247,7 +310,18 @@ impl<'a> Builder<'a> {
             Some(position) => unexplained.contains(&position),
             None => died && !is_realised(&self.nix, drv_path),
         };
-        some.iter().filter(|(drv_path, _)| is_undone(drv_path)).cloned().collect()
+        let undone: Vec<Wanted> = some.iter().filter(|(drv_path, _)| is_undone(drv_path)).cloned().collect();
+        if self.failed_beside.is_empty() {
+            return undone;
+        }
+        let drv_paths: Vec<StorePath> = undone.iter().map(|(drv_path, _)| drv_path.clone()).collect();
+        let hindered = self.hindered(&drv_paths);
+        undone
+            .into_iter()
+            .filter(|(drv_path, _)| {
+                !hindered.contains_key(drv_path) && !self.failed_beside.contains(drv_path)
+            })
+            .collect()
     }
 
     /// Settles what is in the store by now.
@@ -396,7 +470,9 @@ impl<'a> Builder<'a> {
             BuildEvent::Failed(failure) => {
                 match self.run.derivation_of(&failure.about).or_else(|| self.beside_of(&failure.about)) {
                     Some(drv_path) => {
-                        self.beside.remove(&drv_path);
+                        if self.beside.remove(&drv_path).is_some() {
+                            self.failed_beside.push(drv_path.clone());
+                        }
                         let (class, message) = (failure.class, failure.message);
                         self.told.insert(drv_path.clone());
                         self.apply(Happening::BuildFailed { drv_path, class, message });

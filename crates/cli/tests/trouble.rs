@@ -581,6 +581,42 @@ fn what_is_built_for_its_link_ends_as_any_build() {
     assert!(fs_err::symlink_metadata(&link).is_err());
 }
 
+/// A target that was to come from a substituter is blocked by what has to be built for it and fails.
+#[test]
+fn what_fails_beside_the_plan_blocks_what_needs_it() {
+    let env = TestEnv::new();
+    let flag = env.file("flag");
+    fs_err::write(&flag, "").unwrap();
+    let flake = Flake::new(&format!(
+        r#"let
+          base = d "base" "test -e {} || {{ echo no flag; exit 7; }}; echo x > $out" {{ }};
+          app = d "app" "read x < $base; echo $x > $out" {{ inherit base; }};
+          top = d "top" "read x < $app; echo $x > $out" {{ inherit app; }};
+        in {{ packages.${{system}} = {{ inherit app top; }}; }}"#,
+        flag.display()
+    ));
+    let outs = ["app", "top"].map(|name| env.output(&flake, name));
+    let base = env.nix.run("nix-store", &["--query", "--references", &outs[0]]);
+    let directory = env.file("cache");
+    env.nix.run("nix", &["copy", "--to", &format!("file://{}", directory.display()), &outs[0]]);
+    let cache = BinaryCache::start(&env.nix.store_dir()).unwrap();
+    cache.serve_directory(&directory);
+    cache.rule(|request| request.path.contains(".nar.").then(|| Reply::status(500)));
+    let settings = "require-sigs = false\ndownload-attempts = 1";
+    env.nix.configure(&format!("substituters = {}\n{settings}", cache.url()));
+    env.nix.run("nix-store", &["--delete", &outs[1], &outs[0]]);
+    for path in base.split_whitespace() {
+        env.nix.run("nix-store", &["--delete", path]);
+    }
+    env.nix.run("nix-collect-garbage", &[]);
+    fs_err::remove_file(&flag).unwrap();
+    let (ran, report) = env.report(&[&flake.reference(), "-o", &env.file("link").display().to_string()]);
+    let ran = ran.ends_with(100).says("base> no flag");
+    let verdict = |name: &str| report.verdict(&format!("packages.{}.{name}", env.system())).to_owned();
+    assert_eq!((verdict("app").as_str(), verdict("top").as_str()), ("blocked", "blocked"), "{ran}");
+    assert_eq!(ran.stderr.matches("no flag").count(), 2, "it was tried once: {ran}");
+}
+
 #[test]
 fn a_signal_ends_what_is_fetched_for_a_link() {
     let env = TestEnv::new();

@@ -86,6 +86,9 @@ pub struct BuilderEnd {
     pub valid: HashSet<u32>,
     /// Which of [`Run::beside_plan`] are realised now.
     pub realised: HashSet<StorePath>,
+    /// What is not there because something beside the plan failed that it needs: steps, and targets that a
+    /// substituter was said to have; each with what failed.
+    pub hindered: BTreeMap<StorePath, Vec<StorePath>>,
     /// What Nix said last that belongs to no derivation: the best guess at why something is missing.
     pub last_words: String,
 }
@@ -102,8 +105,8 @@ pub struct Run {
     /// What Nix builds that is not in the plan, and since when: what a substituter promised and did not
     /// give, or what somebody deleted meanwhile.
     beside: BTreeMap<StorePath, Stamp>,
-    /// Whether something of that failed, which is why Nix then does not end well.
-    beside_failed: bool,
+    /// How what failed of that failed, which is why Nix then does not end well.
+    beside_failed: Vec<Verdict>,
     /// The targets that a substituter is said to have, by derivation: it may break its promise.
     promised: BTreeMap<StorePath, Vec<TargetId>>,
     cancelled: bool,
@@ -325,7 +328,7 @@ impl Run {
         }
         let steps = self.states.iter().filter_map(|state| state.verdict.as_ref());
         let targets = self.targets.values().filter_map(|target| target.verdict.as_ref());
-        let failed = Verdict::failure_code(steps.chain(targets));
+        let failed = Verdict::failure_code(steps.chain(targets).chain(&self.beside_failed));
         if failed != 0 {
             return failed;
         }
@@ -431,9 +434,11 @@ impl Run {
             return;
         }
         self.settle_beside(at, end, events);
+        self.settle_hindered(end, events);
         let failed_before =
             self.states.iter().any(|state| matches!(state.verdict, Some(Verdict::Failed { .. })));
         let mut roots: Vec<BTreeSet<u32>> = vec![BTreeSet::new(); self.steps.len()];
+        let mut beside: Vec<BTreeSet<StorePath>> = vec![BTreeSet::new(); self.steps.len()];
         for position in (0..).take(self.steps.len()) {
             let index = position as usize;
             if self.states[index].verdict.is_none() {
@@ -442,11 +447,14 @@ impl Run {
                     .iter()
                     .flat_map(|&input| roots[input as usize].clone())
                     .collect();
+                let needs = self.steps[index].inputs.iter().flat_map(|&input| &beside[input as usize]);
+                let own = end.hindered.get(&self.steps[index].drv_path).into_iter().flatten();
+                let blocked_beside: BTreeSet<StorePath> = needs.chain(own).cloned().collect();
                 let verdict = if end.valid.contains(&position) {
                     self.present_verdict(position)
-                } else if !blocked_by.is_empty() {
+                } else if !blocked_by.is_empty() || !blocked_beside.is_empty() {
                     let by = blocked_by.iter().map(|&root| self.steps[root as usize].drv_path.clone());
-                    let by: BTreeSet<StorePath> = by.collect();
+                    let by: BTreeSet<StorePath> = by.chain(blocked_beside.iter().cloned()).collect();
                     Verdict::Blocked { by: by.into_iter().collect() }
                 } else if self.states[index].ended.is_some() {
                     // Its builder had failed before Nix was stopped.
@@ -459,6 +467,7 @@ impl Run {
                 };
                 if matches!(verdict, Verdict::Blocked { .. }) {
                     roots[index] = blocked_by;
+                    beside[index] = blocked_beside;
                 }
                 self.settle(at, position, &verdict, events);
             }
@@ -496,6 +505,18 @@ impl Run {
         }
     }
 
+    /// A target that was to come from a substituter, and had to be built instead, is blocked by what failed there.
+    fn settle_hindered(&mut self, end: &BuilderEnd, events: &mut Vec<Event>) {
+        for (drv_path, by) in &end.hindered {
+            for target in self.promised.remove(drv_path).unwrap_or_default() {
+                if let Some(state) = self.targets.get_mut(&target) {
+                    state.verdict = None;
+                }
+                self.settle_target(target, Verdict::Blocked { by: by.clone() }, events);
+            }
+        }
+    }
+
     fn settle_one_beside(
         &mut self,
         at: Stamp,
@@ -510,7 +531,7 @@ impl Run {
             }
             self.settle_target(target, verdict.clone(), events);
         }
-        self.beside_failed |= matches!(verdict, Verdict::Failed { .. });
+        self.beside_failed.extend(matches!(verdict, Verdict::Failed { .. }).then(|| verdict.clone()));
         let seconds = Some(at.seconds_since(started));
         let settled = SettledDerivation { drv_path, verdict: verdict.clone(), seconds, log: None };
         events.push(Event::DerivationSettled { settled });
@@ -533,7 +554,7 @@ impl Run {
             }
             Some(0) => return,
             // What is beside the plan tells why itself.
-            _ if all_done && self.beside_failed && !self.cancelled => {
+            _ if all_done && !self.beside_failed.is_empty() && !self.cancelled => {
                 self.disagreed = true;
                 return;
             }

@@ -40,12 +40,18 @@ struct Worker {
     ended: Option<ExitStatus>,
 }
 
-/// Builds what was planned with so many workers.
-pub(crate) fn build(planned: &mut Planned, args: &RunArgs, workers: u32) -> Result<(), CommandError> {
+/// Builds what was planned with so many workers; `at_the_end` is called before the run is closed.
+pub(crate) fn build(
+    planned: &mut Planned,
+    args: &RunArgs,
+    workers: u32,
+    at_the_end: &mut dyn FnMut(&mut Planned) -> Result<(), CommandError>,
+) -> Result<(), CommandError> {
     let nothing = BuilderEnd { exit_code: Some(0), ..BuilderEnd::default() };
     let Some(mut farm) = planned.farm.take().filter(|farm| !farm.plan.steps.is_empty()) else {
+        let ended = at_the_end(planned);
         planned.apply(Happening::BuilderEnded(nothing));
-        return Ok(());
+        return ended;
     };
     if planned.was_stopped() {
         planned.apply(Happening::BuilderEnded(nothing));
@@ -106,6 +112,7 @@ pub(crate) fn build(planned: &mut Planned, args: &RunArgs, workers: u32) -> Resu
     // What the last of them wrote at its end.
     let mut tell = |recorder: &mut Recorder| farm.tell(recorder);
     collecting.look_after(&mut planned.run, &mut planned.recorder, &mut tell);
+    let ended = at_the_end(planned);
     let why = farm.why();
     collecting.close(&why, &mut planned.run, &mut planned.recorder);
     planned.sizes.extend(collecting.sizes().clone());
@@ -116,7 +123,7 @@ pub(crate) fn build(planned: &mut Planned, args: &RunArgs, workers: u32) -> Resu
     if args.build.depot.is_none() {
         planned.kept = None;
     }
-    home
+    ended.and(home)
 }
 
 /// Brings what was built into the store of this machine, so that it is there for the next run.

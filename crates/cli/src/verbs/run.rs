@@ -1,5 +1,6 @@
 //! `phoenix run`: from a flake to a verdict.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -8,7 +9,7 @@ use phoenix_report::{Style, Summary, end};
 use phoenix_schedule::{BuilderEnd, Happening};
 
 use crate::args::{Format, RunArgs};
-use crate::building::{Builder, copy_derivations};
+use crate::building::{Builder, Wanted, copy_derivations};
 use crate::error::{CommandError, EXIT_ERROR};
 use crate::farm;
 use crate::history;
@@ -43,7 +44,10 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, CommandError> {
     }
     // From here on there are verdicts: whatever goes wrong, they are written.
     let trouble = planned.trouble.take().or_else(|| match args.runners {
-        Some(workers) => farm::build(&mut planned, args, workers).err(),
+        Some(workers) => farm::build(&mut planned, args, workers, &mut |planned| {
+            if args.out_link.is_some() { bring_for_links(planned) } else { Ok(()) }
+        })
+        .err(),
         None => build(&mut planned, args.out_link.is_some()).err(),
     });
     if let Some(error) = &trouble {
@@ -55,7 +59,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, CommandError> {
     if args.runners.is_none() {
         keep(&mut planned);
     }
-    let linked = link(&mut planned, args.out_link.as_deref(), args.runners.is_some());
+    let linked = link(&mut planned, args.out_link.as_deref());
     let mut code = planned.run.exit_code();
     if code == 0 && (!linked || trouble.is_some()) {
         code = 1;
@@ -86,18 +90,16 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, CommandError> {
 /// Builds what has to be built; with `for_links`, what is only in a substituter or in the depot comes too.
 fn build(planned: &mut Planned, for_links: bool) -> Result<(), CommandError> {
     let nothing = BuilderEnd { exit_code: Some(0), ..BuilderEnd::default() };
-    let elsewhere = if for_links { elsewhere(planned) } else { Vec::new() };
-    if planned.was_stopped() || (planned.to_realise.is_empty() && elsewhere.is_empty()) {
+    let (for_links, outputs) = if for_links { elsewhere(planned) } else { Default::default() };
+    if planned.was_stopped() || (planned.to_realise.is_empty() && for_links.is_empty()) {
         planned.apply(Happening::BuilderEnded(nothing));
         return Ok(());
     }
     planned.recorder.record(Event::StageStarted { stage: Stage::Build });
     let mut needed = planned.recorder.summary().to_fetch.clone();
+    needed.extend(outputs);
     let mut wanted = std::mem::take(&mut planned.to_realise);
-    for (target, from) in elsewhere {
-        needed.extend(target.outputs.into_values().flatten().map(|path| (path, from.clone())));
-        wanted.extend(target.drv_path.map(|drv_path| (drv_path, target.wanted)));
-    }
+    wanted.extend(for_links);
     fetch(planned, needed);
     let mut nix = planned.setup.nix.clone();
     // A substituter that breaks down while Nix fetches costs a rebuild, not the run.
@@ -119,13 +121,39 @@ fn build(planned: &mut Planned, for_links: bool) -> Result<(), CommandError> {
     builder.build(&wanted, &mut || drop(evaluators.take()))
 }
 
-/// The targets that are cached and not in the store, with where they are.
-fn elsewhere(planned: &Planned) -> Vec<(Target, Source)> {
-    let of = |target: &Target| match planned.run.verdict(target.id) {
-        Some(Verdict::Cached { from }) if *from != Source::Store => Some((target.clone(), from.clone())),
-        _ => None,
-    };
-    planned.targets.iter().filter_map(of).collect()
+/// The targets that are cached and not in the store, with the outputs that are wanted of them; and where these are.
+fn elsewhere(planned: &Planned) -> (Vec<Wanted>, Vec<(StorePath, Source)>) {
+    let (mut wanted, mut outputs) = (Vec::new(), Vec::new());
+    for target in &planned.targets {
+        if let Some(Verdict::Cached { from }) = planned.run.verdict(target.id)
+            && *from != Source::Store
+            && let Some(drv_path) = &target.drv_path
+        {
+            wanted.push((drv_path.clone(), target.wanted.clone()));
+            let is_wanted = |name: &&String| target.wanted.is_empty() || target.wanted.contains(*name);
+            let paths = target
+                .outputs
+                .iter()
+                .filter(|(name, _)| is_wanted(name))
+                .filter_map(|(_, path)| path.clone());
+            outputs.extend(paths.map(|path| (path, from.clone())));
+        }
+    }
+    (wanted, outputs)
+}
+
+/// Brings the targets that are cached and not in the store, while the run is still open.
+fn bring_for_links(planned: &mut Planned) -> Result<(), CommandError> {
+    let (wanted, needed) = elsewhere(planned);
+    if wanted.is_empty() || planned.was_stopped() {
+        return Ok(());
+    }
+    fetch(planned, needed);
+    let mut nix = planned.setup.nix.clone();
+    nix.set_option("fallback", "true");
+    let (run, recorder) = (&mut planned.run, &mut planned.recorder);
+    let mut builder = Builder::new(&planned.setup, nix, planned.fail_fast, &planned.signals, run, recorder);
+    builder.bring(&wanted, &mut || {}).map(drop)
 }
 
 /// Brings what the depot has of this into the store. What does not come is built.
@@ -171,9 +199,8 @@ fn healthy(planned: &Planned) -> Vec<String> {
     planned.setup.settings.substituters.iter().filter(may_be_asked).cloned().collect()
 }
 
-/// Makes the symlinks that were asked for; whether that went well. Workers elsewhere bring what they built: what was
-/// cached is fetched for its link then, or built.
-fn link(planned: &mut Planned, link: Option<&Path>, by_workers: bool) -> bool {
+/// Makes the symlinks that were asked for; whether that went well.
+fn link(planned: &mut Planned, link: Option<&Path>) -> bool {
     let Some(link) = link.filter(|_| !planned.run.is_cancelled()) else { return true };
     let green: Vec<Target> = planned
         .targets
@@ -183,25 +210,25 @@ fn link(planned: &mut Planned, link: Option<&Path>, by_workers: bool) -> bool {
         })
         .cloned()
         .collect();
-    if by_workers {
-        let elsewhere = elsewhere(planned).into_iter();
-        let needed = elsewhere.flat_map(|(target, from)| {
-            target.outputs.into_values().flatten().map(move |path| (path, from.clone()))
-        });
-        let needed = needed.collect();
-        fetch(planned, needed);
-    }
     let several = planned.targets.len() > 1;
+    // The first failure ended the run before all was fetched.
+    let broken_off = planned.fail_fast && planned.run.exit_code() != 0;
     let mut well = true;
+    let mut taken: BTreeMap<PathBuf, String> = BTreeMap::new();
     for target in green {
         let Some(drv_path) = &target.drv_path else { continue };
         let name = if several { named(link, &target) } else { link.to_path_buf() };
-        let realise = |may| realise_link(planned, drv_path, &target.wanted, &name, may);
-        let mut linked = realise(May::Link);
-        if by_workers && linked.is_err() {
-            linked = realise(May::Build);
+        let shown = format!("{} of {}", target.attr(), target.source);
+        if let Some(other) = taken.get(&name) {
+            well = false;
+            let text = format!("{shown} has no link: {} is that of {other}", name.display());
+            planned.recorder.say(Severity::Error, text);
+            continue;
         }
-        if let Err(error) = linked {
+        taken.insert(name.clone(), shown);
+        if let Err(error) = realise_link(planned, drv_path, &target.wanted, &name)
+            && !broken_off
+        {
             well = false;
             let text = format!("cannot make the link {}: {}", name.display(), error.in_one_line());
             planned.recorder.say(Severity::Error, text);
@@ -216,31 +243,17 @@ fn named(link: &Path, target: &Target) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// What may be done for a link.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum May {
-    /// All is there.
-    Link,
-    /// What is not there is fetched, or built.
-    Build,
-}
-
+/// Makes a link to what is there.
 fn realise_link(
     planned: &Planned,
     drv_path: &StorePath,
     outputs: &[String],
     link: &Path,
-    may: May,
 ) -> Result<(), CommandError> {
     let mut nix = planned.setup.nix.clone();
-    match may {
-        May::Build => nix.set_option("fallback", "true"),
-        May::Link => {
-            nix.set_option("substitute", "false");
-            nix.set_option("max-jobs", "0");
-            nix.set_option("builders", "");
-        }
-    }
+    nix.set_option("substitute", "false");
+    nix.set_option("max-jobs", "0");
+    nix.set_option("builders", "");
     let mut command = nix.nix_store("--realise");
     let wanted =
         if outputs.is_empty() { drv_path.to_string() } else { format!("{drv_path}!{}", outputs.join(",")) };

@@ -1,6 +1,6 @@
 //! From the records of a ledger to the verdicts of a run.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -73,6 +73,7 @@ impl Collector {
             exit_code: all.then_some(0),
             valid: self.built.clone(),
             realised: HashSet::new(),
+            hindered: BTreeMap::new(),
             last_words: why.to_owned(),
         };
         run.apply(now, Happening::BuilderEnded(end))
