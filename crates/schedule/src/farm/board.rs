@@ -153,8 +153,13 @@ struct SlotView {
     /// How many units it has claimed that have not ended.
     holds: u32,
     beat: Option<u64>,
+    /// How often another one was seen since it left.
+    beats_since_left: u8,
     seen: Stamp,
 }
+
+/// So many heartbeats may be seen of a worker that has left.
+const LAST_BEATS: u8 = 1;
 
 impl SlotView {
     fn alive(&self) -> bool {
@@ -255,6 +260,11 @@ impl Board {
                 view.beat = Some(count);
                 view.seen = now;
                 view.lapsed = false;
+                // Its last beat may be seen after it has left; if more come, it was started again.
+                view.beats_since_left += u8::from(view.left);
+                if view.beats_since_left > LAST_BEATS {
+                    (view.left, view.beats_since_left) = (false, 0);
+                }
             }
         }
         let lapse = self.limits.lapse_seconds;
@@ -322,8 +332,7 @@ impl Board {
         self.claims.insert(unit, Claim { attempt, slot, since: now });
         if let Some(slot) = slot {
             self.with_slot(slot, now, |view| {
-                // One that had left may have been started again.
-                (view.joined, view.left) = (true, false);
+                view.joined = true;
                 view.holds += 1;
             });
         }
