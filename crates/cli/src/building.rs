@@ -1,6 +1,6 @@
 //! Has Nix build the plan and watches it.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, bounded, never, select};
@@ -57,7 +57,7 @@ pub(crate) struct Builder<'a> {
     /// What is built that is not in the plan, with its outputs, where the derivation says them.
     beside: HashMap<StorePath, Vec<StorePath>>,
     /// What of that failed.
-    failed_beside: Vec<StorePath>,
+    failed_beside: BTreeSet<StorePath>,
     /// Builders that ended, of which it is not known yet whether well.
     ended: Vec<StorePath>,
     /// How many builds there were in this call of Nix, by its count, and how many were begun.
@@ -118,7 +118,7 @@ impl<'a> Builder<'a> {
             last_line: HashMap::new(),
             letting_go: false,
             beside: HashMap::new(),
-            failed_beside: Vec::new(),
+            failed_beside: BTreeSet::new(),
             ended: Vec::new(),
             counts: Counts::default(),
             begun: 0,
@@ -471,7 +471,7 @@ impl<'a> Builder<'a> {
                 match self.run.derivation_of(&failure.about).or_else(|| self.beside_of(&failure.about)) {
                     Some(drv_path) => {
                         if self.beside.remove(&drv_path).is_some() {
-                            self.failed_beside.push(drv_path.clone());
+                            self.failed_beside.insert(drv_path.clone());
                         }
                         let (class, message) = (failure.class, failure.message);
                         self.told.insert(drv_path.clone());
@@ -550,6 +550,7 @@ impl<'a> Builder<'a> {
         for (drv_path, outputs) in begun {
             if !outputs.is_empty() && outputs.iter().all(|output| valid.contains(output)) {
                 self.beside.remove(&drv_path);
+                self.failed_beside.remove(&drv_path);
                 self.apply(Happening::Appeared { drv_path });
             }
         }

@@ -335,6 +335,27 @@ fn out_links_are_made_and_protect_what_they_point_to() {
     assert_eq!(std::fs::read_to_string(&second).unwrap(), "b\n");
 }
 
+/// An output's link has the output's name behind the target's.
+#[test]
+fn links_that_meet_are_an_error_and_the_first_stands() {
+    let env = TestEnv::new();
+    let flake = Flake::new(
+        r#"{ hydraJobs = {
+          x = d "x" "echo x > $out; echo dev > $dev" { outputs = [ "out" "dev" ]; };
+          x-dev = ok "x-dev";
+        }; }"#,
+    );
+    let name = env.file("result").display().to_string();
+    let both = format!("{}#hydraJobs.x^*", flake.reference());
+    let dev = format!("{}#hydraJobs.x-dev", flake.reference());
+    for (order, kept) in [([&both, &dev], "dev\n"), ([&dev, &both], "x-dev\n")] {
+        let ran = env.phoenix(&["run", order[0], order[1], "-o", &name]).ends_with(1).says("has no link");
+        let link = env.file("result-hydraJobs.x-dev");
+        assert_eq!(fs_err::read_to_string(&link).unwrap(), kept, "{ran}");
+        fs_err::remove_file(&link).unwrap();
+    }
+}
+
 #[test]
 fn a_dry_run_builds_nothing() {
     let env = TestEnv::new();

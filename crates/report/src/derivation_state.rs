@@ -81,6 +81,10 @@ impl DerivationState {
     }
 
     pub(crate) fn start(&mut self, at: Stamp, machine: &str) {
+        if self.started.is_some() {
+            // The lines are those of the last attempt, as in Nix's own log.
+            self.tail.clear();
+        }
         self.started.get_or_insert(at);
         self.ended = false;
         machine.clone_into(&mut self.machine);
@@ -200,6 +204,17 @@ mod tests {
         state.settle(Stamp(1), &built);
         state.log_line("late");
         assert!(state.tail.is_empty());
+    }
+
+    #[test]
+    fn a_log_is_that_of_the_last_attempt() {
+        let mut state = DerivationState::unplanned(drv("a"));
+        state.log_line("told before it was begun");
+        for attempt in ["first", "second"] {
+            state.start(Stamp(1), "");
+            state.log_line(attempt);
+        }
+        assert_eq!(state.tail, ["second"]);
     }
 
     #[test]

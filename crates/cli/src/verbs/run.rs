@@ -219,13 +219,14 @@ fn link(planned: &mut Planned, link: Option<&Path>) -> bool {
         let Some(drv_path) = &target.drv_path else { continue };
         let name = if several { named(link, &target) } else { link.to_path_buf() };
         let shown = format!("{} of {}", target.attr(), target.source);
-        if let Some(other) = taken.get(&name) {
+        let links = links_of(&name, &target);
+        if let Some((link, other)) = links.iter().find_map(|link| taken.get_key_value(link)) {
             well = false;
-            let text = format!("{shown} has no link: {} is that of {other}", name.display());
+            let text = format!("{shown} has no link: {} is that of {other}", link.display());
             planned.recorder.say(Severity::Error, text);
             continue;
         }
-        taken.insert(name.clone(), shown);
+        taken.extend(links.into_iter().map(|link| (link, shown.clone())));
         if let Err(error) = realise_link(planned, drv_path, &target.wanted, &name)
             && !broken_off
         {
@@ -241,6 +242,22 @@ fn named(link: &Path, target: &Target) -> PathBuf {
     let mut name = link.as_os_str().to_owned();
     name.push(format!("-{}", target.attr().replace(['/', '"'], "_")));
     PathBuf::from(name)
+}
+
+/// The links of a target's outputs as `nix-store --add-root` names them: `out` has the name itself.
+fn links_of(name: &Path, target: &Target) -> Vec<PathBuf> {
+    let of_output = |output: &String| {
+        let mut link = name.as_os_str().to_owned();
+        if output != "out" {
+            link.push(format!("-{output}"));
+        }
+        PathBuf::from(link)
+    };
+    if target.wanted.is_empty() {
+        target.outputs.keys().map(of_output).collect()
+    } else {
+        target.wanted.iter().map(of_output).collect()
+    }
 }
 
 /// Makes a link to what is there.
