@@ -581,6 +581,33 @@ fn what_is_built_for_its_link_ends_as_any_build() {
     assert!(fs_err::symlink_metadata(&link).is_err());
 }
 
+#[test]
+fn fail_fast_says_what_has_no_link() {
+    let env = TestEnv::new();
+    let flag = env.file("flag");
+    fs_err::write(&flag, "").unwrap();
+    let flake = Flake::new(&format!(
+        r#"let app = name: d name "test -e {} || exit 7; echo x > $out" {{ }};
+        in {{ packages.${{system}} = {{ a = app "a"; b = app "b"; }}; }}"#,
+        flag.display()
+    ));
+    let outs = ["a", "b"].map(|name| env.output(&flake, name));
+    let directory = env.file("cache");
+    let to = format!("file://{}", directory.display());
+    env.nix.run("nix", &["copy", "--to", &to, &outs[0], &outs[1]]);
+    let cache = BinaryCache::start(&env.nix.store_dir()).unwrap();
+    cache.serve_directory(&directory);
+    cache.rule(|request| request.path.contains(".nar.").then(|| Reply::status(500)));
+    let settings = "require-sigs = false\ndownload-attempts = 1";
+    env.nix.configure(&format!("substituters = {}\n{settings}", cache.url()));
+    env.nix.run("nix-store", &["--delete", &outs[0], &outs[1]]);
+    fs_err::remove_file(&flag).unwrap();
+    let link = env.file("link").display().to_string();
+    let (ran, report) = env.report(&[&flake.reference(), "-o", &link, "--fail-fast", "-j", "1"]);
+    let _ = ran.ends_with(100).says("they have no link");
+    assert_eq!(report.count("targets", "failed"), 1, "{:#}", report.0);
+}
+
 /// A target that was to come from a substituter is blocked by what has to be built for it and fails.
 #[test]
 fn what_fails_beside_the_plan_blocks_what_needs_it() {

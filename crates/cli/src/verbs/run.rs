@@ -213,6 +213,7 @@ fn link(planned: &mut Planned, link: Option<&Path>) -> bool {
     let several = planned.targets.len() > 1;
     // The first failure ended the run before all was fetched.
     let broken_off = planned.fail_fast && planned.run.exit_code() != 0;
+    let mut left_out = Vec::new();
     let mut well = true;
     let mut taken: BTreeMap<PathBuf, String> = BTreeMap::new();
     for target in green {
@@ -227,13 +228,22 @@ fn link(planned: &mut Planned, link: Option<&Path>) -> bool {
             continue;
         }
         taken.extend(links.into_iter().map(|link| (link, shown.clone())));
-        if let Err(error) = realise_link(planned, drv_path, &target.wanted, &name)
-            && !broken_off
-        {
+        if let Err(error) = realise_link(planned, drv_path, &target.wanted, &name) {
+            if broken_off {
+                left_out.push(target.attr());
+                continue;
+            }
             well = false;
             let text = format!("cannot make the link {}: {}", name.display(), error.in_one_line());
             planned.recorder.say(Severity::Error, text);
         }
+    }
+    if !left_out.is_empty() {
+        let text = format!(
+            "--fail-fast: the run ended before these were fetched, and they have no link: {}",
+            left_out.join(", ")
+        );
+        planned.recorder.say(Severity::Warning, text);
     }
     well
 }
