@@ -203,7 +203,7 @@ impl Walk {
                 Ok(
                     Reply::WorkUnit { .. } | Reply::Set { .. } | Reply::Other { .. } | Reply::Missing { .. },
                 ) if unit.is_some() => Vec::new(),
-                Ok(Reply::WorkUnit { members, needs }) => self.work_unit(path, &members, &needs),
+                Ok(Reply::WorkUnit { members, needs }) => self.work_unit(&inspect, &members, &needs),
                 Ok(Reply::Set { names, recurse }) => self.set(inspect, &names, recurse.as_ref()),
                 Ok(Reply::Other { r#type }) => self.other(inspect, &r#type),
                 Ok(Reply::Missing { left, r#type, names }) => self.missing(inspect, left, &r#type, names),
@@ -268,17 +268,24 @@ impl Walk {
         FoundTarget { path: inspect.path, kind, derivation: Some(derivation), wanted, ended }
     }
 
-    fn work_unit(&mut self, path: AttrPath, members: &[String], needs: &[String]) -> Vec<FoundTarget> {
-        for name in needs {
-            let mut below = path.child("findWorkDeps");
-            below.0.push(name.clone());
-            self.queue.push_back(Inspect { path: below, wanted: Some(Vec::new()), reason: Reason::OfUnit });
-        }
-        for name in members {
-            let member = path.child(name);
-            self.queue.push_back(Inspect { path: member, wanted: Some(Vec::new()), reason: Reason::InUnit });
+    /// A pattern selects a work unit as a whole, or some of its derivations.
+    fn work_unit(&mut self, inspect: &Inspect, members: &[String], needs: &[String]) -> Vec<FoundTarget> {
+        let path = inspect.path.clone();
+        let is_whole = inspect.reason != Reason::Selected || self.selection.included(path.names());
+        let is_asked = |path: &AttrPath| is_whole || self.selection.included(path.names());
+        let deps = path.child("findWorkDeps");
+        let needs: Vec<AttrPath> = needs.iter().map(|name| deps.child(name)).filter(is_asked).collect();
+        let members: Vec<AttrPath> = members.iter().map(|name| path.child(name)).filter(is_asked).collect();
+        if !is_whole && needs.is_empty() && members.is_empty() {
+            return Vec::new();
         }
         self.units.insert(path.clone(), (members.len() + 1, !needs.is_empty()));
+        for path in needs {
+            self.queue.push_back(Inspect { path, wanted: Some(Vec::new()), reason: Reason::OfUnit });
+        }
+        for path in members {
+            self.queue.push_back(Inspect { path, wanted: Some(Vec::new()), reason: Reason::InUnit });
+        }
         self.looked_into(path, false)
     }
 

@@ -199,6 +199,30 @@ fn work_units_are_their_derivations() {
 }
 
 #[test]
+fn patterns_select_work_units_or_some_of_their_derivations() {
+    let tree = json!({"ci": {"x86_64-linux": {"publish": {"unit": 0, "image": "drv", "docs": "drv"}}}});
+    let (image, docs) = ("ci.x86_64-linux.publish.image", "ci.x86_64-linux.publish.docs");
+    for (glob, wanted) in [
+        ("ci.*.publish", &[docs, image] as &[_]),
+        ("ci.**", &[docs, image]),
+        ("ci.*.publish.*", &[docs, image]),
+        ("**.image", &[image]),
+        ("ci.**.foo", &[]),
+        ("**.nothere", &[]),
+    ] {
+        let selection = Selection::new(&[glob.to_owned()], &[], &["x86_64-linux".to_owned()]).unwrap();
+        let targets = walk_with(selection, &["."], &tree);
+        let mut found: Vec<String> = targets
+            .iter()
+            .filter(|target| target.ended.is_none())
+            .map(|target| target.path.to_string())
+            .collect();
+        found.sort();
+        assert_eq!(found, wanted, "{glob}");
+    }
+}
+
+#[test]
 fn outputs_that_do_not_exist_are_named() {
     let tree = json!({"packages": {"x86_64-linux": {"a": "drv"}}});
     let found = walk(&[".#a^dev"], &tree);
