@@ -272,11 +272,15 @@ impl Walk {
     fn work_unit(&mut self, inspect: &Inspect, members: &[String], needs: &[String]) -> Vec<FoundTarget> {
         let path = inspect.path.clone();
         let is_whole = inspect.reason != Reason::Selected || self.selection.included(path.names());
-        let is_asked = |path: &AttrPath| is_whole || self.selection.included(path.names());
+        let is_excluded = |path: &AttrPath| self.selection.excluded_by(path.names()).is_some();
+        let is_asked =
+            |path: &AttrPath| (is_whole || self.selection.included(path.names())) && !is_excluded(path);
         let deps = path.child("findWorkDeps");
+        let names: Vec<String> = members.iter().chain(needs).cloned().collect();
         let needs: Vec<AttrPath> = needs.iter().map(|name| deps.child(name)).filter(is_asked).collect();
         let members: Vec<AttrPath> = members.iter().map(|name| path.child(name)).filter(is_asked).collect();
-        if !is_whole && needs.is_empty() && members.is_empty() {
+        let is_left_out = |name: &String| is_excluded(&path.child(name)) || is_excluded(&deps.child(name));
+        if needs.is_empty() && members.is_empty() && (!is_whole || names.iter().any(is_left_out)) {
             return Vec::new();
         }
         self.units.insert(path.clone(), (members.len() + 1, !needs.is_empty()));
@@ -304,7 +308,7 @@ impl Walk {
     /// The patterns that were given and that led to nothing, when they were followed from the root.
     #[must_use]
     pub fn idle_patterns(&self) -> Vec<String> {
-        self.selection.idle_patterns(&self.found.iter().collect::<Vec<_>>())
+        self.selection.idle_patterns(&self.found.iter().chain(self.units.keys()).collect::<Vec<_>>())
     }
 
     /// The targets among what was not inspected, besides `in_work`, because the evaluation was stopped.

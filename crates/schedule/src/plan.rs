@@ -143,7 +143,7 @@ impl Plan {
     }
 
     /// What Nix has to be asked to realise: the goals that need a step and can be built, each derivation
-    /// once with all outputs that are wanted of it (none for all).
+    /// once with all outputs that are wanted of it (none for all); and what only hopeless steps need.
     #[must_use]
     pub fn to_realise(&self) -> Vec<(StorePath, Vec<String>)> {
         let mut wanted: HashMap<u32, Vec<String>> = HashMap::new();
@@ -168,6 +168,17 @@ impl Plan {
             }
         }
         let hopeless = self.hopeless();
+        // As with `--keep-going`, what does not need the failure is built.
+        let mut asked_for: Vec<bool> = vec![false; self.steps.len()];
+        for (step, _) in self.steps.iter().zip(&hopeless).filter(|(_, hopeless)| !**hopeless) {
+            step.inputs.iter().for_each(|&input| asked_for[input as usize] = true);
+        }
+        order.extend(
+            (0..)
+                .zip(&asked_for)
+                .filter(|(step, asked)| !**asked && !wanted.contains_key(step))
+                .map(|(step, _)| step),
+        );
         order
             .into_iter()
             .filter(|&step| !hopeless[step as usize])

@@ -220,6 +220,12 @@ fn patterns_select_work_units_or_some_of_their_derivations() {
         found.sort();
         assert_eq!(found, wanted, "{glob}");
     }
+    for (glob, wanted) in [("**.docs", &[image] as &[_]), ("ci.*.publish.*", &[]), ("ci.*.publish", &[])] {
+        let selection = Selection::new(&[], &[glob.to_owned()], &["x86_64-linux".to_owned()]).unwrap();
+        let targets = walk_with(selection, &["."], &tree);
+        let found = targets.iter().map(|target| target.path.to_string()).filter(|path| !path.is_empty());
+        assert_eq!(found.collect::<Vec<_>>(), wanted, "{glob}");
+    }
 }
 
 #[test]

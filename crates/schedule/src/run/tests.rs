@@ -367,6 +367,10 @@ fn a_derivation_that_cannot_be_read_fails_at_once() {
     let mut damaged = plan(&[vec![], vec![0]]);
     damaged.steps[0].hopeless = Some(Hopeless::other("it is damaged".into()));
     assert_eq!(damaged.to_realise(), [], "nothing can be built");
+    let mut besides = plan(&[vec![], vec![], vec![1], vec![0, 2]]);
+    besides.steps[0].hopeless = Some(Hopeless::other("it is damaged".into()));
+    besides.goals.retain(|goal| goal.step == Some(3));
+    assert_eq!(besides.to_realise(), [(drv(2), vec![])], "what does not need it is built");
     let mut run = Run::new(false);
     for number in 0..2 {
         run.apply(Stamp(0), Happening::Found { target: target(number), ended: None });
