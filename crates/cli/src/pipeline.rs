@@ -252,9 +252,11 @@ pub(crate) fn hints(summary: &Summary) -> Vec<String> {
         Some(Verdict::Failed { message, .. }) => Some(message),
         _ => None,
     });
-    let failed =
-        summary.derivations.iter().filter(|state| matches!(state.verdict, Some(Verdict::Failed { .. })));
-    let logs = failed.flat_map(|state| &state.tail);
+    let failed = summary.derivations.iter().filter_map(|state| match &state.verdict {
+        Some(Verdict::Failed { message, .. }) => Some((message, &state.tail)),
+        _ => None,
+    });
+    let logs = failed.flat_map(|(message, tail)| std::iter::once(message).chain(tail));
     // What went well needs no advice, whatever builders say.
     let is_green = summary.is_green() && summary.exit_code.is_none_or(|code| code == 0);
     // A warning may be the words of a builder.

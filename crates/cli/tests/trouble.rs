@@ -137,9 +137,9 @@ fn output_that_cannot_be_understood() {
 fn a_damaged_and_a_missing_derivation() {
     let env = TestEnv::new();
     let flake = Flake::new(
-        r#"{ packages.${system} = rec {
+        r#"let besides = ok "besides"; in { packages.${system} = rec {
           damaged = d "damaged" "echo x > $out" { };
-          above = d "above" "echo x > $out" { inherit damaged; };
+          above = d "above" "echo x > $out" { inherit damaged besides; };
           good = ok "good";
         }; }"#,
     );
@@ -163,6 +163,17 @@ fn a_damaged_and_a_missing_derivation() {
         if verdict == "failed" {
             let _ = ran.says(words);
             assert_eq!(report.verdict(&attr("above")), "blocked");
+            // What does not need it is built.
+            assert_eq!(report.count("derivations", "failed"), 1, "{:#}", report.0);
+            // The same where it is not asked for itself.
+            let above = format!("{}#above", flake.reference());
+            let _ = env
+                .phoenix(&["plan", &above])
+                .ends_with(1)
+                .says("hint: a derivation in the store is damaged");
+            let (ran, report) = env.report(&[&above]);
+            let ran = ran.ends_with(1).says("hint: a derivation in the store is damaged");
+            assert_eq!(report.count("derivations", "failed"), 1, "{ran}");
         }
         assert!(matches!(report.verdict(&attr("good")), "built" | "cached"));
     }

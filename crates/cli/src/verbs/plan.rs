@@ -1,10 +1,11 @@
 //! `phoenix plan`: what `run` would do.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use phoenix_model::{Severity, StorePath, Verdict};
-use phoenix_report::{Summary, clean, human_seconds, plural};
+use phoenix_report::{Summary, TargetState, clean, human_seconds, plural};
 use serde::Serialize;
 
 use crate::args::{FarmArgs, PlanArgs, TalkArgs};
@@ -155,6 +156,7 @@ fn show_with(mut planned: Planned, talk: &TalkArgs, more: More) -> Result<ExitCo
         talk::stderr(&format!("hint: {hint}\n"));
     }
     let is_lost = lost.is_some();
+    let is_hindered = !hindered(&summary).is_empty();
     if let Some(lost) = lost {
         lost.report();
     }
@@ -168,14 +170,35 @@ fn show_with(mut planned: Planned, talk: &TalkArgs, more: More) -> Result<ExitCo
     };
     Ok(if any(|verdict| matches!(verdict, Verdict::NotEvaluated { .. })) {
         ExitCode::from(120)
-    } else if any(|verdict| matches!(verdict, Verdict::Failed { .. })) || is_lost {
+    } else if any(|verdict| matches!(verdict, Verdict::Failed { .. })) || is_hindered || is_lost {
         ExitCode::from(EXIT_ERROR)
     } else {
         ExitCode::SUCCESS
     })
 }
 
-fn status(verdict: Option<&Verdict>) -> (&'static str, Option<String>) {
+/// The derivations that need one that cannot be built, and the first such.
+fn hindered(summary: &Summary) -> HashMap<&StorePath, &StorePath> {
+    let mut hindered: HashMap<&StorePath, &StorePath> = HashMap::new();
+    // What is needed comes before what needs it.
+    for state in &summary.derivations {
+        let mut inputs = state.planned.inputs.iter().map(|&input| &summary.derivations[input as usize]);
+        let by = inputs.find_map(|input| match input.verdict {
+            Some(Verdict::Failed { .. }) => Some(&input.planned.drv_path),
+            _ => hindered.get(&input.planned.drv_path).copied(),
+        });
+        hindered.extend(by.map(|by| (&state.planned.drv_path, by)));
+    }
+    hindered
+}
+
+/// What would become of a target, and why.
+fn status(state: &TargetState, hindered: &HashMap<&StorePath, &StorePath>) -> (&'static str, Option<String>) {
+    let verdict = state.verdict.as_ref();
+    let by = state.target.drv_path.as_ref().and_then(|drv_path| hindered.get(drv_path));
+    if let (None, Some(by)) = (verdict, by) {
+        return ("blocked", Some(format!("by {}", by.human_name())));
+    }
     match verdict {
         Some(Verdict::Cached { from }) => ("cached", Some(from.to_string())),
         Some(Verdict::Skipped { reason }) => ("skipped", Some(reason.clone())),
@@ -187,6 +210,7 @@ fn status(verdict: Option<&Verdict>) -> (&'static str, Option<String>) {
 
 fn json<'a>(summary: &'a Summary, urgency: &[u32], (critical, total): (f64, f64)) -> JsonPlan<'a> {
     let at = |position: u32| &summary.derivations[position as usize].planned;
+    let hindered = hindered(summary);
     JsonPlan {
         schema: phoenix_model::SCHEMA_VERSION,
         critical_seconds: critical,
@@ -213,7 +237,7 @@ fn json<'a>(summary: &'a Summary, urgency: &[u32], (critical, total): (f64, f64)
             .targets
             .values()
             .map(|state| {
-                let (status, reason) = status(state.verdict.as_ref());
+                let (status, reason) = status(state, &hindered);
                 JsonTarget {
                     attr: state.target.attr(),
                     drv_path: state.target.drv_path.as_ref(),
@@ -227,9 +251,10 @@ fn json<'a>(summary: &'a Summary, urgency: &[u32], (critical, total): (f64, f64)
 }
 
 fn page(summary: &Summary, urgency: &[u32], (critical, total): (f64, f64)) -> String {
+    let hindered = hindered(summary);
     let mut page = String::new();
     for state in summary.targets.values() {
-        let (status, reason) = status(state.verdict.as_ref());
+        let (status, reason) = status(state, &hindered);
         let status = if status == "notEvaluated" { "not evaluated" } else { status };
         let reason = reason.and_then(|reason| reason.lines().next().map(str::to_owned)).unwrap_or_default();
         let reason = if status == "cached" { format!("in {reason}") } else { reason };
