@@ -155,6 +155,14 @@ fn a_damaged_and_a_missing_derivation() {
         } else {
             fs_err::remove_file(&drv).unwrap();
         }
+        if what == "cut" {
+            let (ran, report) = env.report(&[&flake.reference(), "--fail-fast"]);
+            assert_ne!(ran.code, Some(0), "{ran}");
+            if report.verdict(&attr("damaged")) == "failed" {
+                assert_eq!(report.verdict(&attr("good")), "cancelled", "{ran}");
+                assert!(!ran.stderr.contains("Nix ended with"), "{ran}");
+            }
+        }
         let (ran, report) = env.report(&[&flake.reference()]);
         assert_ne!(ran.code, Some(0), "{ran}");
         // Some versions of Nix notice while evaluating; then it is told there.

@@ -89,10 +89,15 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, CommandError> {
 
 /// Builds what has to be built; with `for_links`, what is only in a substituter or in the depot comes too.
 fn build(planned: &mut Planned, for_links: bool) -> Result<(), CommandError> {
-    let nothing = BuilderEnd { exit_code: Some(0), ..BuilderEnd::default() };
     let (for_links, outputs) = if for_links { elsewhere(planned) } else { Default::default() };
-    if planned.was_stopped() || (planned.to_realise.is_empty() && for_links.is_empty()) {
-        planned.apply(Happening::BuilderEnded(nothing));
+    let derivations = &planned.recorder.summary().derivations;
+    let has_failed = derivations.iter().any(|state| matches!(state.verdict, Some(Verdict::Failed { .. })));
+    // What cannot be built is known before anything is.
+    let is_over = planned.was_stopped() || (planned.fail_fast && has_failed);
+    if is_over || (planned.to_realise.is_empty() && for_links.is_empty()) {
+        // Nix did not end well with what was not asked of it.
+        let exit_code = (!is_over || planned.to_realise.is_empty()).then_some(0);
+        planned.apply(Happening::BuilderEnded(BuilderEnd { exit_code, ..BuilderEnd::default() }));
         return Ok(());
     }
     planned.recorder.record(Event::StageStarted { stage: Stage::Build });
