@@ -190,24 +190,22 @@ impl Walk {
             let names = path.names();
             AttrPath(names[..names.len().saturating_sub(1)].to_vec())
         });
-        let mut targets =
-            match reply {
-                Err(error) => vec![ended(path, TargetKind::Unknown, Ended::NotEvaluated(error))],
-                Ok(Reply::Derivation { name, system, drv_path, outputs, names }) => {
-                    let outputs = outputs
-                        .into_iter()
-                        .map(|(name, path)| (name, path.and_then(|path| StorePath::parse(&path).ok())))
-                        .collect();
-                    self.derivation(inspect, FoundDerivation { name, system, drv_path, outputs }, &names)
-                }
-                Ok(
-                    Reply::WorkUnit { .. } | Reply::Set { .. } | Reply::Other { .. } | Reply::Missing { .. },
-                ) if unit.is_some() => Vec::new(),
-                Ok(Reply::WorkUnit { members, needs }) => self.work_unit(&inspect, &members, &needs),
-                Ok(Reply::Set { names, recurse }) => self.set(inspect, &names, recurse.as_ref()),
-                Ok(Reply::Other { r#type }) => self.other(inspect, &r#type),
-                Ok(Reply::Missing { left, r#type, names }) => self.missing(inspect, left, &r#type, names),
-            };
+        let mut targets = match reply {
+            Err(error) => vec![ended(path, TargetKind::Unknown, Ended::NotEvaluated(error))],
+            Ok(Reply::Derivation { name, system, drv_path, outputs, names }) => {
+                let outputs = outputs
+                    .into_iter()
+                    .map(|(name, path)| (name, path.and_then(|path| StorePath::parse(&path).ok())))
+                    .collect();
+                self.derivation(inspect, FoundDerivation { name, system, drv_path, outputs }, &names)
+            }
+            // Anything else may stand in a work unit, and is nothing to build.
+            Ok(_) if unit.is_some() => Vec::new(),
+            Ok(Reply::WorkUnit { members, needs }) => self.work_unit(&inspect, &members, &needs),
+            Ok(Reply::Set { names, recurse }) => self.set(inspect, &names, recurse.as_ref()),
+            Ok(Reply::Other { r#type }) => self.other(inspect, &r#type),
+            Ok(Reply::Missing { left, r#type, names }) => self.missing(inspect, left, &r#type, names),
+        };
         if let Some(unit) = unit {
             targets.extend(self.looked_into(unit, !targets.is_empty()));
         }
@@ -272,15 +270,16 @@ impl Walk {
     fn work_unit(&mut self, inspect: &Inspect, members: &[String], needs: &[String]) -> Vec<FoundTarget> {
         let path = inspect.path.clone();
         let is_whole = inspect.reason != Reason::Selected || self.selection.included(path.names());
-        let is_excluded = |path: &AttrPath| self.selection.excluded_by(path.names()).is_some();
-        let is_asked =
-            |path: &AttrPath| (is_whole || self.selection.included(path.names())) && !is_excluded(path);
+        let is_asked = |path: &AttrPath| {
+            (is_whole || self.selection.included(path.names()))
+                && self.selection.excluded_by(path.names()).is_none()
+        };
         let deps = path.child("findWorkDeps");
-        let names: Vec<String> = members.iter().chain(needs).cloned().collect();
+        let is_empty = members.is_empty() && needs.is_empty();
         let needs: Vec<AttrPath> = needs.iter().map(|name| deps.child(name)).filter(is_asked).collect();
         let members: Vec<AttrPath> = members.iter().map(|name| path.child(name)).filter(is_asked).collect();
-        let is_left_out = |name: &String| is_excluded(&path.child(name)) || is_excluded(&deps.child(name));
-        if needs.is_empty() && members.is_empty() && (!is_whole || names.iter().any(is_left_out)) {
+        // Nothing of it is asked for; one in which there is nothing is told of.
+        if needs.is_empty() && members.is_empty() && !(is_whole && is_empty) {
             return Vec::new();
         }
         self.units.insert(path.clone(), (members.len() + 1, !needs.is_empty()));

@@ -11,6 +11,7 @@ mod critical_path;
 mod estimates;
 mod failures;
 pub mod farm;
+mod hindered;
 mod labels;
 mod order;
 mod plan;

@@ -7,6 +7,7 @@ use phoenix_model::{FailureClass, PlannedDerivation, Source, StorePath};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
+use crate::hindered::hindered;
 use crate::{Builders, Failures};
 
 /// What has to be built for which goals, and what need not be.
@@ -191,12 +192,7 @@ impl Plan {
     /// Which steps cannot be built because they, or a derivation they need, cannot.
     #[must_use]
     pub fn hopeless(&self) -> Vec<bool> {
-        let mut hopeless = vec![false; self.steps.len()];
-        for (position, step) in self.steps.iter().enumerate() {
-            hopeless[position] =
-                step.hopeless.is_some() || step.inputs.iter().any(|&input| hopeless[input as usize]);
-        }
-        hopeless
+        hopeless(&self.steps)
     }
 
     /// The steps as an event tells them.
@@ -213,4 +209,9 @@ impl Plan {
             })
             .collect()
     }
+}
+
+/// Which of these steps cannot be built because they, or a derivation they need, cannot.
+pub(crate) fn hopeless(steps: &[Step]) -> Vec<bool> {
+    hindered(steps, |step| &step.inputs, |_, step| step.hopeless.is_some())
 }

@@ -11,7 +11,8 @@ use phoenix_model::{
     TargetId, Verdict, VerdictKind,
 };
 
-use crate::plan::{Hopeless, Plan, Step};
+use crate::hindered::hindered;
+use crate::plan::{Hopeless, Plan, Step, hopeless};
 
 /// Something that happened, as the one who saw it tells it.
 #[derive(Debug, Clone, PartialEq)]
@@ -279,18 +280,12 @@ impl Run {
     /// ended, those it left undone for a reason that is not theirs.
     #[must_use]
     pub fn unexplained(&self) -> HashSet<u32> {
-        let mut hindered = vec![false; self.steps.len()];
-        let mut unexplained = HashSet::new();
-        for (position, step) in (0..).zip(&self.steps) {
-            let index = position as usize;
-            let verdict = self.states[index].verdict.as_ref();
-            hindered[index] = matches!(verdict, Some(Verdict::Failed { .. }))
-                || step.inputs.iter().any(|&input| hindered[input as usize]);
-            if verdict.is_none() && !hindered[index] {
-                unexplained.insert(position);
-            }
-        }
-        unexplained
+        let has_failed =
+            |position: usize, _: &Step| matches!(self.states[position].verdict, Some(Verdict::Failed { .. }));
+        let hindered = hindered(&self.steps, |step| &step.inputs, has_failed);
+        let open = (0..).zip(&self.states).zip(hindered);
+        let open = open.filter(|((_, state), hindered)| state.verdict.is_none() && !hindered);
+        open.map(|((position, _), _)| position).collect()
     }
 
     /// What Nix has begun to build that is not in the plan.
@@ -508,12 +503,17 @@ impl Run {
     /// A target that was to come from a substituter, and had to be built instead, is blocked by what failed there.
     fn settle_hindered(&mut self, end: &BuilderEnd, events: &mut Vec<Event>) {
         for (drv_path, by) in &end.hindered {
-            for target in self.promised.remove(drv_path).unwrap_or_default() {
-                if let Some(state) = self.targets.get_mut(&target) {
-                    state.verdict = None;
-                }
-                self.settle_target(target, Verdict::Blocked { by: by.clone() }, events);
+            self.break_promise(drv_path, &Verdict::Blocked { by: by.clone() }, events);
+        }
+    }
+
+    /// The targets that a substituter was said to have end in another way.
+    fn break_promise(&mut self, drv_path: &StorePath, verdict: &Verdict, events: &mut Vec<Event>) {
+        for target in self.promised.remove(drv_path).unwrap_or_default() {
+            if let Some(state) = self.targets.get_mut(&target) {
+                state.verdict = None;
             }
+            self.settle_target(target, verdict.clone(), events);
         }
     }
 
@@ -525,12 +525,7 @@ impl Run {
         verdict: &Verdict,
         events: &mut Vec<Event>,
     ) {
-        for target in self.promised.remove(&drv_path).unwrap_or_default() {
-            if let Some(state) = self.targets.get_mut(&target) {
-                state.verdict = None;
-            }
-            self.settle_target(target, verdict.clone(), events);
-        }
+        self.break_promise(&drv_path, verdict, events);
         self.beside_failed.extend(matches!(verdict, Verdict::Failed { .. }).then(|| verdict.clone()));
         let seconds = Some(at.seconds_since(started));
         let settled = SettledDerivation { drv_path, verdict: verdict.clone(), seconds, log: None };
@@ -540,12 +535,7 @@ impl Run {
     /// Exit codes are read, and have to agree with what was seen.
     fn compare(&mut self, end: &BuilderEnd, events: &mut Vec<Event>) {
         // Nix was never asked for what no builder can build, nor for what needs that.
-        let mut not_asked_for = vec![false; self.steps.len()];
-        for (index, step) in self.steps.iter().enumerate() {
-            not_asked_for[index] =
-                step.hopeless.is_some() || step.inputs.iter().any(|&input| not_asked_for[input as usize]);
-        }
-        let all_done = self.states.iter().zip(not_asked_for).all(|(state, not_asked_for)| {
+        let all_done = self.states.iter().zip(hopeless(&self.steps)).all(|(state, not_asked_for)| {
             not_asked_for || matches!(state.verdict, Some(Verdict::Built | Verdict::Cached { .. }))
         });
         let text = match end.exit_code {

@@ -3,6 +3,7 @@
 use phoenix_model::StorePath;
 use serde::{Deserialize, Serialize};
 
+use crate::hindered::hindered;
 use crate::labels::RunnerKinds;
 use crate::order::order;
 use crate::units::{Class, Grain, Unit, Units};
@@ -133,12 +134,11 @@ impl FarmPlan {
     /// Of each derivation whether nobody tries to build it: it is hopeless, or needs one that is.
     #[must_use]
     pub fn in_vain(&self) -> Vec<bool> {
-        let mut in_vain = vec![false; self.derivations.len()];
-        for (position, derivation) in self.derivations.iter().enumerate() {
-            in_vain[position] = derivation.hopeless.is_some()
-                || derivation.inputs.iter().any(|&input| in_vain[input as usize]);
-        }
-        in_vain
+        hindered(
+            &self.derivations,
+            |derivation| &derivation.inputs,
+            |_, derivation| derivation.hopeless.is_some(),
+        )
     }
 
     /// Everything that has to be built, inputs before what needs them.
