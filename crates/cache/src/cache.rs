@@ -1,6 +1,6 @@
 //! A depot with what is needed to use it.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,7 +68,7 @@ impl Cache {
         all.sort_by_key(|used| std::cmp::Reverse(used.at));
         let needs = named.chain(all).find(|used| !used.roots.is_empty()).map(|used| used.roots.clone());
         let Some(mut roots) = needs else { return catalog.latest() };
-        let known: HashSet<String> = catalog.names().into_iter().collect();
+        let known = catalog.names();
         roots.retain(|root| known.contains(root));
         roots
     }

@@ -11,7 +11,7 @@ use tokio::sync::mpsc::Sender;
 use crate::frames::{LARGEST_GAP, LONGEST_RANGE};
 use crate::name::scoped;
 use crate::packs::{ATTEMPTS, Packs};
-use crate::save::body;
+use crate::save::{body, is_ours};
 use crate::{Cache, Trouble};
 
 /// How many packs there may be before a job that saves folds the small ones. A restore looks up every pack, and a
@@ -203,7 +203,7 @@ async fn fold(
     let created = creation.await;
     // When the depot took no more, it says why.
     let (folded, created) = match (written, created) {
-        (Err(_), Ok(Err(error))) if !matches!(error.problem, Problem::Body(_)) => return Err(error.into()),
+        (Err(_), Ok(Err(error))) if !is_ours(&error) => return Err(error.into()),
         (Err(error), _) => return Err(error),
         (Ok(folded), created) => (folded, created),
     };

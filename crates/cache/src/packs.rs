@@ -81,12 +81,10 @@ impl Packs {
         };
         match seen {
             Ok(seen) => {
-                let newest: Vec<Blob> = seen.clone();
+                let newest = if packs.listed { Vec::new() } else { seen.clone() };
                 packs.take_in(seen, trouble).await;
-                if !packs.listed {
-                    for blob in newest {
-                        packs.go_back(blob, trouble).await;
-                    }
+                for blob in newest {
+                    packs.go_back(blob, trouble).await;
                 }
             }
             Err(error) => {
@@ -136,10 +134,10 @@ impl Packs {
         round: usize,
     ) -> Result<Option<BlobName>, Trouble> {
         let others = newest_of(self.depot.as_ref(), &statement).await;
-        let scope = |name: &str| name.rsplit_once('/').map(|(scope, _)| scope.to_owned());
+        let (scope, leaf) = scope_and_leaf(name.as_str());
         let strangers = others.into_iter().filter(|(other, _, said)| {
             other != name.as_str()
-                && scope(other) == scope(name.as_str())
+                && scope_and_leaf(other).0 == scope
                 && !said.known.contains_key(name.as_str())
         });
         let strangers: Vec<_> = strangers.collect();
@@ -152,8 +150,6 @@ impl Packs {
             statement.known.insert(other, info);
         }
         // Of the same scope, and later by its name too.
-        let leaf = name.as_str().rfind('/').map_or(0, |at| at + 1);
-        let (scope, leaf) = name.as_str().split_at(leaf);
         let plain = leaf.split('+').next().unwrap_or_default();
         let both = BlobName::new(format!("{scope}{plain}+{round}"));
         let both = both.map_err(|_| Trouble::Pack {
@@ -168,7 +164,7 @@ impl Packs {
 
     /// Whether a pack that was made here can be seen: it is the newest of its scope, or the newest knows it.
     pub(crate) async fn is_seen(&self, name: &BlobName) -> Result<bool, DepotError> {
-        let scope = name.as_str().rfind('/').map_or("", |at| &name.as_str()[..=at]);
+        let (scope, _) = scope_and_leaf(name.as_str());
         let Some(newest) = self.depot.newest(scope).await? else { return Ok(false) };
         if newest.name == *name {
             return Ok(true);
@@ -410,8 +406,9 @@ impl Packs {
 
     /// The newest pack whose name is less, where names are as long and begin with digits.
     async fn before(&self, name: &str) -> Option<Blob> {
-        let start = name.rfind('/')? + 1;
-        let digits = name[start..].bytes().take_while(u8::is_ascii_digit).count();
+        let (scope, leaf) = scope_and_leaf(name);
+        let start = scope.len();
+        let digits = leaf.bytes().take_while(u8::is_ascii_digit).count();
         for at in (start..start + digits).rev() {
             let digit = name.as_bytes()[at] - b'0';
             for less in (0..digit).rev() {
@@ -446,6 +443,11 @@ impl Packs {
         self.catalog.forget(name);
         Ok(())
     }
+}
+
+/// What the names of all packs of a scope begin with, and what is left of this one.
+fn scope_and_leaf(name: &str) -> (&str, &str) {
+    name.split_at(name.rfind('/').map_or(0, |at| at + 1))
 }
 
 /// The newest pack of each scope that may be read.

@@ -142,12 +142,11 @@ impl Cache {
         let damaged =
             |problem| Trouble::Pack { depot: depot.location().to_owned(), pack: name.to_string(), problem };
         // When the depot took no more, it says why.
-        let saved = match (written, created) {
+        let (mut saved, created) = match (written, created) {
             (Err(_), Ok(Err(error))) if !is_ours(&error) => return Err(error.into()),
             (Err(error), _) => return Err(damaged(error)),
             (Ok(saved), created) => (saved, created),
         };
-        let (mut saved, created) = saved;
         saved.known = known;
         if saved.paths == 0 {
             return Ok(saved);
@@ -185,8 +184,7 @@ impl Cache {
         let catalog = self.packs.catalog();
         let mut needs = roots(paths);
         if !self.needs.is_empty() {
-            let known: HashSet<String> = catalog.names().into_iter().collect();
-            needs.extend(self.needs.intersection(&known.into_iter().collect()).cloned());
+            needs.extend(self.needs.intersection(&catalog.names()).cloned());
         }
         let before = catalog.others().branches.get(&branch);
         let is_same = before.is_some_and(|before| {
@@ -235,7 +233,7 @@ impl Cache {
 }
 
 /// Whether an error of a depot is only that what it was sent broke off here.
-fn is_ours(error: &DepotError) -> bool {
+pub(crate) fn is_ours(error: &DepotError) -> bool {
     matches!(&error.problem, Problem::Body(_))
 }
 

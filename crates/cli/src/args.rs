@@ -443,13 +443,16 @@ pub(crate) struct FarmArgs {
 }
 
 fn not_negative(text: &str) -> Result<f64, String> {
-    let number: f64 = text.parse().map_err(|_| "it is no number".to_owned())?;
-    if (0.0..=10.0).contains(&number) { Ok(number) } else { Err("it is from 0 to 10".to_owned()) }
+    up_to(10.0, text)
 }
 
 fn share(text: &str) -> Result<f64, String> {
+    up_to(1.0, text)
+}
+
+fn up_to(most: f64, text: &str) -> Result<f64, String> {
     let number: f64 = text.parse().map_err(|_| "it is no number".to_owned())?;
-    if (0.0..=1.0).contains(&number) { Ok(number) } else { Err("it is from 0 to 1".to_owned()) }
+    if (0.0..=most).contains(&number) { Ok(number) } else { Err(format!("it is from 0 to {most}")) }
 }
 
 /// How many runners.

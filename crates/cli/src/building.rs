@@ -218,10 +218,7 @@ impl<'a> Builder<'a> {
             .iter()
             .map(|(drv_path, _)| drv_path)
             .filter(|drv_path| self.run.position(drv_path).is_none() && !is_realised(&self.nix, drv_path));
-        let hindered = match self.failed_beside.is_empty() {
-            true => BTreeMap::new(),
-            false => self.hindered(&unexplained.chain(missing.cloned()).collect::<Vec<_>>()),
-        };
+        let hindered = self.hindered(unexplained.chain(missing.cloned()));
         Ok(BuilderEnd {
             exit_code: last.code,
             signal: last.signal,
@@ -238,10 +235,15 @@ impl<'a> Builder<'a> {
     }
 
     /// Which of these derivations need something that failed beside the plan, and what.
-    fn hindered(&self, of: &[StorePath]) -> BTreeMap<StorePath, Vec<StorePath>> {
+    fn hindered(&self, of: impl Iterator<Item = StorePath>) -> BTreeMap<StorePath, Vec<StorePath>> {
+        let mut hindered: BTreeMap<StorePath, Vec<StorePath>> = BTreeMap::new();
+        if self.failed_beside.is_empty() {
+            return hindered;
+        }
+        let of: Vec<StorePath> = of.collect();
         let mut users: HashMap<StorePath, Vec<StorePath>> = HashMap::new();
         let mut seen: HashSet<StorePath> = of.iter().cloned().collect();
-        let mut next = of.to_vec();
+        let mut next = of.clone();
         while !next.is_empty() {
             let read = phoenix_store::read_derivations(&self.setup.eval_layout, &next);
             let mut inputs = Vec::new();
@@ -257,7 +259,6 @@ impl<'a> Builder<'a> {
             }
             next = inputs;
         }
-        let mut hindered: BTreeMap<StorePath, Vec<StorePath>> = BTreeMap::new();
         for failed in &self.failed_beside {
             let (mut reached, mut next) = (HashSet::new(), vec![failed.clone()]);
             while let Some(drv_path) = next.pop() {
@@ -310,18 +311,13 @@ impl<'a> Builder<'a> {
             Some(position) => unexplained.contains(&position),
             None => died && !is_realised(&self.nix, drv_path),
         };
-        let undone: Vec<Wanted> = some.iter().filter(|(drv_path, _)| is_undone(drv_path)).cloned().collect();
-        if self.failed_beside.is_empty() {
-            return undone;
-        }
-        let drv_paths: Vec<StorePath> = undone.iter().map(|(drv_path, _)| drv_path.clone()).collect();
-        let hindered = self.hindered(&drv_paths);
+        let mut undone: Vec<Wanted> =
+            some.iter().filter(|(drv_path, _)| is_undone(drv_path)).cloned().collect();
+        let hindered = self.hindered(undone.iter().map(|(drv_path, _)| drv_path.clone()));
+        undone.retain(|(drv_path, _)| {
+            !hindered.contains_key(drv_path) && !self.failed_beside.contains(drv_path)
+        });
         undone
-            .into_iter()
-            .filter(|(drv_path, _)| {
-                !hindered.contains_key(drv_path) && !self.failed_beside.contains(drv_path)
-            })
-            .collect()
     }
 
     /// Settles what is in the store by now.

@@ -33,12 +33,7 @@ pub(crate) fn setup(args: &NixArgs, build: Option<&BuilderArgs>) -> Result<Setup
     if let Some(build) = build {
         build_options(&mut nix, build);
     }
-    let env = StoreEnv {
-        store_dir: var("NIX_STORE_DIR").or_else(|| var("NIX_STORE")),
-        state_dir: var("NIX_STATE_DIR"),
-        log_dir: var("NIX_LOG_DIR"),
-        remote: var("NIX_REMOTE"),
-    };
+    let env = store_env();
     let store = args.store.clone().or_else(|| env.remote.clone()).unwrap_or_else(|| "auto".to_owned());
     let layout = Layout::of(&store, &env);
     // What is evaluated has to be read from this disk; so with a store elsewhere, evaluate here.
@@ -55,6 +50,16 @@ pub(crate) fn setup(args: &NixArgs, build: Option<&BuilderArgs>) -> Result<Setup
     drop(initialise(&eval_nix, &eval_layout));
     let copy_from = (eval_store != store).then_some(eval_store);
     Ok(Setup { eval_nix, nix, settings, eval_layout, layout, copy_from, store })
+}
+
+/// What the environment says of stores.
+pub(crate) fn store_env() -> StoreEnv {
+    StoreEnv {
+        store_dir: var("NIX_STORE_DIR").or_else(|| var("NIX_STORE")),
+        state_dir: var("NIX_STATE_DIR"),
+        log_dir: var("NIX_LOG_DIR"),
+        remote: var("NIX_REMOTE"),
+    }
 }
 
 /// Nix set to a store. `NIX_REMOTE` is the default of its setting `store`; all of Nix's programs and all

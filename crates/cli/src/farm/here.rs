@@ -14,7 +14,7 @@ use phoenix_store::{Layout, StoreEnv, Validity, ValidityError};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{collect, manner, ship};
-use crate::args::{RunArgs, TalkArgs};
+use crate::args::RunArgs;
 use crate::depots;
 use crate::error::CommandError;
 use crate::kept::Kept;
@@ -145,10 +145,10 @@ fn bring_home(planned: &mut Planned, workers: &Workers) -> Result<(), CommandErr
     };
     // What a worker had no time to keep, or no room, is still in its store.
     let mut lost = missing(planned)?;
-    for worker in workers.all.iter().filter(|_| !lost.is_empty()).collect::<Vec<_>>() {
-        copy_from(&workers.store(worker.slot), &lost, &planned.setup);
-    }
     if !lost.is_empty() {
+        for worker in &workers.all {
+            copy_from(&workers.store(worker.slot), &lost, &planned.setup);
+        }
         lost = missing(planned)?;
     }
     let Some(first) = lost.first() else { return Ok(()) };
@@ -384,8 +384,7 @@ fn builder_flags(command: &mut Command, args: &RunArgs) {
             command.arg(flag).arg(text);
         }
     }
-    let TalkArgs { verbose, .. } = args.talk;
-    for _ in 0..verbose {
+    for _ in 0..args.talk.verbose {
         command.arg("--verbose");
     }
 }

@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::args::{CacheVerb, DepotArgs, SaveArgs, StoreArgs};
 use crate::depots::{self, no_look};
 use crate::error::CommandError;
-use crate::setup::{pairs, var};
+use crate::setup::{pairs, store_env};
 use crate::talk;
 use crate::tidy;
 use snapshot::Snapshot;
@@ -85,12 +85,7 @@ fn store(args: &StoreArgs) -> Result<(Nix, Layout), CommandError> {
 
 /// Where the store of a URL lies, or the usual one.
 fn layout(url: Option<&str>) -> Result<Layout, CommandError> {
-    let env = StoreEnv {
-        store_dir: var("NIX_STORE_DIR").or_else(|| var("NIX_STORE")),
-        state_dir: var("NIX_STATE_DIR"),
-        log_dir: var("NIX_LOG_DIR"),
-        remote: None,
-    };
+    let env = StoreEnv { remote: None, ..store_env() };
     let url = url.unwrap_or("auto");
     Layout::of(url, &env).ok_or_else(|| {
         CommandError::new(format!("the store {} is not on this machine", redacted(url)))

@@ -142,21 +142,21 @@ fn show_with(mut planned: Planned, talk: &TalkArgs, more: More) -> Result<ExitCo
     let lost = planned.recorder.lost_events();
     let summary = planned.recorder.finish();
     let hints = pipeline::hints(&summary);
+    let hindered = hindered(&summary);
     if let Some(instead) = &more.instead {
         talk::stdout(instead)?;
     } else if talk.json {
-        let json = JsonPlan { farm: more.json, ..json(&summary, &urgency, expected) };
+        let json = JsonPlan { farm: more.json, ..json(&summary, &hindered, &urgency, expected) };
         let text = serde_json::to_string_pretty(&json)
             .map_err(|error| CommandError::because("cannot write the plan", &error))?;
         talk::stdout(&format!("{text}\n"))?;
     } else {
-        talk::stdout(&format!("{}{}", page(&summary, &urgency, expected), more.text))?;
+        talk::stdout(&format!("{}{}", page(&summary, &hindered, &urgency, expected), more.text))?;
     }
     for hint in hints {
         talk::stderr(&format!("hint: {hint}\n"));
     }
     let is_lost = lost.is_some();
-    let is_hindered = !hindered(&summary).is_empty();
     if let Some(lost) = lost {
         lost.report();
     }
@@ -170,7 +170,7 @@ fn show_with(mut planned: Planned, talk: &TalkArgs, more: More) -> Result<ExitCo
     };
     Ok(if any(|verdict| matches!(verdict, Verdict::NotEvaluated { .. })) {
         ExitCode::from(120)
-    } else if any(|verdict| matches!(verdict, Verdict::Failed { .. })) || is_hindered || is_lost {
+    } else if any(|verdict| matches!(verdict, Verdict::Failed { .. })) || !hindered.is_empty() || is_lost {
         ExitCode::from(EXIT_ERROR)
     } else {
         ExitCode::SUCCESS
@@ -178,8 +178,10 @@ fn show_with(mut planned: Planned, talk: &TalkArgs, more: More) -> Result<ExitCo
 }
 
 /// The derivations that need one that cannot be built, and the first such.
-fn hindered(summary: &Summary) -> HashMap<&StorePath, &StorePath> {
-    let mut hindered: HashMap<&StorePath, &StorePath> = HashMap::new();
+type Hindered<'s> = HashMap<&'s StorePath, &'s StorePath>;
+
+fn hindered(summary: &Summary) -> Hindered<'_> {
+    let mut hindered = Hindered::new();
     // What is needed comes before what needs it.
     for state in &summary.derivations {
         let mut inputs = state.planned.inputs.iter().map(|&input| &summary.derivations[input as usize]);
@@ -193,7 +195,7 @@ fn hindered(summary: &Summary) -> HashMap<&StorePath, &StorePath> {
 }
 
 /// What would become of a target, and why.
-fn status(state: &TargetState, hindered: &HashMap<&StorePath, &StorePath>) -> (&'static str, Option<String>) {
+fn status(state: &TargetState, hindered: &Hindered<'_>) -> (&'static str, Option<String>) {
     let verdict = state.verdict.as_ref();
     let by = state.target.drv_path.as_ref().and_then(|drv_path| hindered.get(drv_path));
     if let (None, Some(by)) = (verdict, by) {
@@ -208,9 +210,13 @@ fn status(state: &TargetState, hindered: &HashMap<&StorePath, &StorePath>) -> (&
     }
 }
 
-fn json<'a>(summary: &'a Summary, urgency: &[u32], (critical, total): (f64, f64)) -> JsonPlan<'a> {
+fn json<'a>(
+    summary: &'a Summary,
+    hindered: &Hindered<'_>,
+    urgency: &[u32],
+    (critical, total): (f64, f64),
+) -> JsonPlan<'a> {
     let at = |position: u32| &summary.derivations[position as usize].planned;
-    let hindered = hindered(summary);
     JsonPlan {
         schema: phoenix_model::SCHEMA_VERSION,
         critical_seconds: critical,
@@ -237,7 +243,7 @@ fn json<'a>(summary: &'a Summary, urgency: &[u32], (critical, total): (f64, f64)
             .targets
             .values()
             .map(|state| {
-                let (status, reason) = status(state, &hindered);
+                let (status, reason) = status(state, hindered);
                 JsonTarget {
                     attr: state.target.attr(),
                     drv_path: state.target.drv_path.as_ref(),
@@ -250,11 +256,15 @@ fn json<'a>(summary: &'a Summary, urgency: &[u32], (critical, total): (f64, f64)
     }
 }
 
-fn page(summary: &Summary, urgency: &[u32], (critical, total): (f64, f64)) -> String {
-    let hindered = hindered(summary);
+fn page(
+    summary: &Summary,
+    hindered: &Hindered<'_>,
+    urgency: &[u32],
+    (critical, total): (f64, f64),
+) -> String {
     let mut page = String::new();
     for state in summary.targets.values() {
-        let (status, reason) = status(state, &hindered);
+        let (status, reason) = status(state, hindered);
         let status = if status == "notEvaluated" { "not evaluated" } else { status };
         let reason = reason.and_then(|reason| reason.lines().next().map(str::to_owned)).unwrap_or_default();
         let reason = if status == "cached" { format!("in {reason}") } else { reason };

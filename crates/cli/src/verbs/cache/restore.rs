@@ -2,8 +2,8 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use indicatif::HumanBytes;
 use phoenix_cache::{Cache, Destination, Trouble};
@@ -26,12 +26,8 @@ pub(super) fn restore(args: &RestoreArgs) -> Result<ExitCode, CommandError> {
     let url = args.nix.store.clone();
     let (nix, layout) = store(&StoreArgs { store: url.clone(), options: args.nix.options.clone() })?;
     let (mut cache, troubled) = open(&args.depot)?;
-    let before = match &args.snapshot {
-        Some(_) => {
-            Some(depots::infos(&layout, url.as_deref())?.all_paths().map_err(|error| no_look(&error))?)
-        }
-        None => None,
-    };
+    let valid = || depots::infos(&layout, url.as_deref())?.all_paths().map_err(|error| no_look(&error));
+    let before = args.snapshot.as_ref().map(|_| valid()).transpose()?;
     let wanted = if args.latest {
         Asked { paths: latest(&mut cache, &layout, args.branch.as_deref()), ..Asked::default() }
     } else {
@@ -42,9 +38,9 @@ pub(super) fn restore(args: &RestoreArgs) -> Result<ExitCode, CommandError> {
     }
     depots::substitute(&mut cache, &wanted.paths, &layout, &nix);
     let way = depots::way_into(&layout, url.as_deref());
-    let damaged = Mutex::new(false);
+    let damaged = AtomicBool::new(false);
     let told = |trouble: Trouble| {
-        *damaged.lock().unwrap_or_else(PoisonError::into_inner) |= matches!(trouble, Trouble::Pack { .. });
+        damaged.fetch_or(matches!(trouble, Trouble::Pack { .. }), Ordering::Relaxed);
         warn(&trouble);
     };
     let into = Destination { layout: &layout, way: &way, trusted: trusted.as_ref() };
@@ -59,7 +55,7 @@ pub(super) fn restore(args: &RestoreArgs) -> Result<ExitCode, CommandError> {
     for (name, why) in &restored.failed {
         say(format!("warning: {name} is not restored: {why}"));
     }
-    if *damaged.lock().unwrap_or_else(PoisonError::into_inner) {
+    if damaged.into_inner() {
         say("hint: `phoenix cache verify --repair` lets go of what is damaged, so that it is saved anew");
     }
     let bytes = restored.paths.iter().map(|info| info.nar_size).sum();

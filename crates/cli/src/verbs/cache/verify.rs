@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use phoenix_cache::{Cache, MakeArchive, Trouble};
@@ -17,9 +18,9 @@ use crate::{depots, tidy};
 /// Runs the verb.
 pub(super) fn verify(args: &VerifyArgs) -> Result<ExitCode, CommandError> {
     let packs: Mutex<BTreeSet<String>> = Mutex::default();
-    let troubled = Mutex::new(false);
+    let troubled = AtomicBool::new(false);
     let trouble = |trouble: Trouble| {
-        *troubled.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        troubled.store(true, Ordering::Relaxed);
         if let Trouble::Pack { pack, .. } = &trouble {
             packs.lock().unwrap_or_else(PoisonError::into_inner).insert(pack.clone());
         }
@@ -48,8 +49,7 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<ExitCode, CommandError> {
         }
     };
     // Paths that only refer to what a substituter has are as good as any.
-    let known: BTreeSet<&String> = names.iter().collect();
-    let is_there = |name: &str| !known.contains(&name.to_owned());
+    let is_there = |name: &str| !names.contains(name);
     let restored = cache.restore(names.clone(), is_there, &take, threads(&args.depot), &trouble);
     let bad: Vec<_> = restored.failed.iter().filter(|(_, why)| !why.starts_with("it refers to ")).collect();
     for (name, why) in &bad {
@@ -58,8 +58,7 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<ExitCode, CommandError> {
     say(format!("{} of {all} paths are whole", all - bad.len()));
     let paths: BTreeSet<String> = bad.iter().map(|(name, _)| name.clone()).collect();
     let packs = packs.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let is_bad =
-        !paths.is_empty() || unread > 0 || troubled.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let is_bad = !paths.is_empty() || unread > 0 || troubled.into_inner();
     if args.repair && is_bad {
         return repair(&mut cache, paths, &packs);
     }
