@@ -202,9 +202,8 @@ fn the_cache_of_a_repository_keeps_one_entry_a_save() {
     let github = Github::start().unwrap();
     let token = github.token(&[("refs/heads/main", Permission::Both)]);
     let job = |args: &[&str]| {
-        let mut command = env.command();
+        let mut command = env.in_job(&github, &token);
         command.args(["cache"]).args(args).args(["--depot", "github:"]);
-        command.env("ACTIONS_RESULTS_URL", github.url()).env("ACTIONS_RUNTIME_TOKEN", &token);
         common::Ran::from(command.output().unwrap())
     };
     let _ = job(&["save", &app]).ends_with(0).says("saved 3 paths");
@@ -219,9 +218,8 @@ fn the_cache_of_a_repository_keeps_one_entry_a_save() {
     // A token that may only read saves nothing and says so; what is there is restored all the same.
     let reader = github.token(&[("refs/heads/main", Permission::Read)]);
     let fails = |name: &str, value: &str| {
-        let mut command = env.command();
+        let mut command = env.in_job(&github, &token);
         command.args(["cache", "save", "--depot", "github:", &app]);
-        command.env("ACTIONS_RESULTS_URL", github.url()).env("ACTIONS_RUNTIME_TOKEN", &token);
         command.env(name, value);
         let ran = common::Ran::from(command.output().unwrap()).ends_with(1);
         assert!(!ran.stderr.contains(&token) && !ran.stderr.contains(&reader), "{ran}");

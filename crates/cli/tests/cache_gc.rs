@@ -140,9 +140,8 @@ fn however_many_saves_there_were_a_restore_looks_up_few_packs() {
     let github = Github::start().unwrap();
     let token = github.token(&[("refs/heads/main", Permission::Both)]);
     let job = |args: &[&str], listing: bool| {
-        let mut command = env.command();
+        let mut command = env.in_job(&github, &token);
         command.args(["cache"]).args(args).args(["--depot", "github:"]);
-        command.env("ACTIONS_RESULTS_URL", github.url()).env("ACTIONS_RUNTIME_TOKEN", &token);
         if listing {
             command.env("GITHUB_API_URL", github.url()).env("GITHUB_REPOSITORY", github.repository());
             command.env("GITHUB_TOKEN", github.rest_token());
@@ -172,9 +171,8 @@ fn jobs_that_save_at_once_lose_nothing_of_each_other() {
     let github = Github::start().unwrap();
     let token = github.token(&[("refs/heads/main", Permission::Both)]);
     let job = |args: &[&str]| {
-        let mut command = env.command();
+        let mut command = env.in_job(&github, &token);
         command.args(["cache"]).args(args).args(["--depot", "github:"]);
-        command.env("ACTIONS_RESULTS_URL", github.url()).env("ACTIONS_RUNTIME_TOKEN", &token);
         command
     };
     let paths: Vec<String> = (1..5).map(|at: u32| add(&env, &format!("p{at}"), at.into(), 5_000)).collect();
@@ -198,9 +196,8 @@ fn a_pull_request_finds_the_packs_of_the_main_branch_and_never_the_other_way_rou
     let pull =
         github.token(&[("refs/pull/7/merge", Permission::Both), ("refs/heads/main", Permission::Read)]);
     let job = |token: &str, rest: bool, args: &[&str]| {
-        let mut command = env.command();
+        let mut command = env.in_job(&github, token);
         command.args(["cache"]).args(args).args(["--depot", "github:"]);
-        command.env("ACTIONS_RESULTS_URL", github.url()).env("ACTIONS_RUNTIME_TOKEN", token);
         if rest {
             command.env("GITHUB_TOKEN", github.rest_token()).env("GITHUB_API_URL", github.url());
             command.env("GITHUB_REPOSITORY", github.repository());

@@ -155,10 +155,9 @@ fn workers_meet_in_githubs_artifacts_too() {
     let env = TestEnv::new();
     let flake = shared(&env, "0.05");
     let run = |token: &str| {
-        let mut command = env.command();
+        let mut command = env.in_job(&github, token);
         command.args(["run", "--json", "--runners", "2", "--ledger", "github-artifacts:some-run"]);
         command.arg(flake.reference());
-        command.env("ACTIONS_RESULTS_URL", github.url()).env("ACTIONS_RUNTIME_TOKEN", token);
         Ran::from(command.output().unwrap())
     };
     let ran = run(&token).ends_with(0);

@@ -533,6 +533,24 @@ fn what_a_substituter_has_is_cached_and_fetched_only_for_a_build() {
 }
 
 /// Nix 2.8 dies of an archive that a substituter answers with 500 for, and would again for every other.
+/// Puts paths into a cache, which is the substituter from then on; the store keeps them.
+fn served(env: &TestEnv, paths: &[&str]) -> BinaryCache {
+    let directory = env.file("cache");
+    let to = format!("file://{}", directory.display());
+    env.nix.run("nix", &[&["copy", "--to", &to], paths].concat());
+    let cache = BinaryCache::start(&env.nix.store_dir()).unwrap();
+    cache.serve_directory(&directory);
+    let settings = "require-sigs = false\ndownload-attempts = 1";
+    env.nix.configure(&format!("substituters = {}\n{settings}", cache.url()));
+    cache
+}
+
+/// The same cache, that says what it has and gives none of it.
+fn broken(cache: BinaryCache) -> BinaryCache {
+    cache.rule(|request| request.path.contains(".nar.").then(|| Reply::status(500)));
+    cache
+}
+
 #[test]
 fn a_substituter_that_breaks_off_costs_builds_and_not_the_run() {
     let env = TestEnv::new();
@@ -550,15 +568,7 @@ fn a_substituter_that_breaks_off_costs_builds_and_not_the_run() {
     let all =
         |of: &str| (1..6).map(|number| out(format!("{of}.{}.n{number}", env.system()))).collect::<Vec<_>>();
     let (apps, bases) = (all("packages"), all("checks"));
-    let directory = env.file("cache");
-    let to = format!("file://{}", directory.display());
-    let names: Vec<&str> = bases.iter().map(String::as_str).collect();
-    env.nix.run("nix", &[&["copy", "--to", &to], &names[..]].concat());
-    let cache = BinaryCache::start(&env.nix.store_dir()).unwrap();
-    cache.serve_directory(&directory);
-    cache.rule(|request| request.path.contains(".nar.").then(|| Reply::status(500)));
-    let settings = "require-sigs = false\ndownload-attempts = 1";
-    env.nix.configure(&format!("substituters = {}\n{settings}", cache.url()));
+    let _cache = broken(served(&env, &bases.iter().map(String::as_str).collect::<Vec<_>>()));
     for more in [&[][..], &["--fail-fast"]] {
         let paths: Vec<&str> = apps.iter().chain(&bases).map(String::as_str).collect();
         env.nix.run("nix-store", &[&["--delete"], &paths[..]].concat());
@@ -578,12 +588,7 @@ fn cached_elsewhere(env: &TestEnv) -> (Flake, BinaryCache, String) {
         flag.display()
     ));
     let out = env.output(&flake, "a");
-    let directory = env.file("cache");
-    env.nix.run("nix", &["copy", "--to", &format!("file://{}", directory.display()), &out]);
-    let cache = BinaryCache::start(&env.nix.store_dir()).unwrap();
-    cache.serve_directory(&directory);
-    let settings = "require-sigs = false\ndownload-attempts = 1";
-    env.nix.configure(&format!("substituters = {}\n{settings}", cache.url()));
+    let cache = served(env, &[&out]);
     env.nix.run("nix-store", &["--delete", &out]);
     fs_err::remove_file(&flag).unwrap();
     (flake, cache, env.file("link").display().to_string())
@@ -593,7 +598,7 @@ fn cached_elsewhere(env: &TestEnv) -> (Flake, BinaryCache, String) {
 fn what_is_built_for_its_link_ends_as_any_build() {
     let env = TestEnv::new();
     let (flake, cache, link) = cached_elsewhere(&env);
-    cache.rule(|request| request.path.contains(".nar.").then(|| Reply::status(500)));
+    let _cache = broken(cache);
     let (ran, report) = env.report(&[&flake.reference(), "-o", &link]);
     let _ = ran.ends_with(100).says("a> no flag");
     assert_eq!(report.count("targets", "failed"), 1, "{:#}", report.0);
@@ -611,14 +616,7 @@ fn fail_fast_says_what_has_no_link() {
         flag.display()
     ));
     let outs = ["a", "b"].map(|name| env.output(&flake, name));
-    let directory = env.file("cache");
-    let to = format!("file://{}", directory.display());
-    env.nix.run("nix", &["copy", "--to", &to, &outs[0], &outs[1]]);
-    let cache = BinaryCache::start(&env.nix.store_dir()).unwrap();
-    cache.serve_directory(&directory);
-    cache.rule(|request| request.path.contains(".nar.").then(|| Reply::status(500)));
-    let settings = "require-sigs = false\ndownload-attempts = 1";
-    env.nix.configure(&format!("substituters = {}\n{settings}", cache.url()));
+    let _cache = broken(served(&env, &[&outs[0], &outs[1]]));
     env.nix.run("nix-store", &["--delete", &outs[0], &outs[1]]);
     fs_err::remove_file(&flag).unwrap();
     let link = env.file("link").display().to_string();
@@ -643,13 +641,7 @@ fn what_fails_beside_the_plan_blocks_what_needs_it() {
     ));
     let outs = ["app", "top"].map(|name| env.output(&flake, name));
     let base = env.nix.run("nix-store", &["--query", "--references", &outs[0]]);
-    let directory = env.file("cache");
-    env.nix.run("nix", &["copy", "--to", &format!("file://{}", directory.display()), &outs[0]]);
-    let cache = BinaryCache::start(&env.nix.store_dir()).unwrap();
-    cache.serve_directory(&directory);
-    cache.rule(|request| request.path.contains(".nar.").then(|| Reply::status(500)));
-    let settings = "require-sigs = false\ndownload-attempts = 1";
-    env.nix.configure(&format!("substituters = {}\n{settings}", cache.url()));
+    let _cache = broken(served(&env, &[&outs[0]]));
     env.nix.run("nix-store", &["--delete", &outs[1], &outs[0]]);
     for path in base.split_whitespace() {
         env.nix.run("nix-store", &["--delete", path]);

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use phoenix_testkit::NixRoot;
+use phoenix_testkit::github::Github;
 use serde_json::Value;
 
 /// A throw-away world for one test.
@@ -52,6 +53,13 @@ impl TestEnv {
             command.env("NIX_REMOTE", "daemon");
         }
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    /// A phoenix of a job with this token of its run.
+    pub(crate) fn in_job(&self, github: &Github, token: &str) -> Command {
+        let mut command = self.command();
+        command.env("ACTIONS_RESULTS_URL", github.url()).env("ACTIONS_RUNTIME_TOKEN", token);
         command
     }
 
