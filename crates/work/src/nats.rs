@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_nats::ConnectOptions;
-use async_nats::jetstream::{self, kv, stream};
+use async_nats::jetstream::context::{CreateStreamError, CreateStreamErrorKind};
+use async_nats::jetstream::{self, ErrorCode, kv, stream};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use percent_encoding::percent_decode_str;
@@ -128,8 +129,25 @@ async fn bucket(context: jetstream::Context, run: &str) -> Result<kv::Store, Box
         allow_direct: true,
         ..stream::Config::default()
     };
-    context.get_or_create_stream(config).await?;
+    let mut tries = 0;
+    while let Err(error) = context.get_or_create_stream(config.clone()).await {
+        tries += 1;
+        if !is_being_made(&error) || tries > BEING_MADE_TRIES {
+            return Err(error.into());
+        }
+        sleep(Duration::from_millis(50) * tries).await;
+    }
     Ok(context.get_key_value(bucket).await?)
+}
+
+/// How often we come back to a stream that someone else is just making: over a second in all.
+const BEING_MADE_TRIES: u32 = 8;
+
+/// Whether another worker is making the same stream at this moment: until the server has it up, whoever asks for
+/// it is told that it is not there, and whoever makes it, that its subjects overlap with those of another.
+fn is_being_made(error: &CreateStreamError) -> bool {
+    let CreateStreamErrorKind::JetStream(error) = error.kind() else { return false };
+    [ErrorCode::STREAM_SUBJECT_OVERLAP, ErrorCode::STREAM_NAME_EXIST].contains(&error.error_code())
 }
 
 impl Drop for Nats {

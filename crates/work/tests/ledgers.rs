@@ -42,6 +42,25 @@ async fn nats() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn workers_that_open_a_run_at_the_same_moment_all_get_in() {
+    let Some(server) = NatsServer::start() else { return };
+    for run in 0..100 {
+        let url = format!("{}/run-{run}", server.url());
+        let workers: Vec<_> = (0..8)
+            .map(|_| {
+                tokio::spawn({
+                    let url = url.clone();
+                    async move { open(&url).await }
+                })
+            })
+            .collect();
+        for worker in workers {
+            worker.await.unwrap().unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn artifacts() {
     let shelf = Shelf::default();
     contract(|name| {
