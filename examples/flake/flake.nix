@@ -70,7 +70,8 @@
         lint = build system "lint" { } "echo 'nothing to complain of' > $out";
         publish = {
           type = "ci-work-unit";
-          findWork = "return { run: [self.attrPath + '.image'] }";
+          # Whether there is something to do is for the unit to say.
+          findWork = "return { build: [self.attrPath + '.image'] }";
           image = build system "image" { inherit (packagesFor system) app; } "echo image > $out";
         };
       });

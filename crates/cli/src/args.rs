@@ -323,6 +323,22 @@ pub(crate) struct BuildArgs {
     /// How much all packs of the depot may have together; what is more is let go as by `cache gc`
     #[arg(long, value_name = "BYTES", default_value = "10G", value_parser = crate::tidy::bytes)]
     pub(crate) budget: u64,
+
+    /// Whether what follows builds runs: deployments, publications. `auto`: on GitHub, on the default branch or the
+    /// `refs` of phoenix.toml. Never for pull requests from forks
+    #[arg(long, value_enum, value_name = "WHEN", default_value = "auto")]
+    pub(crate) actions: ActionsMode,
+}
+
+/// When actions run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum ActionsMode {
+    /// Where a forge says that it is for a branch that is allowed to
+    Auto,
+    /// Whatever the branch is
+    Run,
+    /// Never
+    Skip,
 }
 
 /// What is said.

@@ -17,6 +17,19 @@ use serde::Deserialize;
 /// systems = ["x86_64-linux", "aarch64-linux"]
 /// # Stop at the first failure, instead of going on with what does not depend on it.
 /// fail-fast = false
+/// # Stores that what was built is pushed to.
+/// push = ["s3://bucket?region=eu-central-1", "cachix:mine"]
+/// # Branches and tags on which actions run, instead of the default branch.
+/// refs = ["main", "v*"]
+/// # How many seconds a gate may take.
+/// gate-time-out = 600
+/// # What runs once all it needs is built.
+/// [[actions]]
+/// name = "deploy"
+/// run = "apps.x86_64-linux.deploy"
+/// needs = ["packages.*.app"]
+/// refs = ["main"]
+/// time-out = 1800
 /// # Runners of one's own, before those that GitHub gives to everybody.
 /// [[runners]]
 /// systems = ["x86_64-linux"]
@@ -35,16 +48,49 @@ pub(crate) struct Config {
     pub(crate) systems: Vec<String>,
     /// Whether to stop at the first failure.
     pub(crate) fail_fast: bool,
+    /// Stores that what was built is pushed to, once all builds have ended.
+    pub(crate) push: Vec<String>,
+    /// Patterns of branches and tags on which actions run; empty for the default branch.
+    pub(crate) refs: Vec<String>,
+    /// How many seconds a gate may take.
+    pub(crate) gate_time_out: Option<u64>,
+    /// What runs once all it needs is built.
+    pub(crate) actions: Vec<ActionConfig>,
     /// Kinds of runners besides those that GitHub gives to everybody, the preferred first.
     pub(crate) runners: Vec<RunnerKind>,
 }
+
+/// Something that runs once all it needs is built.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct ActionConfig {
+    /// What it is called; no other has this name.
+    pub(crate) name: String,
+    /// The attribute that is run, as `nix run` takes it.
+    pub(crate) run: String,
+    /// Names of other actions, `push`, and patterns of targets; without, all targets.
+    #[serde(default)]
+    pub(crate) needs: Option<Vec<String>>,
+    /// Patterns of branches and tags on which it runs, instead of those of all actions.
+    #[serde(default)]
+    pub(crate) refs: Option<Vec<String>>,
+    /// How many seconds it may take.
+    #[serde(default)]
+    pub(crate) time_out: Option<u64>,
+}
+
+/// The name by which actions need that everything is pushed.
+pub(crate) const PUSH: &str = "push";
+
+const ACTION_KEYS: &[&str] = &["name", "run", "needs", "refs", "time-out"];
 
 const RUNNER_KEYS: &[&str] = &["systems", "features", "mandatory", "runs-on"];
 
 /// How like a key has to be for it to be what was meant (Jaro-Winkler).
 const NEAR: f64 = 0.6;
 
-const KEYS: &[&str] = &["include", "exclude", "systems", "fail-fast", "runners"];
+const KEYS: &[&str] =
+    &["include", "exclude", "systems", "fail-fast", "push", "refs", "gate-time-out", "actions", "runners"];
 
 impl Config {
     /// Reads the `phoenix.toml` of a directory; the default where there is none.
@@ -75,9 +121,11 @@ impl Config {
             format!("phoenix.toml is not TOML: {}", error.to_string().trim())
         })?;
         known("phoenix.toml", &table, KEYS)?;
-        let runners = table.get("runners").and_then(toml::Value::as_array).into_iter().flatten();
-        for runner in runners.filter_map(toml::Value::as_table) {
-            known("[[runners]] of phoenix.toml", runner, RUNNER_KEYS)?;
+        for (list, keys) in [("runners", RUNNER_KEYS), ("actions", ACTION_KEYS)] {
+            let entries = table.get(list).and_then(toml::Value::as_array).into_iter().flatten();
+            for entry in entries.filter_map(toml::Value::as_table) {
+                known(&format!("[[{list}]] of phoenix.toml"), entry, keys)?;
+            }
         }
         let config: Self =
             toml::from_str(text).map_err(|error| format!("phoenix.toml: {}", error.to_string().trim()))?;
@@ -88,7 +136,41 @@ impl Config {
                     .to_owned(),
             );
         }
+        config.check_actions()?;
         Ok(config)
+    }
+
+    /// Sees that actions have names of their own, and that no action waits for itself.
+    fn check_actions(&self) -> Result<(), String> {
+        let mut seen: Vec<&str> = vec![PUSH];
+        for action in &self.actions {
+            if action.name.is_empty() || seen.contains(&action.name.as_str()) {
+                return Err(format!(
+                    "an action of phoenix.toml is called `{}`; each needs a name of its own, other than `{PUSH}`",
+                    action.name
+                ));
+            }
+            seen.push(&action.name);
+        }
+        let mut done: Vec<&str> = vec![PUSH];
+        loop {
+            let open = self.actions.iter().filter(|action| !done.contains(&action.name.as_str()));
+            let waits = |action: &&ActionConfig| {
+                let needs = action.needs.iter().flatten().map(String::as_str);
+                needs.filter(|need| seen.contains(need)).all(|need| done.contains(&need))
+            };
+            let (free, held): (Vec<_>, Vec<_>) = open.partition(waits);
+            if let ([], [first, ..]) = (free.as_slice(), held.as_slice()) {
+                return Err(format!(
+                    "the action `{}` of phoenix.toml needs itself, by way of its `needs`",
+                    first.name
+                ));
+            }
+            if free.is_empty() {
+                return Ok(());
+            }
+            done.extend(free.into_iter().map(|action| action.name.as_str()));
+        }
     }
 }
 
@@ -108,7 +190,24 @@ mod tests {
 
     #[test]
     fn every_key_of_the_documentation_is_read() {
-        let text = "include = [\"a\"]\nexclude = [\"b\"]\nsystems = [\"c\"]\nfail-fast = true\n[[runners]]\nsystems = [\"c\"]\nruns-on = [\"own\"]";
+        let text = r#"
+            include = ["a"]
+            exclude = ["b"]
+            systems = ["c"]
+            fail-fast = true
+            push = ["cachix:d"]
+            refs = ["e"]
+            gate-time-out = 5
+            [[actions]]
+            name = "f"
+            run = "g"
+            needs = ["push"]
+            refs = ["h"]
+            time-out = 6
+            [[runners]]
+            systems = ["c"]
+            runs-on = ["own"]
+        "#;
         let config = Config::parse(text).unwrap();
         assert_eq!(
             config,
@@ -117,6 +216,16 @@ mod tests {
                 exclude: vec!["b".into()],
                 systems: vec!["c".into()],
                 fail_fast: true,
+                push: vec!["cachix:d".into()],
+                refs: vec!["e".into()],
+                gate_time_out: Some(5),
+                actions: vec![ActionConfig {
+                    name: "f".into(),
+                    run: "g".into(),
+                    needs: Some(vec!["push".into()]),
+                    refs: Some(vec!["h".into()]),
+                    time_out: Some(6),
+                }],
                 runners: vec![RunnerKind {
                     systems: vec!["c".into()],
                     features: vec![],
@@ -159,6 +268,29 @@ mod tests {
         assert!(error.contains("[[runners]]") && error.contains("did you mean `systems`?"), "{error}");
         let error = Config::parse("[[runners]]\nsystems = [\"x\"]\nruns-on = []").unwrap_err();
         assert!(error.contains("one label in `runs-on`"), "{error}");
+    }
+
+    #[test]
+    fn actions_have_names_of_their_own_and_wait_for_no_one_who_waits_for_them() {
+        let of = |actions: &[(&str, &str)]| {
+            let text: String = actions
+                .iter()
+                .map(|(name, needs)| {
+                    format!("[[actions]]\nname = \"{name}\"\nrun = \"x\"\nneeds = [{needs}]\n")
+                })
+                .collect();
+            Config::parse(&text).map(drop)
+        };
+        assert_eq!(of(&[("b", "\"a\", \"packages.*\""), ("a", "\"push\"")]), Ok(()));
+        for (actions, said) in [
+            (&[("a", "\"a\"")] as &[_], "needs itself"),
+            (&[("a", "\"b\""), ("b", "\"a\"")], "needs itself"),
+            (&[("a", ""), ("a", "")], "a name of its own"),
+            (&[("push", "")], "a name of its own"),
+        ] {
+            let error = of(actions).unwrap_err();
+            assert!(error.contains(said), "{error}");
+        }
     }
 
     #[test]

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use phoenix_evaluate::{
-    Ended, Evaluators, Found, GlobError, Heard, Installable, Request, Root, Selection, is_system,
+    Ended, Evaluators, Found, GlobError, Heard, Installable, Request, Root, Selection, Special, is_system,
 };
-use phoenix_model::{AttrPath, Target, TargetId, Verdict};
+use phoenix_model::{AttrPath, StorePath, Target, TargetId, Verdict};
 use phoenix_schedule::RunnerKind;
 
 use crate::args::{NixArgs, Wanted};
@@ -27,6 +27,18 @@ pub(crate) struct Asked {
     systems: Vec<String>,
     /// As the user wrote it, for reports.
     pub(crate) installables: Vec<String>,
+    /// The number of the first target that is found.
+    pub(crate) first: u32,
+}
+
+/// What was found at an attribute.
+#[derive(Debug, Clone)]
+pub(crate) struct FoundOne {
+    pub(crate) target: Target,
+    /// Its verdict, when it has one already.
+    pub(crate) verdict: Option<Verdict>,
+    /// What it is, when it is no plain derivation.
+    pub(crate) special: Option<Special>,
 }
 
 /// What was found and what else there is to know after evaluating.
@@ -40,6 +52,10 @@ pub(crate) struct Evaluated {
     pub(crate) fail_fast: bool,
     /// Kinds of runners that flakes' configurations name.
     pub(crate) runners: Vec<RunnerKind>,
+    /// The configurations of the flakes, by what the user calls the flake.
+    pub(crate) configs: Vec<(String, Config)>,
+    /// How many targets were found.
+    pub(crate) count: u32,
 }
 
 /// Reads the installables, or the file and its attributes.
@@ -57,7 +73,63 @@ pub(crate) fn asked(wanted: &Wanted, system: &str) -> Result<Asked, CommandError
         exclude: wanted.exclude.clone(),
         systems: wanted.systems.clone(),
         installables,
+        first: 0,
     })
+}
+
+/// An attribute that somebody names beside what the user asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Named {
+    /// The source that it is in, as the user calls it.
+    pub(crate) source: String,
+    /// As it is named.
+    pub(crate) name: String,
+    /// Where it may be, in the order of looking.
+    pub(crate) candidates: Vec<AttrPath>,
+    /// The outputs that are wanted; empty for all.
+    pub(crate) outputs: Vec<String>,
+    /// Whether it is to be run, and not only built.
+    pub(crate) run: bool,
+}
+
+impl Asked {
+    /// Reads a name as it stands in a source that was asked for.
+    pub(crate) fn name(&self, source: &str, name: &str, run: bool, system: &str) -> Result<Named, String> {
+        let no = |why: &str| format!("`{name}` names no attribute{why}");
+        let installable = Installable::parse(&format!("{source}#{name}")).map_err(|error| {
+            no(&std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default())
+        })?;
+        let attr = installable.attr.as_ref().ok_or_else(|| no(""))?;
+        let file = self.roots.iter().find(|root| root.source == source).and_then(|root| root.file.as_ref());
+        // In a file there is no place but the one that is named.
+        let candidates = match file {
+            Some(_) => vec![attr.clone()],
+            None if run => installable.program_candidates(system),
+            None => installable.candidates(system),
+        };
+        let outputs = installable.outputs.clone();
+        Ok(Named { source: source.to_owned(), name: name.to_owned(), candidates, outputs, run })
+    }
+
+    /// Asks for what is named, and nothing else; the first target that is found has this number.
+    pub(crate) fn for_named(&self, named: &[Named], first: u32) -> Self {
+        let mut roots: Vec<Root> = Vec::new();
+        for known in &self.roots {
+            let mut root = Root { asked: Vec::new(), programs: Vec::new(), ..known.clone() };
+            for named in named.iter().filter(|named| named.source == known.source) {
+                if named.run {
+                    root.programs.push(named.candidates.clone());
+                } else {
+                    root.asked.push((named.candidates.clone(), named.outputs.clone()));
+                }
+            }
+            if !root.asked.is_empty() || !root.programs.is_empty() {
+                roots.push(root);
+            }
+        }
+        let (include, exclude, installables) = Default::default();
+        Self { roots, include, exclude, systems: self.systems.clone(), installables, first }
+    }
 }
 
 fn file_root(file: &Path, attrs: &[String]) -> Result<Root, CommandError> {
@@ -73,7 +145,7 @@ fn file_root(file: &Path, attrs: &[String]) -> Result<Root, CommandError> {
     if asked.is_empty() {
         asked.push((vec![AttrPath::default()], Vec::new()));
     }
-    Ok(Root { source: file.display().to_string(), file: Some(absolute), asked })
+    Ok(Root { source: file.display().to_string(), file: Some(absolute), asked, programs: Vec::new() })
 }
 
 /// One root for each flake, whatever number of its attributes is asked for.
@@ -93,7 +165,12 @@ fn flake_roots(texts: &[String], system: &str) -> Result<(Vec<Root>, Vec<String>
         let asked = (installable.candidates(system), installable.outputs.clone());
         match roots.iter_mut().find(|root| root.source == installable.flake) {
             Some(root) => root.asked.push(asked),
-            None => roots.push(Root { source: installable.flake, file: None, asked: vec![asked] }),
+            None => roots.push(Root {
+                source: installable.flake,
+                file: None,
+                asked: vec![asked],
+                programs: Vec::new(),
+            }),
         }
     }
     Ok((roots, texts.to_vec()))
@@ -132,27 +209,27 @@ impl Asked {
     }
 }
 
-/// Evaluates; `found` gets every target with its verdict if it has one already, `other` everything else
-/// that is heard.
+/// Evaluates; `found` gets everything that is found, `other` everything else that is heard.
 pub(crate) fn evaluate(
     setup: &Setup,
     asked: &Asked,
     args: &NixArgs,
     stop: &Arc<AtomicBool>,
-    found: &mut dyn FnMut(Target, Option<Verdict>),
+    found: &mut dyn FnMut(FoundOne),
     other: &mut dyn FnMut(Heard),
 ) -> Result<Evaluated, CommandError> {
     let fail_fast = std::cell::Cell::new(false);
-    let runners = std::cell::RefCell::new(Vec::new());
-    let select = |root: Option<&str>| {
+    let configs = std::cell::RefCell::new(Vec::new());
+    let select = |source: &str, root: Option<&str>| {
         // A file has no root that a configuration would belong to.
         let Some(root) = root else {
             return asked.selection(setup, &Config::default(), Selection::of_file);
         };
         let config = Config::load(&real_path(setup, root))?;
         fail_fast.set(fail_fast.get() || config.fail_fast);
-        runners.borrow_mut().extend(config.runners.iter().cloned());
-        asked.selection(setup, &config, Selection::new)
+        let selection = asked.selection(setup, &config, Selection::new);
+        configs.borrow_mut().push((source.to_owned(), config));
+        selection
     };
     let request = Request {
         nix: setup.eval_nix.clone(),
@@ -166,22 +243,23 @@ pub(crate) fn evaluate(
         accept_flake_config: args.accept_flake_config || setup.settings.accept_flake_config,
     };
     let mut options = Vec::new();
-    let mut next = 0_u32;
+    let mut next = asked.first;
     let evaluators = phoenix_evaluate::evaluate(&request, stop, &mut |heard| match heard {
         Heard::Found(one) => {
-            let (target, verdict) = target(TargetId(next), one);
+            let one = target(setup, TargetId(next), one);
             next += 1;
-            found(target, verdict);
+            found(one);
         }
         Heard::Config(config) => options.extend(config.0),
         heard => other(heard),
     })?;
-    let runners = runners.into_inner();
-    Ok(Evaluated { evaluators, options, fail_fast: fail_fast.get(), runners })
+    let configs: Vec<(String, Config)> = configs.into_inner();
+    let runners = configs.iter().flat_map(|(_, config)| config.runners.clone()).collect();
+    Ok(Evaluated { evaluators, options, fail_fast: fail_fast.get(), runners, configs, count: next })
 }
 
 /// Where a path in the evaluation store really is on this disk.
-fn real_path(setup: &Setup, path: &str) -> PathBuf {
+pub(crate) fn real_path(setup: &Setup, path: &str) -> PathBuf {
     match path.strip_prefix(setup.eval_layout.store_dir.as_str()) {
         Some(rest) => setup.eval_layout.real_dir.join(rest.trim_start_matches('/')),
         None => PathBuf::from(path),
@@ -192,9 +270,9 @@ fn owned_pairs(values: &[String]) -> Vec<(String, String)> {
     pairs(values).map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
-fn target(id: TargetId, found: Found) -> (Target, Option<Verdict>) {
+fn target(setup: &Setup, id: TargetId, found: Found) -> FoundOne {
     let Found { source, target: found } = found;
-    let verdict = found.ended.map(|ended| match ended {
+    let mut verdict = found.ended.map(|ended| match ended {
         Ended::NotEvaluated(error) => Verdict::NotEvaluated { error },
         Ended::Skipped(reason) => Verdict::Skipped { reason },
     });
@@ -215,5 +293,26 @@ fn target(id: TargetId, found: Found) -> (Target, Option<Verdict>) {
         target.drv_path = Some(derivation.drv_path);
         target.outputs = derivation.outputs;
     }
-    (target, verdict)
+    if let Some(Special::StdAction(action)) = &found.special
+        && let Err(error) = fill(setup, &mut target, &action.particulars.action_drv)
+    {
+        verdict = Some(Verdict::NotEvaluated { error });
+    }
+    FoundOne { target, verdict, special: found.special }
+}
+
+/// Says of a target what its derivation says.
+pub(crate) fn fill(setup: &Setup, target: &mut Target, drv_path: &StorePath) -> Result<(), String> {
+    let read = phoenix_store::read_derivations(&setup.eval_layout, std::slice::from_ref(drv_path));
+    let derivation = read
+        .into_iter()
+        .next()
+        .unwrap_or_else(|| Err("it is not there".to_owned()))
+        .map_err(|error| format!("its derivation {drv_path} cannot be read: {error}"))?;
+    target.name = Some(drv_path.human_name().to_owned());
+    target.system = Some(derivation.system.to_string());
+    target.outputs =
+        derivation.outputs.iter().map(|output| (output.name.to_string(), output.path.clone())).collect();
+    target.drv_path = Some(drv_path.clone());
+    Ok(())
 }

@@ -1,5 +1,6 @@
 //! The `phoenix` command: wires the crates together, prints, and sets exit codes.
 
+mod acting;
 mod args;
 mod blobs;
 mod building;
@@ -8,10 +9,12 @@ mod depots;
 mod error;
 mod evaluating;
 mod farm;
+mod gates;
 mod history;
 mod kept;
 mod ledgers;
 mod pipeline;
+mod pushing;
 mod recorder;
 mod screen;
 mod setup;

@@ -9,11 +9,12 @@ use phoenix_evaluate::Heard;
 use phoenix_model::{Event, SCHEMA_VERSION, Severity, Stage, StorePath, Target, TargetId, Verdict};
 use phoenix_report::Summary;
 use phoenix_schedule::farm::FarmPlan;
-use phoenix_schedule::{Estimates, Failures, Happening, Plan, Run, RunnerKind, RunnerKinds};
+use phoenix_schedule::{Actions, Estimates, Failures, Happening, Plan, Run, RunnerKind, RunnerKinds};
 
 use crate::args::{BuildArgs, NixArgs, TalkArgs, Wanted};
 use crate::error::{CommandError, hint_for};
-use crate::evaluating::{self, Evaluated};
+use crate::evaluating::{self, Evaluated, FoundOne};
+use crate::gates::{Answered, Gates, Permission};
 use crate::history::{self, History};
 use crate::kept::Kept;
 use crate::recorder::Recorder;
@@ -43,6 +44,8 @@ pub(crate) struct Planned {
     pub(crate) fail_fast: bool,
     /// The depot of the run, if it has one.
     pub(crate) kept: Option<Kept>,
+    /// What runs after builds.
+    pub(crate) actions: Actions,
     /// How many bytes the outputs of derivations have that were built, as far as that is known.
     pub(crate) sizes: BTreeMap<StorePath, u64>,
     /// What failed in earlier runs and is not tried again.
@@ -97,14 +100,21 @@ pub(crate) fn plan(
     recorder.record(Event::StageStarted { stage: Stage::Evaluate });
     let mut run = Run::default();
     let mut targets = Vec::new();
-    let evaluated = {
+    // What has a gate is a target once that is asked.
+    let mut gated = Vec::new();
+    let mut evaluated = {
         let recorder = std::cell::RefCell::new(&mut recorder);
         evaluating::evaluate(
             &setup,
             &asked,
             nix,
             &stop,
-            &mut |target, ended| {
+            &mut |one| {
+                let FoundOne { target, verdict: ended, special } = one;
+                if let (Some(special), None) = (special, &ended) {
+                    gated.push(FoundOne { target, verdict: None, special: Some(special) });
+                    return;
+                }
                 if ended.is_none() {
                     targets.push(target.clone());
                 }
@@ -113,9 +123,6 @@ pub(crate) fn plan(
             &mut |heard| tell(&mut recorder.borrow_mut(), heard),
         )?
     };
-    if targets.is_empty() && run.exit_code() == 0 && !stop.load(Ordering::Relaxed) {
-        recorder.say(Severity::Notice, "no targets: nothing that was asked for can be built");
-    }
     let fail_fast = build.fail_fast || (evaluated.fail_fast && !build.keep_going);
     run.set_fail_fast(fail_fast);
     for (name, value) in &evaluated.options {
@@ -123,6 +130,47 @@ pub(crate) fn plan(
     }
     if !evaluated.options.is_empty() {
         setup.settings = phoenix_store::Settings::read(&setup.nix)?;
+    }
+    let mut kept = None;
+    if !stop.load(Ordering::Relaxed) {
+        kept = depot.map(|depot| Kept::open(depot, build.budget, &mut recorder)).transpose()?;
+    }
+    let has_actions =
+        evaluated.configs.iter().any(|(_, config)| !config.actions.is_empty() || !config.push.is_empty());
+    let mut answered = Answered::default();
+    if (!gated.is_empty() || has_actions) && !stop.load(Ordering::Relaxed) {
+        recorder.record(Event::StageStarted { stage: Stage::Gate });
+        let gates = Gates {
+            setup: &setup,
+            recorder: &mut recorder,
+            kept: kept.as_mut(),
+            asked: &asked,
+            nix,
+            stop: &stop,
+            permission: Permission::of(build.actions),
+            configs: &evaluated.configs,
+            known: &targets,
+            next: evaluated.count,
+        };
+        answered = gates.ask(gated)?;
+    } else {
+        answered.targets.extend(gated.into_iter().map(|one| (one.target, None)));
+    }
+    for (target, ended) in answered.targets {
+        if ended.is_none() {
+            targets.push(target.clone());
+        }
+        recorder.apply(&mut run, Happening::Found { target, ended });
+    }
+    evaluated.evaluators.extend(answered.evaluators);
+    for (action, verdict) in &answered.actions {
+        recorder.record(Event::ActionFound { action: action.clone() });
+        if let Some(verdict) = verdict.clone() {
+            recorder.record(Event::ActionSettled { action: action.id, verdict, seconds: None, log: None });
+        }
+    }
+    if targets.is_empty() && run.exit_code() == 0 && !stop.load(Ordering::Relaxed) {
+        recorder.say(Severity::Notice, "no targets: nothing that was asked for can be built");
     }
     let mut planned = Planned {
         setup,
@@ -137,15 +185,14 @@ pub(crate) fn plan(
         expected: (0.0, 0.0),
         failed_substituters: Vec::new(),
         fail_fast,
-        kept: None,
+        kept,
+        actions: Actions::new(answered.actions),
         sizes: BTreeMap::new(),
         failures: Failures::default(),
         farm: None,
         trouble: None,
     };
     if !planned.was_stopped() {
-        planned.kept =
-            depot.map(|depot| Kept::open(depot, build.budget, &mut planned.recorder)).transpose()?;
         planned.trouble =
             planned.search(&stop, build.retry_failed || history::is_another_attempt(), farm).err();
         planned.was_stopped();
@@ -226,7 +273,7 @@ impl Planned {
     }
 }
 
-fn tell(recorder: &mut Recorder, heard: Heard) {
+pub(crate) fn tell(recorder: &mut Recorder, heard: Heard) {
     match heard {
         Heard::Evaluating { attr, left } => recorder.record(Event::Evaluating {
             attr: attr.to_string(),

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
-use phoenix_model::{Event, Logged, Severity, Stamp, StorePath};
+use phoenix_model::{Event, Logged, Severity, Stamp};
 use phoenix_report::Summary;
 use phoenix_schedule::{Happening, Run};
 
@@ -25,7 +25,8 @@ pub(crate) struct Recorder {
     screen: Screen,
     directory: PathBuf,
     files: Vec<EventsFile>,
-    logs: HashMap<StorePath, Log>,
+    /// By the names of their files.
+    logs: HashMap<String, Log>,
     open: usize,
     broken: bool,
 }
@@ -120,8 +121,14 @@ impl Recorder {
     /// Takes in an event.
     fn record_at(&mut self, at: Stamp, mut event: Event) {
         match &mut event {
-            Event::LogLine { drv_path, line } => self.log(drv_path, line),
-            Event::DerivationSettled { settled } => settled.log = self.close_log(&settled.drv_path),
+            Event::LogLine { drv_path, line } => self.log(drv_path.base_name(), line),
+            Event::DerivationSettled { settled } => {
+                settled.log = self.close_log(settled.drv_path.base_name())
+            }
+            Event::ActionLine { action, line } => self.log(&format!("action-{}", action.0), line),
+            Event::ActionSettled { action, log, .. } => {
+                *log = self.close_log(&format!("action-{}", action.0))
+            }
             _ => {}
         }
         event.redact();
@@ -175,15 +182,18 @@ impl Recorder {
         Some(CommandError::because(format!("the events file {} is not whole", path.display()), error))
     }
 
-    fn log(&mut self, drv_path: &StorePath, line: &str) {
-        if self.open >= MOST_OPEN && !self.logs.contains_key(drv_path) {
+    fn log(&mut self, name: &str, line: &str) {
+        if self.open >= MOST_OPEN && !self.logs.contains_key(name) {
             for log in self.logs.values_mut() {
                 log.file = None;
             }
             self.open = 0;
         }
-        let path = self.directory.join("logs").join(format!("{}.log", drv_path.base_name()));
-        let log = self.logs.entry(drv_path.clone()).or_insert(Log { path, file: None });
+        if !self.logs.contains_key(name) {
+            let path = self.directory.join("logs").join(format!("{name}.log"));
+            self.logs.insert(name.to_owned(), Log { path, file: None });
+        }
+        let Some(log) = self.logs.get_mut(name) else { return };
         let written = open(log, &mut self.open).and_then(|file| {
             file.write_all(line.as_bytes())?;
             file.write_all(b"\n")
@@ -193,8 +203,8 @@ impl Recorder {
         }
     }
 
-    fn close_log(&mut self, drv_path: &StorePath) -> Option<String> {
-        let log = self.logs.get_mut(drv_path)?;
+    fn close_log(&mut self, name: &str) -> Option<String> {
+        let log = self.logs.get_mut(name)?;
         if let Some(mut file) = log.file.take() {
             self.open = self.open.saturating_sub(1);
             // What could not be flushed is missing from the file only; the verdict does not rest on it.

@@ -445,29 +445,3 @@ fn a_failed_target_is_told_when_its_builder_ends() {
     let at = |words: &str| ran.stderr.find(words).unwrap_or_else(|| panic!("no {words} in {ran}"));
     assert!(at("bad failed after") < at("built slow"), "{ran}");
 }
-
-#[test]
-fn what_throws_in_a_work_unit_fails_alone() {
-    let env = TestEnv::new();
-    let flake = Flake::new(
-        r#"{ ci.${system} = {
-          unit = { type = "ci-work-unit"; image = d "image" "echo > $out" { }; other = throw "no other"; };
-          odd = { type = "ci-work-unit"; image = d "odd" "echo > $out" { }; other = abort "no"; more = let x = x; in x; };
-          gated = { type = "ci-work-unit"; image = d "gated" "echo > $out" { }; findWork = throw "no work"; };
-        }; }"#,
-    );
-    let (ran, report) = env.report(&[&flake.reference()]);
-    let _ = ran.ends_with(120);
-    let attr = |name: &str| format!("ci.{}.{name}", env.system());
-    for (name, verdict) in [
-        ("unit.image", "built"),
-        ("unit.other", "notEvaluated"),
-        ("odd.image", "built"),
-        ("odd.other", "notEvaluated"),
-        ("odd.more", "notEvaluated"),
-        ("gated.image", "built"),
-        ("gated.findWork", "notEvaluated"),
-    ] {
-        assert_eq!(report.verdict(&attr(name)), verdict, "{name}: {:#}", report.0);
-    }
-}

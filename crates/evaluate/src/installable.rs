@@ -59,6 +59,20 @@ impl Installable {
     }
 }
 
+impl Installable {
+    /// Where something to run may be: below `apps.SYSTEM`, as `nix run` looks, and where it is to be built.
+    #[must_use]
+    pub fn program_candidates(&self, system: &str) -> Vec<AttrPath> {
+        let mut candidates = self.candidates(system);
+        if let Some(attr) = self.attr.as_ref().filter(|_| !self.absolute) {
+            let mut names = vec!["apps".to_owned(), system.to_owned()];
+            names.extend(attr.names().iter().cloned());
+            candidates.insert(0, AttrPath(names));
+        }
+        candidates
+    }
+}
+
 /// `a.b^out,dev` and `a.b^*`; a `^` inside quotes belongs to the name.
 fn split_outputs(fragment: &str) -> (&str, Vec<String>) {
     match fragment.rsplit_once('^') {
@@ -106,5 +120,8 @@ mod tests {
         assert_eq!(texts(".#a"), ["packages.x86_64-linux.a", "legacyPackages.x86_64-linux.a", "a"]);
         assert_eq!(texts(".#.a"), ["a"]);
         assert_eq!(texts("."), [""]);
+        let programs = Installable::parse(".#a").unwrap().program_candidates("x86_64-linux");
+        assert_eq!(programs[0].to_string(), "apps.x86_64-linux.a");
+        assert_eq!(programs.len(), 4);
     }
 }

@@ -13,6 +13,7 @@ mod installable;
 mod pool;
 mod reply;
 mod selection;
+mod special;
 mod trace;
 mod walk;
 
@@ -21,4 +22,5 @@ pub use glob::{Glob, GlobError};
 pub use installable::{Installable, InstallableError};
 pub use pool::{EvaluateError, Evaluators, Found, Heard, Request, Root, Select, evaluate};
 pub use selection::{DEFAULT_INCLUDE, Selection, is_system};
+pub use special::{Dependency, Needed, Program, Special, StdAction, StdParticulars, WorkUnit};
 pub use walk::{Ended, FoundDerivation, FoundTarget, Inspect, Walk};

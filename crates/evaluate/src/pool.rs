@@ -46,9 +46,10 @@ const HARMLESS: &[&str] = &[
     "commit-lockfile-summary",
 ];
 
-/// Tells which attributes are targets, given the root of a flake's sources as a store path with the
-/// flake's directory in it (none for a file): it may hold a configuration. An error ends the evaluation.
-pub type Select<'a> = dyn Fn(Option<&str>) -> Result<Selection, String> + 'a;
+/// Tells which attributes are targets, given a source as the user wrote it, and the root of a flake's sources as a
+/// store path with the flake's directory in it (none for a file): it may hold a configuration. An error ends the
+/// evaluation.
+pub type Select<'a> = dyn Fn(&str, Option<&str>) -> Result<Selection, String> + 'a;
 
 /// What to evaluate, and how.
 pub struct Request<'a> {
@@ -81,6 +82,8 @@ pub struct Root {
     pub file: Option<PathBuf>,
     /// What is asked for: the first candidate that exists, and the outputs wanted of it.
     pub asked: Vec<(Vec<AttrPath>, Vec<String>)>,
+    /// What is to be run: the first candidate that exists.
+    pub programs: Vec<Vec<AttrPath>>,
 }
 
 /// What is heard while evaluating.
@@ -141,6 +144,13 @@ pub struct Evaluators {
     kept: Vec<Evaluator>,
 }
 
+impl Evaluators {
+    /// Keeps what others keep, too.
+    pub fn extend(&mut self, others: Self) {
+        self.kept.extend(others.kept);
+    }
+}
+
 /// Evaluates everything that is asked for; `hear` is told of targets as they are found.
 ///
 /// A flake that cannot be fetched, locked or evaluated is a target of its own that did not evaluate, and
@@ -189,6 +199,7 @@ fn whole(root: &Root, ended: Option<Ended>, hear: &mut dyn FnMut(Heard)) {
         kind: phoenix_model::TargetKind::Unknown,
         derivation: None,
         wanted: Vec::new(),
+        special: None,
         ended,
     };
     hear(Heard::Found(Found { source: root.source.clone(), target }));
@@ -236,7 +247,7 @@ fn prepare(
             call: AUTO_CALL,
             definitions: vec![definition],
             show_trace: request.show_trace,
-            selection: (request.select)(None).map_err(EvaluateError::Selection)?,
+            selection: (request.select)(&root.source, None).map_err(EvaluateError::Selection)?,
         });
     }
     let options = LockOptions { override_inputs: &request.override_inputs, impure: request.impure };
@@ -256,7 +267,7 @@ fn prepare(
         call: NO_CALL,
         definitions,
         show_trace: request.show_trace,
-        selection: (request.select)(Some(&flake.root())).map_err(EvaluateError::Selection)?,
+        selection: (request.select)(&root.source, Some(&flake.root())).map_err(EvaluateError::Selection)?,
     };
     let mut evaluator = prepared.start_and_probe(PROBE, stop, hear)?;
     let expression =
@@ -365,6 +376,9 @@ fn walk(
     }
     for (candidates, outputs) in &root.asked {
         walk.add(candidates.clone(), outputs.clone());
+    }
+    for candidates in &root.programs {
+        walk.add_program(candidates.clone());
     }
     std::thread::scope(|scope| {
         let (told, tell) = unbounded::<Told>();
@@ -494,7 +508,11 @@ fn question(inspect: &Inspect) -> String {
         let names: Vec<String> = names.iter().map(|name| quote(name)).collect();
         format!("[{}]", names.join(" "))
     };
-    let wanted = inspect.wanted.as_ref().map_or_else(|| "null".to_owned(), |wanted| list(wanted));
+    let wanted = match &inspect.wanted {
+        _ if inspect.is_program() => quote("program"),
+        None => "null".to_owned(),
+        Some(wanted) => list(wanted),
+    };
     format!("inspect {} {wanted}", list(inspect.path.names()))
 }
 

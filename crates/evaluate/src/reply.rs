@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use phoenix_model::StorePath;
 use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::special::Needed;
 
 /// What is at an attribute path.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -20,11 +23,16 @@ pub(crate) enum Reply {
         #[serde(default)]
         names: Vec<String>,
     },
-    /// A phoenix `ci-work-unit`: the names in it, of which any may be a derivation, and those in its `findWorkDeps`,
-    /// of which all have to be.
-    WorkUnit { members: Vec<String>, needs: Vec<String> },
+    /// A phoenix `ci-work-unit`: the body of its `findWork`, and the unit itself.
+    WorkUnit { find_work: Value, unit: Map<String, Value> },
+    /// The list of std actions: how many there are.
+    StdActions { count: usize },
+    /// One of them, and what its proviso comes from.
+    StdAction { action: Map<String, Value>, needs: Vec<Needed> },
+    /// What `nix run` would run.
+    Program { program: String, needs: Vec<Needed> },
     /// A set of attributes, and its `recurseForDerivations` where it has one.
-    Set { names: Vec<String>, recurse: Option<serde_json::Value> },
+    Set { names: Vec<String>, recurse: Option<Value> },
     /// Something that cannot be built.
     Other { r#type: String },
     /// Nothing: the last `left` names of the path do not exist; these names do where it breaks off.

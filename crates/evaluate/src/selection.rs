@@ -16,6 +16,7 @@ pub const DEFAULT_INCLUDE: &[&str] = &[
     "homeConfigurations.*.activationPackage",
     "hydraJobs.**",
     "ci.**",
+    "__std.ci.{system}",
 ];
 
 /// How deep sets may be nested. A set that holds itself has no end; everything real has long ended here.

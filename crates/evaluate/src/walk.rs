@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use phoenix_model::{AttrPath, StorePath, TargetKind};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::reply::{Reply, type_in_words};
 use crate::selection::{MAX_DEPTH, Unfit};
+use crate::special::{Needed, Program, Special, StdAction, WorkUnit};
 use crate::{Glob, Selection};
 
 /// How many names are suggested for one that does not exist.
@@ -59,10 +60,10 @@ enum Reason {
     Selected,
     /// It is below a set that was named and that no pattern knows.
     Below,
-    /// A work unit needs it, as a derivation.
-    OfUnit,
-    /// It is in a work unit, and may be anything.
-    InUnit,
+    /// It is in the list of std actions.
+    InStd,
+    /// It was named, to be run: these places have not been tried yet, and those have.
+    Program { rest: Vec<AttrPath>, tried: Vec<(AttrPath, Vec<String>)> },
 }
 
 /// A target the walk found.
@@ -76,6 +77,8 @@ pub struct FoundTarget {
     pub derivation: Option<FoundDerivation>,
     /// The outputs that are wanted; empty for all.
     pub wanted: Vec<String>,
+    /// What it is, when it is no plain derivation.
+    pub special: Option<Special>,
     /// Its verdict, when it has one already.
     pub ended: Option<Ended>,
 }
@@ -113,14 +116,20 @@ pub struct Walk {
     entered: Vec<AttrPath>,
     /// Whether the root is a flake.
     is_flake: bool,
-    /// Work units: how much in each was not looked at yet, and whether anything of it is a target.
-    units: HashMap<AttrPath, (usize, bool)>,
     /// Sets that hold themselves: nothing below them is looked at any more.
     endless: Vec<AttrPath>,
     /// A hash of the names in each set that was entered.
     names_in: HashMap<Vec<String>, u64>,
     /// What was left out below sets that were named, by which pattern.
     left_out: Vec<(AttrPath, String)>,
+}
+
+impl Inspect {
+    /// Whether what is asked for is the program that `nix run` would run.
+    #[must_use]
+    pub fn is_program(&self) -> bool {
+        matches!(self.reason, Reason::Program { .. })
+    }
 }
 
 impl Walk {
@@ -135,7 +144,6 @@ impl Walk {
             found: HashSet::new(),
             entered: Vec::new(),
             is_flake: false,
-            units: HashMap::new(),
             endless: Vec::new(),
             names_in: HashMap::new(),
             left_out: Vec::new(),
@@ -166,6 +174,16 @@ impl Walk {
         });
     }
 
+    /// Adds something that is to be run: the first of the candidates that exists.
+    pub fn add_program(&mut self, candidates: Vec<AttrPath>) {
+        let mut rest = candidates;
+        if !rest.is_empty() {
+            let path = rest.remove(0);
+            let reason = Reason::Program { rest, tried: Vec::new() };
+            self.queue.push_back(Inspect { path, wanted: None, reason });
+        }
+    }
+
     /// Takes the next attribute to inspect.
     pub fn take_next(&mut self) -> Option<Inspect> {
         self.queue.pop_front()
@@ -186,10 +204,6 @@ impl Walk {
         if self.is_endless(&path, &reply) {
             return Vec::new();
         }
-        let unit = (inspect.reason == Reason::InUnit).then(|| {
-            let names = path.names();
-            AttrPath(names[..names.len().saturating_sub(1)].to_vec())
-        });
         let mut targets = match reply {
             Err(error) => vec![ended(path, TargetKind::Unknown, Ended::NotEvaluated(error))],
             Ok(Reply::Derivation { name, system, drv_path, outputs, names }) => {
@@ -199,16 +213,20 @@ impl Walk {
                     .collect();
                 self.derivation(inspect, FoundDerivation { name, system, drv_path, outputs }, &names)
             }
-            // Anything else may stand in a work unit, and is nothing to build.
-            Ok(_) if unit.is_some() => Vec::new(),
-            Ok(Reply::WorkUnit { members, needs }) => self.work_unit(&inspect, &members, &needs),
+            Ok(Reply::WorkUnit { find_work, unit }) => {
+                let read = WorkUnit::read(&path.to_string(), find_work, unit).map(Special::WorkUnit);
+                self.work_unit(&inspect, TargetKind::WorkUnit, read)
+            }
+            Ok(Reply::StdActions { count }) => self.std_actions(&inspect, count),
+            Ok(Reply::StdAction { action, needs }) => self.std_action(inspect, action, needs),
+            Ok(Reply::Program { program, needs }) => {
+                let special = Special::Program(Program { file: program, needs });
+                vec![FoundTarget { special: Some(special), ..unended(path, TargetKind::Unknown) }]
+            }
             Ok(Reply::Set { names, recurse }) => self.set(inspect, &names, recurse.as_ref()),
             Ok(Reply::Other { r#type }) => self.other(inspect, &r#type),
             Ok(Reply::Missing { left, r#type, names }) => self.missing(inspect, left, &r#type, names),
         };
-        if let Some(unit) = unit {
-            targets.extend(self.looked_into(unit, !targets.is_empty()));
-        }
         targets.retain(|target| self.found.insert(target.path.clone()));
         targets
     }
@@ -245,11 +263,6 @@ impl Walk {
             }
             _ => None,
         };
-        let kind = if matches!(inspect.reason, Reason::OfUnit | Reason::InUnit) {
-            TargetKind::WorkUnit
-        } else {
-            TargetKind::Derivation
-        };
         let wanted = match inspect.reason {
             Reason::Named { outputs, .. } => outputs,
             _ => Vec::new(),
@@ -263,51 +276,65 @@ impl Walk {
             ))),
             (None, None) => None,
         };
-        FoundTarget { path: inspect.path, kind, derivation: Some(derivation), wanted, ended }
+        FoundTarget {
+            derivation: Some(derivation),
+            wanted,
+            ended,
+            ..unended(inspect.path, TargetKind::Derivation)
+        }
     }
 
-    /// A pattern selects a work unit as a whole, or some of its derivations.
-    fn work_unit(&mut self, inspect: &Inspect, members: &[String], needs: &[String]) -> Vec<FoundTarget> {
+    /// A work unit is one target; what is in it is its own business.
+    fn work_unit(
+        &self,
+        inspect: &Inspect,
+        kind: TargetKind,
+        special: Result<Special, String>,
+    ) -> Vec<FoundTarget> {
         let path = inspect.path.clone();
-        let is_whole = inspect.reason != Reason::Selected || self.selection.included(path.names());
-        let is_asked = |path: &AttrPath| {
-            (is_whole || self.selection.included(path.names()))
-                && self.selection.excluded_by(path.names()).is_none()
-        };
-        let deps = path.child("findWorkDeps");
-        let is_empty = members.is_empty() && needs.is_empty();
-        let needs: Vec<AttrPath> = needs.iter().map(|name| deps.child(name)).filter(is_asked).collect();
-        let members: Vec<AttrPath> = members.iter().map(|name| path.child(name)).filter(is_asked).collect();
-        // Nothing of it is asked for; one in which there is nothing is told of.
-        if needs.is_empty() && members.is_empty() && !(is_whole && is_empty) {
+        if inspect.reason == Reason::Selected && !self.selection.included(path.names()) {
             return Vec::new();
         }
-        self.units.insert(path.clone(), (members.len() + 1, !needs.is_empty()));
-        for path in needs {
-            self.queue.push_back(Inspect { path, wanted: Some(Vec::new()), reason: Reason::OfUnit });
+        if let Some(pattern) = self.selection.excluded_by(path.names()) {
+            return vec![ended(path, kind, Ended::Skipped(format!("it is excluded by `{pattern}`")))];
         }
-        for path in members {
-            self.queue.push_back(Inspect { path, wanted: Some(Vec::new()), reason: Reason::InUnit });
+        match special {
+            Ok(special) => vec![FoundTarget { special: Some(special), ..unended(path, kind) }],
+            Err(error) => vec![ended(path, kind, Ended::NotEvaluated(error))],
         }
-        self.looked_into(path, false)
     }
 
-    /// One thing more of a work unit was looked at: in the end, one in which there is nothing to build is told of.
-    fn looked_into(&mut self, unit: AttrPath, is_target: bool) -> Vec<FoundTarget> {
-        let Some((left, any)) = self.units.get_mut(&unit) else { return Vec::new() };
-        *left -= 1;
-        *any |= is_target;
-        if *left > 0 || *any {
+    /// The actions of std are looked at one by one: one that does not evaluate is no fault of the others.
+    fn std_actions(&mut self, inspect: &Inspect, count: usize) -> Vec<FoundTarget> {
+        let path = &inspect.path;
+        if inspect.reason == Reason::Selected && !self.selection.included(path.names()) {
             return Vec::new();
         }
-        let reason = "this ci-work-unit has no derivation of its own; its findWork is not run yet";
-        vec![ended(unit, TargetKind::WorkUnit, Ended::Skipped(reason.to_owned()))]
+        for number in 0..count {
+            let path = path.child(&number.to_string());
+            self.queue.push_back(Inspect { path, wanted: None, reason: Reason::InStd });
+        }
+        Vec::new()
+    }
+
+    fn std_action(
+        &self,
+        inspect: Inspect,
+        action: Map<String, Value>,
+        needs: Vec<Needed>,
+    ) -> Vec<FoundTarget> {
+        let read = StdAction::read(action, needs);
+        let mut inspect = inspect;
+        if let (Ok(read), Some(number)) = (&read, inspect.path.0.last_mut()) {
+            *number = read.particulars.shown();
+        }
+        self.work_unit(&inspect, TargetKind::StdAction, read.map(Special::StdAction))
     }
 
     /// The patterns that were given and that led to nothing, when they were followed from the root.
     #[must_use]
     pub fn idle_patterns(&self) -> Vec<String> {
-        self.selection.idle_patterns(&self.found.iter().chain(self.units.keys()).collect::<Vec<_>>())
+        self.selection.idle_patterns(&self.found.iter().collect::<Vec<_>>())
     }
 
     /// The targets among what was not inspected, besides `in_work`, because the evaluation was stopped.
@@ -315,21 +342,15 @@ impl Walk {
         let queue = std::mem::take(&mut self.queue);
         let is_target = |inspect: &Inspect| match inspect.reason {
             Reason::Named { .. } => !inspect.path.names().is_empty(),
-            Reason::OfUnit => true,
+            Reason::InStd | Reason::Program { .. } => true,
             Reason::Selected => self.selection.included(inspect.path.names()),
-            Reason::Below | Reason::InUnit => false,
+            Reason::Below => false,
         };
         let left: Vec<AttrPath> =
             in_work.into_iter().chain(queue).filter(is_target).map(|inspect| inspect.path).collect();
         left.into_iter()
             .filter(|path| self.found.insert(path.clone()))
-            .map(|path| FoundTarget {
-                path,
-                kind: TargetKind::Unknown,
-                derivation: None,
-                wanted: Vec::new(),
-                ended: None,
-            })
+            .map(|path| unended(path, TargetKind::Unknown))
             .collect()
     }
 
@@ -396,7 +417,7 @@ impl Walk {
                 self.enter_below(&path, names)
             }
             Reason::Below => Vec::new(),
-            Reason::Selected | Reason::OfUnit | Reason::InUnit => vec![wrong_type(path, "set")],
+            Reason::Selected | Reason::InStd | Reason::Program { .. } => vec![wrong_type(path, "set")],
         }
     }
 
@@ -479,7 +500,14 @@ impl Walk {
                 Some(Unfit::NoDerivation) => vec![wrong_type(path, r#type)],
                 Some(Unfit::NoSet(pattern)) => vec![no_set(path, &type_in_words(r#type), &pattern)],
             },
-            Reason::Named { .. } | Reason::OfUnit | Reason::InUnit => vec![wrong_type(path, r#type)],
+            Reason::Program { .. } => {
+                let error = format!(
+                    "it is {}, and neither an app nor a derivation, of which `nix run` knows what to run",
+                    type_in_words(r#type)
+                );
+                vec![ended(path, TargetKind::Unknown, Ended::NotEvaluated(error))]
+            }
+            Reason::Named { .. } | Reason::InStd => vec![wrong_type(path, r#type)],
         }
     }
 
@@ -490,14 +518,19 @@ impl Walk {
         r#type: &str,
         names: Vec<String>,
     ) -> Vec<FoundTarget> {
-        let Reason::Named { mut rest, mut tried, outputs } = inspect.reason else {
-            // Nix 2.8 hands on names that are no text, by which nothing can be asked for.
-            if inspect.path.names().last().is_some_and(|name| name.contains(char::REPLACEMENT_CHARACTER)) {
-                let error = "its name is not UTF-8, so that nothing can name it".to_owned();
-                return vec![ended(inspect.path, TargetKind::Unknown, Ended::NotEvaluated(error))];
+        let (mut rest, mut tried, outputs) = match inspect.reason {
+            Reason::Named { rest, tried, outputs } => (rest, tried, Some(outputs)),
+            Reason::Program { rest, tried } => (rest, tried, None),
+            Reason::Selected | Reason::Below | Reason::InStd => {
+                // Nix 2.8 hands on names that are no text, by which nothing can be asked for.
+                if inspect.path.names().last().is_some_and(|name| name.contains(char::REPLACEMENT_CHARACTER))
+                {
+                    let error = "its name is not UTF-8, so that nothing can name it".to_owned();
+                    return vec![ended(inspect.path, TargetKind::Unknown, Ended::NotEvaluated(error))];
+                }
+                // A name that a pattern wants and this flake does not have.
+                return Vec::new();
             }
-            // A name that a pattern wants and this flake does not have.
-            return Vec::new();
         };
         if rest.is_empty() {
             let error = no_attribute(&inspect.path, left, r#type, &names, &tried);
@@ -505,7 +538,10 @@ impl Walk {
         }
         tried.push((inspect.path, names));
         let path = rest.remove(0);
-        let reason = Reason::Named { rest, tried, outputs };
+        let reason = match outputs {
+            Some(outputs) => Reason::Named { rest, tried, outputs },
+            None => Reason::Program { rest, tried },
+        };
         self.queue.push_front(Inspect { path, wanted: None, reason });
         Vec::new()
     }
@@ -542,7 +578,11 @@ fn no_attribute(
 }
 
 fn ended(path: AttrPath, kind: TargetKind, ended: Ended) -> FoundTarget {
-    FoundTarget { path, kind, derivation: None, wanted: Vec::new(), ended: Some(ended) }
+    FoundTarget { ended: Some(ended), ..unended(path, kind) }
+}
+
+fn unended(path: AttrPath, kind: TargetKind) -> FoundTarget {
+    FoundTarget { path, kind, derivation: None, wanted: Vec::new(), special: None, ended: None }
 }
 
 fn wrong_type(path: AttrPath, r#type: &str) -> FoundTarget {

@@ -50,7 +50,7 @@ pub enum GateError {
         stderr: String,
     },
     /// It took too long, and was ended.
-    #[error("{gate} was ended after {} s without an answer", .after.as_secs_f64())]
+    #[error("{gate} was ended after {} s: it took too long", .after.as_secs_f64())]
     TimeOut {
         /// Which gate.
         gate: String,

@@ -17,7 +17,7 @@ pub(crate) struct Finished {
 }
 
 /// Ends the group when it is dropped: at the end, on a time-out, and when nobody waits any more.
-struct Group(Option<Pid>);
+pub(crate) struct Group(Option<Pid>);
 
 impl Drop for Group {
     fn drop(&mut self) {
@@ -29,10 +29,8 @@ impl Drop for Group {
 }
 
 /// Runs a program to its end, and ends what it left behind. Dropping the future ends it, too.
-pub(crate) async fn run(mut command: Command) -> std::io::Result<Finished> {
-    command.stdin(Stdio::null()).process_group(0).kill_on_drop(true);
-    let mut child = command.spawn()?;
-    let group = Group(group_of(&child));
+pub(crate) async fn run(command: Command) -> std::io::Result<Finished> {
+    let (mut child, group) = spawn(command)?;
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let ended = async {
         let status = child.wait().await;
@@ -42,6 +40,14 @@ pub(crate) async fn run(mut command: Command) -> std::io::Result<Finished> {
     };
     let (stdout, stderr, status) = tokio::join!(end_of(stdout), end_of(stderr), ended);
     Ok(Finished { stdout: stdout?, stderr: stderr?, status: status? })
+}
+
+/// Starts a program in a group of its own.
+pub(crate) fn spawn(mut command: Command) -> std::io::Result<(Child, Group)> {
+    command.stdin(Stdio::null()).process_group(0).kill_on_drop(true);
+    let child = command.spawn()?;
+    let group = Group(group_of(&child));
+    Ok((child, group))
 }
 
 fn group_of(child: &Child) -> Option<Pid> {

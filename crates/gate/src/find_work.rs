@@ -4,6 +4,7 @@
 
 mod host;
 
+use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -33,6 +34,26 @@ pub struct FindWork {
     pub bin: Option<std::path::PathBuf>,
     /// What both are always told, `--store` for example.
     pub nix_args: Vec<String>,
+    /// Variables that every program gets besides those that we have.
+    pub env: Vec<(OsString, OsString)>,
+    /// Whether all outputs of a derivation are kept somewhere that Nix does not know of.
+    pub is_kept: IsKept,
+}
+
+/// Whether all outputs of a derivation are kept somewhere.
+#[derive(Clone)]
+pub struct IsKept(pub Arc<dyn Fn(&str) -> bool + Send + Sync>);
+
+impl Default for IsKept {
+    fn default() -> Self {
+        Self(Arc::new(|_| false))
+    }
+}
+
+impl std::fmt::Debug for IsKept {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("IsKept").finish_non_exhaustive()
+    }
 }
 
 /// What one body may take.
@@ -103,7 +124,12 @@ impl FindWork {
         // On one line with the beginning of the body, so that lines count as the author counts them.
         let script = format!("(async (self, core, nix, execUtils) => {{{}\n}})", self.body);
         let unit = self.unit.to_string();
-        let host = Arc::new(Host { bin: self.bin.clone(), nix_args: self.nix_args.clone() });
+        let host = Arc::new(Host {
+            bin: self.bin.clone(),
+            nix_args: self.nix_args.clone(),
+            env: self.env.clone(),
+            is_kept: self.is_kept.clone(),
+        });
         let ran: Result<String, (String, bool)> = async_with!(context => |ctx| {
             let inside = ctx.clone();
             let run = async move {

@@ -1,5 +1,6 @@
 //! Provisos: bash scripts that say by their exit code whether an action has work.
 
+use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
@@ -17,6 +18,8 @@ pub struct Proviso {
     pub file: PathBuf,
     /// The action's compact JSON, its first argument.
     pub action: String,
+    /// Variables that it gets besides those that we have.
+    pub env: Vec<(OsString, OsString)>,
     /// How long it may take.
     pub time_out: Duration,
 }
@@ -31,6 +34,7 @@ impl Proviso {
         let mut command = Command::new("bash");
         command.args(["-o", "errexit", "-o", "nounset", "-o", "pipefail", "--"]);
         command.arg(&self.file).arg(&self.action).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         let proviso = || format!("proviso {}", self.file.display());
         let finished = tokio::time::timeout(self.time_out, child::run(command))
             .await

@@ -4,14 +4,22 @@ use std::os::unix::fs::PermissionsExt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use phoenix_gate::{Answer, FindWork, GateError, Limits, Said, Work};
+use phoenix_gate::{Answer, FindWork, GateError, IsKept, Limits, Said, Work};
 use serde_json::json;
 
 const LIMITS: Limits = Limits { time: Duration::from_secs(20), memory: 16 << 20 };
 
 fn unit(body: &str) -> FindWork {
     let unit = json!({"attrPath": "ci.app", "drvPath": "/nix/store/x.drv", "findWorkDeps": {"hello": {"path": "/nix/store/hello"}}});
-    FindWork { attr_path: "ci.app".to_owned(), body: body.to_owned(), unit, bin: None, nix_args: Vec::new() }
+    FindWork {
+        attr_path: "ci.app".to_owned(),
+        body: body.to_owned(),
+        unit,
+        bin: None,
+        nix_args: Vec::new(),
+        env: Vec::new(),
+        is_kept: IsKept::default(),
+    }
 }
 
 async fn asked(body: &str) -> Result<Answer<Work>, GateError> {

@@ -8,7 +8,7 @@ async fn ask(script: &str, action: &str, time_out: Duration) -> Result<Answer<()
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("proviso.sh");
     fs_err::write(&file, script).expect("written");
-    Proviso { file, action: action.to_owned(), time_out }.ask().await
+    Proviso { file, action: action.to_owned(), env: Vec::new(), time_out }.ask().await
 }
 
 async fn asked(script: &str) -> Result<Answer<()>, GateError> {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Source, StorePath, Target, TargetId, Verdict};
+use crate::{Action, ActionId, ActionVerdict, Does, Source, StorePath, Target, TargetId, Verdict};
 
 /// The version of the event stream and of the JSON report; raised when a reader of the old one would
 /// misunderstand the new one.
@@ -131,6 +131,37 @@ pub enum Event {
         #[serde(flatten)]
         verdict: Verdict,
     },
+    /// An action was found.
+    ActionFound {
+        /// The action.
+        action: Action,
+    },
+    /// An action began to run.
+    ActionStarted {
+        /// Which.
+        action: ActionId,
+    },
+    /// An action printed a line.
+    ActionLine {
+        /// Which.
+        action: ActionId,
+        /// The line, without its end.
+        line: String,
+    },
+    /// An action came to its end. Exactly once each.
+    ActionSettled {
+        /// Which.
+        action: ActionId,
+        /// How.
+        #[serde(flatten)]
+        verdict: ActionVerdict,
+        /// How long it ran, in seconds; absent when it was not started.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        seconds: Option<f64>,
+        /// The file with everything it printed; absent when it printed nothing.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        log: Option<String>,
+    },
     /// Something people should read that is no build's log.
     Message {
         /// How much it matters.
@@ -169,15 +200,36 @@ impl Event {
             Self::DerivationSettled { settled } => redact_verdict(&mut settled.verdict),
             Self::TargetSettled { verdict, .. } => redact_verdict(verdict),
             Self::Message { text, .. } => redact_text(text),
+            Self::ActionFound { action } => redact_action(action),
+            Self::ActionSettled { verdict, .. } => redact_action_verdict(verdict),
             Self::StageStarted { .. }
             | Self::Evaluating { .. }
             | Self::Planned { .. }
             | Self::PhaseStarted { .. }
             | Self::BuildEnded { .. }
             | Self::LogLine { .. }
+            | Self::ActionStarted { .. }
+            | Self::ActionLine { .. }
             | Self::Cancelling { .. }
             | Self::RunEnded { .. } => {}
         }
+    }
+}
+
+fn redact_action(action: &mut Action) {
+    redact_text(&mut action.name);
+    if let Does::Push { to } = &mut action.does {
+        redact_text(to);
+    }
+}
+
+fn redact_action_verdict(verdict: &mut ActionVerdict) {
+    match verdict {
+        ActionVerdict::Failed { message: text } | ActionVerdict::Skipped { reason: text } => {
+            redact_text(text)
+        }
+        ActionVerdict::Blocked { by } => by.iter_mut().for_each(redact_text),
+        ActionVerdict::Done | ActionVerdict::Cancelled => {}
     }
 }
 
@@ -202,10 +254,14 @@ fn redact_verdict(verdict: &mut Verdict) {
 pub enum Stage {
     /// From installables to targets.
     Evaluate,
+    /// Gates say which targets have work.
+    Gate,
     /// From targets to what is missing.
     Plan,
     /// Nix builds.
     Build,
+    /// What needs builds runs.
+    Act,
 }
 
 /// How much a message matters.

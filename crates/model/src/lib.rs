@@ -3,6 +3,7 @@
 //!
 //! Everything else is built on these; they know nothing of processes, files or networks.
 
+mod action;
 mod attr_path;
 mod derivation;
 mod event;
@@ -15,6 +16,7 @@ mod target;
 mod valid_path_info;
 mod verdict;
 
+pub use action::{Action, ActionId, ActionVerdict, Does};
 pub use attr_path::{AttrPath, AttrPathError};
 pub use derivation::{Derivation, DerivationError, Output, OutputKind};
 pub use event::{

@@ -16,8 +16,10 @@ pub struct TargetId(pub u32);
 pub enum TargetKind {
     /// A derivation to build.
     Derivation,
-    /// A phoenix `ci-work-unit` (compatibility with phoenix-ci v1).
+    /// A phoenix `ci-work-unit` (compatibility with phoenix-ci v1), or something that one asks for.
     WorkUnit,
+    /// An action of `__std.ci` (compatibility with std-action).
+    StdAction,
     /// Nothing that is known: its attribute did not evaluate, or is of a type that cannot be built.
     Unknown,
 }

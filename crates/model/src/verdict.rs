@@ -140,6 +140,8 @@ pub enum FailureClass {
     HashMismatch,
     /// Two builds of the same derivation differ.
     NonDeterministic,
+    /// Its gate could not say whether there is work.
+    Gate,
     /// Nix could not build it for a reason of its own: no builder for its system or features, a full
     /// disk, a store that is not writable, an end without a word.
     Other,
@@ -155,7 +157,7 @@ impl FailureClass {
             Self::TimedOut => Some(101),
             Self::HashMismatch => Some(102),
             Self::NonDeterministic => Some(104),
-            Self::Other => None,
+            Self::Gate | Self::Other => None,
         }
     }
 }
@@ -167,6 +169,7 @@ impl fmt::Display for FailureClass {
             Self::TimedOut => "timed out",
             Self::HashMismatch => "hash mismatch",
             Self::NonDeterministic => "not deterministic",
+            Self::Gate => "gate failed",
             Self::Other => "could not be built",
         })
     }

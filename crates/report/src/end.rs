@@ -2,13 +2,14 @@
 
 use std::fmt::Write as _;
 
-use phoenix_model::{Severity, VerdictKind};
+use phoenix_model::{ActionVerdict, Severity, VerdictKind};
 
+use crate::action_state::{count_words, kind_of};
 use crate::clean::{clean_log, clip, one_line};
 use crate::errors::evaluation_errors;
 use crate::roots::{failed_alone, plural};
 use crate::table::{self, particulars};
-use crate::{Root, Style, Summary, TargetState, clean, human_seconds, root_failures};
+use crate::{ActionState, Root, Style, Summary, TargetState, clean, human_seconds, root_failures};
 
 /// How many names of what a failure stopped are shown.
 const BLOCKED_NAMES: usize = 5;
@@ -37,7 +38,9 @@ pub fn end(summary: &Summary, style: Style) -> String {
     }
     more(&mut page, alone.len(), LISTED, "failure");
     not_evaluated(&mut page, summary, style);
+    failed_actions(&mut page, summary, style);
     targets(&mut page, summary, style);
+    actions(&mut page, summary, style);
     totals(&mut page, summary, style);
     for (severity, text) in &summary.messages {
         if *severity == Severity::Error {
@@ -84,6 +87,37 @@ fn failure(page: &mut String, summary: &Summary, root: &Root<'_>, style: Style) 
         let _ = writeln!(page, "  blocked: {blocked}");
     }
     page.push('\n');
+}
+
+fn failed_actions(page: &mut String, summary: &Summary, style: Style) {
+    let failed_so = |state: &&ActionState| matches!(state.verdict, Some(ActionVerdict::Failed { .. }));
+    for state in summary.actions.values().filter(failed_so) {
+        let after = state.seconds.map(|seconds| format!(" after {}", human_seconds(seconds)));
+        let head = failed(style, &clean(&state.action.name), &after.unwrap_or_default());
+        let _ = writeln!(page, "{head}: {}", state.particulars());
+        for line in &state.tail {
+            let line = clean_log(line);
+            let _ = writeln!(page, "  {} {}", style.dim("|"), clip(&line, LINE_LENGTH));
+        }
+        if let Some(log) = &state.log {
+            let _ = writeln!(page, "  whole log: less {}", shell_word(&clean(log)));
+        }
+        page.push('\n');
+    }
+}
+
+/// The actions, in their order.
+fn actions(page: &mut String, summary: &Summary, style: Style) {
+    for state in summary.actions.values() {
+        let kind = kind_of(state.verdict.as_ref());
+        let word = style.verdict(kind, &format!("{}{:<13}", style.mark(kind), state.word()));
+        let more = state.particulars();
+        let gap = if more.is_empty() { "" } else { "  " };
+        let _ = writeln!(page, "{word} {}{gap}{more}", clean(&state.action.name));
+    }
+    if !summary.actions.is_empty() {
+        page.push('\n');
+    }
 }
 
 /// A text as one word of a shell.
@@ -211,6 +245,9 @@ fn totals(page: &mut String, summary: &Summary, style: Style) {
     }
     if summary.saved_seconds >= 0.05 {
         let _ = write!(page, "; {} of building saved", human_seconds(summary.saved_seconds));
+    }
+    if let Some(words) = count_words(summary) {
+        let _ = write!(page, "; {words}");
     }
     page.push('\n');
 }

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use phoenix_model::{FailureClass, SCHEMA_VERSION, Severity, Source, StorePath, Verdict, VerdictKind};
+use phoenix_model::{
+    ActionVerdict, FailureClass, SCHEMA_VERSION, Severity, Source, StorePath, Verdict, VerdictKind,
+};
 use serde::Serialize;
 
-use crate::{DerivationState, Summary, TargetState};
+use crate::{ActionState, DerivationState, Summary, TargetState};
 
 /// The report of a run.
 #[derive(Debug, Clone, Serialize)]
@@ -33,6 +35,8 @@ pub struct JsonReport {
     pub targets: Vec<JsonTarget>,
     /// The derivations that had to be built, inputs before what needs them.
     pub derivations: Vec<JsonDerivation>,
+    /// What ran after builds, in its order.
+    pub actions: Vec<JsonAction>,
     /// Substituters that did not answer as they should.
     pub substituters_failed: Vec<JsonTrouble>,
     /// Errors and warnings.
@@ -108,6 +112,28 @@ pub struct JsonDerivation {
     pub log_tail: Vec<String>,
 }
 
+/// An action.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct JsonAction {
+    /// What it is called.
+    pub name: String,
+    /// The target that asked for it; null for one of the configuration.
+    pub of: Option<String>,
+    /// How it ended: `done`, `failed`, `blocked`, `skipped`, `cancelled`; null when the run ended before it did.
+    pub verdict: Option<String>,
+    /// Why, in words, where there is something to say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// How long it ran.
+    pub seconds: Option<f64>,
+    /// The file with what it printed.
+    pub log: Option<String>,
+    /// The last lines of that, when it did not end well.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub log_tail: Vec<String>,
+}
+
 /// A substituter that did not answer as it should.
 #[derive(Debug, Clone, Serialize)]
 pub struct JsonTrouble {
@@ -159,6 +185,7 @@ pub fn json(summary: &Summary) -> JsonReport {
         systems: summary.systems.clone(),
         targets: summary.targets.values().map(|state| target(summary, state)).collect(),
         derivations: summary.derivations.iter().map(derivation).collect(),
+        actions: summary.actions.values().map(action).collect(),
         substituters_failed: troubles
             .map(|(url, problem)| JsonTrouble { url: url.clone(), problem: problem.clone() })
             .collect(),
@@ -198,6 +225,18 @@ fn derivation(state: &DerivationState) -> JsonDerivation {
         name: state.planned.drv_path.human_name().to_owned(),
         system: state.planned.system.clone(),
         verdict: verdict(state.verdict.as_ref()),
+        seconds: state.seconds,
+        log: state.log.clone(),
+        log_tail: state.tail.iter().cloned().collect(),
+    }
+}
+
+fn action(state: &ActionState) -> JsonAction {
+    JsonAction {
+        name: state.action.name.clone(),
+        of: state.action.of.clone(),
+        verdict: state.verdict.as_ref().map(ToString::to_string),
+        reason: state.verdict.as_ref().map(ActionVerdict::why).filter(|why| !why.is_empty()),
         seconds: state.seconds,
         log: state.log.clone(),
         log_tail: state.tail.iter().cloned().collect(),

@@ -3,18 +3,18 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use phoenix_model::{StorePath, Verdict};
+use phoenix_model::{ActionVerdict, StorePath, Verdict};
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 
 use crate::clean::{clean_log, one_line};
 use crate::roots::reason;
 use crate::time::duration;
-use crate::{Summary, TargetState, clean};
+use crate::{ActionState, Summary, TargetState, clean};
 
 /// How many derivations that are in the way of a target are named.
 const BLOCKERS: usize = 10;
 
-/// One suite for each installable, one case for each target.
+/// One suite for each installable, one case for each target; and a suite of the actions, if there are any.
 ///
 /// # Errors
 /// When the XML cannot be written, which does not happen in memory.
@@ -28,6 +28,11 @@ pub fn junit(summary: &Summary) -> Result<String, quick_junit::SerializeError> {
     let mut report = Report::new("phoenix");
     report.set_time(duration(summary.seconds()));
     report.add_test_suites(suites.into_values());
+    if !summary.actions.is_empty() {
+        let mut suite = TestSuite::new("actions");
+        suite.add_test_cases(summary.actions.values().map(action));
+        report.add_test_suite(suite);
+    }
     report.to_string()
 }
 
@@ -44,6 +49,29 @@ fn case(summary: &Summary, state: &TargetState) -> TestCase {
     }
     let built = state.target.drv_path.as_ref().and_then(|drv_path| summary.of_derivation(drv_path));
     if let Some(seconds) = built.and_then(|state| state.seconds) {
+        case.set_time(duration(seconds));
+    }
+    case
+}
+
+fn action(state: &ActionState) -> TestCase {
+    let tail = state.tail.iter().map(|line| clean_log(line));
+    let why = state.particulars();
+    let status = match &state.verdict {
+        Some(ActionVerdict::Done) => TestCaseStatus::success(),
+        Some(ActionVerdict::Skipped { .. }) => {
+            let mut status = TestCaseStatus::skipped();
+            status.set_message(why);
+            status
+        }
+        Some(ActionVerdict::Failed { .. } | ActionVerdict::Blocked { .. } | ActionVerdict::Cancelled)
+        | None => {
+            let lines = std::iter::once(Cow::Owned(why.clone())).chain(tail);
+            failure(&state.word(), &why, lines)
+        }
+    };
+    let mut case = TestCase::new(clean(&state.action.name).into_owned(), status);
+    if let Some(seconds) = state.seconds {
         case.set_time(duration(seconds));
     }
     case

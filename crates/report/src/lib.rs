@@ -5,6 +5,7 @@
 //! [`markdown()`] for machines and forges, [`html()`] for a browser. Names and logs come from flakes that nobody has vetted: every
 //! renderer passes them through [`clean()`].
 
+mod action_state;
 mod annotations;
 mod clean;
 mod derivation_state;
@@ -29,6 +30,7 @@ mod fixture;
 #[cfg(test)]
 mod properties;
 
+pub use action_state::ActionState;
 pub use annotations::{Annotation, MOST_ANNOTATIONS, annotations};
 pub use clean::clean;
 pub use derivation_state::{DerivationState, Progress, TAIL_LINES};

@@ -1,12 +1,13 @@
 //! Plain lines, for a log that is read later: contiguous, greppable, and never silent for long.
 
 use phoenix_model::{
-    Event, Logged, SettledDerivation, Severity, Stage, Stamp, StorePath, Verdict, VerdictKind,
+    ActionVerdict, Event, Logged, SettledDerivation, Severity, Stage, Stamp, StorePath, Verdict, VerdictKind,
 };
 
+use crate::action_state::kind_of;
 use crate::clean::{clean_log, one_line};
 use crate::roots::{is_root, plural, reason};
-use crate::{DerivationState, Style, Summary, clean, human_seconds};
+use crate::{ActionState, DerivationState, Style, Summary, clean, human_seconds};
 
 /// After how many seconds without a line a sign of life is given.
 const HEARTBEAT_SECONDS: f64 = 30.0;
@@ -117,6 +118,18 @@ impl Lines {
                 let line = format!("{} failed{after}; why, Nix says later", drv_path.human_name());
                 vec![self.style.verdict(VerdictKind::Failed, &line)]
             }
+            Event::ActionStarted { action } if normal => {
+                let Some(state) = summary.actions.get(action) else { return Vec::new() };
+                vec![format!("started {}", clean(&state.action.name))]
+            }
+            Event::ActionLine { action, line } if normal => {
+                let Some(state) = summary.actions.get(action) else { return Vec::new() };
+                let head = self.style.dim(&format!("{}>", clean(&state.action.name)));
+                vec![format!("{head} {}", clean_log(line))]
+            }
+            Event::ActionSettled { action, .. } => {
+                summary.actions.get(action).into_iter().flat_map(|state| self.action_ended(state)).collect()
+            }
             Event::Message { severity, text } => self.message(*severity, text),
             Event::Cancelling { reason } => {
                 vec![format!("stopping ({}): what was built stays built", one_line(reason))]
@@ -176,6 +189,24 @@ impl Lines {
         }
     }
 
+    fn action_ended(&self, state: &ActionState) -> Option<String> {
+        let Some(verdict) = &state.verdict else { return None };
+        let (name, more) = (clean(&state.action.name), state.particulars());
+        let line = match verdict {
+            ActionVerdict::Failed { .. } => {
+                let after = state.seconds.map(|seconds| format!(" after {}", human_seconds(seconds)));
+                format!("FAILED {name}{}: {more}", after.unwrap_or_default())
+            }
+            _ if more.is_empty() => format!("{verdict} {name}"),
+            _ => {
+                let colon = if matches!(verdict, ActionVerdict::Skipped { .. }) { ":" } else { "" };
+                format!("{verdict} {name}{colon} {more}")
+            }
+        };
+        let shown = verdict.is_red() || self.detail >= Detail::Normal;
+        shown.then(|| self.style.verdict(kind_of(Some(verdict)), &line))
+    }
+
     fn log_line(&self, drv_path: &StorePath, line: &str) -> String {
         format!("{} {}", self.style.dim(&format!("{}>", drv_path.human_name())), clean_log(line))
     }
@@ -222,6 +253,8 @@ fn still(summary: &Summary, now: Stamp) -> String {
                 let count = summary.targets.len();
                 format!("evaluating{}, {count} {} so far", attr.unwrap_or_default(), plural(count, "target"))
             }
+            Some((Stage::Gate, _)) => "asking gates".to_owned(),
+            Some((Stage::Act, _)) => "running actions".to_owned(),
             Some((Stage::Plan, _)) => "looking for what exists already".to_owned(),
             _ => "waiting for Nix".to_owned(),
         };

@@ -6,7 +6,7 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use crate::derivation_state::hindered;
 use crate::roots::plural;
-use crate::{DerivationState, Style, Summary, clean, human_seconds};
+use crate::{ActionState, DerivationState, Style, Summary, clean, human_seconds};
 
 /// The width of the column for the time a build has been running, with the space after it.
 const TIME_WIDTH: usize = 9;
@@ -59,6 +59,12 @@ fn status_line(summary: &Summary, now: Stamp, width: usize) -> String {
     let head = format!("{} {stopping}", human_seconds(elapsed));
     let line = match summary.stage {
         Some((Stage::Evaluate, _)) => return evaluating(summary, &head, width),
+        Some((Stage::Gate, _)) => format!("{head}asking gates: {}", count_targets(summary)),
+        Some((Stage::Act, _)) => {
+            let runs = |state: &&ActionState| state.started.is_some() && state.verdict.is_none();
+            let running = summary.actions.values().filter(runs).map(|state| clean(&state.action.name));
+            format!("{head}running {}", running.collect::<Vec<_>>().join(", "))
+        }
         Some((Stage::Plan, _)) => {
             format!("{head}looking for what exists already: {}", count_targets(summary))
         }

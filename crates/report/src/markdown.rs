@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use phoenix_model::{Severity, VerdictKind};
+use phoenix_model::{ActionVerdict, Severity, VerdictKind};
 
 use crate::clean::{clean_log, one_line};
 use crate::errors::evaluation_errors;
@@ -71,6 +71,7 @@ fn page(summary: &Summary, bounds: Bounds) -> String {
     }
     left_out(&mut page, alone.len(), bounds.failures, "failure");
     errors(&mut page, summary, bounds);
+    actions(&mut page, summary, bounds);
     targets(&mut page, summary, bounds.targets);
     remarks(&mut page, summary, bounds.failures);
     page
@@ -88,6 +89,9 @@ fn figures(page: &mut String, summary: &Summary) {
         write!(page, "{} · {built} {} built", human_seconds(summary.seconds()), plural(built, "derivation"));
     if summary.saved_seconds >= 0.05 {
         let _ = write!(page, " · {} of building saved", human_seconds(summary.saved_seconds));
+    }
+    if let Some(words) = crate::action_state::count_words(summary) {
+        let _ = write!(page, " · {words}");
     }
     page.push_str("\n\n");
     if targets.is_empty() {
@@ -134,6 +138,32 @@ fn errors(page: &mut String, summary: &Summary, bounds: Bounds) {
         details(page, error.text.lines().next().unwrap_or("(no message)"), lines);
     }
     left_out(page, errors.len(), bounds.failures, "evaluation error");
+}
+
+fn actions(page: &mut String, summary: &Summary, bounds: Bounds) {
+    let failed =
+        summary.actions.values().filter(|state| matches!(state.verdict, Some(ActionVerdict::Failed { .. })));
+    for state in failed.take(bounds.failures) {
+        let after =
+            state.seconds.map(|seconds| format!(" after {}", human_seconds(seconds))).unwrap_or_default();
+        let name = escape(&one_line(&state.action.name));
+        let _ = writeln!(page, "### {name} failed{after}\n\n{}\n", escape(&state.particulars()));
+        let skip = state.tail.len().saturating_sub(bounds.lines);
+        let tail: Vec<_> = state.tail.iter().skip(skip).map(|line| clean_log(line)).collect();
+        if !tail.is_empty() {
+            details(page, "Last lines of its log", tail.iter().map(AsRef::as_ref));
+        }
+    }
+    let most = bounds.targets.max(bounds.failures);
+    if !summary.actions.is_empty() && most > 0 {
+        page.push_str("| | action | |\n| --- | --- | --- |\n");
+        for state in summary.actions.values().take(most) {
+            let (name, more) = (code(&state.action.name), escape(&state.particulars()));
+            let _ = writeln!(page, "| {} | {name} | {more} |", state.word());
+        }
+        page.push('\n');
+    }
+    left_out(page, summary.actions.len(), most, "action");
 }
 
 fn targets(page: &mut String, summary: &Summary, most: usize) {

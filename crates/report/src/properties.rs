@@ -117,7 +117,7 @@ fn of_the_run() -> impl Strategy<Value = Event> {
     prop_oneof![
         plan,
         started,
-        prop::sample::select(vec![Stage::Evaluate, Stage::Plan, Stage::Build])
+        prop::sample::select(vec![Stage::Evaluate, Stage::Gate, Stage::Plan, Stage::Build, Stage::Act])
             .prop_map(|stage| Event::StageStarted { stage }),
         (text(), any::<u64>()).prop_map(|(attr, left)| Event::Evaluating { attr, left }),
         (text(), text()).prop_map(|(url, problem)| Event::SubstituterFailed { url, problem }),

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, HashMap};
 
 use phoenix_model::{
-    Event, Logged, PlannedDerivation, SettledDerivation, Severity, Source, Stage, Stamp, StorePath, Target,
-    TargetId, Verdict, VerdictKind,
+    ActionId, Event, Logged, PlannedDerivation, SettledDerivation, Severity, Source, Stage, Stamp, StorePath,
+    Target, TargetId, Verdict, VerdictKind,
 };
 
 use crate::derivation_state::settle;
-use crate::{DerivationState, Progress};
+use crate::{ActionState, DerivationState, Progress};
 
 /// How many messages of a severity are kept.
 const MOST_MESSAGES: usize = 500;
@@ -41,6 +41,8 @@ pub struct Summary {
     pub targets: BTreeMap<TargetId, TargetState>,
     /// The derivations of the plan, inputs before what needs them.
     pub derivations: Vec<DerivationState>,
+    /// What runs after builds.
+    pub actions: BTreeMap<ActionId, ActionState>,
     /// What the builds need that is fetched.
     pub to_fetch: Vec<(StorePath, Source)>,
     /// How many fetches began.
@@ -91,7 +93,7 @@ impl Summary {
             }
             Event::StageStarted { stage } => {
                 self.stage = Some((*stage, at));
-                // There are three; a file that says more is not from here.
+                // There are five; a file that says more is not from here.
                 if self.stages.len() < MOST_STAGES {
                     self.stages.push((*stage, at));
                 }
@@ -127,6 +129,24 @@ impl Summary {
                     self.early.extend(early.map(|verdict| (*target, verdict)));
                 }
             },
+            Event::ActionFound { action } => {
+                self.actions.entry(action.id).or_insert_with(|| ActionState::new(action.clone()));
+            }
+            Event::ActionStarted { action } => {
+                if let Some(state) = self.actions.get_mut(action) {
+                    state.started.get_or_insert(at);
+                }
+            }
+            Event::ActionLine { action, line } => {
+                if let Some(state) = self.actions.get_mut(action) {
+                    state.line(line);
+                }
+            }
+            Event::ActionSettled { action, verdict, seconds, log } => {
+                if let Some(state) = self.actions.get_mut(action) {
+                    state.settle(verdict, *seconds, log.as_ref());
+                }
+            }
             Event::Message { severity, text } => self.message(*severity, text),
             Event::Cancelling { reason } => self.cancelled = Some(reason.clone()),
             Event::RunEnded { exit_code, directory } => {
@@ -244,6 +264,7 @@ impl Summary {
         self.exit_code == Some(0)
             && self.without_verdict() == 0
             && !self.target_counts().keys().any(|kind| kind.is_red())
+            && !self.actions.values().any(ActionState::is_red)
     }
 
     /// The seconds from the first event to the last.

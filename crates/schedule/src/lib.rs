@@ -6,6 +6,7 @@
 //! runners, [`Units`] groups the steps of a plan, [`farm`] says what each worker does next, and [`simulation`]
 //! what that would take.
 
+mod actions;
 mod builders;
 mod critical_path;
 mod estimates;
@@ -20,6 +21,7 @@ mod search;
 pub mod simulation;
 mod units;
 
+pub use actions::{Actions, Readiness};
 pub use builders::{Builders, Machine};
 pub use critical_path::{longest_paths, remaining_seconds};
 pub use estimates::{DEFAULT_BYTES, DEFAULT_SECONDS, Estimates, package_name};

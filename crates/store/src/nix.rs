@@ -151,6 +151,19 @@ impl Nix {
         command.envs(self.env.iter().map(|(name, value)| (name, value)))
     }
 
+    /// The variables that every call gets.
+    #[must_use]
+    pub fn env(&self) -> &[(OsString, OsString)] {
+        &self.env
+    }
+
+    /// The settings that every call gets, as arguments.
+    #[must_use]
+    pub fn option_args(&self) -> Vec<String> {
+        let options = self.options.iter();
+        options.flat_map(|(name, value)| ["--option".to_owned(), name.clone(), value.clone()]).collect()
+    }
+
     fn finish(&self, command: &mut Command) {
         for (name, value) in &self.options {
             command.args(["--option", name, value]);

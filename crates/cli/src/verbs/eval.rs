@@ -5,12 +5,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use phoenix_evaluate::Heard;
+use phoenix_evaluate::{Heard, Special};
 use phoenix_model::{Severity, StorePath, Target, Verdict, redact};
 use serde::Serialize;
 
 use crate::args::EvalArgs;
 use crate::error::{CommandError, hint_for};
+use crate::evaluating::FoundOne;
 use crate::{evaluating, setup, signals, talk};
 
 /// One line; the names are nix-eval-jobs'.
@@ -47,7 +48,7 @@ pub(crate) fn eval(args: &EvalArgs) -> Result<ExitCode, CommandError> {
         &asked,
         &args.nix,
         &stop,
-        &mut |target, verdict| {
+        &mut |FoundOne { target, verdict, special }| {
             failed |= matches!(verdict, Some(Verdict::NotEvaluated { .. }));
             if let Some(Verdict::Skipped { reason }) = &verdict {
                 say(args, Severity::Notice, &format!("skipped {}: {reason}", target.attr()));
@@ -57,6 +58,11 @@ pub(crate) fn eval(args: &EvalArgs) -> Result<ExitCode, CommandError> {
                 && let Some(hint) = hint_for(error)
             {
                 say(args, Severity::Notice, &format!("hint: {hint}"));
+            }
+            if let (Some(Special::WorkUnit(_)), None) = (special, &verdict) {
+                let text =
+                    format!("{} is a work unit: `phoenix run` asks it what is to be built", target.attr());
+                say(args, Severity::Notice, &text);
             }
             // The evaluation was stopped before it.
             if verdict.is_none() && target.drv_path.is_none() {

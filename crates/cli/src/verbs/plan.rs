@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
-use phoenix_model::{Severity, StorePath, Verdict};
+use phoenix_model::{ActionVerdict, Severity, StorePath, Verdict};
 use phoenix_report::{Summary, TargetState, clean, human_seconds, plural};
 use serde::Serialize;
 
@@ -28,6 +28,8 @@ struct JsonPlan<'a> {
     /// What a build needs that would be fetched.
     fetch: Vec<JsonFetch<'a>>,
     targets: Vec<JsonTarget<'a>>,
+    /// What would run after builds.
+    actions: Vec<JsonAction<'a>>,
     /// What is planned for several runners.
     #[serde(flatten)]
     farm: serde_json::Map<String, serde_json::Value>,
@@ -58,6 +60,16 @@ struct JsonTarget<'a> {
     drv_path: Option<&'a StorePath>,
     /// What would become of it: `build`, `cached`, `skipped`, `notEvaluated`, `failed`.
     status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct JsonAction<'a> {
+    name: &'a str,
+    /// What would become of it: `run`, or its verdict where it has one.
+    status: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
 }
@@ -170,7 +182,11 @@ fn show_with(mut planned: Planned, talk: &TalkArgs, more: More) -> Result<ExitCo
     };
     Ok(if any(|verdict| matches!(verdict, Verdict::NotEvaluated { .. })) {
         ExitCode::from(120)
-    } else if any(|verdict| matches!(verdict, Verdict::Failed { .. })) || !hindered.is_empty() || is_lost {
+    } else if any(|verdict| matches!(verdict, Verdict::Failed { .. }))
+        || summary.actions.values().any(|state| state.verdict.as_ref().is_some_and(ActionVerdict::is_red))
+        || !hindered.is_empty()
+        || is_lost
+    {
         ExitCode::from(EXIT_ERROR)
     } else {
         ExitCode::SUCCESS
@@ -252,6 +268,15 @@ fn json<'a>(
                 }
             })
             .collect(),
+        actions: summary
+            .actions
+            .values()
+            .map(|state| JsonAction {
+                name: &state.action.name,
+                status: state.verdict.as_ref().map_or_else(|| "run".to_owned(), ToString::to_string),
+                reason: state.verdict.as_ref().map(ActionVerdict::why).filter(|why| !why.is_empty()),
+            })
+            .collect(),
         farm: serde_json::Map::new(),
     }
 }
@@ -295,6 +320,14 @@ fn page(
             human_seconds(total),
             human_seconds(critical)
         );
+    }
+    if !summary.actions.is_empty() {
+        page.push_str("\nafter that:\n");
+    }
+    for state in summary.actions.values() {
+        let status = state.verdict.as_ref().map_or_else(|| "run".to_owned(), ToString::to_string);
+        let line = format!("  {status:<9} {}  {}", clean(&state.action.name), state.particulars());
+        let _ = writeln!(page, "{}", line.trim_end());
     }
     if summary.saved_seconds >= 0.05 {
         let _ = writeln!(

@@ -8,6 +8,7 @@ use phoenix_model::{Event, Severity, Source, Stage, StorePath, Target, Verdict};
 use phoenix_report::{Style, Summary, end};
 use phoenix_schedule::{BuilderEnd, Happening};
 
+use crate::acting;
 use crate::args::{Format, RunArgs};
 use crate::building::{Builder, Wanted, copy_derivations};
 use crate::error::{CommandError, EXIT_ERROR};
@@ -17,6 +18,9 @@ use crate::pipeline::{self, Planned};
 use crate::talk::{self, Terminal};
 use crate::verbs::plan;
 use crate::verbs::report::render;
+
+/// Exit code of a run that was stopped.
+const EXIT_STOPPED: u8 = 130;
 
 /// Runs the verb.
 pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, CommandError> {
@@ -60,8 +64,9 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, CommandError> {
         keep(&mut planned);
     }
     let linked = link(&mut planned, args.out_link.as_deref());
-    let mut code = planned.run.exit_code();
-    if code == 0 && (!linked || trouble.is_some()) {
+    let acted = acting::act(&mut planned);
+    let mut code = if acted { planned.run.exit_code() } else { EXIT_STOPPED };
+    if code == 0 && (!linked || trouble.is_some() || planned.actions.any_red()) {
         code = 1;
     }
     learn(&mut planned);

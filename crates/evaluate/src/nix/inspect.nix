@@ -1,12 +1,15 @@
 # What is at an attribute path below a value, as JSON. With `wanted` null all names of a set are told,
-# else only those of `wanted` that exist. `call` is what is done to a value before it is looked at.
+# else only those of `wanted` that exist; with "program" it is what `nix run` would run. `call` is what is done to
+# a value before it is looked at.
 mark: call: root: path: wanted:
 let
   isDerivation = value: builtins.isAttrs value && (value.type or null) == "derivation";
 
   at = value: let called = call value; in below called;
   below = value: path:
-    if path == [ ] then describe value
+    if path == [ ] then (if wanted == "program" then program value else describe value)
+    # The actions of std are in a list.
+    else if isStd && builtins.isList value then at (builtins.elemAt value (builtins.fromJSON (builtins.head path))) (builtins.tail path)
     else if builtins.isAttrs value && value ? ${builtins.head path}
     then at value.${builtins.head path} (builtins.tail path)
     else {
@@ -21,6 +24,23 @@ let
     value = (if drv ? ${name} then drv.${name} else drv).outPath or null;
   };
 
+  isStd = builtins.length path > 2 && builtins.head path == "__std" && builtins.elemAt path 1 == "ci";
+
+  # The derivations that something of a string comes from, with the outputs.
+  needed = text:
+    let context = builtins.getContext text;
+    in map (drvPath: { inherit drvPath; inherit (context.${drvPath}) outputs; })
+      (builtins.filter (path: context.${path} ? outputs) (builtins.attrNames context));
+
+  program = value:
+    let
+      main = value.meta.mainProgram or value.pname or (builtins.parseDrvName value.name).name;
+      file = if isDerivation value then "${value.outPath}/bin/${main}" else value.program;
+    in
+    if isDerivation value || (builtins.isAttrs value && value ? program)
+    then { kind = "program"; program = file; needs = needed file; }
+    else { kind = "other"; type = builtins.typeOf value; };
+
   describe = value:
     if isDerivation value then {
       kind = "derivation";
@@ -30,9 +50,21 @@ let
     }
     else if builtins.isAttrs value && (value.type or null) == "ci-work-unit" then {
       kind = "workUnit";
-      # Each is looked at by itself: one that does not evaluate is no fault of the others.
-      members = builtins.filter (name: name != "type" && name != "findWorkDeps") (builtins.attrNames value);
-      needs = builtins.attrNames (value.findWorkDeps or { });
+      findWork =
+        let body = value.findWork or null;
+        in if builtins.isPath body then builtins.readFile body else body;
+      unit = value // {
+        findWorkDeps = builtins.mapAttrs (_: dep: { inherit (dep) drvPath; path = dep.outPath; }) (value.findWorkDeps or { });
+      };
+    }
+    else if isStd && builtins.length path == 3 && builtins.isList value then {
+      kind = "stdActions";
+      count = builtins.length value;
+    }
+    else if isStd && builtins.length path == 4 && builtins.isAttrs value then {
+      kind = "stdAction";
+      action = value;
+      needs = if value.proviso or null == null then [ ] else needed "${value.proviso}";
     }
     else if builtins.isAttrs value then {
       kind = "set";

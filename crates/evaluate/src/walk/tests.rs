@@ -23,8 +23,7 @@ fn look(tree: &Value, inspect: &Inspect) -> Result<String, String> {
                 "outputs": {"out": path, "ca": "/1rz4placeholder"}})
         }
         Value::Object(set) if set.contains_key("unit") => {
-            let names: Vec<_> = set.keys().filter(|name| *name != "unit").collect();
-            json!({"kind": "workUnit", "members": names, "needs": []})
+            json!({"kind": "workUnit", "findWork": set["unit"], "unit": {"type": "ci-work-unit"}})
         }
         Value::Object(set) => {
             let wanted = |name: &&String| inspect.wanted.as_ref().is_none_or(|wanted| wanted.contains(name));
@@ -191,41 +190,40 @@ fn a_file_is_looked_through_as_nix_build_does() {
 }
 
 #[test]
-fn work_units_are_their_derivations() {
-    let tree = json!({"ci": {"unit": 0, "drv": "drv"}, "x": 1});
-    assert_eq!(paths(&[".#ci"], &tree), ["ci.drv"]);
-    let found = walk(&["."], &json!({"ci": {"empty": {"unit": 0}}}));
-    assert!(matches!(&found[..], [(path, Some(Ended::Skipped(_)))] if path == "ci.empty"));
-}
-
-#[test]
-fn patterns_select_work_units_or_some_of_their_derivations() {
-    let tree = json!({"ci": {"x86_64-linux": {"publish": {"unit": 0, "image": "drv", "docs": "drv"}}}});
-    let (image, docs) = ("ci.x86_64-linux.publish.image", "ci.x86_64-linux.publish.docs");
-    for (glob, wanted) in [
-        ("ci.*.publish", &[docs, image] as &[_]),
-        ("ci.**", &[docs, image]),
-        ("ci.*.publish.*", &[docs, image]),
-        ("**.image", &[image]),
-        ("ci.**.foo", &[]),
-        ("**.nothere", &[]),
+fn a_work_unit_is_one_target_whatever_is_in_it() {
+    let tree =
+        json!({"ci": {"x86_64-linux": {"publish": {"unit": "return {}", "image": "drv"}, "lint": "drv"}}});
+    let publish = "ci.x86_64-linux.publish";
+    for (globs, asked, units) in [
+        (&[] as &[&str], ".", 1),
+        (&["ci.**"], ".", 1),
+        (&["ci.*.publish"], ".", 1),
+        (&[], ".#ci.x86_64-linux.publish", 1),
+        (&[], ".#ci.x86_64-linux", 1),
+        (&["ci.*.publish.*"], ".", 0),
+        (&["**.image"], ".", 0),
     ] {
-        let selection = Selection::new(&[glob.to_owned()], &[], &["x86_64-linux".to_owned()]).unwrap();
-        let targets = walk_with(selection, &["."], &tree);
-        let mut found: Vec<String> = targets
-            .iter()
-            .filter(|target| target.ended.is_none())
-            .map(|target| target.path.to_string())
-            .collect();
-        found.sort();
-        assert_eq!(found, wanted, "{glob}");
+        let globs: Vec<String> = globs.iter().map(|&glob| glob.to_owned()).collect();
+        let selection = Selection::new(&globs, &[], &["x86_64-linux".to_owned()]).unwrap();
+        let targets = walk_with(selection, &[asked], &tree);
+        let found: Vec<_> = targets.iter().filter(|target| target.special.is_some()).collect();
+        assert_eq!(found.len(), units, "{globs:?} {asked}: {targets:#?}");
+        for target in found {
+            let Some(Special::WorkUnit(unit)) = &target.special else { panic!("{target:#?}") };
+            assert_eq!((target.path.to_string().as_str(), unit.find_work.as_str()), (publish, "return {}"));
+        }
     }
-    for (glob, wanted) in [("**.docs", &[image] as &[_]), ("ci.*.publish.*", &[]), ("ci.*.publish", &[])] {
-        let selection = Selection::new(&[], &[glob.to_owned()], &["x86_64-linux".to_owned()]).unwrap();
-        let targets = walk_with(selection, &["."], &tree);
-        let found = targets.iter().map(|target| target.path.to_string()).filter(|path| !path.is_empty());
-        assert_eq!(found.collect::<Vec<_>>(), wanted, "{glob}");
-    }
+    let selection = Selection::new(&[], &[publish.to_owned()], &["x86_64-linux".to_owned()]).unwrap();
+    let named = walk_with(selection.clone(), &[".#ci.x86_64-linux.publish"], &tree);
+    assert!(
+        matches!(&named[0].ended, Some(Ended::Skipped(reason)) if reason.contains("excluded by")),
+        "{named:#?}"
+    );
+    assert_eq!(walk_with(selection, &["."], &tree).len(), 1);
+    let found = walk(&["."], &json!({"ci": {"empty": {"unit": null}}}));
+    assert!(
+        matches!(&found[..], [(path, Some(Ended::NotEvaluated(error)))] if path == "ci.empty" && error.contains("findWork"))
+    );
 }
 
 #[test]

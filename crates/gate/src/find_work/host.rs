@@ -1,11 +1,13 @@
 //! What a script may ask of the machine: programs, and Nix's.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use serde_json::{Value, json};
 use tokio::process::Command;
 
+use super::IsKept;
 use crate::child;
 
 /// Where Nix is, and what it is always told.
@@ -13,13 +15,22 @@ use crate::child;
 pub(super) struct Host {
     pub(super) bin: Option<PathBuf>,
     pub(super) nix_args: Vec<String>,
+    pub(super) env: Vec<(OsString, OsString)>,
+    pub(super) is_kept: IsKept,
 }
 
 impl Host {
     /// Answers a call with `{"ok": …}` or `{"error": …}`; the prelude throws the latter.
     pub(super) async fn call(&self, name: &str, args: &str) -> String {
+        if name == "kept" {
+            let drv: Result<(String,), _> = serde_json::from_str(args);
+            return json!({ "ok": drv.is_ok_and(|(drv,)| (self.is_kept.0)(&drv)) }).to_string();
+        }
         let answered = match self.command(name, args) {
-            Ok((program, command)) => finished(&program, command).await,
+            Ok((program, mut command)) => {
+                command.envs(self.env.iter().map(|(name, value)| (name, value)));
+                finished(&program, command).await
+            }
             Err(error) => Err(error),
         };
         answered.map_or_else(|error| json!({ "error": error }), |ok| json!({ "ok": ok })).to_string()

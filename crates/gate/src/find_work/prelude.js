@@ -43,6 +43,7 @@
   const build = async targets => targets.length === 0 ? 0 : nixDone(await call('nix', ['build', '--no-link', '-L', ...targets]))
   const nix = {
     isUncachedDrv: async drv => {
+      if (await call('kept', drv)) return false
       const done = await call('nix-store', ['--realise', '--dry-run', drv])
       if (done.exitCode !== 0) throw new Error(`cannot ask whether ${drv} has to be built: ${done.stderr.trim()}`)
       return done.stderr.includes('will be built')

@@ -104,7 +104,9 @@ pub(super) fn picture(summary: &Summary, timeline: &Timeline, shown: &[bool]) ->
         class: "stage",
         name: match stage {
             Stage::Evaluate => "evaluate",
+            Stage::Gate => "ask gates",
             Stage::Plan => "plan",
+            Stage::Act => "act",
             Stage::Build => "build",
         }
         .to_owned(),

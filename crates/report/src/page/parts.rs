@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use phoenix_model::{Severity, Verdict, VerdictKind};
+use phoenix_model::{ActionVerdict, Severity, Verdict, VerdictKind};
 
+use crate::action_state::kind_of;
 use crate::clean::{clean_log, clip, one_line};
 use crate::errors::evaluation_errors;
 use crate::roots::{failed_alone, plural};
@@ -186,7 +187,33 @@ pub(super) fn failures(summary: &Summary, bounds: Bounds) -> Vec<Failure> {
             blocked: None,
         }
     });
-    of_roots.chain(alone).chain(errors).collect()
+    let failed =
+        summary.actions.values().filter(|state| matches!(state.verdict, Some(ActionVerdict::Failed { .. })));
+    let (class, mark) = look(Some(VerdictKind::Failed));
+    let of_actions = failed.map(|state| {
+        let skip = state.tail.len().saturating_sub(bounds.lines);
+        let lines: Vec<_> = state
+            .tail
+            .iter()
+            .skip(skip)
+            .map(|line| clip(&clean_log(line), LINE_LENGTH).into_owned())
+            .collect();
+        Failure {
+            class,
+            mark,
+            name: clean(&state.action.name).into_owned(),
+            about: format!(
+                "action failed{}",
+                state.seconds.map(|seconds| format!(" after {}", human_seconds(seconds))).unwrap_or_default()
+            ),
+            reason: clip(&state.particulars(), LINE_LENGTH).into_owned(),
+            path: None,
+            log: (!lines.is_empty()).then(|| lines.join("\n")),
+            log_file: state.log.as_deref().map(|file| clean(file).into_owned()),
+            blocked: None,
+        }
+    });
+    of_roots.chain(alone).chain(errors).chain(of_actions).collect()
 }
 
 /// Where the targets came from: this run, the store, or a substituter.
@@ -273,6 +300,26 @@ pub(super) fn rows(summary: &Summary) -> Vec<Row> {
             seconds: seconds.map(human_seconds).unwrap_or_default(),
             sort: seconds.map(|seconds| format!("{seconds:.3}")).unwrap_or_default(),
             more: clip(&one_line(&more), LINE_LENGTH).into_owned(),
+        }
+    });
+    rows.collect()
+}
+
+/// What ran after builds.
+pub(super) fn actions(summary: &Summary) -> Vec<Row> {
+    let rows = summary.actions.values().map(|state| {
+        let (class, mark) = look(Some(kind_of(state.verdict.as_ref())));
+        let why = state.verdict.as_ref().map(ActionVerdict::why).unwrap_or_default();
+        Row {
+            class,
+            mark,
+            verdict: state.word(),
+            name: clean(&state.action.name).into_owned(),
+            system: String::new(),
+            runner: String::new(),
+            seconds: state.seconds.map(human_seconds).unwrap_or_default(),
+            sort: String::new(),
+            more: clip(&one_line(&why), LINE_LENGTH).into_owned(),
         }
     });
     rows.collect()

@@ -149,7 +149,7 @@ fn evaluated(args: &RestoreArgs, installables: Vec<String>) -> Result<Asked, Com
         &wanted,
         &args.nix,
         &stop,
-        &mut |target, verdict| asked.take(&target, verdict),
+        &mut |one| asked.take(&one.target, one.verdict),
         &mut |heard| {
             if let Heard::Said { severity: Severity::Error | Severity::Warning, text } = heard {
                 say(text);

@@ -1,0 +1,314 @@
+//! Which actions follow from gates and configurations.
+
+use std::collections::BTreeMap;
+
+use phoenix_evaluate::{Glob, Program, StdAction};
+use phoenix_gate::Occasion;
+use phoenix_github::Trigger;
+use phoenix_model::{Action, ActionId, ActionVerdict, Does, StorePath, Target, TargetId, redact};
+
+use crate::args::ActionsMode;
+use crate::config::{ActionConfig, Config, PUSH};
+use crate::setup::var;
+
+/// How many seconds an action may take, unless the flake says otherwise.
+const TIME_OUT: u64 = 3600;
+
+/// Whether actions may run.
+#[derive(Debug, Clone)]
+pub(crate) enum Permission {
+    /// All of them.
+    Always,
+    /// None, for a reason.
+    Never(String),
+    /// By what the run is for.
+    By(Occasion),
+}
+
+impl Permission {
+    /// By the flag, and by what the forge says.
+    pub(crate) fn of(mode: ActionsMode) -> Self {
+        if mode == ActionsMode::Skip {
+            return Self::Never("`--actions skip`".to_owned());
+        }
+        let file = |path: &str| fs_err::read_to_string(path);
+        match (Trigger::read(var, file), mode) {
+            // Who may not write to the repository runs nothing, whatever is asked for.
+            (Ok(Some(trigger)), _) if trigger.is_fork => Self::By(occasion(trigger)),
+            (_, ActionsMode::Run) => Self::Always,
+            (Ok(Some(trigger)), _) => Self::By(occasion(trigger)),
+            (Ok(None), _) => Self::Never("actions run in CI; `--actions run` runs them here".to_owned()),
+            (Err(why), _) => Self::Never(format!("who this is for is unknown: {why}")),
+        }
+    }
+
+    fn check(&self, refs: &[String]) -> Result<(), String> {
+        match self {
+            Self::Always => Ok(()),
+            Self::Never(why) => Err(why.clone()),
+            Self::By(occasion) => occasion.allows(refs),
+        }
+    }
+}
+
+fn occasion(trigger: Trigger) -> Occasion {
+    let Trigger { ref_name, default_branch, is_fork } = trigger;
+    Occasion { ref_name, default_branch, is_fork }
+}
+
+/// An action whose needs are still names.
+struct Draft {
+    name: String,
+    of: Option<String>,
+    does: Result<Does, String>,
+    system: Option<String>,
+    builds: Vec<TargetId>,
+    needs: Needs,
+    /// The targets whose outputs it runs.
+    runs: Vec<TargetId>,
+    time_out: u64,
+    permitted: Result<(), String>,
+}
+
+enum Needs {
+    /// What it builds.
+    Own,
+    /// That, and all targets of a source.
+    All(String),
+    /// That, and actions and targets of a source by name.
+    Named(String, Vec<String>),
+    /// That all builds have ended, however that is.
+    Ends,
+}
+
+/// Actions, as they become known.
+pub(super) struct Drafts<'c> {
+    permission: Permission,
+    configs: &'c [(String, Config)],
+    all: Vec<Draft>,
+}
+
+impl<'c> Drafts<'c> {
+    pub(super) fn new(permission: Permission, configs: &'c [(String, Config)]) -> Self {
+        Self { permission, configs, all: Vec::new() }
+    }
+
+    fn refs(&self, source: &str) -> &'c [String] {
+        let config = self.configs.iter().find(|(name, _)| name == source);
+        config.map_or(&[], |(_, config)| config.refs.as_slice())
+    }
+
+    /// What is called so already is the same.
+    fn add(&mut self, draft: Draft) {
+        match self.all.iter_mut().find(|other| other.name == draft.name) {
+            Some(other) => {
+                let new = draft.builds.into_iter().filter(|id| !other.builds.contains(id));
+                let new: Vec<TargetId> = new.collect();
+                other.builds.extend(new);
+            }
+            None => self.all.push(draft),
+        }
+    }
+
+    /// What a work unit wants to be run.
+    pub(super) fn run(
+        &mut self,
+        target: &Target,
+        name: &str,
+        (program, builds): (Option<Program>, Vec<TargetId>),
+        also: &[TargetId],
+    ) {
+        let runs = builds.clone();
+        self.add(Draft {
+            name: format!("run {name}"),
+            of: Some(target.attr()),
+            does: runs_program(name, program),
+            system: None,
+            builds: builds.into_iter().chain(also.iter().copied()).collect(),
+            needs: Needs::Own,
+            runs,
+            time_out: TIME_OUT,
+            permitted: self.permission.check(self.refs(&target.source)),
+        });
+    }
+
+    /// An action of std, other than `build`, which is what building its derivation does.
+    pub(super) fn std(&mut self, target: &Target, action: &StdAction) {
+        let particulars = &action.particulars;
+        if particulars.action == "build" {
+            return;
+        }
+        let script = target.outputs.get("out").cloned().flatten();
+        let env = [
+            ("cell", &particulars.cell),
+            ("block", &particulars.block),
+            ("target", &particulars.name),
+            ("action", &particulars.action),
+        ];
+        let mut env: BTreeMap<String, String> =
+            env.into_iter().map(|(name, value)| (name.to_owned(), value.clone())).collect();
+        env.insert("actionDrv".to_owned(), particulars.action_drv.to_string());
+        let does = script
+            .map(|script| Does::Source { script: script.to_string(), env })
+            .ok_or_else(|| "the path of its script is not known before it is built".to_owned());
+        self.add(Draft {
+            name: particulars.job_name(),
+            of: Some(target.attr()),
+            does,
+            system: target.system.clone(),
+            builds: vec![target.id],
+            needs: Needs::Own,
+            runs: vec![target.id],
+            time_out: TIME_OUT,
+            permitted: self.permission.check(self.refs(&target.source)),
+        });
+    }
+
+    /// An action of a configuration.
+    pub(super) fn configured(
+        &mut self,
+        source: &str,
+        config: &Config,
+        action: &ActionConfig,
+        (program, builds): (Option<Program>, Vec<TargetId>),
+    ) {
+        let needs = match &action.needs {
+            None => Needs::All(source.to_owned()),
+            Some(needs) => Needs::Named(source.to_owned(), needs.clone()),
+        };
+        let refs = action.refs.as_deref().unwrap_or(&config.refs);
+        self.add(Draft {
+            name: action.name.clone(),
+            of: None,
+            does: runs_program(&action.run, program),
+            system: None,
+            runs: builds.clone(),
+            builds,
+            needs,
+            time_out: action.time_out.unwrap_or(TIME_OUT),
+            permitted: self.permission.check(refs),
+        });
+    }
+
+    /// Where everything that was built is pushed to.
+    pub(super) fn pushes(&mut self, config: &Config) {
+        for to in &config.push {
+            self.add(Draft {
+                name: format!("{PUSH} {}", redact(to)),
+                of: None,
+                does: Ok(Does::Push { to: to.clone() }),
+                system: None,
+                builds: Vec::new(),
+                needs: Needs::Ends,
+                runs: Vec::new(),
+                time_out: TIME_OUT,
+                permitted: self.permission.check(&config.refs),
+            });
+        }
+    }
+
+    /// The actions, once all targets are known.
+    pub(super) fn finish(self, targets: &[&Target]) -> Vec<(Action, Option<ActionVerdict>)> {
+        let names: Vec<String> = self.all.iter().map(|draft| draft.name.clone()).collect();
+        let finished =
+            (0..).zip(self.all).map(|(number, draft)| draft.finish(ActionId(number), &names, targets));
+        finished.collect()
+    }
+}
+
+impl Draft {
+    fn finish(self, id: ActionId, names: &[String], targets: &[&Target]) -> (Action, Option<ActionVerdict>) {
+        let mut builds = self.builds;
+        let mut needs = Vec::new();
+        let mut wrong = None;
+        match &self.needs {
+            Needs::Own => {}
+            Needs::Ends => builds.extend(targets.iter().map(|target| target.id)),
+            Needs::All(source) => {
+                builds
+                    .extend(targets.iter().filter(|target| target.source == *source).map(|target| target.id));
+            }
+            Needs::Named(source, named) => {
+                for name in named {
+                    let is_push = |other: &str| name == PUSH && other.starts_with("push ");
+                    let actions = (0..).zip(names).filter(|(_, other)| *other == name || is_push(other));
+                    let actions: Vec<ActionId> = actions.map(|(number, _)| ActionId(number)).collect();
+                    if !actions.is_empty() || name == PUSH {
+                        needs.extend(actions);
+                        continue;
+                    }
+                    match matching(name, source, targets) {
+                        Ok(ids) => builds.extend(ids),
+                        Err(error) => wrong = Some(error),
+                    }
+                }
+            }
+        }
+        builds.sort_unstable();
+        builds.dedup();
+        let outputs = targets.iter().filter(|target| self.runs.contains(&target.id)).flat_map(|target| {
+            let is_wanted =
+                |name: &str| target.wanted.is_empty() || target.wanted.iter().any(|wanted| wanted == name);
+            target
+                .outputs
+                .iter()
+                .filter(move |(name, _)| is_wanted(name))
+                .filter_map(|(_, path)| path.clone())
+        });
+        let mut paths: Vec<StorePath> = outputs.collect();
+        let (does, problem) = match (self.does, wrong) {
+            (Ok(does), wrong) => (does, wrong),
+            (Err(problem), _) => (Does::Run { program: String::new() }, Some(problem)),
+        };
+        if let Does::Run { program } = &does {
+            paths.extend(store_path_of(program).filter(|path| !paths.contains(path)));
+        }
+        let action = Action {
+            id,
+            name: self.name,
+            of: self.of,
+            does,
+            system: self.system,
+            builds,
+            needs,
+            paths,
+            time_out: self.time_out,
+        };
+        // What is red among its builds says more than that there is no program.
+        let has_builds = !action.builds.is_empty();
+        let verdict = match (self.permitted, problem) {
+            (Err(reason), _) => Some(ActionVerdict::Skipped { reason }),
+            (Ok(()), Some(message)) if !has_builds || !message.starts_with(NO_PROGRAM) => {
+                Some(ActionVerdict::Failed { message })
+            }
+            (Ok(()), _) => None,
+        };
+        (action, verdict)
+    }
+}
+
+/// How a message begins that an action has no program.
+const NO_PROGRAM: &str = "there is no program at ";
+
+fn runs_program(name: &str, program: Option<Program>) -> Result<Does, String> {
+    program.map(|program| Does::Run { program: program.file }).ok_or_else(|| {
+        format!("{NO_PROGRAM}`{name}`; it has to be an app or a package, as `nix run` takes it")
+    })
+}
+
+/// The targets of a source that a pattern matches.
+fn matching(pattern: &str, source: &str, targets: &[&Target]) -> Result<Vec<TargetId>, String> {
+    let glob = Glob::parse(pattern).map_err(|error| format!("`{pattern}` in its `needs`: {error}"))?;
+    let matches = |target: &&&Target| target.source == source && glob.matches(target.attr_path.names());
+    let ids: Vec<TargetId> = targets.iter().filter(matches).map(|target| target.id).collect();
+    if ids.is_empty() {
+        return Err(format!("`{pattern}` in its `needs` is neither an action nor matches a target"));
+    }
+    Ok(ids)
+}
+
+/// The store path that a file is in.
+fn store_path_of(file: &str) -> Option<StorePath> {
+    let store = file.match_indices('/').map(|(at, _)| &file[..at]).chain([file]);
+    store.rev().find_map(|prefix| StorePath::parse(prefix).ok())
+}

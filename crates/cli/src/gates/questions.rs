@@ -1,0 +1,190 @@
+//! Asks many gates at once.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crossbeam_channel::{RecvTimeoutError, Sender, unbounded};
+use phoenix_gate::{Answer, Credentials, FindWork, IsKept, Limits, Proviso, Registries, Said, Work};
+use phoenix_model::Severity;
+use phoenix_store::Nix;
+use serde_json::Value;
+
+use crate::error::CommandError;
+use crate::recorder::Recorder;
+use crate::setup::var;
+
+/// How much memory the engine of one script may take.
+const MEMORY: usize = 256 << 20;
+
+/// How many gates are asked at the same time: each waits for others most of the time.
+const AT_ONCE: usize = 64;
+
+/// How long a request to a registry may take.
+const REGISTRY: Duration = Duration::from_secs(30);
+
+/// How often it is looked whether to stop.
+const TICK: Duration = Duration::from_millis(100);
+
+/// What is asked.
+pub(super) enum Question {
+    /// Nothing: there is work.
+    None,
+    /// A script in JavaScript.
+    FindWork {
+        attr_path: String,
+        body: String,
+        unit: Value,
+        time_out: Duration,
+        nix: Nix,
+        /// Derivations that are kept somewhere that Nix does not know of.
+        kept: Vec<String>,
+    },
+    /// A script in bash.
+    Proviso { file: PathBuf, action: String, time_out: Duration, nix: Nix },
+    /// A registry.
+    Image { image: String },
+}
+
+/// What is heard of a question.
+enum Heard {
+    Said(usize, Said),
+    Answered(usize, Result<Answer<Work>, String>),
+}
+
+/// The answers to questions, in their order; none for what was not answered because we are to stop.
+pub(super) fn ask_all(
+    questions: Vec<(String, Question)>,
+    recorder: &mut Recorder,
+    stop: &Arc<AtomicBool>,
+) -> Result<Vec<Option<Result<Answer<Work>, String>>>, CommandError> {
+    let names: Vec<String> = questions.iter().map(|(name, _)| name.clone()).collect();
+    let mut answers: Vec<Option<_>> = (0..questions.len()).map(|_| None).collect();
+    let threads = questions.len().min(AT_ONCE);
+    let numbered = questions.into_iter().map(|(_, question)| question).enumerate();
+    let todo = Mutex::new(numbered.collect::<Vec<_>>().into_iter());
+    let next = || todo.lock().unwrap_or_else(PoisonError::into_inner).next();
+    std::thread::scope(|scope| {
+        let (heard, hear) = unbounded::<Heard>();
+        for _ in 0..threads {
+            let (heard, next) = (heard.clone(), &next);
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed)
+                    && let Some((number, question)) = next()
+                {
+                    if let Some(answer) = answer(number, question, &heard, stop) {
+                        let _ = heard.send(Heard::Answered(number, answer));
+                    }
+                }
+            });
+        }
+        drop(heard);
+        loop {
+            match hear.recv_timeout(TICK) {
+                Ok(Heard::Said(number, said)) => say(&names[number], &said, recorder),
+                Ok(Heard::Answered(number, answer)) => answers[number] = Some(answer),
+                Err(RecvTimeoutError::Timeout) => recorder.tick(),
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+    });
+    Ok(answers)
+}
+
+/// Asks one; none when it was broken off.
+fn answer(
+    number: usize,
+    question: Question,
+    heard: &Sender<Heard>,
+    stop: &AtomicBool,
+) -> Option<Result<Answer<Work>, String>> {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return Some(Err(format!("nothing can be asked: {error}"))),
+    };
+    let stopped = async {
+        while !stop.load(Ordering::Relaxed) {
+            tokio::time::sleep(TICK).await;
+        }
+    };
+    runtime.block_on(async {
+        tokio::select! {
+            answer = asked(number, question, heard) => Some(answer),
+            () = stopped => None,
+        }
+    })
+}
+
+async fn asked(number: usize, question: Question, heard: &Sender<Heard>) -> Result<Answer<Work>, String> {
+    let work = |answer: Answer<()>| match answer {
+        Answer::Work(()) => Answer::Work(Work::default()),
+        Answer::None { reason } => Answer::None { reason },
+    };
+    match question {
+        Question::None => Ok(Answer::Work(Work::default())),
+        Question::FindWork { attr_path, body, unit, time_out, nix, kept } => {
+            let find_work = FindWork {
+                attr_path,
+                body,
+                unit,
+                bin: None,
+                nix_args: nix.option_args(),
+                env: env(&nix),
+                is_kept: IsKept(Arc::new(move |drv_path| kept.iter().any(|kept| kept == drv_path))),
+            };
+            let heard = heard.clone();
+            let say = Arc::new(move |said| drop(heard.send(Heard::Said(number, said))));
+            let limits = Limits { time: time_out, memory: MEMORY };
+            find_work.ask(limits, say).await.map_err(|error| error.to_string())
+        }
+        Question::Proviso { file, action, time_out, nix } => {
+            let proviso = Proviso { file, action, env: env(&nix), time_out };
+            proviso.ask().await.map(work).map_err(|error| error.to_string())
+        }
+        Question::Image { image } => {
+            let registries = Registries::new(credentials()?, REGISTRY);
+            let registries = registries.map_err(|error| error.to_string())?;
+            registries.ask(&image).await.map(work).map_err(|error| error.to_string())
+        }
+    }
+}
+
+/// The user's logins at registries: docker's, else podman's.
+fn credentials() -> Result<Credentials, String> {
+    let in_home = |below: &str| var("HOME").map(|home| PathBuf::from(home).join(below));
+    let docker = var("DOCKER_CONFIG").map(PathBuf::from).or_else(|| in_home(".docker"));
+    let podman = var("REGISTRY_AUTH_FILE").map(PathBuf::from).or_else(|| {
+        var("XDG_RUNTIME_DIR").map(|directory| PathBuf::from(directory).join("containers/auth.json"))
+    });
+    let docker = docker.map(|directory| directory.join("config.json"));
+    for file in [docker, podman].into_iter().flatten() {
+        match fs_err::read_to_string(&file) {
+            Ok(text) => {
+                return Credentials::parse(&text).map_err(|error| format!("{}: {error}", file.display()));
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+    Ok(Credentials::default())
+}
+
+fn env(nix: &Nix) -> Vec<(OsString, OsString)> {
+    nix.env().to_vec()
+}
+
+/// Passes on what a script says.
+fn say(name: &str, said: &Said, recorder: &mut Recorder) {
+    let severity = match said.level.as_str() {
+        "debug" | "output" => Severity::Detail,
+        "endgroup" => return,
+        // A script that failed says so by what it returns; this is only talk.
+        "warning" | "error" => Severity::Warning,
+        _ => Severity::Notice,
+    };
+    recorder.say(severity, format!("{name}: {}", said.text));
+}
