@@ -246,7 +246,7 @@ pub(crate) fn evaluate(
     let mut next = asked.first;
     let evaluators = phoenix_evaluate::evaluate(&request, stop, &mut |heard| match heard {
         Heard::Found(one) => {
-            let one = target(setup, TargetId(next), one);
+            let one = target(setup, TargetId(next), *one);
             next += 1;
             found(one);
         }

@@ -123,11 +123,11 @@ impl Recorder {
         match &mut event {
             Event::LogLine { drv_path, line } => self.log(drv_path.base_name(), line),
             Event::DerivationSettled { settled } => {
-                settled.log = self.close_log(settled.drv_path.base_name())
+                settled.log = self.close_log(settled.drv_path.base_name());
             }
             Event::ActionLine { action, line } => self.log(&format!("action-{}", action.0), line),
             Event::ActionSettled { action, log, .. } => {
-                *log = self.close_log(&format!("action-{}", action.0))
+                *log = self.close_log(&format!("action-{}", action.0));
             }
             _ => {}
         }

@@ -97,7 +97,7 @@ pub enum Heard {
         left: usize,
     },
     /// A target was found.
-    Found(Found),
+    Found(Box<Found>),
     /// Something Nix or the flake said.
     Said {
         /// How much it matters.
@@ -202,7 +202,7 @@ fn whole(root: &Root, ended: Option<Ended>, hear: &mut dyn FnMut(Heard)) {
         special: None,
         ended,
     };
-    hear(Heard::Found(Found { source: root.source.clone(), target }));
+    hear(Heard::Found(Box::new(Found { source: root.source.clone(), target })));
 }
 
 /// Everything it takes to start an evaluator on a root.
@@ -431,7 +431,7 @@ fn walk(
                     in_work.remove(&worker);
                     idle.push(worker);
                     for target in walk.answer(inspect, answer.as_deref().map_err(Clone::clone)) {
-                        hear(Heard::Found(Found { source: root.source.clone(), target }));
+                        hear(Heard::Found(Box::new(Found { source: root.source.clone(), target })));
                     }
                 }
             }
@@ -444,11 +444,11 @@ fn walk(
                 hear(Heard::Said { severity: Severity::Warning, text });
             }
             for target in walk.finish() {
-                hear(Heard::Found(Found { source: root.source.clone(), target }));
+                hear(Heard::Found(Box::new(Found { source: root.source.clone(), target })));
             }
         } else {
             for target in walk.stopped(in_work.into_values().collect()) {
-                hear(Heard::Found(Found { source: root.source.clone(), target }));
+                hear(Heard::Found(Box::new(Found { source: root.source.clone(), target })));
             }
         }
         drop(jobs);

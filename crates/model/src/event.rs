@@ -226,7 +226,7 @@ fn redact_action(action: &mut Action) {
 fn redact_action_verdict(verdict: &mut ActionVerdict) {
     match verdict {
         ActionVerdict::Failed { message: text } | ActionVerdict::Skipped { reason: text } => {
-            redact_text(text)
+            redact_text(text);
         }
         ActionVerdict::Blocked { by } => by.iter_mut().for_each(redact_text),
         ActionVerdict::Done | ActionVerdict::Cancelled => {}

@@ -128,7 +128,7 @@ impl Lines {
                 vec![format!("{head} {}", clean_log(line))]
             }
             Event::ActionSettled { action, .. } => {
-                summary.actions.get(action).into_iter().flat_map(|state| self.action_ended(state)).collect()
+                summary.actions.get(action).into_iter().filter_map(|state| self.action_ended(state)).collect()
             }
             Event::Message { severity, text } => self.message(*severity, text),
             Event::Cancelling { reason } => {

@@ -50,10 +50,13 @@ pub(super) enum Question {
     Image { image: String },
 }
 
+/// What a gate answered, or why it could not.
+pub(super) type Answered = Result<Answer<Work>, String>;
+
 /// What is heard of a question.
 enum Heard {
     Said(usize, Said),
-    Answered(usize, Result<Answer<Work>, String>),
+    Answered(usize, Answered),
 }
 
 /// The answers to questions, in their order; none for what was not answered because we are to stop.
@@ -61,7 +64,7 @@ pub(super) fn ask_all(
     questions: Vec<(String, Question)>,
     recorder: &mut Recorder,
     stop: &Arc<AtomicBool>,
-) -> Result<Vec<Option<Result<Answer<Work>, String>>>, CommandError> {
+) -> Result<Vec<Option<Answered>>, CommandError> {
     let names: Vec<String> = questions.iter().map(|(name, _)| name.clone()).collect();
     let mut answers: Vec<Option<_>> = (0..questions.len()).map(|_| None).collect();
     let threads = questions.len().min(AT_ONCE);
@@ -96,12 +99,7 @@ pub(super) fn ask_all(
 }
 
 /// Asks one; none when it was broken off.
-fn answer(
-    number: usize,
-    question: Question,
-    heard: &Sender<Heard>,
-    stop: &AtomicBool,
-) -> Option<Result<Answer<Work>, String>> {
+fn answer(number: usize, question: Question, heard: &Sender<Heard>, stop: &AtomicBool) -> Option<Answered> {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return Some(Err(format!("nothing can be asked: {error}"))),
@@ -119,7 +117,7 @@ fn answer(
     })
 }
 
-async fn asked(number: usize, question: Question, heard: &Sender<Heard>) -> Result<Answer<Work>, String> {
+async fn asked(number: usize, question: Question, heard: &Sender<Heard>) -> Answered {
     let work = |answer: Answer<()>| match answer {
         Answer::Work(()) => Answer::Work(Work::default()),
         Answer::None { reason } => Answer::None { reason },
