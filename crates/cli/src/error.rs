@@ -125,6 +125,12 @@ pub(crate) fn hint_for(message: &str) -> Option<&'static str> {
     if DISK_FULL_WORDS.iter().any(|words| has(words)) {
         return Some(DISK_FULL);
     }
+    if has("and there are builders for ") || has("and there is no builder with ") {
+        return Some(
+            "`--builders` or /etc/nix/machines name machines that can build it, `--option extra-platforms` what this one \
+             can besides; `--exclude` or `--systems` leaves it out",
+        );
+    }
     if has("user namespaces are not enabled") || has("unable to start build process") && has("namespace") {
         return Some(
             "Nix builds in a root of its own where a store lies elsewhere (--store, --runners), and needs user namespaces \

@@ -239,7 +239,7 @@ pub(crate) fn evaluate(
         workers: args.eval_workers,
         impure: args.impure,
         show_trace: args.show_trace,
-        override_inputs: owned_pairs(&args.override_input),
+        override_inputs: overrides(&args.override_input),
         accept_flake_config: args.accept_flake_config || setup.settings.accept_flake_config,
     };
     let mut options = Vec::new();
@@ -266,8 +266,17 @@ pub(crate) fn real_path(setup: &Setup, path: &str) -> PathBuf {
     }
 }
 
-fn owned_pairs(values: &[String]) -> Vec<(String, String)> {
-    pairs(values).map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+/// Inputs and what replaces them. A relative `path:` is meant from here, and not from the flake.
+fn overrides(values: &[String]) -> Vec<(String, String)> {
+    let here = std::env::current_dir().ok();
+    let absolute = |value: &str| {
+        let relative = value.strip_prefix("path:").filter(|path| !path.starts_with('/'));
+        match (relative, &here) {
+            (Some(path), Some(here)) => format!("path:{}", here.join(path).display()),
+            _ => value.to_owned(),
+        }
+    };
+    pairs(values).map(|(name, value)| (name.to_owned(), absolute(value))).collect()
 }
 
 fn target(setup: &Setup, id: TargetId, found: Found) -> FoundOne {

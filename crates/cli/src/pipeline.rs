@@ -85,7 +85,7 @@ pub(crate) fn plan(
     let mut setup = setup::setup(nix, Some(&build.builder))?;
     let depot = build.depot.as_deref().map(|url| depots::open(Some(url))).transpose()?;
     let asked = evaluating::asked(wanted, &setup.settings.system)?;
-    let state = State::open();
+    let mut state = State::open();
     let directory = state.new_run()?;
     let mut recorder = Recorder::new(directory, talk.events.as_deref(), Screen::new(talk))?;
     let stop = Arc::new(AtomicBool::new(false));

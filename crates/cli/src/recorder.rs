@@ -28,7 +28,8 @@ pub(crate) struct Recorder {
     /// By the names of their files.
     logs: HashMap<String, Log>,
     open: usize,
-    broken: bool,
+    /// Why logs are not whole, if they are not.
+    broken: Option<String>,
 }
 
 /// A file that events are written to.
@@ -84,7 +85,7 @@ impl Recorder {
             files,
             logs: HashMap::new(),
             open: 0,
-            broken: false,
+            broken: None,
         })
     }
 
@@ -184,10 +185,12 @@ impl Recorder {
 
     fn log(&mut self, name: &str, line: &str) {
         if self.open >= MOST_OPEN && !self.logs.contains_key(name) {
-            for log in self.logs.values_mut() {
-                log.file = None;
-            }
+            let closed = self.logs.values_mut().filter_map(|log| log.file.take());
+            let lost = closed.filter_map(|mut file| file.flush().err()).last();
             self.open = 0;
+            if let Some(error) = lost {
+                self.trouble("logs", &error);
+            }
         }
         if !self.logs.contains_key(name) {
             let path = self.directory.join("logs").join(format!("{name}.log"));
@@ -205,16 +208,29 @@ impl Recorder {
 
     fn close_log(&mut self, name: &str) -> Option<String> {
         let log = self.logs.get_mut(name)?;
+        let mut flushed = Ok(());
         if let Some(mut file) = log.file.take() {
             self.open = self.open.saturating_sub(1);
-            // What could not be flushed is missing from the file only; the verdict does not rest on it.
-            let _ = file.flush();
+            flushed = file.flush();
         }
-        Some(log.path.display().to_string())
+        let path = log.path.clone();
+        if let Err(error) = flushed {
+            // The verdict does not rest on it.
+            self.trouble("logs", &error);
+        }
+        let has_something = fs::metadata(&path).is_ok_and(|found| found.len() > 0);
+        has_something.then(|| path.display().to_string())
+    }
+
+    /// Why the records of this run are not whole, if they are not.
+    pub(crate) fn lost_records(&self) -> Option<String> {
+        let own = self.files.iter().filter(|file| !file.asked).find_map(|file| file.trouble.as_ref());
+        self.broken.clone().or_else(|| own.map(ToString::to_string))
     }
 
     fn trouble(&mut self, what: &str, error: &std::io::Error) {
-        if !std::mem::replace(&mut self.broken, true) {
+        if self.broken.is_none() {
+            self.broken = Some(error.to_string());
             self.warn(format!("cannot write the {what} of this run ({error}); going on without"));
         }
     }

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use fs_err as fs;
 use phoenix_schedule::Estimates;
@@ -18,7 +19,12 @@ pub(crate) struct State {
     directory: PathBuf,
     /// It lies where others may write too.
     shared: bool,
+    /// Held while the run goes on, so that no other forgets it.
+    lock: Option<Arc<std::fs::File>>,
 }
+
+/// The file in a run's directory that is locked while the run goes on.
+const LOCK: &str = "lock";
 
 impl State {
     pub(crate) fn open() -> Self {
@@ -26,17 +32,17 @@ impl State {
             .map(PathBuf::from)
             .or_else(|| var("HOME").map(|home| Path::new(&home).join(".local/state")));
         match home {
-            Some(home) => Self { directory: home.join("phoenix"), shared: false },
+            Some(home) => Self { directory: home.join("phoenix"), shared: false, lock: None },
             // Without a home: a place of this user's own among everybody's.
             None => {
                 let name = format!("phoenix-{}", rustix::process::getuid().as_raw());
-                Self { directory: std::env::temp_dir().join(name), shared: true }
+                Self { directory: std::env::temp_dir().join(name), shared: true, lock: None }
             }
         }
     }
 
-    /// Makes a new directory for a run and forgets the oldest runs.
-    pub(crate) fn new_run(&self) -> io::Result<PathBuf> {
+    /// Makes a new directory for a run and forgets the oldest runs, less those that still go on.
+    pub(crate) fn new_run(&mut self) -> io::Result<PathBuf> {
         let runs = self.directory.join("runs");
         if self.shared {
             self.take_for_own()?;
@@ -46,11 +52,15 @@ impl State {
         // Two runs may start in the same second.
         let run = runs.join(format!("{now}-{}", std::process::id()));
         fs::create_dir_all(run.join("logs"))?;
+        let lock = std::fs::File::create(run.join(LOCK))?;
+        // Where files cannot be locked, the oldest run is taken for one that is over.
+        let _ = lock.try_lock();
+        self.lock = Some(Arc::new(lock));
         let mut old: Vec<PathBuf> =
             fs::read_dir(&runs)?.filter_map(Result::ok).map(|entry| entry.path()).collect();
         old.sort();
         let surplus = old.len().saturating_sub(RUNS_KEPT);
-        for directory in old.into_iter().take(surplus) {
+        for directory in old.into_iter().take(surplus).filter(|directory| !goes_on(directory)) {
             // Another run may be forgetting it too.
             let _ = fs::remove_dir_all(directory);
         }
@@ -90,5 +100,41 @@ impl State {
         fs::write(file.path(), estimates.to_json())?;
         file.persist(self.directory.join("estimates.json")).map_err(|error| error.error)?;
         Ok(())
+    }
+}
+
+/// Whether the run of a directory still goes on.
+fn goes_on(run: &Path) -> bool {
+    let lock = std::fs::File::open(run.join(LOCK));
+    lock.is_ok_and(|lock| matches!(lock.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_goes_on_is_not_forgotten_whatever_number_comes_after_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = || State { directory: directory.path().to_owned(), shared: false, lock: None };
+        let at = |number: usize| directory.path().join(format!("runs/2000-01-01T00-00-{number:02}Z-1"));
+        // One that goes on, and one that is over, from long ago.
+        for number in 0..2 {
+            fs::create_dir_all(at(number)).unwrap();
+        }
+        let held = std::fs::File::create(at(0).join(LOCK)).unwrap();
+        held.lock().unwrap();
+        for number in 2..30 {
+            fs::create_dir_all(at(number)).unwrap();
+        }
+        let mut last = state();
+        let run = last.new_run().unwrap();
+        assert!(at(0).exists() && !at(1).exists() && run.exists());
+        drop(held);
+        let _ = state().new_run().unwrap();
+        assert!(!at(0).exists());
+        assert!(goes_on(&run));
+        drop(last);
+        assert!(!goes_on(&run));
     }
 }

@@ -89,6 +89,22 @@ fn a_stream_that_breaks_off_is_red() {
 }
 
 #[test]
+fn events_that_lost_a_verdict_are_red() {
+    let env = TestEnv::new();
+    let events = env.file("events").display().to_string();
+    let kept = Flake::new(r#"{ packages.${system}.good = ok "good"; }"#);
+    let _ = env.phoenix(&["run", "--events", &events, &kept.reference()]).ends_with(0);
+    let _ = env.phoenix(&["report", &events]).ends_with(0);
+    let text = std::fs::read_to_string(&events).unwrap();
+    for lost in ["targetSettled", "targetFound"] {
+        let left: String =
+            text.lines().filter(|line| !line.contains(lost)).map(|line| format!("{line}\n")).collect();
+        std::fs::write(&events, left).unwrap();
+        let _ = env.phoenix(&["report", &events]).ends_with(1).says("some are lost");
+    }
+}
+
+#[test]
 fn plan_says_what_would_be_done_and_in_which_order() {
     let env = TestEnv::new();
     let kept = Flake::new(

@@ -240,6 +240,69 @@ fn a_full_disk() {
     assert_eq!(report.verdict(&format!("packages.{}.big", env.system())), "failed");
 }
 
+#[test]
+fn records_that_cannot_be_written_are_told_of_however_quiet_it_is_to_be() {
+    let env = TestEnv::new();
+    if !is_root() {
+        return;
+    }
+    let small = env.file("small");
+    fs_err::create_dir_all(&small).unwrap();
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=64k", "tmpfs"]).arg(&small).status();
+    if !mounted.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: no file system can be mounted here");
+        return;
+    }
+    let _unmount = Unmount(&small);
+    let flake = Flake::new(
+        r#"{ packages.${system}.bad = d "bad" "head -c 200000 /dev/zero | tr '\\0' 'x' | fold; exit 1" { }; }"#,
+    );
+    let mut command = env.command();
+    command.args(["run", "--quiet", &flake.reference()]).env("XDG_STATE_HOME", &small);
+    let ran = Ran::from(command.output().unwrap()).ends_with(100);
+    let _ = ran.says("warning: the records in ").says("No space left on device");
+}
+
+#[test]
+fn two_hundred_that_nobody_can_build_are_one_failure_with_a_hint() {
+    let env = TestEnv::new();
+    let flake = Flake::new(
+        r#"{ packages.${system} = builtins.listToAttrs (map (n: { name = "n${toString n}"; value = derivation {
+          name = "n${toString n}"; system = "riscv64-linux"; builder = "/bin/sh"; }; }) (builtins.genList (n: n) 200)); }"#,
+    );
+    let ran = env.phoenix(&["run", &flake.reference()]).ends_with(1);
+    let ran = ran.says("FAILED 200 derivations: ").says("and 195 more").says("hint: `--builders`");
+    let lines = ran.stderr.lines().count();
+    assert!(lines < 60, "{lines} lines: {ran}");
+}
+
+#[test]
+fn an_input_is_replaced_by_a_relative_path_from_here() {
+    let env = TestEnv::new();
+    let lib = |name: &str| format!("{{ outputs = {{ self }}: {{ name = \"{name}\"; }}; }}");
+    let here = env.file("here");
+    for name in ["one", "two"] {
+        let directory = here.join(name);
+        fs_err::create_dir_all(&directory).unwrap();
+        fs_err::write(directory.join("flake.nix"), lib(name)).unwrap();
+    }
+    let flake = Flake::new("{ }");
+    flake.write(
+        "flake.nix",
+        &format!(
+            "{{ inputs.lib.url = \"path:{}/one\"; outputs = {{ self, lib }}: let {} in {{ packages.${{system}}.x = ok lib.name; }}; }}",
+            here.display(),
+            phoenix_testkit::PREAMBLE
+        ),
+    );
+    let mut command = env.command();
+    command
+        .args(["run", "--json", &flake.reference(), "--override-input", "lib", "path:two"])
+        .current_dir(&here);
+    let ran = Ran::from(command.output().unwrap()).ends_with(0);
+    assert!(ran.stdout.contains("\"name\": \"two\""), "{ran}");
+}
+
 struct Unmount<'a>(&'a Path);
 
 impl Drop for Unmount<'_> {

@@ -7,7 +7,7 @@ use phoenix_model::{ActionVerdict, Severity, VerdictKind};
 use crate::action_state::{count_words, kind_of};
 use crate::clean::{clean_log, clip, one_line};
 use crate::errors::evaluation_errors;
-use crate::roots::{failed_alone, plural};
+use crate::roots::{alike as alike_roots, failed_alone, names, plural};
 use crate::table::{self, particulars};
 use crate::{ActionState, Root, Style, Summary, TargetState, clean, human_seconds, root_failures};
 
@@ -28,8 +28,15 @@ const NAME_WIDTH: usize = 60;
 #[must_use]
 pub fn end(summary: &Summary, style: Style) -> String {
     let mut page = String::new();
-    for root in root_failures(summary) {
-        failure(&mut page, summary, &root, style);
+    for same in alike_roots(&root_failures(summary)) {
+        match same.as_slice() {
+            [root] => failure(&mut page, summary, root, style),
+            [first, ..] => {
+                let head = failed(style, &names(&same), "");
+                let _ = writeln!(page, "{head} ({}): {}\n", first.class, first.reason());
+            }
+            [] => {}
+        }
     }
     let alone = failed_alone(summary);
     for (state, class, message) in alone.iter().take(LISTED) {

@@ -1,12 +1,15 @@
 //! Plain lines, for a log that is read later: contiguous, greppable, and never silent for long.
 
+use std::collections::HashMap;
+
 use phoenix_model::{
-    ActionVerdict, Event, Logged, SettledDerivation, Severity, Stage, Stamp, StorePath, Verdict, VerdictKind,
+    ActionVerdict, Event, FailureClass, Logged, SettledDerivation, Severity, Stage, Stamp, StorePath,
+    Verdict, VerdictKind,
 };
 
 use crate::action_state::kind_of;
 use crate::clean::{clean_log, one_line};
-use crate::roots::{is_root, plural, reason};
+use crate::roots::{ALIKE, is_root, plural, reason};
 use crate::{ActionState, DerivationState, Style, Summary, clean, human_seconds};
 
 /// After how many seconds without a line a sign of life is given.
@@ -37,6 +40,8 @@ pub struct Lines {
     starts: bool,
     started: usize,
     last_line: Option<Stamp>,
+    /// How often a failure was told whose reason is outside of the derivation, by reason.
+    alike: HashMap<String, usize>,
 }
 
 impl Lines {
@@ -44,7 +49,7 @@ impl Lines {
     /// without, the last lines of a log come when its build has failed.
     #[must_use]
     pub fn new(detail: Detail, print_logs: bool, style: Style) -> Self {
-        Self { detail, print_logs, style, starts: true, started: 0, last_line: None }
+        Self { detail, print_logs, style, starts: true, started: 0, last_line: None, alike: HashMap::new() }
     }
 
     /// Without lines for builds that start: for beside a live view, which shows them.
@@ -162,7 +167,11 @@ impl Lines {
         vec![line]
     }
 
-    fn derivation_ended(&self, state: Option<&DerivationState>, settled: &SettledDerivation) -> Vec<String> {
+    fn derivation_ended(
+        &mut self,
+        state: Option<&DerivationState>,
+        settled: &SettledDerivation,
+    ) -> Vec<String> {
         let drv_path = &settled.drv_path;
         let name = drv_path.human_name();
         let time = |word: &str| {
@@ -176,6 +185,17 @@ impl Lines {
                 vec![format!("had {name} from {} after all", clean(&from.to_string()))]
             }
             Verdict::Failed { class, message } => {
+                if *class == FailureClass::Other && state.is_none_or(|state| state.tail.is_empty()) {
+                    let count = self.alike.entry(reason(drv_path, message)).or_default();
+                    *count += 1;
+                    match (*count).cmp(&(ALIKE + 1)) {
+                        std::cmp::Ordering::Less => {}
+                        std::cmp::Ordering::Equal => {
+                            return vec!["… and more for the same reason".to_owned()];
+                        }
+                        std::cmp::Ordering::Greater => return Vec::new(),
+                    }
+                }
                 let head = format!("FAILED {name}{} ({class}): {}", time("after"), reason(drv_path, message));
                 let mut lines = vec![self.style.verdict(VerdictKind::Failed, &head)];
                 // Whoever wants it quiet finds the log on the last page.

@@ -8,7 +8,7 @@ use phoenix_model::{ActionVerdict, Severity, VerdictKind};
 use crate::clean::{clean_log, one_line};
 use crate::errors::evaluation_errors;
 use crate::markup::{code, details, escape};
-use crate::roots::{failed_alone, plural};
+use crate::roots::{alike, failed_alone, names, plural};
 use crate::table::{count_words, groups, particulars};
 use crate::{Root, Summary, human_seconds, root_failures};
 
@@ -60,10 +60,18 @@ fn page(summary: &Summary, bounds: Bounds) -> String {
     let mut page = String::new();
     figures(&mut page, summary);
     let roots = root_failures(summary);
-    for root in roots.iter().take(bounds.failures) {
-        failure(&mut page, summary, root, bounds.lines);
+    let groups = alike(&roots);
+    for same in groups.iter().take(bounds.failures) {
+        match same.as_slice() {
+            [root] => failure(&mut page, summary, root, bounds.lines),
+            [first, ..] => {
+                let (names, reason) = (escape(&names(same)), escape(&first.reason()));
+                let _ = writeln!(page, "### {names}\n\n{}: {reason}\n", first.class);
+            }
+            [] => {}
+        }
     }
-    left_out(&mut page, roots.len(), bounds.failures, "failure");
+    left_out(&mut page, groups.len(), bounds.failures, "failure");
     let alone = failed_alone(summary);
     for (state, class, message) in alone.iter().take(bounds.failures) {
         let name = escape(&summary.shown(&state.target));

@@ -108,6 +108,33 @@ pub(crate) fn reason(drv_path: &StorePath, message: &str) -> String {
     clip(line.trim_end_matches('.'), REASON_LENGTH).into_owned()
 }
 
+/// How many failures for the same reason outside of them are told one by one.
+pub(crate) const ALIKE: usize = 5;
+
+/// Root failures without a log that have the same reason, where these are many, told together; the others alone.
+pub(crate) fn alike<'r, 'a>(roots: &'r [Root<'a>]) -> Vec<Vec<&'r Root<'a>>> {
+    let mut groups: Vec<(Option<String>, Vec<&Root<'_>>)> = Vec::new();
+    for root in roots {
+        let outside = root.class == FailureClass::Other && root.derivation.tail.is_empty();
+        let reason = outside.then(|| root.reason());
+        match groups.iter_mut().find(|(other, _)| reason.is_some() && *other == reason) {
+            Some((_, same)) => same.push(root),
+            None => groups.push((reason, vec![root])),
+        }
+    }
+    let split = |(_, same): (Option<String>, Vec<&'r Root<'a>>)| {
+        if same.len() > ALIKE { vec![same] } else { same.into_iter().map(|root| vec![root]).collect() }
+    };
+    groups.into_iter().flat_map(split).collect()
+}
+
+/// The names of failures that are told together: some, and how many more.
+pub(crate) fn names(same: &[&Root<'_>]) -> String {
+    let shown = same.iter().take(ALIKE).map(|root| root.derivation.planned.drv_path.human_name());
+    let shown = shown.collect::<Vec<_>>().join(", ");
+    format!("{} derivations: {shown} and {} more", same.len(), same.len().saturating_sub(ALIKE))
+}
+
 impl Root<'_> {
     /// Nix's words on one clean line, without the path that is named beside it.
     #[must_use]

@@ -67,6 +67,8 @@ pub struct Summary {
     /// The source of the first target, and whether another has another.
     source: Option<String>,
     several_sources: bool,
+    /// The targets that the plan builds for.
+    planned_targets: Vec<TargetId>,
 }
 
 /// What is known of a target.
@@ -104,7 +106,8 @@ impl Summary {
             Event::SubstituterFailed { url, problem } => {
                 self.substituters_failed.push((url.clone(), problem.clone()));
             }
-            Event::Planned { derivations, fetched, saved_seconds, .. } => {
+            Event::Planned { derivations, targets, fetched, saved_seconds } => {
+                self.planned_targets = targets.iter().map(|planned| planned.target).collect();
                 self.planned(derivations);
                 self.to_fetch.clone_from(fetched);
                 self.saved_seconds = *saved_seconds;
@@ -258,11 +261,15 @@ impl Summary {
         self.targets.values().filter(|state| state.verdict.is_none()).count()
     }
 
-    /// Whether the run is over and everything ended well.
+    /// Whether the run is over and everything ended well, by its exit code and by everything that is known of it:
+    /// events may be lost.
     #[must_use]
     pub fn is_green(&self) -> bool {
         self.exit_code == Some(0)
             && self.without_verdict() == 0
+            && self.early.is_empty()
+            && self.planned_targets.iter().all(|target| self.targets.contains_key(target))
+            && !self.derivation_counts().keys().any(|kind| kind.is_red())
             && !self.target_counts().keys().any(|kind| kind.is_red())
             && !self.actions.values().any(ActionState::is_red)
     }
@@ -312,6 +319,46 @@ mod tests {
         assert_eq!(summary.targets.len(), 0);
         apply(&mut summary, Event::TargetFound { target: fixture::target(0, "a", None) });
         assert_eq!(summary.targets[&TargetId(0)].verdict, Some(Verdict::Cancelled));
+    }
+
+    #[test]
+    fn a_run_of_which_events_are_lost_is_not_green() {
+        let target = fixture::target(0, "a", Some("a"));
+        let planned = DerivationState::unplanned(fixture::drv("a")).planned;
+        let settled = SettledDerivation {
+            drv_path: fixture::drv("a"),
+            verdict: Verdict::Built,
+            seconds: None,
+            log: None,
+        };
+        let events = [
+            Event::TargetFound { target },
+            Event::Planned {
+                derivations: vec![planned],
+                targets: vec![phoenix_model::PlannedTarget { target: TargetId(0), derivation: 0 }],
+                fetched: Vec::new(),
+                saved_seconds: 0.0,
+            },
+            Event::DerivationSettled { settled: settled.clone() },
+            Event::TargetSettled { target: TargetId(0), verdict: Verdict::Built },
+            Event::RunEnded { exit_code: 0, directory: None },
+        ];
+        let green = |lost: &[usize], more: Option<Event>| {
+            let mut summary = Summary::default();
+            let kept = (0..).zip(&events).filter(|(at, _)| !lost.contains(at));
+            for event in kept.map(|(_, event)| event.clone()).chain(more) {
+                apply(&mut summary, event);
+            }
+            summary.is_green()
+        };
+        assert!(green(&[], None));
+        for lost in [&[0] as &[usize], &[3], &[0, 3], &[4], &[0, 1]] {
+            assert!(!green(lost, None), "{lost:?}");
+        }
+        let class = phoenix_model::FailureClass::Build;
+        let verdict = Verdict::Failed { class, message: String::new() };
+        let failed = Event::DerivationSettled { settled: SettledDerivation { verdict, ..settled } };
+        assert!(!green(&[], Some(failed)));
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub(crate) fn report(args: &ReportArgs, reference: &str, url: &str) -> Result<Su
     limits.fail_fast = shipment.fail_fast;
     let plan = Arc::new(shipment.farm);
     let mut collecting = collect(url, &mark, &plan, limits)?;
-    let state = State::open();
+    let mut state = State::open();
     let talk = TalkArgs { print_build_logs: false, quiet: false, verbose: 0, json: false, events: None };
     let mut recorder = Recorder::new(state.new_run()?, None, Screen::new(&talk))?;
     let stop = Arc::new(AtomicBool::new(false));

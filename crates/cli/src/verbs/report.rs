@@ -8,7 +8,7 @@ use phoenix_model::{Event, Logged, SCHEMA_VERSION};
 use phoenix_report::{MARKDOWN_LIMIT, Style, Summary, annotations, end, html, json, junit, markdown};
 
 use crate::args::{Format, ReportArgs};
-use crate::error::CommandError;
+use crate::error::{CommandError, EXIT_ERROR};
 use crate::farm;
 use crate::talk::{self, Terminal};
 
@@ -36,7 +36,13 @@ pub(crate) fn report(args: &ReportArgs) -> Result<ExitCode, CommandError> {
             talk::stdout(&text)?;
         }
     }
-    Ok(ExitCode::from(summary.exit_code.unwrap_or(1)))
+    // Where events are lost, what is left of them may say more than the exit code.
+    let code = summary.exit_code.unwrap_or(EXIT_ERROR);
+    if code == 0 && !summary.is_green() {
+        talk::stderr("error: the events do not add up to the run's exit code 0: some are lost\n");
+        return Ok(ExitCode::from(EXIT_ERROR));
+    }
+    Ok(ExitCode::from(code))
 }
 
 /// Reads the events of a run.

@@ -73,6 +73,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, CommandError> {
     let directory = planned.recorder.directory().display().to_string();
     planned.recorder.record(Event::RunEnded { exit_code: code, directory: Some(directory.clone()) });
     let lost = planned.recorder.lost_events();
+    let mut lost_records = planned.recorder.lost_records();
     let summary = planned.recorder.finish();
     let hints = pipeline::hints(&summary);
     drop(planned.evaluated);
@@ -80,8 +81,13 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, CommandError> {
     for hint in hints {
         talk::stderr(&format!("hint: {hint}\n"));
     }
+    lost_records = lost_records.or(write_own_reports(&summary, Path::new(&directory))?);
+    if let Some(why) = lost_records {
+        // Said however quiet it is to be: somebody may look there.
+        talk::stderr(&format!("warning: the records in {directory} are not whole: {why}\n"));
+    }
     let mut troubles: Vec<CommandError> = lost.into_iter().collect();
-    troubles.extend(write_reports(args, &summary, Path::new(&directory)).err());
+    troubles.extend(write_reports(args, &summary).err());
     if args.talk.json {
         troubles.extend(render(&summary, Format::Json).and_then(|json| talk::stdout(&json)).err());
     }
@@ -312,7 +318,9 @@ fn learn(planned: &mut Planned) {
     }
 }
 
-fn write_reports(args: &RunArgs, summary: &Summary, directory: &Path) -> Result<(), CommandError> {
+/// Writes the run's own reports, which are a convenience: why one of them is not there, if one is not.
+fn write_own_reports(summary: &Summary, directory: &Path) -> Result<Option<String>, CommandError> {
+    let mut lost = None;
     for (name, format) in [
         ("report.json", Format::Json),
         ("report.xml", Format::Junit),
@@ -320,11 +328,15 @@ fn write_reports(args: &RunArgs, summary: &Summary, directory: &Path) -> Result<
         ("report.html", Format::Html),
     ] {
         let file = directory.join(name);
-        // The run's own copies are a convenience; those that were asked for are not.
-        if fs_err::write(&file, render(summary, format)?).is_err() {
+        if let Err(error) = fs_err::write(&file, render(summary, format)?) {
+            lost = Some(error.to_string());
             let _ = fs_err::remove_file(&file);
         }
     }
+    Ok(lost)
+}
+
+fn write_reports(args: &RunArgs, summary: &Summary) -> Result<(), CommandError> {
     for (at, file) in args.result_file.iter().enumerate() {
         let asked = args.result_format.get(at).copied();
         let format = asked.or_else(|| Format::of_name(file)).unwrap_or(Format::Json);

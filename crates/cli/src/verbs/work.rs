@@ -39,8 +39,8 @@ pub(crate) fn work(args: &WorkArgs) -> Result<ExitCode, CommandError> {
     let setup = fitted(setup, &shipment, args)?;
     let stop = Arc::new(AtomicBool::new(false));
     let signals = signals::listen(&stop)?;
-    let mut recorder =
-        Recorder::new(State::open().new_run()?, args.talk.events.as_deref(), Screen::new(&args.talk))?;
+    let mut state = State::open();
+    let mut recorder = Recorder::new(state.new_run()?, args.talk.events.as_deref(), Screen::new(&args.talk))?;
     recorder.record(Event::RunStarted {
         schema: SCHEMA_VERSION,
         phoenix: env!("CARGO_PKG_VERSION").to_owned(),
