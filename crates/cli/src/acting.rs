@@ -71,17 +71,13 @@ pub(crate) fn act(planned: &mut Planned) -> bool {
 /// What this run has to give away: the outputs of what it built, and of its green targets.
 fn built(planned: &Planned) -> Vec<StorePath> {
     let summary = planned.recorder.summary();
-    let is_built = |step: &&phoenix_schedule::Step| {
-        summary.of_derivation(&step.drv_path).is_some_and(|state| state.verdict == Some(Verdict::Built))
-    };
-    let steps = planned.run.steps().iter().filter(is_built).flat_map(|step| step.outputs.iter().flatten());
     let green = summary
         .targets
         .values()
         .filter(|state| matches!(state.verdict, Some(Verdict::Built | Verdict::Cached { .. })));
     let targets = green.flat_map(|state| state.target.outputs.values().flatten());
     let mut seen = HashSet::new();
-    steps.chain(targets).filter(|path| seen.insert((*path).clone())).cloned().collect()
+    planned.run.built_outputs().chain(targets).filter(|path| seen.insert((*path).clone())).cloned().collect()
 }
 
 /// Runs one action. `go_on` is asked all the while; when it says no, the action is ended.

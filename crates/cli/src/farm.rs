@@ -1,5 +1,6 @@
 //! Several workers: what they are given, what they do, and what comes of it.
 
+mod acting;
 mod collecting;
 mod exchange;
 mod gathered;
@@ -18,12 +19,13 @@ use phoenix_work::Settings;
 use crate::ledgers;
 use crate::setup::Setup;
 
+pub(crate) use acting::{Stage, act};
 pub(crate) use collecting::collect;
 pub(crate) use exchange::NixExchange;
 pub(crate) use gathered::report;
 pub(crate) use here::build;
 pub(crate) use shipping::{receive, ship};
-pub(crate) use simulating::{decide, matrix_rows, simulation, table};
+pub(crate) use simulating::{decide, matrix_rows, place_actions, simulation, table};
 
 /// A claim in a directory costs some milliseconds.
 const GRAIN_HERE: Grain = Grain { worth_seconds: 1.0, longest_seconds: 60.0, critical_share: 0.02 };

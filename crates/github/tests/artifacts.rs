@@ -54,6 +54,7 @@ fn outcome(unit: u32, attempt: u32, slot: u32) -> Record {
         built,
         failed: vec![],
         parcel: None,
+        action: None,
     })
 }
 

@@ -49,6 +49,12 @@ impl Actions {
         self.all.iter().map(|state| &state.action)
     }
 
+    /// All of them, with the verdicts of those that have one.
+    #[must_use]
+    pub fn all_with_verdicts(&self) -> Vec<(Action, Option<ActionVerdict>)> {
+        self.all.iter().map(|state| (state.action.clone(), state.verdict.clone())).collect()
+    }
+
     /// An action.
     #[must_use]
     pub fn get(&self, id: ActionId) -> Option<&Action> {

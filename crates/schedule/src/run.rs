@@ -305,6 +305,13 @@ impl Run {
         &self.steps
     }
 
+    /// The outputs of the steps that were built, as far as their paths are known.
+    pub fn built_outputs(&self) -> impl Iterator<Item = &StorePath> {
+        let steps = self.steps.iter().zip(&self.states);
+        let built = steps.filter(|(_, state)| state.verdict == Some(Verdict::Built));
+        built.flat_map(|(step, _)| step.outputs.iter().flatten())
+    }
+
     /// The verdict of a target, once it has one.
     #[must_use]
     pub fn verdict(&self, target: TargetId) -> Option<&Verdict> {

@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Write};
 
-use phoenix_model::{StorePath, Target, TargetId, Verdict};
+use phoenix_model::{Action, ActionVerdict, StorePath, Target, TargetId, Verdict};
 use phoenix_schedule::Plan;
 use phoenix_schedule::farm::FarmPlan;
 use serde::{Deserialize, Serialize};
@@ -34,6 +34,9 @@ pub struct Shipment {
     pub targets: Vec<(Target, Option<Verdict>)>,
     /// The target of each goal of the plan.
     pub goals: Vec<TargetId>,
+    /// What runs after builds, with the verdicts of what has one already.
+    #[serde(default)]
+    pub actions: Vec<(Action, Option<ActionVerdict>)>,
     /// Seconds that earlier runs took for what is cached now.
     pub saved_seconds: f64,
     /// What is to be built.

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use phoenix_model::{Severity, StorePath};
+use phoenix_model::{ActionId, Event, Severity, StorePath};
 use phoenix_schedule::Run;
-use phoenix_schedule::farm::{Collector, FarmPlan, Limits, Record, Slot};
+use phoenix_schedule::farm::{Acted, Collector, FarmPlan, Limits, Outcome, Record, Slot, action_of};
 use phoenix_work::{Cursor, Ledger, LedgerError};
 use tokio::runtime::Runtime;
 
@@ -23,6 +23,9 @@ pub(crate) struct Collecting {
     /// Who has begun to work, and who has ended.
     joined: BTreeSet<Slot>,
     left: BTreeSet<Slot>,
+    /// The actions that somebody began, and how those ended that did.
+    acting: BTreeSet<ActionId>,
+    acted: Vec<(ActionId, Acted)>,
     /// How many bytes the outputs of derivations have.
     sizes: BTreeMap<StorePath, u64>,
     /// How often the ledger is to be looked at: at first, and when nothing happens for long.
@@ -61,6 +64,8 @@ pub(crate) fn collect(
         collector: Collector::new(plan, limits),
         joined: BTreeSet::new(),
         left: BTreeSet::new(),
+        acting: BTreeSet::new(),
+        acted: Vec::new(),
         sizes: BTreeMap::new(),
         pace: (Duration::from_secs_f64(shortest), Duration::from_secs_f64(longest)),
         told: false,
@@ -99,12 +104,28 @@ impl Collecting {
         self.look_after(run, recorder, &mut |_| {})
     }
 
+    /// Takes in what is new without telling of it.
+    pub(crate) fn look_quietly(&mut self, run: &mut Run, recorder: &mut Recorder) {
+        self.look_and(run, recorder, &mut |_| {}, &mut |_, _| {});
+    }
+
     /// Takes in what is new, after something that has to be known before it.
     pub(crate) fn look_after(
         &mut self,
         run: &mut Run,
         recorder: &mut Recorder,
         before: &mut dyn FnMut(&mut Recorder),
+    ) -> Seen {
+        let mut tell = |recorder: &mut Recorder, events| recorder.take_in(now(), events);
+        self.look_and(run, recorder, before, &mut tell)
+    }
+
+    fn look_and(
+        &mut self,
+        run: &mut Run,
+        recorder: &mut Recorder,
+        before: &mut dyn FnMut(&mut Recorder),
+        tell: &mut dyn FnMut(&mut Recorder, Vec<Event>),
     ) -> Seen {
         let (ledger, cursor) = (&self.ledger, &mut self.cursor);
         match self.runtime.block_on(ledger.since(cursor)) {
@@ -113,6 +134,17 @@ impl Collecting {
                 before(recorder);
                 let derivations = self.collector.board().plan().derivations();
                 for record in &records {
+                    let plan = self.collector.board().plan();
+                    match record {
+                        Record::Claim { unit, .. } => self.acting.extend(action_of(plan, *unit)),
+                        Record::Outcome(Outcome { unit, action: Some(acted), .. }) => {
+                            self.acted.extend(action_of(plan, *unit).map(|action| (action, acted.clone())));
+                        }
+                        Record::Joined { .. }
+                        | Record::Outcome(_)
+                        | Record::Returned(_)
+                        | Record::Left { .. } => {}
+                    }
                     if let Record::Outcome(outcome) = record {
                         let sizes = outcome.built.iter().filter_map(|built| {
                             let drv_path = &derivations.get(built.derivation as usize)?.drv_path;
@@ -128,9 +160,8 @@ impl Collecting {
                         Record::Outcome(_) | Record::Returned(_) => continue,
                     };
                 }
-                let at = now();
-                let events = self.collector.news(at, &records, run);
-                recorder.take_in(at, events);
+                let events = self.collector.news(now(), &records, run);
+                tell(recorder, events);
                 Seen::New(records.len())
             }
             Err(error) => {
@@ -138,6 +169,21 @@ impl Collecting {
                 Seen::NoAnswer
             }
         }
+    }
+
+    /// The ledger, and where it is asked.
+    pub(crate) fn ledger(&self) -> (&Runtime, &dyn Ledger) {
+        (&self.runtime, self.ledger.as_ref())
+    }
+
+    /// The actions that somebody began.
+    pub(crate) fn acting(&self) -> &BTreeSet<ActionId> {
+        &self.acting
+    }
+
+    /// How actions ended of which that is known since it was asked.
+    pub(crate) fn take_acted(&mut self) -> Vec<(ActionId, Acted)> {
+        std::mem::take(&mut self.acted)
     }
 
     /// The heartbeats of all workers; none when there is no answer.

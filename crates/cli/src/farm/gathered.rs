@@ -9,10 +9,11 @@ use phoenix_report::Summary;
 use phoenix_schedule::farm::Slot;
 use phoenix_schedule::{Happening, Run};
 
+use super::acting::ActionsSeen;
 use super::collecting::Seen;
 use super::{collect, manner, receive};
 use crate::args::{ReportArgs, TalkArgs};
-use crate::error::CommandError;
+use crate::error::{CommandError, EXIT_ERROR};
 use crate::recorder::Recorder;
 use crate::screen::Screen;
 use crate::state::State;
@@ -48,6 +49,7 @@ pub(crate) fn report(args: &ReportArgs, reference: &str, url: &str) -> Result<Su
     let slots = plan.slots().len();
     let (plan, targets, saved_seconds) = (shipment.plan, shipment.goals, shipment.saved_seconds);
     let nothing = plan.steps.is_empty();
+    let mut actions = ActionsSeen::new(shipment.actions, &mut recorder);
     recorder.apply(&mut run, Happening::Planned { plan, targets, saved_seconds });
     recorder.record(Event::StageStarted { stage: Stage::Build });
     let patience = Duration::from_secs(u64::from(args.patience) * 60);
@@ -61,7 +63,8 @@ pub(crate) fn report(args: &ReportArgs, reference: &str, url: &str) -> Result<Su
             break "the collecting was stopped".to_owned();
         }
         let seen = collecting.look(&mut run, &mut recorder);
-        if nothing || collecting.is_over() {
+        actions.look(&mut collecting, &run, &mut recorder);
+        if (nothing || collecting.is_over()) && actions.are_over() {
             break "it was not built".to_owned();
         }
         pause = if matches!(seen, Seen::New(1..)) { look.0 } else { (pause * 2).min(look.1) };
@@ -87,6 +90,7 @@ pub(crate) fn report(args: &ReportArgs, reference: &str, url: &str) -> Result<Su
     };
     let over = collecting.is_over();
     collecting.close(&why, &mut run, &mut recorder);
+    let acted_well = actions.close(&why, &run, &mut recorder);
     if over {
         collecting.discard(&mut run, &mut recorder);
     }
@@ -97,7 +101,9 @@ pub(crate) fn report(args: &ReportArgs, reference: &str, url: &str) -> Result<Su
         recorder.say(Severity::Warning, error.in_one_line());
     }
     let directory = recorder.directory().display().to_string();
-    recorder.record(Event::RunEnded { exit_code: run.exit_code(), directory: Some(directory) });
+    let code = run.exit_code();
+    let code = if code == 0 && !acted_well { EXIT_ERROR } else { code };
+    recorder.record(Event::RunEnded { exit_code: code, directory: Some(directory) });
     Ok(recorder.finish())
 }
 

@@ -80,7 +80,8 @@ pub(crate) fn build(
     let (_, mut limits) = manner(&ledger_url);
     limits.fail_fast = planned.fail_fast;
     let plan = Arc::new(farm.farm.clone());
-    let (reference, mark) = ship(planned, farm, None)?;
+    // What follows builds runs in the store that they come home to.
+    let (reference, mark) = ship(planned, farm, Vec::new(), None)?;
     let mut collecting = collect(&ledger_url, &mark, &plan, limits)?.without_logs();
     let mut farm = Workers { place: place.clone(), all: Vec::new(), stopping: None };
     for slot in 0..count {

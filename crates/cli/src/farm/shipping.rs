@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use phoenix_depot::{BlobName, Created, Depot};
-use phoenix_model::{Severity, StorePath, redact};
+use phoenix_model::{Action, ActionVerdict, Severity, StorePath, redact};
 use phoenix_store::{Layout, PathInfos, Validity, read_derivations};
 use phoenix_work::Shipment;
 
@@ -32,10 +32,12 @@ fn blob_name(reference: &str) -> Result<BlobName, CommandError> {
     })
 }
 
-/// Ships a plan under a name, or one that no other has; returns the name, and what tells the plan from others.
+/// Ships a plan under a name, or one that no other has; returns the name, and what tells the plan from others. Workers
+/// run these actions.
 pub(crate) fn ship(
     planned: &mut Planned,
     farm: Farm,
+    actions: Vec<(Action, Option<ActionVerdict>)>,
     reference: Option<&str>,
 ) -> Result<(String, PlanMark), CommandError> {
     let reference = reference.map_or_else(
@@ -62,6 +64,7 @@ pub(crate) fn ship(
         systems: summary.systems.clone(),
         targets: targets.collect(),
         goals: farm.goals,
+        actions,
         saved_seconds: farm.saved_seconds,
         plan: farm.plan,
         farm: farm.farm,

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use phoenix_report::human_seconds;
 use phoenix_schedule::farm::FarmPlan;
 use phoenix_schedule::simulation::{Comparison, Conditions, Decision, Story, compare, runners, share};
-use phoenix_schedule::{Plan, RunnerKinds};
+use phoenix_schedule::{Actions, Plan, RunnerKinds};
 use serde_json::{Value, json};
 
 use crate::args::{FarmArgs, Matrix, Runners};
@@ -30,6 +30,19 @@ pub(crate) fn decide(farm: &FarmPlan, kinds: &RunnerKinds, runners_asked: Runner
                 _ => phoenix_schedule::simulation::simulate(&with, &story, &conditions).makespan_seconds,
             };
             Decision { counts, makespan_seconds, tried: vec![(number, makespan_seconds)] }
+        }
+    }
+}
+
+/// Sees that there is a runner for every action that is to run, of its system or of this one.
+pub(crate) fn place_actions(actions: &Actions, here: &str, kinds: &RunnerKinds, counts: &mut Vec<usize>) {
+    counts.resize(kinds.kinds().len(), 0);
+    for action in actions.all().filter(|action| actions.verdict(action.id).is_none()) {
+        let able = kinds.for_class(action.system.as_deref().unwrap_or(here), &[]).unwrap_or_default();
+        if let Some(&first) = able.first()
+            && able.iter().all(|&kind| counts[kind] == 0)
+        {
+            counts[first] = 1;
         }
     }
 }

@@ -111,7 +111,9 @@ fn for_runners(planned: &mut Planned, mut farm: Farm, args: &FarmArgs) -> Result
         add("simulation", json.map_err(|error| CommandError::because("cannot write the plan", &error))?);
     }
     let Some(asked) = args.runners else { return Ok(more) };
-    let decision = farm::decide(&farm.farm, &farm.kinds, asked, args.max_runners);
+    let mut decision = farm::decide(&farm.farm, &farm.kinds, asked, args.max_runners);
+    let here = &planned.setup.settings.system;
+    farm::place_actions(&planned.actions, here, &farm.kinds, &mut decision.counts);
     farm.farm = farm.farm.with_slots(&farm.kinds, &decision.counts);
     let _ = writeln!(
         more.text,
@@ -128,7 +130,8 @@ fn for_runners(planned: &mut Planned, mut farm: Farm, args: &FarmArgs) -> Result
     if let Some(format) = args.matrix {
         let with_slots = farm.farm.clone();
         more.has_rows = decision.runners() > 0;
-        let (reference, _) = farm::ship(planned, farm, args.reference.as_deref())?;
+        let actions = planned.actions.all_with_verdicts();
+        let (reference, _) = farm::ship(planned, farm, actions, args.reference.as_deref())?;
         planned.recorder.say(Severity::Notice, format!("the plan is {reference}"));
         more.instead = Some(format!("{}\n", farm::matrix_rows(&with_slots, &reference, format)));
     }

@@ -27,7 +27,7 @@ const EXIT_STOPPED: u8 = 130;
 
 /// Runs the verb.
 pub(crate) fn work(args: &WorkArgs) -> Result<ExitCode, CommandError> {
-    let Some(ledger) = &args.shared.ledger else {
+    let Some(ledger_url) = &args.shared.ledger else {
         return Err(
             CommandError::new("a worker needs a ledger to take units from").hint("--ledger URL names it")
         );
@@ -49,14 +49,14 @@ pub(crate) fn work(args: &WorkArgs) -> Result<ExitCode, CommandError> {
         installables: shipment.installables.clone(),
     });
     recorder.record(Event::StageStarted { stage: phoenix_model::Stage::Build });
-    let kept = Kept::open(depot, NO_BUDGET, &mut recorder)?;
-    let exchange = NixExchange::begin(shipment.clone(), setup, kept, recorder, args.min_free)?;
+    let kept = Kept::open(Arc::clone(&depot), NO_BUDGET, &mut recorder)?;
+    let exchange = NixExchange::begin(shipment.clone(), setup.clone(), kept, recorder, args.min_free)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build()
         .map_err(|error| CommandError::because("cannot start", &error))?;
-    let (settings, mut limits) = farm::manner(ledger);
+    let (settings, mut limits) = farm::manner(ledger_url);
     limits.fail_fast = shipment.fail_fast;
     let worker = Worker::new(&Arc::new(shipment.farm.clone()), Slot(args.slot), limits);
     let (tell, told) = watch::channel(None);
@@ -76,7 +76,7 @@ pub(crate) fn work(args: &WorkArgs) -> Result<ExitCode, CommandError> {
         std::mem::forget(tell);
     });
     let leaving = runtime.block_on(async {
-        let ledger = ledgers::open(ledger, &mark).await?;
+        let ledger = ledgers::open(ledger_url, &mark).await?;
         Ok::<_, CommandError>(phoenix_work::work(worker, ledger.as_ref(), &exchange, &settings, told).await)
     })?;
     let (text, severity, code) = words(&leaving);
@@ -85,6 +85,26 @@ pub(crate) fn work(args: &WorkArgs) -> Result<ExitCode, CommandError> {
     runtime.shutdown_timeout(Duration::from_secs(30));
     let Some(done) = exchange.finish() else { return Ok(ExitCode::from(code)) };
     let mut recorder = done.recorder;
+    let stage = farm::Stage {
+        shipment: &shipment,
+        reference: &args.reference,
+        ledger: ledger_url,
+        mark: &mark,
+        slot: Slot(args.slot),
+        setup: &setup,
+        depot: &depot,
+        stop: &stop,
+    };
+    // Who was stopped, or does not know how the others fare, begins nothing.
+    let acted = match &leaving {
+        Leaving::Done | Leaving::NotNeeded => farm::act(&stage, &mut recorder),
+        _ => Ok(true),
+    };
+    let acted = acted.unwrap_or_else(|error| {
+        recorder.say(Severity::Error, error.in_one_line());
+        false
+    });
+    let code = if code == 0 && !acted { EXIT_ERROR } else { code };
     recorder.say(Severity::Notice, format!("worker {} built {} derivations", args.slot, done.built));
     // Nix's exit code for what failed here, so that a forge that runs failed jobs again runs this one. What is no
     // build's fault has been tried elsewhere since.

@@ -1,6 +1,6 @@
 //! What workers write in the ledger.
 
-use phoenix_model::FailureClass;
+use phoenix_model::{ActionVerdict, FailureClass};
 use serde::{Deserialize, Serialize};
 
 /// The number of a worker's place in the plan, counted from 0.
@@ -60,6 +60,24 @@ pub struct Outcome {
     /// Where others find the outputs, in the words of whoever moves them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parcel: Option<String>,
+    /// How an action ended, where the unit is one (see [`action_unit`](super::action_unit)).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub action: Option<Acted>,
+}
+
+/// How an action ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Acted {
+    /// Its verdict.
+    #[serde(flatten)]
+    pub verdict: ActionVerdict,
+    /// How long it ran, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<f64>,
+    /// The last lines that it printed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub log: Vec<String>,
 }
 
 /// A derivation that was built.

@@ -21,7 +21,15 @@ fn claim(unit: u32, attempt: u32, slot: u32) -> Record {
 fn built(unit: u32, attempt: u32, slot: u32) -> Record {
     let built = vec![Built { derivation: unit, seconds: 1.0, bytes: None, cached: false }];
     let unit = UnitId(unit);
-    Record::Outcome(Outcome { unit, attempt, slot: Slot(slot), built, failed: vec![], parcel: None })
+    Record::Outcome(Outcome {
+        unit,
+        attempt,
+        slot: Slot(slot),
+        built,
+        failed: vec![],
+        parcel: None,
+        action: None,
+    })
 }
 
 fn failed(unit: u32, slot: u32) -> Record {
@@ -29,7 +37,15 @@ fn failed(unit: u32, slot: u32) -> Record {
     let failed =
         vec![Failure { derivation: unit, class: FailureClass::Build, message, seconds: 1.0, log: vec![] }];
     let unit = UnitId(unit);
-    Record::Outcome(Outcome { unit, attempt: 1, slot: Slot(slot), built: vec![], failed, parcel: None })
+    Record::Outcome(Outcome {
+        unit,
+        attempt: 1,
+        slot: Slot(slot),
+        built: vec![],
+        failed,
+        parcel: None,
+        action: None,
+    })
 }
 
 /// Begins, and is told these records.

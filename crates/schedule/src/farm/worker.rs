@@ -248,7 +248,15 @@ impl Worker {
             (
                 Doing::Building(unit, attempt) | Doing::Abandoning(unit, attempt),
                 Notice::Built { built, failed, parcel },
-            ) => self.built(Outcome { unit: UnitId(unit), attempt, slot: self.slot, built, failed, parcel }),
+            ) => self.built(Outcome {
+                unit: UnitId(unit),
+                attempt,
+                slot: self.slot,
+                built,
+                failed,
+                parcel,
+                action: None,
+            }),
             (
                 Doing::Fetching(unit, attempt)
                 | Doing::Building(unit, attempt)
@@ -522,6 +530,7 @@ impl Worker {
             built: Vec::new(),
             failed: failed.collect(),
             parcel: None,
+            action: None,
         };
         self.post(Record::Outcome(outcome))
     }

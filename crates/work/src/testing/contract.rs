@@ -36,7 +36,15 @@ where
 fn outcome(unit: u32, attempt: u32, slot: u32) -> Record {
     let built = vec![Built { derivation: unit, seconds: 1.5, bytes: Some(7), cached: false }];
     let parcel = Some("a place".to_owned());
-    Record::Outcome(Outcome { unit: UnitId(unit), attempt, slot: Slot(slot), built, failed: vec![], parcel })
+    Record::Outcome(Outcome {
+        unit: UnitId(unit),
+        attempt,
+        slot: Slot(slot),
+        built,
+        failed: vec![],
+        parcel,
+        action: None,
+    })
 }
 
 /// Reads until there are so many records.

@@ -1,0 +1,310 @@
+//! Actions of a plan that several workers share: who has nothing left to build runs them, each one once.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use phoenix_depot::{BlobName, Depot};
+use phoenix_model::{Action, ActionId, ActionVerdict, Event, Severity, StorePath, Verdict};
+use phoenix_schedule::farm::{Acted, Outcome, Record, Slot, action_unit};
+use phoenix_schedule::{Actions, Happening, Readiness, Run};
+use phoenix_work::Shipment;
+
+use super::collecting::Collecting;
+use super::{collect, manner};
+use crate::acting::run_action;
+use crate::blobs::{self, runtime};
+use crate::error::CommandError;
+use crate::kept::Kept;
+use crate::ledgers::PlanMark;
+use crate::recorder::{Recorder, now};
+use crate::setup::Setup;
+
+/// How long a worker waits for what others wrote to come into sight: whoever writes last sees it all.
+const IN_SIGHT: Duration = Duration::from_secs(10);
+
+/// Where it is kept that an action of a plan is done, so that it is not when the plan is worked on again.
+const DONE: &str = "acted/";
+
+/// How many lines of what an action printed are told to others.
+const LINES: usize = 25;
+
+/// The place of a worker that runs actions.
+pub(crate) struct Stage<'s> {
+    pub(crate) shipment: &'s Arc<Shipment>,
+    pub(crate) reference: &'s str,
+    pub(crate) ledger: &'s str,
+    pub(crate) mark: &'s PlanMark,
+    pub(crate) slot: Slot,
+    pub(crate) setup: &'s Setup,
+    pub(crate) depot: &'s Arc<dyn Depot>,
+    pub(crate) stop: &'s AtomicBool,
+}
+
+/// Runs the actions that are ready and that nobody else has begun, until none is left to wait for. Whether all that ran
+/// here went well.
+pub(crate) fn act(stage: &Stage<'_>, recorder: &mut Recorder) -> Result<bool, CommandError> {
+    let shipment = stage.shipment;
+    let mut actions = Actions::new(shipment.actions.iter().cloned());
+    if actions.are_over() {
+        return Ok(true);
+    }
+    let plan = Arc::new(shipment.farm.clone());
+    let (settings, limits) = manner(stage.ledger);
+    let mut collecting = collect(stage.ledger, stage.mark, &plan, limits)?;
+    let mut run = Run::new(shipment.fail_fast);
+    let happenings = shipment
+        .targets
+        .iter()
+        .map(|(target, ended)| Happening::Found { target: target.clone(), ended: ended.clone() })
+        .chain([Happening::Planned {
+            plan: shipment.plan.clone(),
+            targets: shipment.goals.clone(),
+            saved_seconds: 0.0,
+        }]);
+    for happening in happenings {
+        // Whoever collects tells all of it.
+        drop(run.apply(now(), happening));
+    }
+    let mut elsewhere = BTreeSet::new();
+    let (mut kept, mut well) = (None, true);
+    let (beats, mut beaten) = (AtomicU64::new(now().0), Instant::now());
+    let mut news = Instant::now();
+    while !stage.stop.load(Ordering::Relaxed) {
+        collecting.look_quietly(&mut run, recorder);
+        for (id, acted) in collecting.take_acted() {
+            if actions.ended(id, acted.verdict) {
+                news = Instant::now();
+            }
+        }
+        for &id in collecting.acting() {
+            actions.started(id);
+        }
+        if beaten.elapsed() > settings.beat {
+            beaten = Instant::now();
+            beat(&collecting, stage.slot, &beats);
+        }
+        match next(&actions, shipment, &run, &elsewhere) {
+            Some((id, Readiness::Ended(verdict))) => {
+                actions.ended(id, verdict);
+            }
+            Some((id, Readiness::Ready)) => {
+                let Some(action) = actions.get(id).cloned() else { break };
+                let is_here = action.system.as_deref().is_none_or(|system| takes(stage.setup, system));
+                if !is_here {
+                    elsewhere.insert(id);
+                    continue;
+                }
+                actions.started(id);
+                let unit = action_unit(&plan, id);
+                let (asked, ledger) = collecting.ledger();
+                if !asked.block_on(ledger.claim(unit, 1, stage.slot)).map_err(|error| lost(&error))? {
+                    continue;
+                }
+                let mut go_on = |recorder: &mut Recorder| {
+                    recorder.tick();
+                    if beaten.elapsed() > settings.beat {
+                        beaten = Instant::now();
+                        beat(&collecting, stage.slot, &beats);
+                    }
+                    !stage.stop.load(Ordering::Relaxed)
+                };
+                let acted = once(stage, &action, &run, &mut kept, recorder, &mut go_on)?;
+                well &= !acted.verdict.is_red();
+                actions.ended(id, acted.verdict.clone());
+                let outcome = Record::Outcome(Outcome {
+                    unit,
+                    attempt: 1,
+                    slot: stage.slot,
+                    built: Vec::new(),
+                    failed: Vec::new(),
+                    parcel: None,
+                    action: Some(acted),
+                });
+                let (asked, ledger) = collecting.ledger();
+                asked.block_on(ledger.post(&outcome)).map_err(|error| lost(&error))?;
+                news = Instant::now();
+            }
+            Some((_, Readiness::Waiting)) | None => {
+                if actions.are_over() || news.elapsed() > IN_SIGHT {
+                    break;
+                }
+                std::thread::sleep(collecting.pace().0.max(Duration::from_millis(50)));
+            }
+        }
+    }
+    Ok(well)
+}
+
+fn lost(error: &phoenix_work::LedgerError) -> CommandError {
+    CommandError::because("whether an action is for this worker is unknown", error)
+}
+
+/// The next action that something can be told of, besides those that others have to run.
+fn next(
+    actions: &Actions,
+    shipment: &Shipment,
+    run: &Run,
+    elsewhere: &BTreeSet<ActionId>,
+) -> Option<(ActionId, Readiness)> {
+    let mut actions = actions.clone();
+    for &id in elsewhere {
+        actions.started(id);
+    }
+    actions.next(|id| {
+        let target = shipment.targets.iter().find(|(target, _)| target.id == id);
+        (target.map(|(target, _)| target.attr()).unwrap_or_default(), run.verdict(id))
+    })
+}
+
+fn takes(setup: &Setup, system: &str) -> bool {
+    setup.settings.system == system || setup.settings.extra_platforms.iter().any(|other| other == system)
+}
+
+/// Shows that this worker is alive. One that is missed is made up for by the next.
+fn beat(collecting: &Collecting, slot: Slot, count: &AtomicU64) {
+    let (runtime, ledger) = collecting.ledger();
+    let _ = runtime.block_on(ledger.beat(slot, count.fetch_add(1, Ordering::Relaxed)));
+}
+
+/// Runs an action, unless it is known to be done.
+fn once(
+    stage: &Stage<'_>,
+    action: &Action,
+    run: &Run,
+    kept: &mut Option<Kept>,
+    recorder: &mut Recorder,
+    go_on: &mut dyn FnMut(&mut Recorder) -> bool,
+) -> Result<Acted, CommandError> {
+    let done = BlobName::new(format!("{DONE}{}/{}", stage.reference, action.id.0))
+        .map_err(|error| CommandError::because("cannot remember what is done", &error))?;
+    let depot = stage.depot.as_ref();
+    match runtime()?.block_on(depot.find(&done)) {
+        Ok(Some(_)) => {
+            recorder.say(Severity::Notice, format!("{} was done before", action.name));
+            return Ok(Acted { verdict: ActionVerdict::Done, seconds: None, log: Vec::new() });
+        }
+        Ok(None) => {}
+        // To run it again might do harm.
+        Err(error) => {
+            let message = format!("whether it was done before is unknown: {error}");
+            return Ok(Acted { verdict: ActionVerdict::Failed { message }, seconds: None, log: Vec::new() });
+        }
+    }
+    recorder.record(Event::ActionFound { action: action.clone() });
+    recorder.record(Event::ActionStarted { action: action.id });
+    let begun = Instant::now();
+    let built = built(stage.shipment, run);
+    let paths = if action.paths.is_empty() { &built } else { &action.paths };
+    let kept = match kept {
+        Some(kept) => {
+            kept.look_again(recorder)?;
+            kept
+        }
+        None => kept.insert(Kept::open(Arc::clone(stage.depot), u64::MAX, recorder)?),
+    };
+    let there: Vec<StorePath> = paths.iter().filter(|path| kept.has(path)).cloned().collect();
+    kept.fetch(&there, stage.setup, recorder);
+    let verdict = run_action(action, stage.setup, &built, recorder, go_on);
+    let seconds = Some(begun.elapsed().as_secs_f64());
+    recorder.record(Event::ActionSettled { action: action.id, verdict: verdict.clone(), seconds, log: None });
+    if verdict == ActionVerdict::Done
+        && let Err(error) = runtime()?.block_on(blobs::create(depot, &done, b"done".to_vec()))
+    {
+        let text = format!("{} is done, and it cannot be kept that it is: {error}", action.name);
+        recorder.say(Severity::Warning, text);
+    }
+    let state = recorder.summary().actions.get(&action.id);
+    let tail = state.map(|state| &state.tail).into_iter().flatten();
+    let tail: Vec<String> = tail.cloned().collect();
+    let log = tail[tail.len().saturating_sub(LINES)..].to_vec();
+    Ok(Acted { verdict, seconds, log })
+}
+
+/// The outputs of what was built, and of all green targets.
+fn built(shipment: &Shipment, run: &Run) -> Vec<StorePath> {
+    let green = shipment.targets.iter().filter(|(target, _)| {
+        matches!(run.verdict(target.id), Some(Verdict::Built | Verdict::Cached { .. }))
+    });
+    let targets = green.flat_map(|(target, _)| target.outputs.values().flatten());
+    let steps = run.built_outputs();
+    let mut all: Vec<StorePath> = targets.chain(steps).cloned().collect();
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+/// The actions of a plan, as whoever collects outcomes sees them.
+pub(super) struct ActionsSeen {
+    actions: Actions,
+    told: BTreeSet<ActionId>,
+}
+
+impl ActionsSeen {
+    pub(super) fn new(actions: Vec<(Action, Option<ActionVerdict>)>, recorder: &mut Recorder) -> Self {
+        for (action, verdict) in &actions {
+            recorder.record(Event::ActionFound { action: action.clone() });
+            if let Some(verdict) = verdict.clone() {
+                recorder.record(Event::ActionSettled {
+                    action: action.id,
+                    verdict,
+                    seconds: None,
+                    log: None,
+                });
+            }
+        }
+        Self { actions: Actions::new(actions), told: BTreeSet::new() }
+    }
+
+    pub(super) fn are_over(&self) -> bool {
+        self.actions.are_over()
+    }
+
+    /// Takes in what is known of them by now.
+    pub(super) fn look(&mut self, collecting: &mut Collecting, run: &Run, recorder: &mut Recorder) {
+        for &id in collecting.acting() {
+            if self.told.insert(id) {
+                self.actions.started(id);
+                recorder.record(Event::ActionStarted { action: id });
+            }
+        }
+        for (id, Acted { verdict, seconds, log }) in collecting.take_acted() {
+            if self.actions.ended(id, verdict.clone()) {
+                for line in log {
+                    recorder.record(Event::ActionLine { action: id, line });
+                }
+                recorder.record(Event::ActionSettled { action: id, verdict, seconds, log: None });
+            }
+        }
+        while let Some((id, Readiness::Ended(verdict))) = self.next(run, recorder) {
+            self.actions.ended(id, verdict.clone());
+            recorder.record(Event::ActionSettled { action: id, verdict, seconds: None, log: None });
+        }
+    }
+
+    /// Nothing more will come; whether all went well.
+    pub(super) fn close(&mut self, why: &str, run: &Run, recorder: &mut Recorder) -> bool {
+        while let Some((id, Readiness::Ended(verdict))) = self.next(run, recorder) {
+            self.actions.ended(id, verdict.clone());
+            recorder.record(Event::ActionSettled { action: id, verdict, seconds: None, log: None });
+        }
+        let verdict = if run.is_cancelled() {
+            ActionVerdict::Cancelled
+        } else {
+            ActionVerdict::Failed { message: format!("no runner ran it to its end ({why})") }
+        };
+        for (action, verdict) in self.actions.close(&verdict) {
+            recorder.record(Event::ActionSettled { action, verdict, seconds: None, log: None });
+        }
+        !self.actions.any_red()
+    }
+
+    fn next(&self, run: &Run, recorder: &Recorder) -> Option<(ActionId, Readiness)> {
+        let summary = recorder.summary();
+        self.actions.next(|id| {
+            let name = summary.targets.get(&id).map(|state| summary.shown(&state.target));
+            (name.unwrap_or_default(), run.verdict(id))
+        })
+    }
+}

@@ -1,0 +1,144 @@
+//! Actions of a plan that several workers share.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a test says so by failing")]
+
+mod common;
+
+use std::process::Command;
+
+use common::{Ran, TestEnv, end, start};
+use fs_err as fs;
+use phoenix_testkit::Flake;
+use serde_json::Value;
+
+/// Writes a line to a file whenever its program runs.
+fn flake(env: &TestEnv) -> Flake {
+    let ran = env.file("ran").display().to_string();
+    let flake = Flake::new(&format!(
+        r#"let tool = name: d name "mkdir -p $out/bin; printf '#!/bin/sh\necho ${{name}} >> {ran}; echo ${{name}} ran\n' > $out/bin/${{name}}; chmod +x $out/bin/${{name}}" {{ }};
+        in {{ packages.${{system}} = {{ a = d "a" "/bin/sleep 0.3; echo > $out" {{ }}; b = ok "b"; first = tool "first"; second = tool "second"; }}; }}"#
+    ));
+    flake.write(
+        "phoenix.toml",
+        &format!(
+            "push = [\"file://{}\"]\n[[actions]]\nname = \"second\"\nrun = \"second\"\nneeds = [\"first\"]\n\
+             [[actions]]\nname = \"first\"\nrun = \"first\"\n",
+            env.file("pushed").display()
+        ),
+    );
+    flake
+}
+
+fn ran(env: &TestEnv) -> Vec<String> {
+    let text = fs::read_to_string(env.file("ran")).unwrap_or_default();
+    text.lines().map(str::to_owned).collect()
+}
+
+/// Ships a plan; how it is asked for.
+fn plan(env: &TestEnv, flake: &Flake, name: &str, runners: &str) -> (Vec<String>, usize) {
+    let args = ["plan", "--actions", "run", "--runners", runners, "--matrix", "json", "--plan", name];
+    let depot = env.depot();
+    let planned = env.phoenix(&[&args[..], &["--depot", &depot, &flake.reference()]].concat()).ends_with(0);
+    let rows: Value = serde_json::from_str(&planned.stdout).unwrap();
+    let ledger = format!("dir:{}", env.file("ledger").display());
+    let places = ["--plan", name, "--depot", &depot, "--ledger", &ledger].map(str::to_owned);
+    (places.to_vec(), rows["slots"].as_array().unwrap().len())
+}
+
+fn report(env: &TestEnv, places: &[String], code: i32) -> Value {
+    let mut report = Command::new(env!("CARGO_BIN_EXE_phoenix"));
+    report
+        .env_clear()
+        .env("HOME", env.file("reporter"))
+        .arg("report")
+        .args(places)
+        .args(["--format", "json"]);
+    let ran = Ran::from(report.output().unwrap()).ends_with(code);
+    serde_json::from_str(&ran.stdout).unwrap()
+}
+
+fn verdicts(report: &Value) -> Vec<(String, String)> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let actions = report["actions"].as_array().unwrap().iter();
+    actions.map(|action| (text(&action["name"]), text(&action["verdict"]))).collect()
+}
+
+#[test]
+fn actions_run_once_after_all_they_need_whoever_built_it() {
+    let env = TestEnv::new();
+    let flake = flake(&env);
+    let (places, slots) = plan(&env, &flake, "p", "2");
+    assert_eq!(slots, 2);
+    let workers = ["0", "1"].map(|slot| {
+        let mut args = vec!["work", "--slot", slot];
+        args.extend(places.iter().map(String::as_str));
+        start(&env, &args)
+    });
+    let told = report(&env, &places, 0);
+    for child in workers {
+        let _ = end(child).ends_with(0);
+    }
+    assert_eq!(ran(&env), ["first", "second"]);
+    assert_eq!(told["exitCode"], 0);
+    for name in ["first", "second"] {
+        assert!(verdicts(&told).contains(&(name.to_owned(), "done".to_owned())), "{told:#}");
+    }
+    let infos = fs::read_dir(env.file("pushed"))
+        .unwrap()
+        .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().ends_with(".narinfo"));
+    assert_eq!(infos.count(), 4);
+    // A worker that is started again finds all done, and so does one with a ledger that knows of nothing.
+    let mut again: Vec<&str> = vec!["work", "--slot", "0"];
+    again.extend(places.iter().map(String::as_str));
+    let _ = env.phoenix(&again).ends_with(0);
+    let other = format!("dir:{}", env.file("another-ledger").display());
+    *again.last_mut().unwrap() = &other;
+    let _ = env.phoenix(&again).ends_with(0).says("first was done before");
+    assert_eq!(ran(&env), ["first", "second"]);
+}
+
+#[test]
+fn without_anything_to_build_there_is_still_a_runner_for_what_is_to_run() {
+    let env = TestEnv::new();
+    let flake = flake(&env);
+    let depot = env.depot();
+    let _ = env.phoenix(&["run", "--depot", &depot, &flake.reference()]).ends_with(0);
+    let (places, slots) = plan(&env, &flake, "q", "auto");
+    assert_eq!(slots, 1);
+    // The runner has nothing of what the planner had.
+    env.forget_store();
+    let mut args = vec!["work", "--slot", "0"];
+    args.extend(places.iter().map(String::as_str));
+    let _ = env.phoenix(&args).ends_with(0).says("first> first ran");
+    let told = report(&env, &places, 0);
+    assert_eq!(verdicts(&told).iter().filter(|(_, verdict)| verdict == "done").count(), 3, "{told:#}");
+    assert_eq!(ran(&env), ["first", "second"]);
+}
+
+#[test]
+fn an_action_that_fails_or_that_nobody_runs_is_red() {
+    let env = TestEnv::new();
+    let flake = Flake::new(
+        r#"let bad = d "bad" "mkdir -p $out/bin; printf '#!/bin/sh\necho no access; exit 3\n' > $out/bin/bad; chmod +x $out/bin/bad" { };
+        in { packages.${system} = { inherit bad; }; }"#,
+    );
+    flake.write(
+        "phoenix.toml",
+        "[[actions]]\nname = \"bad\"\nrun = \"bad\"\n[[actions]]\nname = \"after\"\nrun = \"bad\"\nneeds = [\"bad\"]\n",
+    );
+    let (places, _) = plan(&env, &flake, "r", "1");
+    let mut args = vec!["work", "--slot", "0"];
+    args.extend(places.iter().map(String::as_str));
+    let _ = env.phoenix(&args).ends_with(1).says("FAILED bad");
+    let told = report(&env, &places, 1);
+    let all: Vec<String> = verdicts(&told).into_iter().map(|(_, verdict)| verdict).collect();
+    assert_eq!(all, ["failed", "blocked"], "{told:#}");
+    assert_eq!(told["actions"][0]["logTail"], serde_json::json!(["no access"]));
+    assert_eq!(told["targets"][0]["verdict"], "built", "what is built stays built: {told:#}");
+    // Nobody works on this one.
+    let (mut places, _) = plan(&env, &flake, "s", "1");
+    places.extend(["--patience".to_owned(), "0".to_owned()]);
+    let told = report(&env, &places, 1);
+    assert_eq!(verdicts(&told)[0].1, "failed", "{told:#}");
+    assert!(told["actions"][0]["reason"].as_str().unwrap().contains("no runner ran it"), "{told:#}");
+}
