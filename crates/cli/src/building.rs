@@ -78,6 +78,12 @@ pub(crate) struct Builder<'a> {
     daemon_died: bool,
     /// What Nix is to build without asking substituters, because it died of one.
     unsubstituted: HashSet<StorePath>,
+    /// Whether what was killed is left to others.
+    elsewhere: bool,
+    /// Whose builder was killed once and is tried again; of some not yet, with Nix's words.
+    killed: HashSet<StorePath>,
+    to_try_again: BTreeMap<StorePath, String>,
+    has_failed: bool,
 }
 
 /// How a call of Nix ended.
@@ -130,7 +136,16 @@ impl<'a> Builder<'a> {
             broken: Vec::new(),
             unsubstituted: HashSet::new(),
             daemon_died: false,
+            elsewhere: false,
+            killed: HashSet::new(),
+            to_try_again: BTreeMap::new(),
+            has_failed: false,
         }
+    }
+
+    /// What was killed here is not tried again here.
+    pub(crate) fn leaving_killed_to_others(self) -> Self {
+        Self { elsewhere: true, ..self }
     }
 
     /// Builds what has to be built; `started` is called when Nix protects it from the garbage collector.
@@ -182,13 +197,18 @@ impl<'a> Builder<'a> {
             self.settle_time_outs(&mut words);
             // A Nix that died has failed at nothing, also where the first failure ends all.
             let died = exit.signal.is_some() || self.daemon_died;
-            let undone = self.undone(&some, died);
+            let killed = !self.to_try_again.is_empty() && !(self.fail_fast && self.has_failed);
+            let undone = self.undone(&some, died || killed);
             let progress = self.run.unexplained().len() < before;
             fruitless += usize::from(!progress);
             // What is wrong with the machine is wrong with the next try too, which may take as long again.
             if is_of_machine(&self.last_error) {
                 last = exit;
                 break;
+            }
+            if killed && !undone.is_empty() && !self.run.is_cancelled() {
+                left.push_front(undone);
+                continue;
             }
             if died && self.leave_out_broken() && !undone.is_empty() {
                 left.push_front(undone);
@@ -212,6 +232,7 @@ impl<'a> Builder<'a> {
                 last = exit;
             }
         }
+        self.settle_killed();
         let unexplained = self.run.unexplained();
         let unexplained = unexplained.iter().map(|&step| self.run.steps()[step as usize].drv_path.clone());
         let missing = wanted
@@ -232,6 +253,16 @@ impl<'a> Builder<'a> {
             hindered,
             last_words: words.join("\n"),
         })
+    }
+
+    /// What was killed and is tried no more has failed.
+    fn settle_killed(&mut self) {
+        for (drv_path, message) in std::mem::take(&mut self.to_try_again) {
+            // What was to be tried again when the run was stopped has not.
+            if !self.run.is_cancelled() {
+                self.failed(drv_path, FailureClass::Killed, message);
+            }
+        }
     }
 
     /// Which of these derivations need something that failed beside the plan, and what.
@@ -439,6 +470,7 @@ impl<'a> Builder<'a> {
         match event {
             BuildEvent::Started { drv_path, machine } => {
                 self.begun += 1;
+                self.to_try_again.remove(&drv_path);
                 if self.run.derivation_of(&drv_path).is_none() {
                     let outputs = self.outputs_of(&drv_path);
                     self.beside.insert(drv_path.clone(), outputs);
@@ -466,12 +498,13 @@ impl<'a> Builder<'a> {
             BuildEvent::Failed(failure) => {
                 match self.run.derivation_of(&failure.about).or_else(|| self.beside_of(&failure.about)) {
                     Some(drv_path) => {
-                        if self.beside.remove(&drv_path).is_some() {
-                            self.failed_beside.insert(drv_path.clone());
-                        }
                         let (class, message) = (failure.class, failure.message);
                         self.told.insert(drv_path.clone());
-                        self.apply(Happening::BuildFailed { drv_path, class, message });
+                        if class == FailureClass::Killed && self.may_try_again(&drv_path) {
+                            self.try_again(drv_path, message);
+                        } else {
+                            self.failed(drv_path, class, message);
+                        }
                     }
                     None => self.message(0, failure.message, words),
                 }
@@ -485,6 +518,32 @@ impl<'a> Builder<'a> {
         false
     }
 
+    fn failed(&mut self, drv_path: StorePath, class: FailureClass, message: String) {
+        if self.beside.remove(&drv_path).is_some() {
+            self.failed_beside.insert(drv_path.clone());
+        }
+        self.has_failed = true;
+        self.apply(Happening::BuildFailed { drv_path, class, message });
+    }
+
+    /// Whether a builder that was killed is tried once more. The kernel kills the largest when memory runs out: with
+    /// others gone there may be room for it.
+    fn may_try_again(&mut self, drv_path: &StorePath) -> bool {
+        !self.elsewhere && !self.run.is_cancelled() && self.killed.insert(drv_path.clone())
+    }
+
+    fn try_again(&mut self, drv_path: StorePath, message: String) {
+        let words = message.lines().last().unwrap_or_default().trim_start_matches("Reason: ");
+        let text = format!(
+            "{}: {}; out of memory? It is tried once more",
+            drv_path.human_name(),
+            words.trim_end_matches('.')
+        );
+        self.recorder.say(Severity::Warning, text);
+        self.apply(Happening::TriedAgain { drv_path: drv_path.clone() });
+        self.to_try_again.insert(drv_path, message);
+    }
+
     /// Some versions of Nix (2.34) do not say which build timed out, and say it before they name what failed in other
     /// ways: it is found out when all of that is known.
     fn settle_time_outs(&mut self, words: &mut Vec<String>) {
@@ -493,10 +552,7 @@ impl<'a> Builder<'a> {
             let last_line =
                 |drv_path: &StorePath| self.last_line.get(drv_path).copied().filter(|_| of_silence);
             match self.run.timed_out(now(), last_line).cloned() {
-                Some(drv_path) => {
-                    let class = FailureClass::TimedOut;
-                    self.apply(Happening::BuildFailed { drv_path, class, message: text });
-                }
+                Some(drv_path) => self.failed(drv_path, FailureClass::TimedOut, text),
                 None => self.message(0, text, words),
             }
         }

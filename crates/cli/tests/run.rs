@@ -445,3 +445,41 @@ fn a_failed_target_is_told_when_its_builder_ends() {
     let at = |words: &str| ran.stderr.find(words).unwrap_or_else(|| panic!("no {words} in {ran}"));
     assert!(at("bad failed after") < at("built slow"), "{ran}");
 }
+
+#[test]
+fn a_builder_that_was_killed_is_tried_once_more() {
+    let env = TestEnv::new();
+    let marks = env.file("marks").display().to_string();
+    fs_err::create_dir_all(&marks).unwrap();
+    let flake = Flake::new(&format!(
+        r#"let killed = name: times: attrs: d name
+            "echo x >> {marks}/${{name}}; test $(grep -c x {marks}/${{name}}) -gt ${{toString times}} || kill -9 $$; echo x > $out"
+            attrs;
+          once = killed "once" 1 {{ }};
+        in {{ packages.${{system}} = rec {{
+          inherit once;
+          above = d "above" "echo x > $out" {{ inherit once; }};
+          twice = killed "twice" 9 {{ }};
+          blocked = d "blocked" "echo x > $out" {{ inherit twice; }};
+        }}; }}"#
+    ));
+    let depot = env.depot();
+    let (ran, report) = env.report(&["--depot", &depot, &flake.reference()]);
+    let ran = ran.ends_with(100).says("once: ").says("out of memory? It is tried once more");
+    let _ = ran.says("FAILED twice").says("(builder killed)");
+    let attr = |name: &str| format!("packages.{}.{name}", env.system());
+    let verdicts = ["once", "above", "twice", "blocked"].map(|name| report.verdict(&attr(name)).to_owned());
+    assert_eq!(verdicts, ["built", "built", "failed", "blocked"]);
+    assert_eq!(report.field(&attr("twice"), "class"), "killed");
+    let begun = |name: &str| fs_err::read_to_string(format!("{marks}/{name}")).unwrap().lines().count();
+    assert_eq!((begun("once"), begun("twice")), (2, 2));
+    // It is not remembered as something that would fail again.
+    let (ran, _) = env.report(&["--depot", &depot, &flake.reference()]);
+    let _ = ran.ends_with(100);
+    assert_eq!(begun("twice"), 4);
+    // Nor does it end a run that the first failure ends.
+    fs_err::remove_file(format!("{marks}/once")).unwrap();
+    env.forget_store();
+    let above = format!("{}#{}", flake.reference(), attr("above"));
+    let _ = env.phoenix(&["run", "--fail-fast", &above]).ends_with(0).says("It is tried once more");
+}

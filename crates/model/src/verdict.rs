@@ -132,8 +132,11 @@ impl Verdict {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum FailureClass {
-    /// The builder ended with an error, was killed, or left an output out.
+    /// The builder ended with an error, crashed, or left an output out.
     Build,
+    /// Somebody killed the builder (SIGKILL), mostly the kernel because memory ran out. It may end well on another
+    /// machine, or the next time.
+    Killed,
     /// The builder took longer than `timeout`, or was silent for longer than `max-silent-time`.
     TimedOut,
     /// A fixed-output derivation gave something else than its hash says.
@@ -149,16 +152,22 @@ pub enum FailureClass {
 
 impl FailureClass {
     /// Nix's exit status for it (Nix manual, `nix-store --realise`: 100 build failure, 101 time-out,
-    /// 102 hash mismatch, 104 not deterministic). Several are OR-ed. `None` for what is no build's fault.
+    /// 102 hash mismatch, 104 not deterministic). Several are OR-ed. `None` for what has no exit status in Nix.
     #[must_use]
     pub fn exit_code(self) -> Option<u8> {
         match self {
-            Self::Build => Some(100),
+            Self::Build | Self::Killed => Some(100),
             Self::TimedOut => Some(101),
             Self::HashMismatch => Some(102),
             Self::NonDeterministic => Some(104),
             Self::Gate | Self::Other => None,
         }
+    }
+
+    /// Whether it is the machine's fault rather than the derivation's, so that another may build it.
+    #[must_use]
+    pub fn is_of_machine(self) -> bool {
+        matches!(self, Self::Killed | Self::Other)
     }
 }
 
@@ -166,6 +175,7 @@ impl fmt::Display for FailureClass {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Build => "build failed",
+            Self::Killed => "builder killed",
             Self::TimedOut => "timed out",
             Self::HashMismatch => "hash mismatch",
             Self::NonDeterministic => "not deterministic",

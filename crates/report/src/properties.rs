@@ -45,8 +45,8 @@ fn drv_path() -> impl Strategy<Value = phoenix_model::StorePath> {
 }
 
 fn verdict() -> impl Strategy<Value = Verdict> {
-    use FailureClass::{Build, HashMismatch, NonDeterministic, Other, TimedOut};
-    let class = prop::sample::select(vec![Build, TimedOut, HashMismatch, NonDeterministic, Other]);
+    use FailureClass::{Build, HashMismatch, Killed, NonDeterministic, Other, TimedOut};
+    let class = prop::sample::select(vec![Build, Killed, TimedOut, HashMismatch, NonDeterministic, Other]);
     prop_oneof![
         Just(Verdict::Built),
         Just(Verdict::Cancelled),

@@ -100,7 +100,12 @@ mod tests {
     fn what_would_fail_again_is_known_for_a_day() {
         let mut failures = Failures::default();
         assert!(failures.learn(&drv(1), FailureClass::Build, "exit code 1", 1_000_000));
-        for class in [FailureClass::TimedOut, FailureClass::Other, FailureClass::NonDeterministic] {
+        for class in [
+            FailureClass::TimedOut,
+            FailureClass::Killed,
+            FailureClass::Other,
+            FailureClass::NonDeterministic,
+        ] {
             assert!(!failures.learn(&drv(2), class, "x", 1_000_000));
         }
         let known = failures.known(&drv(1), 1_000_000 + 7_300).unwrap();

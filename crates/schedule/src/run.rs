@@ -66,6 +66,11 @@ pub enum Happening {
         /// In Nix's words.
         message: String,
     },
+    /// A derivation failed for a reason that is not its own, and Nix is asked for it again.
+    TriedAgain {
+        /// Which.
+        drv_path: StorePath,
+    },
     /// The run is being stopped.
     Cancelled {
         /// Why: a signal's name.
@@ -204,6 +209,12 @@ impl Run {
                 } else if let Some(started) = self.beside.remove(&drv_path) {
                     let verdict = Verdict::Failed { class, message };
                     self.settle_one_beside(at, drv_path, started, &verdict, &mut events);
+                }
+            }
+            Happening::TriedAgain { drv_path } => {
+                if let Some(&step) = self.by_drv.get(&drv_path) {
+                    let state = &mut self.states[step as usize];
+                    (state.started, state.ended) = (None, None);
                 }
             }
             Happening::Cancelled { reason } => {

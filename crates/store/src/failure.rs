@@ -62,7 +62,7 @@ fn classify(text: &str) -> Option<FailureClass> {
         return Some(FailureClass::Build);
     }
     if text.starts_with("builder for '") || has("Reason: builder failed") {
-        return Some(FailureClass::Build);
+        return Some(if was_killed(text) { FailureClass::Killed } else { FailureClass::Build });
     }
     // What the builder made is not what the derivation allows (`allowedReferences` and the like).
     if text.starts_with("output '") && (has("is not allowed to refer to") || has("output check")) {
@@ -76,6 +76,12 @@ fn classify(text: &str) -> Option<FailureClass> {
         || (text.starts_with("a '") && has("is required to build '"))
         || has("failed to build due to signal");
     its_own.then_some(FailureClass::Other)
+}
+
+/// Whether Nix tells of a builder that got SIGKILL, which no builder does to itself; the log that Nix repeats may
+/// tell of others. What crashed (SIGSEGV, SIGABRT) would do so again.
+fn was_killed(text: &str) -> bool {
+    shorten(text).contains("failed due to signal 9 (")
 }
 
 /// The store paths in quotes, in the order of the text. Only the last component is looked at, so that
@@ -149,7 +155,17 @@ mod tests {
                 format!("builder for '{X}' failed with exit code 1;\n       last 2 log lines:\n       > a"),
                 Some(FailureClass::Build),
             ),
-            (format!("error: builder for '{X}' failed due to signal 9 (Killed)"), Some(FailureClass::Build)),
+            (format!("error: builder for '{X}' failed due to signal 9 (Killed)"), Some(FailureClass::Killed)),
+            (
+                format!("error: builder for '{X}' failed due to signal 11 (Segmentation fault)"),
+                Some(FailureClass::Build),
+            ),
+            (
+                format!(
+                    "builder for '{X}' failed with exit code 1; last 1 log lines:\n  > x failed due to signal 9 (Killed)"
+                ),
+                Some(FailureClass::Build),
+            ),
             (
                 format!(
                     "builder for '{X}' failed to produce output path for output 'out' at '/s/store/zap2bal78b3rmi26y7i9pgh6fzz5m5hj-x'"
@@ -197,6 +213,12 @@ mod tests {
                     "error: Cannot build '{X}'.\n       Reason: builder failed with exit code 3.\n       Output paths:\n         /s/store/q"
                 ),
                 Some(FailureClass::Build),
+            ),
+            (
+                format!(
+                    "error: Cannot build '{X}'.\n       Reason: builder failed due to signal 9 (Killed).\n       Output paths:\n         /s/store/q"
+                ),
+                Some(FailureClass::Killed),
             ),
             (format!("Cannot build '{X}'.\nReason: 1 dependency failed.\nOutput paths:\n  /s"), None),
             (format!("Cannot build '{X}'.\nReason: 2 dependencies failed."), None),

@@ -229,6 +229,7 @@ impl Hands {
         self.recorder
             .apply(&mut run, Happening::Planned { plan: part, targets: Vec::new(), saved_seconds: 0.0 });
         Builder::new(&self.setup, nix, false, signals, &mut run, &mut self.recorder)
+            .leaving_killed_to_others()
             .build(&wanted, &mut || {})
             .map_err(|error| trouble(&error))?;
         let (mut ends, came_between) = self.ends(derivations);

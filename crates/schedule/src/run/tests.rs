@@ -212,6 +212,26 @@ fn a_builder_that_had_failed_is_not_cancelled() {
 }
 
 #[test]
+fn what_is_tried_again_has_the_seconds_of_its_last_try() {
+    let (mut run, _) = planned(&[vec![]], false);
+    run.apply(Stamp(1000), started(0));
+    run.apply(Stamp(2000), Happening::BuildEnded { drv_path: drv(0) });
+    assert_eq!(run.apply(Stamp(3000), Happening::TriedAgain { drv_path: drv(0) }), []);
+    assert_eq!(run.unexplained(), [0].into());
+    let events = run.apply(Stamp(5000), started(0));
+    assert_eq!(events, [Event::BuildStarted { drv_path: drv(0), machine: String::new() }]);
+    let events = run.apply(Stamp(6500), Happening::Appeared { drv_path: drv(0) });
+    assert!(matches!(&events[0], Event::DerivationSettled { settled } if settled.seconds == Some(1.5)));
+    // When there is no time for that any more, nothing has failed.
+    let (mut run, _) = planned(&[vec![]], false);
+    run.apply(Stamp(1000), started(0));
+    run.apply(Stamp(3000), Happening::TriedAgain { drv_path: drv(0) });
+    run.apply(Stamp(3000), Happening::Cancelled { reason: "SIGINT".into() });
+    run.apply(Stamp(4000), Happening::BuilderEnded(BuilderEnd::default()));
+    assert_eq!(verdict(&run, 0), Verdict::Cancelled);
+}
+
+#[test]
 fn what_is_built_beside_the_plan_ends_when_it_appears() {
     let (mut run, _) = planned(&[vec![]], false);
     run.apply(Stamp(1000), started(7));
@@ -434,6 +454,7 @@ fn thing(steps: usize) -> impl Strategy<Value = Thing> {
         4 => (0..steps).prop_map(Thing::Appear),
         2 => (0..steps, prop_oneof![
             Just(FailureClass::Build),
+            Just(FailureClass::Killed),
             Just(FailureClass::TimedOut),
             Just(FailureClass::HashMismatch),
             Just(FailureClass::NonDeterministic),
