@@ -10,13 +10,17 @@ use tokio::sync::mpsc::Sender;
 
 use crate::frames::{LARGEST_GAP, LONGEST_RANGE};
 use crate::name::scoped;
-use crate::packs::{ATTEMPTS, Packs};
+use crate::packs::{ATTEMPTS, Packs, now};
 use crate::save::{body, is_ours};
 use crate::{Cache, Trouble};
 
 /// How many packs there may be before a job that saves folds the small ones. A restore looks up every pack, and a
 /// repository of GitHub has only so many lookups a minute for all its jobs.
 pub const MOST_PACKS: usize = 4;
+
+/// How many packs there may be together with those of scopes that may be read and not written; at least one of the
+/// own scope.
+const MOST_WITH_FOREIGN: usize = 5;
 
 /// For how many seconds a pack stays after it was replaced: a job on GitHub's runners ends after six hours, and so
 /// does its token. One that began before may make a pack that needs chunks of what is being replaced.
@@ -111,14 +115,61 @@ impl Cache {
         let foreign = self.packs.foreign();
         let own = catalog.packs().filter(|(_, name, _)| !foreign.contains(*name));
         let live = own.count() + usize::from(saved > 0);
+        let most = most_own(foreign.len());
         let known = &catalog.others().known;
         let size =
             catalog.packs().filter_map(|(_, name, _)| known.get(name)).map(|info| info.size).sum::<u64>();
-        live > MOST_PACKS || size + saved > budget
+        live > most || size + saved > budget
     }
 
-    /// Plans what to fold and what to let go; [`Goal::outside`] is filled in here. Reads the packs that were
-    /// replaced and are still there, for something in them may be needed again.
+    /// How many packs of its own scope a job that saves may leave before it folds the small ones.
+    #[must_use]
+    pub fn most_packs(&self) -> usize {
+        most_own(self.packs.foreign().len())
+    }
+
+    /// Removes packs that were replaced longer than `grace` seconds ago and that nobody relies on, if we may, and
+    /// returns how many these were, with how many bytes. It takes no other look at the depot, and none at these packs.
+    pub fn remove_replaced(&mut self, grace: u64, trouble: &mut (dyn FnMut(Trouble) + Send)) -> (usize, u64) {
+        let mut removed = (0, 0);
+        // What is not shown may long be gone, and where nothing is shown nothing can be removed.
+        if !self.packs.is_listed() {
+            return removed;
+        }
+        let catalog = self.packs.peek();
+        let relied_on: BTreeSet<&str> = catalog.relied_on().into_iter().map(|(name, _)| name).collect();
+        let is_over = |name: &str| {
+            let since = catalog.replaced_since(name);
+            !relied_on.contains(name) && since.is_some_and(|since| since.saturating_add(grace) <= now())
+        };
+        let old: Vec<_> = self.packs.replaced().into_iter().filter(|(name, _)| is_over(name)).collect();
+        for (name, info) in old {
+            match self.runtime.block_on(self.packs.remove(&name)) {
+                Ok(()) => removed = (removed.0 + 1, removed.1 + info.size),
+                // Its own eviction takes them.
+                Err(DepotError { problem: Problem::Unsupported(_) | Problem::Denied(_), .. }) => break,
+                Err(error) => {
+                    trouble(error.into());
+                    break;
+                }
+            }
+        }
+        removed
+    }
+
+    /// The packs that were replaced and are still there, as far as the depot shows what it has: how many, and with how
+    /// many bytes.
+    #[must_use]
+    pub fn replaced(&self) -> (usize, u64) {
+        if !self.packs.is_listed() {
+            return (0, 0);
+        }
+        let replaced = self.packs.replaced();
+        (replaced.len(), replaced.values().map(|info| info.size).sum())
+    }
+
+    /// Plans what to fold and what to let go; [`Goal::outside`] and the like are filled in here. Of the packs that were
+    /// replaced it reads those that a live one may rely on, for something in them may be needed again.
     ///
     /// # Errors
     /// When the depot did not tell all that it has.
@@ -127,13 +178,15 @@ impl Cache {
         goal: &Goal,
         trouble: &mut (dyn FnMut(Trouble) + Send),
     ) -> Result<Collection, CollectError> {
-        self.runtime.block_on(self.packs.read_replaced(trouble));
+        self.packs.forget_replaced();
+        self.runtime.block_on(self.packs.read_relied_on(true, trouble));
         if let Some(what) = self.packs.unsure().next() {
             let depot = self.packs.depot().location().to_owned();
             return Err(CollectError::Unsure { depot, what: what.to_owned() });
         }
         let foreign = self.packs.foreign();
-        let goal = Goal { outside: self.packs.outside().clone(), foreign, ..goal.clone() };
+        let (outside, replaced) = (self.packs.outside().clone(), self.packs.replaced());
+        let goal = Goal { outside, foreign, replaced, ..goal.clone() };
         Ok(Collection::plan(self.packs.catalog(), &goal))
     }
 
@@ -179,6 +232,11 @@ impl Cache {
         }
         Ok(collected)
     }
+}
+
+/// How many packs of the own scope may stay beside so many of others.
+fn most_own(foreign: usize) -> usize {
+    MOST_PACKS.min(MOST_WITH_FOREIGN.saturating_sub(foreign)).max(1)
 }
 
 /// Makes the new pack.

@@ -29,6 +29,10 @@ pub(crate) const ATTEMPTS: usize = 4;
 /// GitHub's cache is late by minutes.
 const LATE: u64 = 24 * 3600;
 
+/// For how many seconds a pack has to be replaced before it is taken for evicted where that cannot be looked up
+/// without keeping it from eviction: GitHub evicts what was not used for seven days.
+const EVICTED: u64 = 14 * 24 * 3600;
+
 /// A depot with the catalog of its packs.
 #[derive(Debug)]
 pub struct Packs {
@@ -224,13 +228,17 @@ impl Packs {
         self.unusable.iter().cloned().collect()
     }
 
-    /// The packs of scopes that may be read and not written.
+    /// The live packs of scopes that may be read and not written.
     pub(crate) fn foreign(&self) -> BTreeSet<String> {
-        let own = self.depot.scopes().and_then(|scopes| scopes.write).map(|scope| prefix(&scope));
-        let Some(own) = own else { return BTreeSet::new() };
         let names = self.catalog.packs().map(|(_, name, _)| name);
-        let of_a_scope = |name: &&str| name.strip_prefix(PACKS).is_some_and(|rest| rest.starts_with('='));
-        names.filter(of_a_scope).filter(|name| !name.starts_with(&own)).map(str::to_owned).collect()
+        names.filter(|name| self.is_foreign(name)).map(str::to_owned).collect()
+    }
+
+    /// Whether a pack is of a scope that may be read and not written.
+    fn is_foreign(&self, name: &str) -> bool {
+        let own = self.depot.scopes().and_then(|scopes| scopes.write).map(|scope| prefix(&scope));
+        let of_a_scope = name.strip_prefix(PACKS).is_some_and(|rest| rest.starts_with('='));
+        own.is_some_and(|own| of_a_scope && !name.starts_with(&own))
     }
 
     /// What the depot gave no answer about, so that it may be there with all that it needs.
@@ -270,12 +278,45 @@ impl Packs {
         }
     }
 
-    /// Reads the packs that were replaced and are still there, for what is in them and nowhere else.
-    pub(crate) async fn read_replaced(&mut self, trouble: &mut (dyn FnMut(Trouble) + Send)) {
-        let replaced = self.catalog.unread_replaced().into_iter().map(|(name, info)| (name.to_owned(), info));
-        let replaced: Vec<_> = replaced.collect();
+    /// Reads the packs that were replaced and that a live one may rely on, for what is in them and nowhere else: all of
+    /// them, or those that are not for others to see to. The rest is left alone: to be read is what keeps it from
+    /// eviction.
+    pub(crate) async fn read_relied_on(&mut self, own: bool, trouble: &mut (dyn FnMut(Trouble) + Send)) {
+        let relied_on = self.catalog.relied_on().into_iter();
+        let relied_on = relied_on.filter(|(name, _)| !own || !self.is_foreign(name));
+        let relied_on: Vec<_> = relied_on.map(|(name, info)| (name.to_owned(), info)).collect();
+        let blobs = self.find(relied_on, trouble).await;
+        self.read(blobs, trouble).await;
+    }
+
+    /// Reads some of the packs that were replaced and are still there, those first that were replaced last.
+    pub(crate) async fn read_replaced(&mut self, most: usize, trouble: &mut (dyn FnMut(Trouble) + Send)) {
+        let replaced = self.catalog.unread_replaced().into_iter().take(most);
+        let replaced: Vec<_> = replaced.map(|(name, info)| (name.to_owned(), info)).collect();
         let blobs = self.find(replaced, trouble).await;
         self.read(blobs, trouble).await;
+    }
+
+    /// The packs that were replaced, are there as far as can be known without a look at them, and are not read; those
+    /// that others have to see to left out.
+    pub(crate) fn replaced(&self) -> BTreeMap<String, PackInfo> {
+        let unread = self.catalog.unread_replaced().into_iter();
+        let there = unread.filter(|(name, _)| !self.listed || self.blobs.contains_key(*name));
+        let own = there.filter(|(name, _)| !self.is_foreign(name));
+        own.map(|(name, info)| (name.to_owned(), info)).collect()
+    }
+
+    /// Takes note that packs are gone that were replaced and are not shown any more; where nothing is listed, those
+    /// that were replaced so long ago that what is not used has been evicted.
+    pub(crate) fn forget_replaced(&mut self) {
+        let (late, evicted) = (now().saturating_sub(LATE), now().saturating_sub(EVICTED));
+        let is_gone = |&(name, info): &(&str, PackInfo)| match self.listed {
+            true => !self.blobs.contains_key(name) && info.created < late,
+            false => self.catalog.replaced_since(name).is_some_and(|since| since < evicted),
+        };
+        let gone = self.catalog.unread_replaced().into_iter().filter(is_gone);
+        let gone: Vec<String> = gone.map(|(name, _)| name.to_owned()).collect();
+        gone.iter().for_each(|name| self.catalog.forget(name));
     }
 
     async fn read(&mut self, blobs: Vec<Blob>, trouble: &mut (dyn FnMut(Trouble) + Send)) {

@@ -8,6 +8,7 @@ use std::{io, thread};
 use phoenix_pack::{Catalog, Located, PathInfo, Piece, PutBack};
 use tokio::runtime::Handle;
 
+use crate::collect::MOST_PACKS;
 use crate::frames::Frames;
 use crate::{Cache, Trouble};
 
@@ -50,7 +51,12 @@ impl Cache {
         let (mut located, mut gone) = locate(self.packs.catalog(), &closure);
         if !gone.is_empty() {
             // Whoever saved it may have relied on a pack that was being replaced, and is still there.
-            self.runtime.block_on(self.packs.read_replaced(&mut |problem| trouble(problem)));
+            self.runtime.block_on(self.packs.read_relied_on(false, &mut |problem| trouble(problem)));
+            (located, gone) = locate(self.packs.catalog(), &closure);
+        }
+        if !gone.is_empty() {
+            // What nobody can tell is most likely in what was replaced last.
+            self.runtime.block_on(self.packs.read_replaced(MOST_PACKS, &mut |problem| trouble(problem)));
             (located, gone) = locate(self.packs.catalog(), &closure);
         }
         // As they stand in the packs, so that each frame is opened once and let go of.

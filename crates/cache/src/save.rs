@@ -249,7 +249,7 @@ impl Newest<'_> {
     fn merged(&self, mut statement: Others) -> Others {
         if !self.listed {
             for (name, info, others) in self.runtime.block_on(newest_of(self.depot.as_ref(), &statement)) {
-                statement.merge(others);
+                statement.merge_later(others);
                 statement.known.insert(name, info);
             }
         }

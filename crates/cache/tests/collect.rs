@@ -17,6 +17,7 @@ use stores::{Store, check, names, open, restore, save, store};
 fn goal(grace: u64) -> Goal {
     Goal {
         budget: 1 << 40,
+        room: u64::MAX,
         now: SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs(),
         keep: BTreeSet::new(),
         alive: 1000,
@@ -24,6 +25,7 @@ fn goal(grace: u64) -> Goal {
         packs: 0,
         outside: BTreeMap::new(),
         foreign: BTreeSet::new(),
+        replaced: BTreeMap::new(),
         damaged: Damaged::default(),
     }
 }
@@ -135,6 +137,34 @@ fn a_save_that_began_before_a_collection_can_be_restored_after_it() {
     gc(&mut open(&depot).0, "h", &goal(0)).unwrap();
     assert_eq!(open(&depot).0.catalog().read_packs().count(), 1);
     assert!(is_whole(&depot, &new));
+}
+
+/// What nobody relies on is not touched: to be read is what keeps it from eviction. It goes when its time is over, at
+/// the next save, whether that folds or not.
+#[test]
+fn what_was_replaced_is_not_read_and_goes_when_its_time_is_over() {
+    let memory = Arc::new(Memory::new());
+    let depot: Arc<dyn Depot> = memory.clone();
+    for at in 1..4 {
+        save(&mut open(&depot).0, &at.to_string(), &store(4, at)).unwrap();
+    }
+    let (plan, _) = gc(&mut open(&depot).0, "f", &goal(1000)).unwrap();
+    // The first has nearly all that the others need, and stays.
+    assert_eq!((plan.sources.len(), plan.waiting.0), (2, 0));
+    // Whoever reads one of them is told that it is damaged.
+    for at in 2..4 {
+        memory.tamper(&BlobName::new(format!("packs/{at}")).unwrap(), |bytes| bytes.truncate(20));
+    }
+    let mut told = Vec::new();
+    let mut cache = open(&depot).0;
+    let plan = cache.plan_collection(&goal(1000), &mut |trouble| told.push(trouble.to_string())).unwrap();
+    assert_eq!((told, plan.is_nothing(), plan.waiting.0), (vec![], true, 2));
+    assert_eq!(cache.replaced().0, 2);
+
+    assert_eq!(cache.remove_replaced(1000, &mut |_| ()).0, 0);
+    assert_eq!(cache.remove_replaced(0, &mut |_| ()).0, 2);
+    assert_eq!((cache.replaced(), open(&depot).0.replaced()), ((0, 0), (0, 0)));
+    assert!((1..4).all(|at| is_whole(&depot, &store(4, at))));
 }
 
 #[test]

@@ -154,7 +154,7 @@ impl Kept {
                     let (count, size, place) = (saved.paths, HumanBytes(saved.size), &self.location);
                     recorder.say(Severity::Notice, format!("{count} paths are kept in {place}, in {size}"));
                     for (warning, text) in
-                        tidy::after_save(&self.cache, self.depot.clone(), saved.size, self.budget)
+                        tidy::after_save(&mut self.cache, self.depot.clone(), saved.size, self.budget)
                     {
                         let severity = if warning { Severity::Warning } else { Severity::Notice };
                         recorder.say(severity, text);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use indicatif::HumanBytes;
-use phoenix_cache::{ALIVE, Cache, Collected, GRACE, MOST_PACKS, Trouble};
+use phoenix_cache::{ALIVE, Cache, Collected, GRACE, Trouble};
 use phoenix_depot::Depot;
 use phoenix_pack::{Collection, Damaged, Goal};
 
@@ -24,6 +24,7 @@ fn now() -> u64 {
 pub(crate) fn goal(budget: u64) -> Goal {
     Goal {
         budget,
+        room: budget.saturating_mul(2),
         now: now(),
         keep: BTreeSet::new(),
         alive: ALIVE,
@@ -31,6 +32,7 @@ pub(crate) fn goal(budget: u64) -> Goal {
         packs: 0,
         outside: BTreeMap::new(),
         foreign: BTreeSet::new(),
+        replaced: BTreeMap::new(),
         damaged: Damaged::default(),
     }
 }
@@ -95,20 +97,25 @@ pub(crate) fn branches(branch: Option<&str>) -> Vec<String> {
 /// Folds and collects after a save of so many bytes, when there are too many packs or bytes. Returns what has to
 /// be said, and whether it is a warning; nothing that goes wrong is worse than that.
 pub(crate) fn after_save(
-    cache: &Cache,
+    cache: &mut Cache,
     depot: Arc<dyn Depot>,
     saved: u64,
     budget: u64,
 ) -> Vec<(bool, String)> {
     let mut said = Vec::new();
-    if !cache.is_crowded(saved, budget) {
-        return said;
-    }
     let mut troubles = Vec::new();
     let mut trouble = |trouble: Trouble| troubles.push(trouble.to_string());
+    if !cache.is_crowded(saved, budget) {
+        let (count, size) = cache.remove_replaced(GRACE, &mut trouble);
+        if count > 0 {
+            said.push((false, format!("removed {} of {}", packs(count), HumanBytes(size))));
+        }
+        said.extend(troubles.into_iter().map(|trouble| (true, trouble)));
+        return said;
+    }
     let done = (|| {
         let mut cache = Cache::open(depot, &mut trouble).map_err(|error| error.to_string())?;
-        let goal = Goal { packs: MOST_PACKS, ..goal(budget) };
+        let goal = Goal { packs: cache.most_packs(), ..goal(budget) };
         let plan = cache.plan_collection(&goal, &mut trouble).map_err(|error| error.to_string())?;
         if plan.is_nothing() {
             return Ok(None);
@@ -190,19 +197,24 @@ pub(crate) fn done_lines(plan: &Collection, collected: &Collected) -> Vec<String
     if let Some(why) = &collected.left {
         lines.push(format!("what is not needed is left to the depot's own eviction: {why}"));
     }
+    lines.extend(waiting_line(plan));
+    lines
+}
+
+/// What is replaced and stays for a while, if anything is.
+pub(crate) fn waiting_line(plan: &Collection) -> Option<String> {
     let (mut count, mut size) = plan.waiting;
     if !plan.at_once {
         count += plan.sources.len();
         size += plan.sources.iter().map(|source| source.size).sum::<u64>();
     }
-    if count > 0 {
-        lines.push(format!(
-            "{} of {} wait until no job can rely on them any more; a later gc removes them",
+    (count > 0).then(|| {
+        format!(
+            "{} of {} wait until no job can rely on them any more; a later save or gc removes them",
             packs(count),
             HumanBytes(size)
-        ));
-    }
-    lines
+        )
+    })
 }
 
 #[cfg(test)]

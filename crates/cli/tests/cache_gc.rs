@@ -150,8 +150,12 @@ fn however_many_saves_there_were_a_restore_looks_up_few_packs() {
     };
     let paths: Vec<String> =
         (1..11).map(|at: u32| add(&env, &format!("p{at}"), at.into(), 3_000 * at as usize)).collect();
+    // A fold, which is each fourth, looks up what is live, twice, and none of what was ever replaced.
     for path in &paths {
+        let before = github.counts().of(Request::Lookup);
         let _ = job(&["save", path], false);
+        let lookups = github.counts().of(Request::Lookup) - before;
+        assert!(lookups <= 14, "{lookups} lookups for {path}");
     }
     let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
     // Also where a token lists all that there is.
@@ -162,6 +166,31 @@ fn however_many_saves_there_were_a_restore_looks_up_few_packs() {
         let lookups = github.counts().of(Request::Lookup) - before;
         assert!(lookups <= 5, "{lookups} lookups, listing: {listing}");
     }
+}
+
+/// The packs of the main branch count for a pull request, too.
+#[test]
+fn a_restore_on_a_pull_request_looks_up_few_packs() {
+    let env = TestEnv::new();
+    let github = Github::start().unwrap();
+    let main = github.token(&[("refs/heads/main", Permission::Both)]);
+    let pull =
+        github.token(&[("refs/pull/7/merge", Permission::Both), ("refs/heads/main", Permission::Read)]);
+    let job = |token: &str, args: &[&str]| {
+        let mut command = env.in_job(&github, token);
+        command.args(["cache"]).args(args).args(["--depot", "github:"]);
+        Ran::from(command.output().unwrap()).ends_with(0)
+    };
+    let paths: Vec<String> = (1..8).map(|at: u32| add(&env, &format!("p{at}"), at.into(), 9_000)).collect();
+    for (number, path) in paths.iter().enumerate() {
+        let _ = job(if number < 4 { &main } else { &pull }, &["save", path]);
+    }
+    let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+    env.nix.run("nix-store", &[&["--delete"], &paths[..]].concat());
+    let before = github.counts().of(Request::Lookup);
+    let _ = job(&pull, &[&["restore"], &paths[..]].concat()).says("restored 7 paths");
+    let lookups = github.counts().of(Request::Lookup) - before;
+    assert!(lookups <= 5, "{lookups} lookups");
 }
 
 /// The jobs of a matrix end at the same time, and none of them may list what there is.

@@ -150,10 +150,45 @@ impl Catalog {
         if first.is_empty() { self.unread_that(|name| !self.is_replaced(name)) } else { first }
     }
 
-    /// The packs that are known, replaced by one that is read, and not read; newest first.
+    /// The packs that are known, replaced by one that is read, and not read; those first that were replaced last.
     #[must_use]
     pub fn unread_replaced(&self) -> Vec<(&str, PackInfo)> {
-        self.unread_that(|name| self.is_replaced(name))
+        let mut unread = self.unread_that(|name| self.is_replaced(name));
+        unread.sort_by_key(|(name, _)| std::cmp::Reverse(self.replaced_since(name)));
+        unread
+    }
+
+    /// Those of [`Catalog::unread_replaced`] that somebody may rely on: who made a live pack took them for live, or what
+    /// they replaced, and who replaced them did not know of that pack. Nobody needs the others.
+    #[must_use]
+    pub fn relied_on(&self) -> Vec<(&str, PackInfo)> {
+        let mut unread = self.unread_replaced();
+        if unread.is_empty() {
+            return unread;
+        }
+        let read = self.read_packs();
+        let said: BTreeMap<&str, Others> = read
+            .filter_map(|(_, name, directory)| Some((name, Others::decode(directory.others()).ok()?)))
+            .collect();
+        let mut relied: HashSet<&str> = HashSet::new();
+        for (_, live, _) in self.packs() {
+            let Some(maker) = said.get(live) else { continue };
+            let mut next: Vec<&str> =
+                maker.known.keys().map(String::as_str).filter(|name| maker.takes_for_live(name)).collect();
+            let mut seen: HashSet<&str> = next.iter().copied().collect();
+            while let Some(name) = next.pop() {
+                let by = self.replacers(name);
+                let knew = |by: &&str| said.get(by).is_some_and(|said| said.known.contains_key(live));
+                if by.is_empty() || by.contains(live) || by.iter().any(knew) {
+                    continue;
+                }
+                relied.insert(name);
+                let by = self.others.replaced.get(name).into_iter().flatten().map(String::as_str);
+                next.extend(by.filter(|by| seen.insert(by)));
+            }
+        }
+        unread.retain(|(name, _)| relied.contains(name));
+        unread
     }
 
     fn unread_that(&self, wanted: impl Fn(&str) -> bool) -> Vec<(&str, PackInfo)> {
@@ -197,28 +232,34 @@ impl Catalog {
     /// Whether a pack that is there holds what was live of this one, or one that was itself replaced by such.
     #[must_use]
     pub fn is_replaced(&self, name: &str) -> bool {
+        !self.replacers(name).is_empty()
+    }
+
+    /// The packs that were read and hold what was live of this one, or of one that replaced it.
+    fn replacers(&self, name: &str) -> BTreeSet<&str> {
         let mut seen = BTreeSet::from([name]);
         let mut next = vec![name];
+        let mut found = BTreeSet::new();
         while let Some(name) = next.pop() {
             for by in self.others.replaced.get(name).into_iter().flatten() {
                 if seen.insert(by) {
                     if self.read.contains_key(by) {
-                        return true;
+                        found.insert(by.as_str());
                     }
                     next.push(by);
                 }
             }
         }
-        false
+        found
     }
 
-    /// Since when a pack is replaced: when the first of those was made that replaced it and were read, in seconds
-    /// since 1970.
+    /// Since when a pack is replaced: when the first of those was made that replaced it, in seconds since 1970. One
+    /// of those that was itself replaced need not be read to count.
     #[must_use]
     pub fn replaced_since(&self, name: &str) -> Option<u64> {
         let by = self.others.replaced.get(name).into_iter().flatten();
-        let read = by.filter(|by| *by != name && self.read.contains_key(*by));
-        read.filter_map(|by| self.others.known.get(by)).map(|info| info.created).min()
+        let there = by.filter(|by| *by != name && (self.read.contains_key(*by) || self.is_replaced(by)));
+        there.filter_map(|by| self.others.known.get(by)).map(|info| info.created).min()
     }
 
     fn settle(&mut self) {

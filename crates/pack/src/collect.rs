@@ -17,8 +17,11 @@ use crate::{Catalog, Others, PackInfo, PackedPath};
 /// What a collection is to reach.
 #[derive(Debug, Clone)]
 pub struct Goal {
-    /// How many bytes all packs may have together.
+    /// How many bytes all live packs may have together.
     pub budget: u64,
+    /// How many bytes all packs may have together with those that were replaced: beyond this there is no time of
+    /// grace for these.
+    pub room: u64,
     /// What the time is, in seconds since 1970.
     pub now: u64,
     /// Store paths (`HASH-NAME`) that are kept before all others, with what they refer to.
@@ -34,6 +37,8 @@ pub struct Goal {
     pub outside: BTreeMap<String, PackInfo>,
     /// Packs that others have to see to: what is made here those could not read.
     pub foreign: BTreeSet<String>,
+    /// Packs that were replaced and are there, and that were not read, for nobody relies on them.
+    pub replaced: BTreeMap<String, PackInfo>,
     /// What is known to be damaged.
     pub damaged: Damaged,
 }
@@ -168,8 +173,8 @@ impl fmt::Display for Lost {
 }
 
 impl Collection {
-    /// Makes a plan. All packs that are there should have been read, those that were replaced too: what is not
-    /// known of cannot be kept.
+    /// Makes a plan. All packs that are there should have been read, those that were replaced too if somebody may
+    /// rely on them ([`Catalog::relied_on`]): what is not known of cannot be kept.
     pub fn plan(catalog: &mut Catalog, goal: &Goal) -> Self {
         catalog.build_index();
         let mut target = goal.budget;

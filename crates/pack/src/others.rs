@@ -66,6 +66,27 @@ impl Others {
         postcard::from_bytes(bytes).map_err(|_| OthersError)
     }
 
+    /// Whether who says this took a pack for live: it was there, and so was nothing that replaced it.
+    #[must_use]
+    pub fn takes_for_live(&self, name: &str) -> bool {
+        let by = self.replaced.get(name).into_iter().flatten();
+        self.known.contains_key(name) && !by.into_iter().any(|by| self.known.contains_key(by))
+    }
+
+    /// Takes in what somebody else knows of packs and branches that came after a decision was made: what was live
+    /// then is not said to be replaced, for others have to know what was relied on.
+    pub fn merge_later(&mut self, later: Self) {
+        let live: Vec<String> = self.known.keys().filter(|name| self.takes_for_live(name)).cloned().collect();
+        let before: Vec<_> = live.into_iter().map(|name| (self.replaced.get(&name).cloned(), name)).collect();
+        self.merge(later);
+        for (by, name) in before {
+            match by {
+                Some(by) => drop(self.replaced.insert(name, by)),
+                None => drop(self.replaced.remove(&name)),
+            }
+        }
+    }
+
     /// Takes in what somebody else knows.
     pub fn merge(&mut self, other: Self) {
         for (name, info) in other.known {

@@ -154,7 +154,7 @@ fn save(args: &SaveArgs) -> Result<ExitCode, CommandError> {
             saved.known,
         )),
     }
-    for (warning, text) in tidy::after_save(&cache, depot, saved.size, args.budget) {
+    for (warning, text) in tidy::after_save(&mut cache, depot, saved.size, args.budget) {
         say(if warning { format!("warning: {text}") } else { text });
     }
     Ok(if saved.unreadable.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -224,8 +224,11 @@ fn stat(args: &DepotArgs) -> Result<ExitCode, CommandError> {
     let bytes: u64 =
         known.iter().filter(|(name, _)| live.contains(name.as_str())).map(|(_, info)| info.size).sum();
     let chunks: usize = catalog.packs().map(|(_, _, directory)| directory.chunks()).sum();
+    let (packs, paths) = (live.len(), catalog.names().len());
+    let (replaced_packs, replaced_bytes) = cache.replaced();
     let report = json!({
-        "packs": live.len(), "bytes": bytes, "paths": catalog.names().len(), "chunks": chunks,
+        "packs": packs, "bytes": bytes, "paths": paths, "chunks": chunks,
+        "replacedPacks": replaced_packs, "replacedBytes": replaced_bytes,
     });
     talk::stdout(&format!("{report}\n"))?;
     Ok(ended(troubled))

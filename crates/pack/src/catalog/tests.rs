@@ -162,6 +162,46 @@ fn a_chunk_that_only_a_replaced_pack_has_is_found_there_and_kept_again() {
 }
 
 #[test]
+fn what_a_maker_took_for_live_is_relied_on_until_a_fold_knows_of_it() {
+    let knows = |names: &[&str]| {
+        let known = names.iter().map(|name| ((*name).to_owned(), made(1))).collect();
+        Others { known, ..Others::default() }
+    };
+    let fold = |old: &str, new: &str, known: &[&str]| {
+        let mut others = replaced(old, new);
+        others.merge(knows(known));
+        others
+    };
+    let empty = |others: &Others| directory(&[], vec![], others);
+    let relied_on = |catalog: &Catalog| -> Vec<String> {
+        catalog.relied_on().into_iter().map(|(name, _)| name.to_owned()).collect()
+    };
+    let mut catalog = Catalog::default();
+    catalog.add("fold", made(5), empty(&fold("old", "fold", &["old"]))).unwrap();
+    assert!(!catalog.unread_replaced().is_empty());
+    assert!(relied_on(&catalog).is_empty(), "nobody else is there");
+    // Whoever knows of the fold relies on nothing that it replaced, but who looked before it does.
+    catalog.add("after", made(6), empty(&fold("old", "fold", &["old", "fold"]))).unwrap();
+    assert!(relied_on(&catalog).is_empty());
+    catalog.add("late", made(6), empty(&knows(&["old"]))).unwrap();
+    assert_eq!(relied_on(&catalog), ["old"]);
+    // What came after it made its choices is said by it too, and does not hide them.
+    let mut late = knows(&["old"]);
+    late.merge_later(fold("old", "fold", &["old", "fold"]));
+    catalog.add("late", made(6), empty(&late)).unwrap();
+    assert_eq!(relied_on(&catalog), ["old"]);
+    // Another fold that does not know it either makes the first one relied on, and one that knows it ends that.
+    catalog.add("next", made(7), empty(&fold("fold", "next", &["old", "fold"]))).unwrap();
+    catalog.lose("fold");
+    catalog.hear(knows(&["fold"]));
+    assert_eq!(relied_on(&catalog), ["fold", "old"]);
+    let mut last = fold("fold", "last", &["old", "fold", "late", "after"]);
+    last.merge(replaced("old", "last"));
+    catalog.add("last", made(8), empty(&last)).unwrap();
+    assert!(relied_on(&catalog).is_empty());
+}
+
+#[test]
 fn nobody_looks_for_what_is_gone_and_that_is_said_as_long_as_somebody_knows_it() {
     let knows = |name: &str| Others { known: [(name.to_owned(), made(1))].into(), ..Others::default() };
     let mut catalog = Catalog::default();

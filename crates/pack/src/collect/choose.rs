@@ -147,13 +147,40 @@ fn choose_small(packs: &mut [Pack], goal: &Goal) {
         }
         sum += pack.size;
     }
-    split = split.max((stay.len() + 1).saturating_sub(FEW));
+    split = split.max((stay.len() + 1).saturating_sub(if most == 0 { FEW } else { FEW.min(most) }));
     if split + usize::from(any) < 2 {
         return;
     }
     for pack in &mut stay[..split] {
         pack.why = Some(Why::Small);
     }
+}
+
+/// The packs that were replaced and may go, and how many wait with how many bytes. There is no time of grace where
+/// there is no room: who relies on what goes then builds again.
+fn replaced(catalog: &Catalog, goal: &Goal, packs: &[Pack], after: u64) -> (Vec<Unwanted>, (usize, u64)) {
+    let read = packs.iter().filter(|pack| !pack.live && pack.why.is_none());
+    let read = read.map(|pack| (pack.name.as_str(), pack.size));
+    let unread = goal.replaced.iter().map(|(name, info)| (name.as_str(), info.size));
+    let since = |name| catalog.replaced_since(name).unwrap_or(u64::MAX);
+    let mut all: Vec<(u64, &str, u64)> =
+        read.chain(unread).map(|(name, size)| (since(name), name, size)).collect();
+    all.sort_unstable();
+    let folded: u64 = packs.iter().filter(|pack| pack.why.is_some()).map(|pack| pack.size).sum();
+    let mut left: u64 = all.iter().map(|(.., size)| size).sum();
+    let mut waiting = (0, 0);
+    let mut unwanted = Vec::new();
+    for (since, name, size) in all {
+        let is_over = since.saturating_add(goal.grace) <= goal.now;
+        let is_too_much = after.saturating_add(folded).saturating_add(left) > goal.room;
+        if is_over || is_too_much {
+            left -= size;
+            unwanted.push(Unwanted { name: name.to_owned(), size, replaced: true });
+        } else {
+            waiting = (waiting.0 + 1, waiting.1 + size);
+        }
+    }
+    (unwanted, waiting)
 }
 
 fn finish(
@@ -167,18 +194,7 @@ fn finish(
     let after = after(&packs);
     let rewritten: BTreeSet<u32> =
         packs.iter().filter(|pack| pack.why.is_some()).map(|pack| pack.number).collect();
-    let mut waiting = (0, 0);
-    let mut unwanted = Vec::new();
-    for pack in packs.iter().filter(|pack| !pack.live && pack.why.is_none()) {
-        if catalog
-            .replaced_since(&pack.name)
-            .is_some_and(|since| since.saturating_add(goal.grace) <= goal.now)
-        {
-            unwanted.push(Unwanted { name: pack.name.clone(), size: pack.size, replaced: true });
-        } else {
-            waiting = (waiting.0 + 1, waiting.1 + pack.size);
-        }
-    }
+    let (mut unwanted, waiting) = replaced(catalog, goal, &packs, after);
     for (name, info) in goal.outside.iter().filter(|(name, _)| !keeping.outside.contains_key(*name)) {
         unwanted.push(Unwanted { name: name.clone(), size: info.size, replaced: false });
     }

@@ -54,14 +54,40 @@ impl World {
         (PackInfo { size: pack.len() as u64, created: *created }, footer.open(&pack[range]).unwrap())
     }
 
-    /// What somebody knows who reads all packs but those.
+    /// What somebody knows who sees all packs but those, and reads those that are live and those that these may
+    /// rely on.
     fn catalog_without(&self, hidden: &[&str]) -> Catalog {
+        let mut all = Catalog::default();
+        let seen = || self.packs.keys().filter(|name| !hidden.contains(&name.as_str()));
+        for name in seen() {
+            let (info, directory) = self.open(name);
+            all.add(name, info, directory).unwrap();
+        }
         let mut catalog = Catalog::default();
-        for name in self.packs.keys().filter(|name| !hidden.contains(&name.as_str())) {
+        let read = |catalog: &mut Catalog, name: &str| {
             let (info, directory) = self.open(name);
             catalog.add(name, info, directory).unwrap();
+        };
+        for name in seen() {
+            if all.is_replaced(name) {
+                let known = [(name.clone(), self.open(name).0)].into();
+                catalog.hear(Others { known, ..Others::default() });
+            } else {
+                read(&mut catalog, name);
+            }
+        }
+        let relied_on = catalog.relied_on().into_iter().map(|(name, _)| name.to_owned()).collect::<Vec<_>>();
+        for name in relied_on.iter().filter(|name| self.packs.contains_key(*name)) {
+            read(&mut catalog, name);
         }
         catalog
+    }
+
+    /// A goal with what this catalog knows to be replaced and did not read.
+    fn aim(&self, catalog: &Catalog, goal: &Goal) -> Goal {
+        let replaced =
+            catalog.unread_replaced().into_iter().filter(|(name, _)| self.packs.contains_key(*name));
+        Goal { replaced: replaced.map(|(name, info)| (name.to_owned(), info)).collect(), ..goal.clone() }
     }
 
     fn catalog(&self) -> Catalog {
@@ -135,7 +161,8 @@ impl World {
     /// Plans, folds and removes.
     fn collect(&mut self, goal: &Goal, name: &str) -> Collection {
         let mut catalog = self.catalog();
-        let plan = Collection::plan(&mut catalog, goal);
+        let goal = self.aim(&catalog, goal);
+        let plan = Collection::plan(&mut catalog, &goal);
         self.fold(&catalog, &plan, name, goal.now);
         self.remove(&plan);
         plan
@@ -171,6 +198,7 @@ fn parts(parts: &[u32]) -> Vec<u8> {
 fn goal(now: u64) -> Goal {
     Goal {
         budget: 1 << 30,
+        room: u64::MAX,
         now,
         keep: BTreeSet::new(),
         alive: 1000,
@@ -178,6 +206,7 @@ fn goal(now: u64) -> Goal {
         packs: 0,
         outside: BTreeMap::new(),
         foreign: BTreeSet::new(),
+        replaced: BTreeMap::new(),
         damaged: Damaged::default(),
     }
 }
@@ -361,7 +390,8 @@ fn savers_and_collectors_at_once_lose_nothing() {
                 1 => {
                     let mut catalog = world.catalog_without(&hidden);
                     let budget = if random(2) == 0 { 30_000 } else { 1 << 30 };
-                    let plan = Collection::plan(&mut catalog, &Goal { budget, grace: GRACE, ..goal(now) });
+                    let goal = world.aim(&catalog, &Goal { budget, grace: GRACE, ..goal(now) });
+                    let plan = Collection::plan(&mut catalog, &goal);
                     collectors.push((now, catalog, plan));
                 }
                 2 if !savers.is_empty() => {
@@ -400,6 +430,55 @@ fn savers_and_collectors_at_once_lose_nothing() {
             }
         }
     }
+}
+
+/// What is there altogether stays bounded, however often packs are rewritten within the time of grace; and beyond
+/// that, what was replaced last stays.
+#[test]
+fn what_was_replaced_and_waits_has_its_bounds() {
+    let mut world = World::default();
+    let mut most = 0;
+    let mut waited = 0;
+    for number in 1..30_u32 {
+        let now = u64::from(number) * 10;
+        let mut catalog = world.catalog();
+        let parts: Vec<u32> = (number * 5..number * 5 + 5).collect();
+        world.save(&mut catalog, &format!("{number:03}s"), now, vec![path(number, &parts, &[], now * 1000)]);
+        let goal = Goal { budget: 50_000, room: 100_000, grace: 10_000, ..goal(now + 1) };
+        let plan = world.collect(&goal, &format!("{number:03}t"));
+        waited += plan.waiting.0;
+        most = most.max(world.packs.values().map(|(_, pack)| pack.len()).sum::<usize>());
+    }
+    assert!(waited > 0, "nothing was given time");
+    assert!(most <= 100_000 + 50_000 + 12_000, "{most} bytes");
+    assert!(world.size_of_live() <= 50_000);
+    let mut catalog = world.catalog();
+    assert!(restored(&world, &mut catalog, 29).is_some());
+}
+
+/// Who folds reads nothing that was replaced and that nobody relies on, and so knows all the same since when it was:
+/// a fold that was folded in its turn is not read any more either.
+#[test]
+fn what_was_replaced_goes_by_its_age_though_nobody_reads_it() {
+    let mut world = World::default();
+    for (round, now) in [(0_u32, 10_u64), (1, 60), (2, 109)] {
+        for number in 0..2 {
+            let number = round * 2 + number;
+            let mut catalog = world.catalog();
+            let paths = vec![path(number, &[number * 3, number * 3 + 1], &[], now)];
+            world.save(&mut catalog, &format!("{round}s{number}"), now, paths);
+        }
+        let plan = world.collect(&goal(now), &format!("{round}t"));
+        assert!(plan.sources.len() >= 2 && plan.unwanted.is_empty(), "{plan:?}");
+    }
+    let catalog = world.catalog();
+    assert_eq!(catalog.read_packs().count(), 1, "what was replaced is read");
+    assert!(catalog.relied_on().is_empty());
+    // The first fold was a hundred seconds ago, whatever came after it.
+    let plan = world.collect(&goal(110), "g");
+    let gone: Vec<_> = plan.unwanted.iter().map(|unwanted| unwanted.name.as_str()).collect();
+    assert_eq!(gone, ["0s0", "0s1"]);
+    assert_eq!(world.collect(&goal(160), "g").unwanted.len(), 3);
 }
 
 #[test]

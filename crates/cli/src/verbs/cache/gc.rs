@@ -70,6 +70,7 @@ fn once(
     }
     if plan.is_nothing() {
         say(&format!("nothing to do: {} in all", HumanBytes(plan.before)));
+        tidy::waiting_line(&plan).iter().for_each(|line| say(line));
     }
     if args.dry_run || plan.is_nothing() {
         if !plan.is_nothing() {
