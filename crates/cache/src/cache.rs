@@ -8,6 +8,7 @@ use phoenix_depot::{BlobName, Depot};
 use phoenix_pack::Catalog;
 use tokio::runtime::Runtime;
 
+use crate::frames::ROOM;
 use crate::{Packs, Trouble};
 
 /// Whoever saved at the same time can be seen by then, on most days.
@@ -27,6 +28,10 @@ pub struct Cache {
     pub(crate) needs: BTreeSet<String>,
     /// How long after a save it is looked whether others know of it, where packs are found by the newest.
     pub(crate) meet_after: Duration,
+    /// How many bytes a restore holds ahead of their use, and as many for a later use.
+    pub(crate) room: u64,
+    /// Whether something was found to be damaged that no pack tells yet.
+    pub(crate) damage_is_news: bool,
 }
 
 impl Cache {
@@ -37,7 +42,15 @@ impl Cache {
     pub fn open(depot: Arc<dyn Depot>, trouble: &mut (dyn FnMut(Trouble) + Send)) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let packs = runtime.block_on(Packs::load(depot, trouble));
-        Ok(Self { runtime, packs, branch: None, needs: BTreeSet::new(), meet_after: MEET_AFTER })
+        Ok(Self {
+            runtime,
+            packs,
+            branch: None,
+            needs: BTreeSet::new(),
+            meet_after: MEET_AFTER,
+            room: ROOM,
+            damage_is_news: false,
+        })
     }
 
     /// Says which branch and which run of it what is saved is for, so that collection knows what branches need.
@@ -50,6 +63,12 @@ impl Cache {
     /// a second if nothing is said.
     pub fn set_meeting(&mut self, after: Duration) {
         self.meet_after = after;
+    }
+
+    /// Says how many bytes of packs a restore holds in memory ahead of their use, and as many again for a later use; 48
+    /// MiB if nothing is said. What is more than that waits in a file.
+    pub fn set_room(&mut self, bytes: u64) {
+        self.room = bytes;
     }
 
     /// Says which paths (`HASH-NAME`) of this depot the run needs besides those that it saves: what it restored.

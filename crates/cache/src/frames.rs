@@ -1,6 +1,6 @@
-//! The frames that a restore needs: fetched in few large ranges, ahead of their use, opened once.
+//! The frames that a restore needs: fetched in few large ranges, ahead of their use, each once.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::pin::pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -8,10 +8,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use phoenix_depot::{Blob, Depot};
-use phoenix_pack::{Catalog, Frame, Located, Piece};
+use phoenix_pack::{Catalog, Frame, Located, PackError, Piece};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
+use crate::packs::ATTEMPTS;
+use crate::spill::Spill;
 use crate::workshop::{OpenFrame, Workshop};
 use crate::{Packs, Trouble};
 
@@ -24,14 +26,18 @@ pub(crate) const LARGEST_GAP: u64 = 128 << 10;
 /// How many ranges are on their way at once.
 const AT_ONCE: usize = 6;
 
-/// How many bytes are fetched ahead of their use.
-const AHEAD: u64 = 48 << 20;
+/// How many bytes are fetched ahead of their use, and how many are held for a later use; what is more than that is
+/// put away in a file.
+pub(crate) const ROOM: u64 = 48 << 20;
 
 /// How many opened frames are held for a second use, in bytes.
 const OPEN: usize = 64 << 20;
 
 /// A frame: the numbers of its pack and of itself.
 type Key = (u32, u32);
+
+/// Damaged frames: the names of their packs, their numbers, and what is wrong with them.
+pub(crate) type Damage = BTreeMap<String, BTreeMap<u32, PackError>>;
 
 /// Frames that lie together in a pack and are read at once.
 #[derive(Debug)]
@@ -48,6 +54,9 @@ pub(crate) struct Frames {
     /// For each frame where it is in its pack, and in which part.
     places: HashMap<Key, (Frame, usize)>,
     workshop: Arc<Workshop>,
+    spill: Spill,
+    /// How many bytes are fetched ahead, and held.
+    limit: u64,
     state: Mutex<State>,
     changed: Condvar,
     /// There is room for another part.
@@ -66,8 +75,12 @@ struct State {
     parts: Vec<Fetch>,
     /// How many frames of each part are still needed.
     needed: Vec<usize>,
+    /// When each part was used last; 0 if it was not yet.
+    touched: Vec<u64>,
     frames: HashMap<Key, Opened>,
-    /// How many bytes of parts are held or on their way.
+    /// How many bytes of parts are on their way, or here and not used yet.
+    ahead: u64,
+    /// How many bytes of parts are held that were used and are needed again.
     held: u64,
     /// How many bytes of opened frames are held.
     open: usize,
@@ -91,6 +104,12 @@ enum Fetch {
     No,
     OnItsWay,
     Here(Bytes),
+    /// It is here, and on its way into the file.
+    Leaving(Bytes),
+    /// It is in the file from this place on.
+    PutAway(u64),
+    /// It was here, and could not be put away: what is needed of it again is read again.
+    LetGo,
     Failed,
 }
 
@@ -101,13 +120,13 @@ struct Opened {
     opening: bool,
     bytes: Option<Arc<OpenFrame>>,
     used: u64,
-    damaged: bool,
+    damaged: Option<PackError>,
 }
 
 impl Frames {
-    /// What these paths need, to be used in their order. Paths that need a pack without a blob get nothing of
-    /// it.
-    pub(crate) fn plan(packs: &Packs, catalog: &Catalog, located: &[Located]) -> Self {
+    /// What these paths need, to be used in their order, with room for so many bytes ahead and as many for later.
+    /// Paths that need a pack without a blob get nothing of it.
+    pub(crate) fn plan(packs: &Packs, catalog: &Catalog, located: &[Located], limit: u64) -> Self {
         let mut first_use: HashMap<Key, usize> = HashMap::new();
         let mut frames: HashMap<Key, Opened> = HashMap::new();
         for (number, piece) in located.iter().flat_map(|path| &path.pieces).enumerate() {
@@ -152,12 +171,14 @@ impl Frames {
             ordered.push(part);
         }
         let parts = vec![Fetch::No; ordered.len()];
-        let state = State { parts, needed, frames, ..State::default() };
+        let state = State { touched: vec![0; parts.len()], parts, needed, frames, ..State::default() };
         Self {
             depot: packs.depot().clone(),
             parts: ordered,
             places,
             workshop: Arc::default(),
+            spill: Spill::default(),
+            limit,
             state: Mutex::new(state),
             changed: Condvar::new(),
             room: Notify::new(),
@@ -168,6 +189,19 @@ impl Frames {
     pub(crate) fn read(&self) -> (usize, u64) {
         let state = self.lock();
         (state.requests, state.bytes)
+    }
+
+    /// The frames that were found to be damaged.
+    pub(crate) fn damaged(&self) -> Damage {
+        let state = self.lock();
+        let mut damaged = Damage::new();
+        for (key, opened) in &state.frames {
+            if let (Some(problem), Some(&(_, part))) = (&opened.damaged, self.places.get(key)) {
+                let pack = damaged.entry(self.parts[part].blob.name.to_string()).or_default();
+                pack.insert(key.1, problem.clone());
+            }
+        }
+        damaged
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -211,11 +245,11 @@ impl Frames {
         if state.over || state.needed[number] == 0 || !matches!(state.parts[number], Fetch::No) {
             return Ahead::NotNeeded;
         }
-        if state.held > 0 && state.held + self.length(number) > AHEAD {
+        if state.ahead > 0 && state.ahead + self.length(number) > self.limit {
             return Ahead::NoRoom;
         }
         state.parts[number] = Fetch::OnItsWay;
-        state.held += self.length(number);
+        state.ahead += self.length(number);
         Ahead::Begins
     }
 
@@ -233,10 +267,17 @@ impl Frames {
         state.parts[number] = match read {
             Ok(bytes) => {
                 state.bytes += bytes.len() as u64;
-                Fetch::Here(bytes)
+                if state.needed[number] > 0 {
+                    Fetch::Here(bytes)
+                } else {
+                    // Those who wanted it have given up.
+                    state.ahead -= self.length(number);
+                    self.room.notify_waiters();
+                    Fetch::No
+                }
             }
             Err(error) => {
-                state.held -= self.length(number);
+                state.ahead -= self.length(number);
                 self.room.notify_waiters();
                 trouble(error.into());
                 Fetch::Failed
@@ -260,32 +301,36 @@ impl Frames {
             let clock = state.clock;
             let opened = state.frames.entry(key).or_default();
             opened.used = clock;
-            if opened.damaged {
+            if opened.damaged.is_some() {
                 return None;
             }
             if let Some(bytes) = opened.bytes.clone() {
                 self.used(&mut state, key, part);
+                let leaving = self.leaving(&mut state);
+                drop(state);
+                self.put_away(leaving);
                 return Some(bytes);
             }
             if opened.opening {
                 state = self.wait(state);
                 continue;
             }
-            match state.parts[part].clone() {
+            let fetched = state.parts[part].clone();
+            match &fetched {
                 Fetch::Failed => return None,
                 Fetch::OnItsWay => state = self.wait(state),
                 Fetch::No => {
                     // Nobody fetches it yet, and somebody needs it: room or not.
                     state.parts[part] = Fetch::OnItsWay;
-                    state.held += self.length(part);
+                    state.ahead += self.length(part);
                     drop(state);
                     runtime.block_on(self.fetch(part, trouble));
                     state = self.lock();
                 }
-                Fetch::Here(stored) => {
+                Fetch::Here(_) | Fetch::Leaving(_) | Fetch::PutAway(_) | Fetch::LetGo => {
                     state.frames.entry(key).or_default().opening = true;
                     drop(state);
-                    let opened = self.open(&frame, part, &stored);
+                    let opened = self.open(&frame, part, &fetched, runtime);
                     state = self.lock();
                     let entry = state.frames.entry(key).or_default();
                     entry.opening = false;
@@ -294,9 +339,12 @@ impl Frames {
                             entry.bytes = Some(Arc::new(bytes));
                             state.open += frame.length as usize;
                         }
+                        // All that are damaged are told together.
+                        Err(Trouble::Pack { problem, .. }) => entry.damaged = Some(problem),
                         Err(problem) => {
-                            entry.damaged = true;
                             trouble(problem);
+                            self.changed.notify_all();
+                            return None;
                         }
                     }
                     self.changed.notify_all();
@@ -305,14 +353,45 @@ impl Frames {
         }
     }
 
-    fn open(&self, frame: &Frame, part: usize, stored: &Bytes) -> Result<OpenFrame, Trouble> {
-        let part = &self.parts[part];
-        let start = usize::try_from(frame.offset - part.range.start).unwrap_or(usize::MAX);
-        let stored = stored.get(start..start.saturating_add(frame.stored as usize)).unwrap_or_default();
-        self.workshop.open(frame, stored).map_err(|problem| Trouble::Pack {
-            depot: self.depot.location().to_owned(),
-            pack: part.blob.name.to_string(),
-            problem,
+    /// Opens a frame of a part that was fetched. What is damaged may have been so on its way: it is read again before
+    /// that is believed.
+    fn open(
+        &self,
+        frame: &Frame,
+        part: usize,
+        fetched: &Fetch,
+        runtime: &Handle,
+    ) -> Result<OpenFrame, Trouble> {
+        let Part { blob, range } = &self.parts[part];
+        let start = usize::try_from(frame.offset - range.start).unwrap_or(usize::MAX);
+        let length = frame.stored as usize;
+        let stored = match fetched {
+            Fetch::Here(stored) | Fetch::Leaving(stored) => {
+                stored.get(start..start.saturating_add(length)).map(|frame| stored.slice_ref(frame))
+            }
+            Fetch::PutAway(at) => self.spill.take(at + start as u64, length).ok().map(Bytes::from),
+            Fetch::No | Fetch::OnItsWay | Fetch::LetGo | Fetch::Failed => None,
+        };
+        let again = || {
+            let read = self.depot.read(blob, frame.offset..frame.offset + u64::from(frame.stored));
+            let read = runtime.block_on(read)?;
+            let mut state = self.lock();
+            state.requests += 1;
+            state.bytes += read.len() as u64;
+            Ok::<Bytes, Trouble>(read)
+        };
+        let mut stored = stored.map_or_else(again, Ok)?;
+        let mut opened = self.workshop.open(frame, &stored);
+        for _ in 1..ATTEMPTS {
+            if opened.is_ok() {
+                break;
+            }
+            stored = again()?;
+            opened = self.workshop.open(frame, &stored);
+        }
+        opened.map_err(|problem| {
+            let (depot, pack) = (self.depot.location().to_owned(), blob.name.to_string());
+            Trouble::Pack { depot, pack, problem }
         })
     }
 
@@ -341,12 +420,57 @@ impl Frames {
             let Some(opened) = oldest.and_then(|oldest| state.frames.get_mut(&oldest)) else { break };
             state.open -= opened.bytes.take().map_or(0, |bytes| bytes.len());
         }
-        // In a crowd, one that is needed again is read again then.
-        let let_go = state.needed[part] == 0 || state.held > 2 * AHEAD;
-        if let_go && matches!(state.parts[part], Fetch::Here(_)) {
-            state.parts[part] = Fetch::No;
-            state.held -= self.length(part);
+        let is_here = matches!(state.parts[part], Fetch::Here(_) | Fetch::Leaving(_));
+        if is_here && state.touched[part] == 0 {
+            // From now on it is held, and there is room for another one.
+            state.ahead -= self.length(part);
+            state.held += self.length(part);
             self.room.notify_waiters();
+        }
+        if is_here {
+            state.touched[part] = state.clock.max(1);
+        }
+        if state.needed[part] == 0 && !matches!(state.parts[part], Fetch::OnItsWay) {
+            state.parts[part] = Fetch::No;
+            if is_here {
+                state.held -= self.length(part);
+            }
+        }
+    }
+
+    /// The parts that there is no room for any more, those first that were not used for long.
+    fn leaving(&self, state: &mut State) -> Vec<(usize, Bytes)> {
+        let mut leaving = Vec::new();
+        let mut held = state.held;
+        for (number, fetch) in state.parts.iter().enumerate() {
+            if matches!(fetch, Fetch::Leaving(_)) {
+                held -= self.length(number);
+            }
+        }
+        while held > self.limit {
+            let here = state.parts.iter().enumerate().filter_map(|(number, fetch)| match fetch {
+                Fetch::Here(bytes) if state.touched[number] > 0 => {
+                    Some((state.touched[number], number, bytes.clone()))
+                }
+                _ => None,
+            });
+            let Some((_, number, bytes)) = here.min_by_key(|&(touched, ..)| touched) else { break };
+            state.parts[number] = Fetch::Leaving(bytes.clone());
+            held -= self.length(number);
+            leaving.push((number, bytes));
+        }
+        leaving
+    }
+
+    fn put_away(&self, leaving: Vec<(usize, Bytes)>) {
+        for (number, bytes) in leaving {
+            let at = self.spill.put(&bytes);
+            let mut state = self.lock();
+            // Nobody may need it any more by now.
+            if matches!(state.parts[number], Fetch::Leaving(_)) {
+                state.parts[number] = at.map_or(Fetch::LetGo, Fetch::PutAway);
+                state.held -= self.length(number);
+            }
         }
     }
 }

@@ -12,6 +12,7 @@ mod packs;
 mod restore;
 mod save;
 pub mod serve;
+mod spill;
 mod through_daemon;
 mod trouble;
 mod trust;

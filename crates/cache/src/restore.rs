@@ -5,12 +5,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::{io, thread};
 
+use phoenix_depot::BlobName;
 use phoenix_pack::{Catalog, Located, PathInfo, Piece, PutBack};
 use tokio::runtime::Handle;
 
 use crate::collect::MOST_PACKS;
-use crate::frames::Frames;
+use crate::frames::{Damage, Frames};
 use crate::{Cache, Trouble};
+
+/// Why a path cannot be put together.
+pub(crate) const GONE: &str = "a pack with a part of it is gone, or damaged there";
 
 /// Makes the archive of a path and hands it on in pieces.
 pub type MakeArchive<'m> = dyn FnMut(&mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> + 'm;
@@ -61,7 +65,7 @@ impl Cache {
         }
         // As they stand in the packs, so that each frame is opened once and let go of.
         located.sort_by_key(|path| path.pieces.first().map(|piece| (piece.pack, piece.frame, piece.offset)));
-        let frames = Frames::plan(&self.packs, self.packs.peek(), &located);
+        let frames = Frames::plan(&self.packs, self.packs.peek(), &located, self.room);
         let restoring = Restoring {
             located,
             next: AtomicUsize::new(0),
@@ -81,6 +85,7 @@ impl Cache {
             drop(ahead.join());
         });
         let (requests, bytes) = restoring.frames.read();
+        let damaged = restoring.frames.damaged();
         // Only what is known to be whole counts, whatever became of the thread that had it.
         let ended = restoring.ended.into_inner().unwrap_or_else(PoisonError::into_inner);
         let failed = restoring.located.iter().zip(0..).filter_map(|(path, number)| {
@@ -92,9 +97,45 @@ impl Cache {
             Some((path.info.name.clone(), why))
         });
         let failed = gone.into_iter().chain(failed).collect();
+        self.doubt(&damaged, trouble);
         let mut restored = Restored { missing, requests, bytes, failed, ..Restored::default() };
         restored.settle(closure);
         restored
+    }
+}
+
+impl Cache {
+    /// Takes note of frames that are damaged, so that what is in them is saved anew.
+    pub(crate) fn doubt(&mut self, damaged: &Damage, trouble: &(dyn Fn(Trouble) + Sync)) {
+        for (pack, frames) in damaged {
+            let read = self.packs.peek().read_packs().find(|(_, name, _)| name == pack);
+            let count = read.map_or(0, |(_, _, directory)| directory.frames());
+            let depot = self.packs.depot().location().to_owned();
+            let Some(problem) = frames.values().next().cloned() else { continue };
+            trouble(Trouble::Frames {
+                depot,
+                pack: pack.clone(),
+                problem,
+                damaged: frames.len(),
+                frames: count,
+            });
+            for &frame in frames.keys() {
+                self.damage_is_news |= self.packs.catalog().doubt(pack, frame);
+            }
+        }
+    }
+
+    /// Tells others of the frames that were found to be damaged, by a pack without paths, if no pack did yet; whether
+    /// there was anything to tell.
+    ///
+    /// # Errors
+    /// When the depot does not take it.
+    pub fn tell_damage(&mut self, name: &BlobName) -> Result<bool, Trouble> {
+        let is_news = self.damage_is_news;
+        if is_news {
+            self.tell(name)?;
+        }
+        Ok(is_news)
     }
 }
 
@@ -104,7 +145,7 @@ fn locate(catalog: &mut Catalog, closure: &[PathInfo]) -> (Vec<Located>, Vec<(St
     for info in closure {
         match info.hash_part().and_then(|hash_part| catalog.locate(hash_part)) {
             Some(path) => located.push(path),
-            None => gone.push((info.name.clone(), "a pack with a part of it is gone".to_owned())),
+            None => gone.push((info.name.clone(), GONE.to_owned())),
         }
     }
     (located, gone)

@@ -95,7 +95,7 @@ impl Cache {
             .collect();
         let known = all - paths.len();
         if paths.is_empty() {
-            if is_news {
+            if is_news || self.damage_is_news {
                 self.tell(name)?;
             }
             return Ok(Saved { known, ..Saved::default() });
@@ -155,6 +155,7 @@ impl Cache {
             Ok(Ok(Created::New(size))) => {
                 saved.size = size;
                 saved.pack = Some(name.clone());
+                self.damage_is_news = false;
                 self.meet(name);
                 Ok(saved)
             }
@@ -174,6 +175,7 @@ impl Cache {
         let name = &scoped(name, self.packs.depot().scopes().as_ref());
         let statement = self.packs.statement();
         self.runtime.block_on(self.packs.say(name, &statement))?;
+        self.damage_is_news = false;
         self.meet(name);
         Ok(())
     }

@@ -10,7 +10,7 @@ use phoenix_store::{AddError, Daemon, DaemonError, add_through_daemon};
 
 use crate::frames::Frames;
 use crate::local::{Destination, unpacked};
-use crate::restore::make;
+use crate::restore::{GONE, make};
 use crate::trust::{admit, compared};
 use crate::{Cache, Restored, Trouble};
 
@@ -87,14 +87,14 @@ impl Cache {
     /// A path with its pieces, if they are all there and it may come in.
     fn ready(&mut self, info: &PathInfo, into: Destination<'_>) -> io::Result<Ready> {
         let located = info.hash_part().and_then(|hash_part| self.catalog().locate(hash_part));
-        let located = located.ok_or_else(|| io::Error::other("a pack with a part of it is gone"))?;
+        let located = located.ok_or_else(|| io::Error::other(GONE))?;
         let info = unpacked(&located.info, &into.layout.store_dir)?;
         admit(&info, into.trusted)?;
         Ok(Ready { info, located })
     }
 
     fn hand_over(
-        &self,
+        &mut self,
         handing: &mut Handing,
         into: Destination<'_>,
         socket: &Path,
@@ -103,10 +103,10 @@ impl Cache {
     ) -> Result<(), AddError<Lost>> {
         let (infos, located): (Vec<ValidPathInfo>, Vec<Located>) =
             handing.left.iter().map(|ready| (ready.info.clone(), ready.located.clone())).unzip();
-        let frames = Frames::plan(&self.packs, self.packs.peek(), &located);
+        let frames = Frames::plan(&self.packs, self.packs.peek(), &located, self.room);
         let by_path: HashMap<&StorePath, &Located> =
             infos.iter().map(|info| &info.path).zip(&located).collect();
-        let runtime = self.runtime.handle();
+        let runtime = &self.runtime.handle().clone();
         let nar = |info: &ValidPathInfo, take: &mut Take<'_>| {
             let lost =
                 |error: io::Error| AddError::Source(Lost { path: info.path.clone(), why: error.to_string() });
@@ -140,6 +140,7 @@ impl Cache {
         let (requests, bytes) = frames.read();
         handing.restored.requests += requests;
         handing.restored.bytes += bytes;
+        self.doubt(&frames.damaged(), trouble);
         result
     }
 }
@@ -178,12 +179,8 @@ impl Handing {
         let Some((_, named)) = named else { return Err(DaemonError::Refused(words)) };
         let named = named.clone();
         if words.contains("lacks a") && words.contains("signature") {
-            // It will say the same of each that nobody signed.
-            let why = format!(
-                "the Nix daemon takes only what a key in its trusted-public-keys signed, and does not trust this \
-                 user: {}",
-                words.lines().next().unwrap_or_default()
-            );
+            // It will say the same of each that nobody signed, in words about this one.
+            let why = "the Nix daemon takes only what a key in its trusted-public-keys signed, and does not trust this user";
             let unsigned =
                 |info: &ValidPathInfo| info.signatures.is_empty() && info.content_address.is_none();
             let (refused, left): (Vec<Ready>, Vec<Ready>) = std::mem::take(&mut self.left)
@@ -191,7 +188,7 @@ impl Handing {
                 .partition(|ready| ready.info.path == named || unsigned(&ready.info));
             self.left = left;
             for ready in refused {
-                self.lose(&ready.info.path, &why);
+                self.lose(&ready.info.path, why);
             }
         } else {
             self.lose(&named, &format!("the Nix daemon says: {words}"));

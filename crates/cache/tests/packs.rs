@@ -5,14 +5,16 @@
 mod stores;
 
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use phoenix_cache::MakeArchive;
-use phoenix_depot::testing::{Faults, Faulty, Memory};
+use phoenix_cache::{Cache, MakeArchive};
+use phoenix_depot::testing::{Faults, Faulty, Memory, bytes};
 use phoenix_depot::{Blob, BlobName, Body, Created, Depot, DepotError, Problem};
 use phoenix_pack::PathInfo;
-use stores::{check, names, open, restore, save, store};
+use sha2::{Digest, Sha256};
+use stores::{check, names, open, restore, restore_by, save, store};
 
 fn memory() -> Arc<dyn Depot> {
     Arc::new(Memory::new())
@@ -159,6 +161,125 @@ fn a_flipped_bit_is_a_miss() {
         });
         let (restored, taken) = restore(&mut open(&depot).0, &names(&store));
         check(&restored, &taken, &store);
+    }
+}
+
+/// Large paths that were saved by several threads at once lie between each other in their pack.
+#[test]
+fn what_is_read_is_read_once_however_little_room_there_is() {
+    let depot = memory();
+    let mut large = store(4, 1);
+    for (seed, (info, archive)) in (100..).zip(large.values_mut()) {
+        *archive = bytes(seed, 12 << 20).to_vec();
+        (info.nar_hash, info.nar_size) = (Sha256::digest(&*archive).into(), archive.len() as u64);
+        info.references.clear();
+    }
+    let size = save(&mut open(&depot).0, "1", &large).unwrap().size;
+    for room in [1, 9 << 20] {
+        for threads in [1, 3] {
+            let mut cache = open(&depot).0;
+            cache.set_room(room);
+            let (restored, taken) = restore_by(&mut cache, &names(&large), threads);
+            assert_eq!(restored.paths.len(), 4);
+            check(&restored, &taken, &large);
+            let (bytes, requests) = (restored.bytes, restored.requests);
+            assert!(bytes <= size && requests <= 8, "{bytes} bytes of {size} in {requests} requests");
+        }
+    }
+}
+
+/// What is damaged where it is kept is told, and saved anew by whoever has it; nobody has to repair anything.
+#[test]
+fn damage_is_told_and_saved_anew() {
+    for is_listed in [true, false] {
+        let lists: Arc<Memory> = Arc::default();
+        let hides: Arc<NoList> = Arc::default();
+        let depot: Arc<dyn Depot> = if is_listed { lists.clone() } else { hides.clone() };
+        let memory = if is_listed { &*lists } else { &hides.memory };
+        let store = store(12, 1);
+        save(&mut open(&depot).0, "1", &store).unwrap();
+        memory.tamper(&BlobName::new("packs/1").unwrap(), |bytes| bytes[1000] ^= 1);
+
+        // A job finds it, and tells; the next one knows and reads nothing of it.
+        let (mut cache, _) = open(&depot);
+        let (restored, _) = restore(&mut cache, &names(&store));
+        assert!(restored.failed.len() > 6, "{:?}", restored.failed);
+        let told = BlobName::new("packs/2").unwrap();
+        assert!(cache.tell_damage(&told).unwrap() && !cache.tell_damage(&told).unwrap());
+        let (mut next, troubles) = open(&depot);
+        assert_eq!(troubles, Vec::<String>::new());
+        let lost = |cache: &mut Cache| {
+            let is_lost =
+                |name: &&String| cache.catalog().locate(name.as_bytes().first_chunk().unwrap()).is_none();
+            names(&store).iter().filter(is_lost).count()
+        };
+        let damaged = lost(&mut next);
+        assert!(damaged > 0);
+        // Whoever has built it saves it, in the same job or another one, and then all is whole.
+        let mut saver = if is_listed { next } else { cache };
+        let saved = save(&mut saver, "3", &store).unwrap();
+        assert_eq!((saved.paths, saved.known), (damaged, 12 - damaged));
+        let (mut cache, _) = open(&depot);
+        assert_eq!(lost(&mut cache), 0);
+        let (restored, taken) = restore(&mut cache, &names(&store));
+        assert_eq!(restored.paths.len(), 12);
+        check(&restored, &taken, &store);
+    }
+}
+
+/// What is damaged on its way is read again.
+#[test]
+fn a_frame_that_is_damaged_once_costs_a_request() {
+    let store = store(12, 1);
+    let depot = memory();
+    save(&mut open(&depot).0, "1", &store).unwrap();
+    let mut cache = open(&depot).0;
+    let garbled: Arc<dyn Depot> = Arc::new(Garbles { depot, times: AtomicUsize::new(2) });
+    let mut through = open(&garbled).0;
+    assert!(through.catalog().packs().count() == 1);
+    let (restored, taken) = restore(&mut through, &names(&store));
+    assert_eq!(restored.paths.len(), 12);
+    check(&restored, &taken, &store);
+    assert!(!through.tell_damage(&BlobName::new("packs/2").unwrap()).unwrap());
+    assert!(restored.requests > restore(&mut cache, &names(&store)).0.requests);
+}
+
+/// Flips a bit in what is read first, some times.
+#[derive(Debug)]
+struct Garbles {
+    depot: Arc<dyn Depot>,
+    times: AtomicUsize,
+}
+
+#[async_trait::async_trait]
+impl Depot for Garbles {
+    fn location(&self) -> &str {
+        self.depot.location()
+    }
+    async fn create(&self, name: &BlobName, body: Body) -> Result<Created, DepotError> {
+        self.depot.create(name, body).await
+    }
+    async fn find(&self, name: &BlobName) -> Result<Option<Blob>, DepotError> {
+        self.depot.find(name).await
+    }
+    async fn newest(&self, prefix: &str) -> Result<Option<Blob>, DepotError> {
+        self.depot.newest(prefix).await
+    }
+    async fn read(&self, blob: &Blob, range: std::ops::Range<u64>) -> Result<bytes::Bytes, DepotError> {
+        let read = self.depot.read(blob, range.clone()).await?;
+        let left = |times: usize| times.checked_sub(1);
+        if range.start < 1000 && self.times.fetch_update(Ordering::SeqCst, Ordering::SeqCst, left).is_ok() {
+            let mut read = read.to_vec();
+            read[500] ^= 1;
+            return Ok(read.into());
+        }
+        Ok(read)
+    }
+    async fn list(&self, prefix: &str) -> Result<Vec<Blob>, DepotError> {
+        self.depot.list(prefix).await
+    }
+    async fn remove(&self, name: &BlobName) -> Result<(), DepotError> {
+        self.depot.remove(name).await
     }
 }
 

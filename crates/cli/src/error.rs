@@ -153,6 +153,12 @@ pub(crate) fn hint_for(message: &str) -> Option<&'static str> {
             "this user may not write there: is the Nix daemon running, and is NIX_REMOTE or --store what it should be?",
         );
     }
+    if has("does not trust this user") {
+        return Some(
+            "name this user among trusted-users in nix.conf, or sign with `phoenix cache save --sign-key FILE` and name \
+             that key among trusted-public-keys",
+        );
+    }
     if has("cannot connect to socket") || has("cannot connect to daemon") {
         return Some("is the Nix daemon running? (`systemctl start nix-daemon`)");
     }

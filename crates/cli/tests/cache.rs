@@ -173,7 +173,8 @@ fn a_damaged_pack_is_told_and_nothing_wrong_comes_in() {
         .phoenix(&["cache", "restore", "--depot", &depot, &app])
         .ends_with(1)
         .says("a frame is not what was written")
-        .says("app is not restored");
+        .says("-app")
+        .says("are not restored: a part of it");
     let _ = env.phoenix(&["cache", "verify", "--depot", &depot]).ends_with(1).says("bad: ");
     assert!(!env.nix.is_valid(&app));
     // Nothing is left of what broke off.
@@ -342,6 +343,52 @@ fn what_was_left_to_a_substituter_comes_from_there() {
     let _ = ran.ends_with(0);
     assert_eq!(report.count("derivations", "built"), 0);
     assert_eq!(sound(&env, &app), before);
+}
+
+/// Nobody has to repair a depot for it to be whole again.
+#[test]
+fn what_a_job_finds_damaged_is_built_and_saved_by_it() {
+    let env = TestEnv::new();
+    let flake = Flake::new(OUTPUTS);
+    let app = output(&env, &flake, "app");
+    let depot = depot(&env);
+    let cache = |args: &[&str]| env.phoenix(&[&["cache"], args, &["--depot", &depot]].concat());
+    let run = |more: &[&str]| {
+        let (ran, report) = env.report(&[&[&flake.reference(), "--depot", &depot], more].concat());
+        let _ = ran.ends_with(0);
+        (report.count("targets", "cached"), report.count("derivations", "built"))
+    };
+    let _ = cache(&["save", &app]).ends_with(0).says("saved 3 paths");
+    damage_frames(&env);
+    forget_store(&env);
+    assert_eq!(run(&[]), (3, 0), "nothing of it was read");
+    let restored = cache(&["restore", &app]).ends_with(1).says("a part of the pack");
+    let restored = restored.says("whoever has it saves it anew");
+    // One line for the cause, one for what refers to it, one for the pack.
+    assert!(restored.stderr.matches("warning").count() <= 3, "{restored}");
+    // Now it is known, and built and kept again.
+    assert_eq!(run(&[]), (0, 3));
+    forget_store(&env);
+    let _ = cache(&["restore", &app]).ends_with(0).says("restored 3 paths");
+    let before = sound(&env, &app);
+
+    // The same when only those look who save what they have.
+    damage_frames(&env);
+    forget_store(&env);
+    let _ = cache(&["restore", &app]).ends_with(1);
+    assert_eq!(output(&env, &flake, "app"), app);
+    let _ = cache(&["save", &app]).ends_with(0).says("saved 3 paths");
+    forget_store(&env);
+    let _ = cache(&["restore", &app]).ends_with(0).says("restored 3 paths");
+    assert_eq!(sound(&env, &app), before);
+    // And in a run that needs what it finds damaged.
+    damage_frames(&env);
+    forget_store(&env);
+    let link = env.file("link").display().to_string();
+    let (_, built) = run(&["-o", &link]);
+    assert!(built > 0);
+    forget_store(&env);
+    let _ = cache(&["restore", &app]).ends_with(0).says("restored 3 paths");
 }
 
 #[test]

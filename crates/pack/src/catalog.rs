@@ -116,6 +116,34 @@ impl Catalog {
         self.lose(name);
     }
 
+    /// Takes note that a frame of a pack is damaged: nothing in it counts as there, and the next pack tells others.
+    /// Whether that is news.
+    pub fn doubt(&mut self, name: &str, frame: u32) -> bool {
+        let is_news = self.others.damaged.entry(name.to_owned()).or_default().insert(frame);
+        if is_news {
+            self.index.clear();
+        }
+        is_news
+    }
+
+    /// The chunks of a pack that are in frames which are known to be damaged.
+    fn damaged(&self, name: &str, directory: &Directory) -> Vec<std::ops::Range<u32>> {
+        let frames = self.others.damaged.get(name).into_iter().flatten();
+        let frames = frames.map(|&frame| frame as usize).filter(|&frame| frame < directory.frames());
+        frames.map(|frame| directory.chunks_in(frame)).collect()
+    }
+
+    /// Whether a pack has this chunk itself, in a frame of which nothing bad is known.
+    pub(crate) fn has_own(&self, pack: u32, chunk: u32) -> bool {
+        self.pack(pack).is_some_and(|(name, directory)| {
+            let is_damaged = |frames: &BTreeSet<u32>| {
+                let frame = directory.frame_of(chunk).and_then(|frame| u32::try_from(frame).ok());
+                frame.is_some_and(|frame| frames.contains(&frame))
+            };
+            directory.is_own(chunk) && !self.others.damaged.get(name).is_some_and(is_damaged)
+        })
+    }
+
     /// Takes note of what a branch needs; the next pack tells others.
     pub fn note_use(&mut self, branch: &str, used: Use) {
         self.others.branches.entry(branch.to_owned()).or_default().merge(used);
@@ -134,6 +162,7 @@ impl Catalog {
         let mut said = self.others.clone();
         said.known.retain(|name, _| self.read.contains_key(name) || !self.others.gone.contains(name));
         said.replaced.retain(|name, _| said.known.contains_key(name));
+        said.damaged.retain(|name, _| said.known.contains_key(name));
         let heard: Vec<Others> =
             self.read.values().filter_map(|read| Others::decode(read.others()).ok()).collect();
         said.gone.retain(|name| {
@@ -350,7 +379,7 @@ impl Catalog {
             for number in run.first..run.first.checked_add(run.count)? {
                 let (_, directory) = self.pack(pack)?;
                 let wanted = directory.chunk(number)?;
-                let place = if directory.is_own(number) {
+                let place = if self.has_own(pack, number) {
                     Place { pack, chunk: number }
                 } else {
                     self.build_index();
@@ -404,8 +433,12 @@ impl Catalog {
         }
         let mut index = std::mem::take(&mut self.index);
         index.reserve(self.read_packs().map(|(_, _, directory)| directory.chunks()).sum());
-        for (pack, _, directory) in self.read_packs() {
+        for (pack, name, directory) in self.read_packs() {
+            let damaged = self.damaged(name, directory);
             for number in 0..directory.chunks() as u32 {
+                if damaged.iter().any(|chunks| chunks.contains(&number)) {
+                    continue;
+                }
                 if let Some(chunk) = directory.chunk(number) {
                     index.entry(chunk.id).or_insert(Place { pack, chunk: number });
                 }

@@ -19,6 +19,10 @@ pub struct Others {
     pub gone: BTreeSet<String>,
     /// What branches need, by name.
     pub branches: BTreeMap<String, Use>,
+    /// The numbers of frames of packs that are damaged, so that what is in them is saved anew. It stands behind the
+    /// rest, where those who do not know of it do not look.
+    #[serde(skip)]
+    pub damaged: BTreeMap<String, BTreeSet<u32>>,
 }
 
 /// What is known of a pack without its directory.
@@ -52,7 +56,11 @@ impl Others {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         // Writing to memory what has no maps with odd keys cannot fail.
-        postcard::to_stdvec(self).unwrap_or_default()
+        let mut bytes = postcard::to_stdvec(self).unwrap_or_default();
+        if !self.damaged.is_empty() {
+            bytes.extend(postcard::to_stdvec(&self.damaged).unwrap_or_default());
+        }
+        bytes
     }
 
     /// Reads what [`Others::encode`] wrote; nothing at all is nothing known.
@@ -63,7 +71,11 @@ impl Others {
         if bytes.is_empty() {
             return Ok(Self::default());
         }
-        postcard::from_bytes(bytes).map_err(|_| OthersError)
+        let (mut others, more): (Self, _) = postcard::take_from_bytes(bytes).map_err(|_| OthersError)?;
+        if !more.is_empty() {
+            others.damaged = postcard::from_bytes(more).map_err(|_| OthersError)?;
+        }
+        Ok(others)
     }
 
     /// Whether who says this took a pack for live: it was there, and so was nothing that replaced it.
@@ -100,6 +112,9 @@ impl Others {
         for (name, used) in other.branches {
             self.branches.entry(name).or_default().merge(used);
         }
+        for (name, frames) in other.damaged {
+            self.damaged.entry(name).or_default().extend(frames);
+        }
     }
 }
 
@@ -134,8 +149,15 @@ mod tests {
             prop::collection::btree_map("[a-d]", names(), 0..4),
             names(),
             prop::collection::btree_map("[a-d]", used, 0..4),
+            prop::collection::btree_map("[a-d]", prop::collection::btree_set(0..3_u32, 1..3), 0..3),
         )
-            .prop_map(|(known, replaced, gone, branches)| Others { known, replaced, gone, branches })
+            .prop_map(|(known, replaced, gone, branches, damaged)| Others {
+                known,
+                replaced,
+                gone,
+                branches,
+                damaged,
+            })
     }
 
     fn merged(all: &[&Others]) -> Others {
@@ -160,9 +182,18 @@ mod tests {
         #[test]
         fn what_is_written_is_read_and_every_cut_is_damage(others in others(), at in any::<prop::sample::Index>()) {
             let bytes = others.encode();
-            prop_assert_eq!(Others::decode(&bytes).unwrap(), others);
+            prop_assert_eq!(&Others::decode(&bytes).unwrap(), &others);
             let cut = at.index(bytes.len());
-            prop_assert!(cut == 0 || Others::decode(&bytes[..cut]).is_err());
+            // What was known of packs before damage was is whole without it.
+            let before = Others { damaged: BTreeMap::new(), ..others };
+            let is_whole = cut == before.encode().len();
+            prop_assert_eq!(Others::decode(&bytes[..cut]).ok(), match cut {
+                0 => Some(Others::default()),
+                _ => is_whole.then_some(before.clone()),
+            });
+            // Who knows nothing of damage reads the rest.
+            let (rest, _): (Others, _) = postcard::take_from_bytes(&bytes).unwrap();
+            prop_assert_eq!(rest, before);
         }
     }
 }

@@ -69,6 +69,15 @@ pub(crate) fn save(cache: &mut Cache, name: &str, store: &Store) -> Result<Saved
 
 /// Restores these; what was taken in, which is always what it says it is.
 pub(crate) fn restore(cache: &mut Cache, wanted: &[String]) -> (Restored, HashMap<String, Vec<u8>>) {
+    restore_by(cache, wanted, 3)
+}
+
+/// The same by so many threads.
+pub(crate) fn restore_by(
+    cache: &mut Cache,
+    wanted: &[String],
+    threads: usize,
+) -> (Restored, HashMap<String, Vec<u8>>) {
     let taken = Mutex::new(HashMap::new());
     let take = |info: &PathInfo, make: &mut MakeArchive<'_>| {
         let mut archive = Vec::new();
@@ -82,7 +91,7 @@ pub(crate) fn restore(cache: &mut Cache, wanted: &[String]) -> (Restored, HashMa
         taken.lock().unwrap().insert(info.name.clone(), archive);
         Ok(())
     };
-    let restored = cache.restore(wanted.to_vec(), |_| false, &take, 3, &|_| ());
+    let restored = cache.restore(wanted.to_vec(), |_| false, &take, threads, &|_| ());
     (restored, taken.into_inner().unwrap())
 }
 

@@ -21,6 +21,7 @@ use snapshot::Snapshot;
 
 mod gc;
 mod keys;
+mod losses;
 mod push;
 mod restore;
 mod serve;

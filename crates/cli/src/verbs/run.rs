@@ -1,6 +1,6 @@
 //! `phoenix run`: from a flake to a verdict.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -191,14 +191,18 @@ fn keep(planned: &mut Planned) {
         _ => None,
     });
     kept.set_needs(needed.flatten());
-    let built = |step: &u32| {
-        let drv_path = &planned.run.steps()[*step as usize].drv_path;
+    let is_built = |drv_path: &StorePath| {
         let state = planned.recorder.summary().of_derivation(drv_path);
         state.is_some_and(|state| state.verdict == Some(Verdict::Built))
     };
+    let built = |step: &u32| is_built(&planned.run.steps()[*step as usize].drv_path);
     let steps = (0..).take(planned.run.steps().len()).filter(built);
     let outputs = steps.flat_map(|step| planned.run.steps()[step as usize].outputs.iter().flatten());
-    let outputs: Vec<StorePath> = outputs.cloned().collect();
+    // What was to come for a link and had to be built is no step.
+    let linked = planned.targets.iter().filter(|target| target.drv_path.as_ref().is_some_and(is_built));
+    let linked = linked.flat_map(|target| target.outputs.values().flatten());
+    let outputs: BTreeSet<StorePath> = outputs.chain(linked).cloned().collect();
+    let outputs: Vec<StorePath> = outputs.into_iter().collect();
     kept.keep(outputs, &planned.setup, &mut planned.recorder);
 }
 

@@ -164,7 +164,7 @@ fn places(catalog: &Catalog, pack: u32, record: &PathRecord) -> Option<Vec<Place
     let chunks = record.runs.iter().flat_map(|run| run.first..run.first.saturating_add(run.count));
     let place = |number| {
         let indexed = catalog.place(directory.chunk(number)?);
-        indexed.or_else(|| directory.is_own(number).then_some(Place { pack, chunk: number }))
+        indexed.or_else(|| catalog.has_own(pack, number).then_some(Place { pack, chunk: number }))
     };
     chunks.map(place).collect()
 }

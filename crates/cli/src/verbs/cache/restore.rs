@@ -11,7 +11,7 @@ use phoenix_evaluate::{Evaluators, Heard};
 use phoenix_model::{Severity, StorePath, Target, Verdict};
 use phoenix_store::Layout;
 
-use super::{keys, open, say, snapshot, store, store_path, threads, warn};
+use super::{keys, losses, open, say, snapshot, store, store_path, threads, warn};
 use crate::args::{RestoreArgs, StoreArgs, Wanted};
 use crate::depots::{self, no_look};
 use crate::error::{CommandError, hint_for};
@@ -40,7 +40,7 @@ pub(super) fn restore(args: &RestoreArgs) -> Result<ExitCode, CommandError> {
     let way = depots::way_into(&layout, url.as_deref());
     let damaged = AtomicBool::new(false);
     let told = |trouble: Trouble| {
-        damaged.fetch_or(matches!(trouble, Trouble::Pack { .. }), Ordering::Relaxed);
+        damaged.fetch_or(trouble.pack().is_some(), Ordering::Relaxed);
         warn(&trouble);
     };
     let into = Destination { layout: &layout, way: &way, trusted: trusted.as_ref() };
@@ -52,11 +52,15 @@ pub(super) fn restore(args: &RestoreArgs) -> Result<ExitCode, CommandError> {
                 None => failed,
             }
         })?;
-    for (name, why) in &restored.failed {
-        say(format!("warning: {name} is not restored: {why}"));
-    }
+    losses::lines(&restored.failed).iter().for_each(say);
     if damaged.into_inner() {
-        say("hint: `phoenix cache verify --repair` lets go of what is damaged, so that it is saved anew");
+        // Where that cannot be told, everybody has to find it anew.
+        let told = cache.tell_damage(&depots::new_name()).unwrap_or(false);
+        say(if told {
+            "what is damaged is noted in the depot: whoever has it saves it anew"
+        } else {
+            "hint: `phoenix cache verify --repair` lets go of what is damaged, so that it is saved anew"
+        });
     }
     let bytes = restored.paths.iter().map(|info| info.nar_size).sum();
     say(format!(
@@ -67,7 +71,8 @@ pub(super) fn restore(args: &RestoreArgs) -> Result<ExitCode, CommandError> {
         HumanBytes(restored.bytes),
     ));
     if !restored.missing.is_empty() {
-        say(format!("{} paths are in no pack: {}", restored.missing.len(), few(&restored.missing)));
+        let missing: Vec<&str> = restored.missing.iter().map(String::as_str).collect();
+        say(format!("{} paths are in no pack: {}", missing.len(), losses::few(&missing)));
     }
     let infos = depots::infos(&layout, url.as_deref())?;
     if let (Some(file), Some(before)) = (&args.snapshot, before) {
@@ -189,9 +194,4 @@ impl Asked {
             }
         }
     }
-}
-
-fn few(names: &[String]) -> String {
-    let more = if names.len() > 3 { ", …" } else { "" };
-    format!("{}{more}", names.iter().take(3).map(String::as_str).collect::<Vec<_>>().join(", "))
 }

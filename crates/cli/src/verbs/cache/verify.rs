@@ -21,8 +21,8 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<ExitCode, CommandError> {
     let troubled = AtomicBool::new(false);
     let trouble = |trouble: Trouble| {
         troubled.store(true, Ordering::Relaxed);
-        if let Trouble::Pack { pack, .. } = &trouble {
-            packs.lock().unwrap_or_else(PoisonError::into_inner).insert(pack.clone());
+        if let Some(pack) = trouble.pack() {
+            packs.lock().unwrap_or_else(PoisonError::into_inner).insert(pack.to_owned());
         }
         warn(&trouble);
     };

@@ -1,0 +1,102 @@
+//! What is said of paths that did not come in: one line a cause, whatever the number of paths.
+
+use std::collections::BTreeMap;
+
+use crate::error::hint_for;
+
+/// So many names are said; of more, the first three.
+const FEW: usize = 10;
+
+/// What to say of paths that could not be had, each with why: causes first, then what refers to those.
+pub(super) fn lines(failed: &[(String, String)]) -> Vec<String> {
+    let (after, causes): (Vec<_>, Vec<_>) =
+        failed.iter().partition(|(_, why)| why.starts_with("it refers to "));
+    let mut groups: BTreeMap<&str, Vec<&(String, String)>> = BTreeMap::new();
+    for loss in causes {
+        groups.entry(cause(&loss.1)).or_default().push(loss);
+    }
+    let mut groups: Vec<_> = groups.into_values().collect();
+    groups.sort_by_key(|group| std::cmp::Reverse(group.len()));
+    let mut lines = Vec::new();
+    let mut hints = Vec::new();
+    for group in groups {
+        let why = &group[0].1;
+        lines.push(format!("warning: {} not restored: {why}", subject(&group)));
+        hints.extend(hint_for(why).map(|hint| format!("hint: {hint}")));
+    }
+    hints.dedup();
+    match after.as_slice() {
+        [] => {}
+        [(name, why)] => lines.push(format!("warning: {name} is not restored: {why}")),
+        several => lines.push(format!(
+            "warning: {} not restored: each refers to what could not be had; {}",
+            subject(several),
+            several[0].1.replacen("it refers", &format!("{} refers", several[0].0), 1),
+        )),
+    }
+    lines.extend(hints);
+    lines
+}
+
+/// What is the same of all paths that have something in common: what the system says, whatever the file.
+fn cause(why: &str) -> &str {
+    if why.ends_with(')')
+        && let Some(at) = why.rfind("(os error ")
+    {
+        return &why[at..];
+    }
+    why
+}
+
+/// One path, or several.
+fn subject(losses: &[&(String, String)]) -> String {
+    match losses {
+        [(name, _)] => format!("{name} is"),
+        several => {
+            let names: Vec<&str> = several.iter().map(|(name, _)| name.as_str()).collect();
+            format!("{} paths ({}) are", names.len(), few(&names))
+        }
+    }
+}
+
+/// Some of these names.
+pub(super) fn few(names: &[&str]) -> String {
+    if names.len() > FEW { format!("{}, …", names[..3].join(", ")) } else { names.join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn loss(name: &str, why: &str) -> (String, String) {
+        (name.to_owned(), why.to_owned())
+    }
+
+    #[test]
+    fn a_cause_is_said_once_with_how_many_it_struck() {
+        let mut failed = vec![loss("a", "a part of it could not be read"), loss("z", "it refers to a")];
+        assert_eq!(
+            lines(&failed),
+            [
+                "warning: a is not restored: a part of it could not be read",
+                "warning: z is not restored: it refers to a"
+            ]
+        );
+        failed.push(loss("y", "it refers to z"));
+        for number in 0..500 {
+            let why = format!("cannot write /nix/store/x/{number}: No space left on device (os error 28)");
+            failed.push(loss(&format!("p{number}"), &why));
+        }
+        assert_eq!(
+            lines(&failed),
+            [
+                "warning: 500 paths (p0, p1, p2, …) are not restored: cannot write /nix/store/x/0: No space left on \
+                 device (os error 28)",
+                "warning: a is not restored: a part of it could not be read",
+                "warning: 2 paths (z, y) are not restored: each refers to what could not be had; z refers to a",
+                "hint: the disk is full: `nix-collect-garbage` frees what nothing uses",
+            ]
+        );
+        assert!(lines(&[]).is_empty());
+    }
+}
