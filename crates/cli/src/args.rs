@@ -501,6 +501,10 @@ pub(crate) enum Matrix {
     Gitlab,
     /// All that is known of the slots
     Json,
+    /// The `hits` of phoenix-ci v1: a row for each work unit that has work, and for each derivation to be built
+    V1,
+    /// The `hits` of std-action: for each block and action a row for each target that has work
+    Std,
 }
 
 /// Where a plan is, and where its workers meet.

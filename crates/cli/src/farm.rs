@@ -5,6 +5,7 @@ mod collecting;
 mod exchange;
 mod gathered;
 mod here;
+mod hits;
 mod intake;
 mod room;
 mod shipping;
@@ -19,12 +20,13 @@ use phoenix_work::Settings;
 use crate::ledgers;
 use crate::setup::Setup;
 
-pub(crate) use acting::{Stage, act};
+pub(crate) use acting::{Stage, act, own_units};
 pub(crate) use collecting::collect;
 pub(crate) use exchange::NixExchange;
 pub(crate) use gathered::report;
 pub(crate) use here::build;
-pub(crate) use shipping::{receive, ship};
+pub(crate) use hits::{Gated, hits, hits_rows, of_slots};
+pub(crate) use shipping::{Besides, receive, ship};
 pub(crate) use simulating::{decide, matrix_rows, place_actions, simulation, table};
 
 /// A claim in a directory costs some milliseconds.

@@ -18,6 +18,7 @@ use crate::args::NixArgs;
 use crate::building::{Wanted, copy_derivations};
 use crate::error::CommandError;
 use crate::evaluating::{self, Asked, FoundOne, Named};
+use crate::farm::Gated;
 use crate::kept::Kept;
 use crate::pipeline::tell;
 use crate::recorder::Recorder;
@@ -38,6 +39,8 @@ pub(crate) struct Answered {
     pub(crate) targets: Vec<(Target, Option<Verdict>)>,
     /// What is to run after builds.
     pub(crate) actions: Vec<(Action, Option<ActionVerdict>)>,
+    /// What has work, and what that is.
+    pub(crate) gated: Vec<Gated>,
     /// Keep derivations from being collected.
     pub(crate) evaluators: Evaluators,
 }
@@ -84,17 +87,28 @@ impl Gates<'_> {
             named.iter().find(|named| named.source == source && named.name == name && named.run == run)
         };
         let mut drafts = Drafts::new(self.permission.clone(), self.configs);
+        let mut gated: Vec<Gated> = Vec::new();
         for Asking { target, what } in asking {
             match what {
                 What::Unit { build, run } => {
                     let built = build.iter().filter_map(|name| of(&target.source, name, false));
                     let built: Vec<TargetId> = built.flat_map(|named| places.builds(named)).collect();
+                    let mut one = Gated { attr: target.attr(), targets: built.clone(), ..Gated::default() };
                     for named in run.iter().filter_map(|name| of(&target.source, name, true)) {
-                        drafts.run(&target, &named.name, places.program(named), &built);
+                        let (program, builds) = places.program(named);
+                        one.targets.extend(builds.iter().filter(|id| !built.contains(id)));
+                        one.actions.push(drafts.run(&target, &named.name, (program, builds), &built));
                     }
+                    gated.push(Gated { build, run, ..one });
                 }
                 What::Std(action) => {
-                    drafts.std(&target, &action);
+                    gated.push(Gated {
+                        attr: target.attr(),
+                        targets: vec![target.id],
+                        actions: drafts.std(&target, &action).into_iter().collect(),
+                        std: Some(action.json.clone()),
+                        ..Gated::default()
+                    });
                     places.push(target, None);
                 }
             }
@@ -107,7 +121,7 @@ impl Gates<'_> {
             drafts.pushes(config);
         }
         let actions = drafts.finish(&places.all().collect::<Vec<_>>());
-        Ok(Answered { targets: places.into_new(), actions, evaluators })
+        Ok(Answered { targets: places.into_new(), actions, gated, evaluators })
     }
 
     /// Asks; what has no work, or could not be asked, has its verdict.

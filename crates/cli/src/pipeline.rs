@@ -14,6 +14,7 @@ use phoenix_schedule::{Actions, Estimates, Failures, Happening, Plan, Run, Runne
 use crate::args::{BuildArgs, NixArgs, TalkArgs, Wanted};
 use crate::error::{CommandError, hint_for};
 use crate::evaluating::{self, Evaluated, FoundOne};
+use crate::farm::Gated;
 use crate::gates::{Answered, Gates, Permission};
 use crate::history::{self, History};
 use crate::kept::Kept;
@@ -46,6 +47,8 @@ pub(crate) struct Planned {
     pub(crate) kept: Option<Kept>,
     /// What runs after builds.
     pub(crate) actions: Actions,
+    /// What has work by its gate.
+    pub(crate) gated: Vec<Gated>,
     /// How many bytes the outputs of derivations have that were built, as far as that is known.
     pub(crate) sizes: BTreeMap<StorePath, u64>,
     /// What failed in earlier runs and is not tried again.
@@ -187,6 +190,7 @@ pub(crate) fn plan(
         fail_fast,
         kept,
         actions: Actions::new(answered.actions),
+        gated: answered.gated,
         sizes: BTreeMap::new(),
         failures: Failures::default(),
         farm: None,

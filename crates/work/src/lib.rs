@@ -28,7 +28,7 @@ pub use in_process::InProcess;
 pub use ledger::{Cursor, Ledger, LedgerError};
 pub use nats::Nats;
 pub use open::{Opener, open};
-pub use shipment::{Shipment, ShipmentError};
+pub use shipment::{Hit, Shipment, ShipmentError};
 pub use worker::{Settings, work};
 
 #[cfg(feature = "testing")]

@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Write};
 
-use phoenix_model::{Action, ActionVerdict, StorePath, Target, TargetId, Verdict};
+use phoenix_model::{Action, ActionId, ActionVerdict, StorePath, Target, TargetId, Verdict};
 use phoenix_schedule::Plan;
 use phoenix_schedule::farm::FarmPlan;
 use serde::{Deserialize, Serialize};
@@ -37,6 +37,9 @@ pub struct Shipment {
     /// What runs after builds, with the verdicts of what has one already.
     #[serde(default)]
     pub actions: Vec<(Action, Option<ActionVerdict>)>,
+    /// What each slot is there for, where each has something of its own.
+    #[serde(default)]
+    pub hits: Vec<Hit>,
     /// Seconds that earlier runs took for what is cached now.
     pub saved_seconds: f64,
     /// What is to be built.
@@ -54,6 +57,17 @@ pub struct Shipment {
     /// What no other shipment has, also when all else is the same: so that nobody takes it for that.
     #[serde(default)]
     pub nonce: String,
+}
+
+/// What one worker is there for.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Hit {
+    /// What people call it.
+    pub name: String,
+    /// The targets that it answers for.
+    pub targets: Vec<TargetId>,
+    /// The actions that it answers for.
+    pub actions: Vec<ActionId>,
 }
 
 /// Why a shipment cannot be used.

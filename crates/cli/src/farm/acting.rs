@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use phoenix_depot::{BlobName, Depot};
-use phoenix_model::{Action, ActionId, ActionVerdict, Event, Severity, StorePath, Verdict};
-use phoenix_schedule::farm::{Acted, Outcome, Record, Slot, action_unit};
+use phoenix_model::{Action, ActionId, ActionVerdict, Event, Severity, StorePath, TargetId, Verdict};
+use phoenix_schedule::farm::{Acted, Outcome, Record, Slot, UnitId, action_unit};
 use phoenix_schedule::{Actions, Happening, Readiness, Run};
-use phoenix_work::Shipment;
+use phoenix_work::{Hit, Shipment};
 
 use super::collecting::Collecting;
 use super::{collect, manner};
@@ -42,44 +42,60 @@ pub(crate) struct Stage<'s> {
     pub(crate) stop: &'s AtomicBool,
 }
 
-/// Runs the actions that are ready and that nobody else has begun, until none is left to wait for. Whether all that ran
-/// here went well.
+/// The targets that somebody has to wait for who answers for this.
+fn own_targets(shipment: &Shipment, hit: &Hit) -> BTreeSet<TargetId> {
+    let actions = shipment.actions.iter().filter(|(action, _)| hit.actions.contains(&action.id));
+    hit.targets.iter().chain(actions.flat_map(|(action, _)| &action.builds)).copied().collect()
+}
+
+/// The units that somebody has to wait for who answers for this.
+pub(crate) fn own_units(shipment: &Shipment, hit: &Hit) -> Vec<UnitId> {
+    let own = own_targets(shipment, hit);
+    let goals = shipment.plan.goals.iter().zip(&shipment.goals).filter(|(_, target)| own.contains(target));
+    goals.filter_map(|(goal, _)| goal.step).map(|step| UnitId(shipment.farm.unit_of(step))).collect()
+}
+
+/// What a worker knows of the others that it waits for.
+struct Waiting {
+    news: Instant,
+    beats: Vec<(Slot, u64)>,
+    listened: Instant,
+}
+
+/// Runs the actions that are ready and that nobody else has begun, until none is left to wait for; where the slot answers
+/// for something of its own, only what is of that, until it has ended. Whether all that it answers for, or ran, is green.
 pub(crate) fn act(stage: &Stage<'_>, recorder: &mut Recorder) -> Result<bool, CommandError> {
     let shipment = stage.shipment;
+    let hit = shipment.hits.get(stage.slot.0 as usize);
     let mut actions = Actions::new(shipment.actions.iter().cloned());
-    if actions.are_over() {
+    if hit.is_none() && actions.are_over() {
         return Ok(true);
     }
     let plan = Arc::new(shipment.farm.clone());
     let (settings, limits) = manner(stage.ledger);
     let mut collecting = collect(stage.ledger, stage.mark, &plan, limits)?;
-    let mut run = Run::new(shipment.fail_fast);
-    let happenings = shipment
-        .targets
-        .iter()
-        .map(|(target, ended)| Happening::Found { target: target.clone(), ended: ended.clone() })
-        .chain([Happening::Planned {
-            plan: shipment.plan.clone(),
-            targets: shipment.goals.clone(),
-            saved_seconds: 0.0,
-        }]);
-    for happening in happenings {
-        // Whoever collects tells all of it.
-        drop(run.apply(now(), happening));
-    }
-    let mut elsewhere = BTreeSet::new();
-    let (mut kept, mut well) = (None, true);
+    let mut run = run_of(shipment);
+    let own: Vec<UnitId> = hit.map(|hit| own_units(shipment, hit)).unwrap_or_default();
+    let is_own = |id: ActionId| hit.is_none_or(|hit| hit.actions.contains(&id));
+    let mut elsewhere: BTreeSet<ActionId> =
+        actions.all().map(|action| action.id).filter(|&id| !is_own(id)).collect();
+    let (mut kept, mut well, mut closed) = (None, true, false);
     let (beats, mut beaten) = (AtomicU64::new(now().0), Instant::now());
-    let mut news = Instant::now();
+    let mut waiting = Waiting { news: Instant::now(), beats: Vec::new(), listened: Instant::now() };
     while !stage.stop.load(Ordering::Relaxed) {
         collecting.look_quietly(&mut run, recorder);
         for (id, acted) in collecting.take_acted() {
             if actions.ended(id, acted.verdict) {
-                news = Instant::now();
+                waiting.news = Instant::now();
             }
         }
         for &id in collecting.acting() {
             actions.started(id);
+        }
+        if hit.is_some() && !closed && own.iter().all(|unit| !collecting.is_open(*unit)) {
+            // What was not built of it is blocked, or failed.
+            closed = true;
+            collecting.close_quietly(&mut run);
         }
         if beaten.elapsed() > settings.beat {
             beaten = Instant::now();
@@ -124,17 +140,122 @@ pub(crate) fn act(stage: &Stage<'_>, recorder: &mut Recorder) -> Result<bool, Co
                 });
                 let (asked, ledger) = collecting.ledger();
                 asked.block_on(ledger.post(&outcome)).map_err(|error| lost(&error))?;
-                news = Instant::now();
+                waiting.news = Instant::now();
             }
             Some((_, Readiness::Waiting)) | None => {
-                if actions.are_over() || news.elapsed() > IN_SIGHT {
+                let own_end =
+                    hit.is_some_and(|hit| hit.actions.iter().all(|&id| actions.verdict(id).is_some()));
+                let is_over = match hit {
+                    Some(_) => closed && own_end,
+                    None => actions.are_over() || waiting.news.elapsed() > IN_SIGHT,
+                };
+                if is_over {
                     break;
+                }
+                if hit.is_some() && waiting.is_in_vain(&mut collecting, limits.lapse_seconds, recorder) {
+                    recorder
+                        .say(Severity::Error, "nobody is heard of any more who would end what is waited for");
+                    return Ok(false);
                 }
                 std::thread::sleep(collecting.pace().0.max(Duration::from_millis(50)));
             }
         }
     }
+    let Some(hit) = hit else { return Ok(well) };
+    if stage.stop.load(Ordering::Relaxed) {
+        return Ok(false);
+    }
+    Ok(well & answer(stage, hit, &run, &actions, &mut kept, recorder)?)
+}
+
+impl Waiting {
+    /// Whether nothing is heard of anybody for long.
+    fn is_in_vain(
+        &mut self,
+        collecting: &mut Collecting,
+        lapse_seconds: f64,
+        recorder: &mut Recorder,
+    ) -> bool {
+        let lapse = Duration::from_secs_f64(lapse_seconds);
+        if self.listened.elapsed() > lapse / 2 {
+            self.listened = Instant::now();
+            let beats = collecting.beats(recorder);
+            if beats != self.beats {
+                (self.beats, self.news) = (beats, Instant::now());
+            }
+        }
+        self.news.elapsed() > lapse * 3
+    }
+}
+
+/// The run of a plan, as whoever only looks on knows it.
+fn run_of(shipment: &Shipment) -> Run {
+    let mut run = Run::new(shipment.fail_fast);
+    let found = shipment.targets.iter();
+    let found =
+        found.map(|(target, ended)| Happening::Found { target: target.clone(), ended: ended.clone() });
+    let planned = Happening::Planned {
+        plan: shipment.plan.clone(),
+        targets: shipment.goals.clone(),
+        saved_seconds: 0.0,
+    };
+    for happening in found.chain([planned]) {
+        // Whoever collects tells all of it.
+        drop(run.apply(now(), happening));
+    }
+    run
+}
+
+/// Tells how what a slot answers for ended, and brings what is green of it into the store, for steps that follow; whether
+/// all is green.
+fn answer(
+    stage: &Stage<'_>,
+    hit: &Hit,
+    run: &Run,
+    actions: &Actions,
+    kept: &mut Option<Kept>,
+    recorder: &mut Recorder,
+) -> Result<bool, CommandError> {
+    let mut well = true;
+    let mut green = Vec::new();
+    for (target, _) in stage.shipment.targets.iter().filter(|(target, _)| hit.targets.contains(&target.id)) {
+        let verdict = run.verdict(target.id);
+        let is_red = verdict.is_none_or(Verdict::is_red);
+        well &= !is_red;
+        let word = verdict.map_or_else(|| "no verdict".to_owned(), |verdict| verdict.kind().to_string());
+        let severity = if is_red { Severity::Error } else { Severity::Notice };
+        recorder.say(severity, format!("{}: {word}", target.attr()));
+        if !is_red {
+            green.extend(target.outputs.values().flatten().cloned());
+        }
+    }
+    for id in &hit.actions {
+        let (Some(action), Some(verdict)) = (actions.get(*id), actions.verdict(*id)) else { continue };
+        well &= !verdict.is_red();
+        let severity = if verdict.is_red() { Severity::Error } else { Severity::Notice };
+        let why = verdict.why();
+        let more = if why.is_empty() { String::new() } else { format!(": {why}") };
+        recorder.say(severity, format!("{}: {verdict}{more}", action.name));
+    }
+    let kept = opened(kept, stage, recorder)?;
+    let there: Vec<StorePath> = green.into_iter().filter(|path| kept.has(path)).collect();
+    kept.fetch(&there, stage.setup, recorder);
     Ok(well)
+}
+
+/// The depot as it is now.
+fn opened<'k>(
+    kept: &'k mut Option<Kept>,
+    stage: &Stage<'_>,
+    recorder: &mut Recorder,
+) -> Result<&'k mut Kept, CommandError> {
+    Ok(match kept {
+        Some(kept) => {
+            kept.look_again(recorder)?;
+            kept
+        }
+        None => kept.insert(Kept::open(Arc::clone(stage.depot), u64::MAX, recorder)?),
+    })
 }
 
 fn lost(error: &phoenix_work::LedgerError) -> CommandError {
@@ -197,13 +318,7 @@ fn once(
     let begun = Instant::now();
     let built = built(stage.shipment, run);
     let paths = if action.paths.is_empty() { &built } else { &action.paths };
-    let kept = match kept {
-        Some(kept) => {
-            kept.look_again(recorder)?;
-            kept
-        }
-        None => kept.insert(Kept::open(Arc::clone(stage.depot), u64::MAX, recorder)?),
-    };
+    let kept = opened(kept, stage, recorder)?;
     let there: Vec<StorePath> = paths.iter().filter(|path| kept.has(path)).cloned().collect();
     kept.fetch(&there, stage.setup, recorder);
     let verdict = run_action(action, stage.setup, &built, recorder, go_on);

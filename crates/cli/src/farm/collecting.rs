@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use phoenix_model::{ActionId, Event, Severity, StorePath};
 use phoenix_schedule::Run;
-use phoenix_schedule::farm::{Acted, Collector, FarmPlan, Limits, Outcome, Record, Slot, action_of};
+use phoenix_schedule::farm::{Acted, Collector, FarmPlan, Limits, Outcome, Record, Slot, UnitId, action_of};
 use phoenix_work::{Cursor, Ledger, LedgerError};
 use tokio::runtime::Runtime;
 
@@ -218,6 +218,17 @@ impl Collecting {
         if !std::mem::replace(&mut self.told, true) {
             recorder.say(Severity::Warning, format!("{error}; it is asked again"));
         }
+    }
+
+    /// Whether a unit has not ended.
+    pub(crate) fn is_open(&self, unit: UnitId) -> bool {
+        let board = self.collector.board();
+        !board.is_tripped() && board.is_open(unit.0)
+    }
+
+    /// Nothing more is waited for: gives what has no verdict one, without telling of it.
+    pub(crate) fn close_quietly(&mut self, run: &mut Run) {
+        drop(self.collector.close(now(), "it is not waited for", run));
     }
 
     /// Nothing more will come: gives what has no verdict one.

@@ -13,7 +13,7 @@ use phoenix_schedule::{BuilderEnd, Happening, signal_name};
 use phoenix_store::{Layout, StoreEnv, Validity, ValidityError};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{collect, manner, ship};
+use super::{Besides, collect, manner, ship};
 use crate::args::RunArgs;
 use crate::depots;
 use crate::error::CommandError;
@@ -81,7 +81,7 @@ pub(crate) fn build(
     limits.fail_fast = planned.fail_fast;
     let plan = Arc::new(farm.farm.clone());
     // What follows builds runs in the store that they come home to.
-    let (reference, mark) = ship(planned, farm, Vec::new(), None)?;
+    let (reference, mark) = ship(planned, farm, Besides::default(), None)?;
     let mut collecting = collect(&ledger_url, &mark, &plan, limits)?.without_logs();
     let mut farm = Workers { place: place.clone(), all: Vec::new(), stopping: None };
     for slot in 0..count {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use phoenix_depot::{BlobName, Created, Depot};
 use phoenix_model::{Action, ActionVerdict, Severity, StorePath, redact};
 use phoenix_store::{Layout, PathInfos, Validity, read_derivations};
-use phoenix_work::Shipment;
+use phoenix_work::{Hit, Shipment};
 
 use crate::blobs::{self, runtime};
 use crate::depots;
@@ -32,12 +32,20 @@ fn blob_name(reference: &str) -> Result<BlobName, CommandError> {
     })
 }
 
-/// Ships a plan under a name, or one that no other has; returns the name, and what tells the plan from others. Workers
-/// run these actions.
+/// What workers do besides building.
+#[derive(Debug, Default)]
+pub(crate) struct Besides {
+    /// What they run.
+    pub(crate) actions: Vec<(Action, Option<ActionVerdict>)>,
+    /// What each of them answers for, where each answers for something of its own.
+    pub(crate) hits: Vec<Hit>,
+}
+
+/// Ships a plan under a name, or one that no other has; returns the name, and what tells the plan from others.
 pub(crate) fn ship(
     planned: &mut Planned,
     farm: Farm,
-    actions: Vec<(Action, Option<ActionVerdict>)>,
+    besides: Besides,
     reference: Option<&str>,
 ) -> Result<(String, PlanMark), CommandError> {
     let reference = reference.map_or_else(
@@ -64,7 +72,8 @@ pub(crate) fn ship(
         systems: summary.systems.clone(),
         targets: targets.collect(),
         goals: farm.goals,
-        actions,
+        actions: besides.actions,
+        hits: besides.hits,
         saved_seconds: farm.saved_seconds,
         plan: farm.plan,
         farm: farm.farm,

@@ -109,7 +109,8 @@ pub(crate) fn matrix_rows(farm: &FarmPlan, reference: &str, format: Matrix) -> V
             });
             Value::Object(jobs.collect())
         }
-        Matrix::Json => {
+        // Their rows are of what has work, not of slots alone.
+        Matrix::Json | Matrix::V1 | Matrix::Std => {
             let rows = slots.map(
                 |(slot, place)| json!({ "slot": slot, "system": place.system, "runsOn": place.runs_on }),
             );

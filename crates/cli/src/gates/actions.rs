@@ -99,8 +99,10 @@ impl<'c> Drafts<'c> {
     }
 
     /// What is called so already is the same.
-    fn add(&mut self, draft: Draft) {
-        match self.all.iter_mut().find(|other| other.name == draft.name) {
+    fn add(&mut self, draft: Draft) -> ActionId {
+        let known = self.all.iter().position(|other| other.name == draft.name);
+        let at = known.unwrap_or(self.all.len());
+        match self.all.get_mut(at) {
             Some(other) => {
                 let new = draft.builds.into_iter().filter(|id| !other.builds.contains(id));
                 let new: Vec<TargetId> = new.collect();
@@ -108,6 +110,7 @@ impl<'c> Drafts<'c> {
             }
             None => self.all.push(draft),
         }
+        ActionId(u32::try_from(at).unwrap_or(u32::MAX))
     }
 
     /// What a work unit wants to be run.
@@ -117,7 +120,7 @@ impl<'c> Drafts<'c> {
         name: &str,
         (program, builds): (Option<Program>, Vec<TargetId>),
         also: &[TargetId],
-    ) {
+    ) -> ActionId {
         let runs = builds.clone();
         self.add(Draft {
             name: format!("run {name}"),
@@ -129,14 +132,14 @@ impl<'c> Drafts<'c> {
             runs,
             time_out: TIME_OUT,
             permitted: self.permission.check(self.refs(&target.source)),
-        });
+        })
     }
 
     /// An action of std, other than `build`, which is what building its derivation does.
-    pub(super) fn std(&mut self, target: &Target, action: &StdAction) {
+    pub(super) fn std(&mut self, target: &Target, action: &StdAction) -> Option<ActionId> {
         let particulars = &action.particulars;
         if particulars.action == "build" {
-            return;
+            return None;
         }
         let script = target.outputs.get("out").cloned().flatten();
         let env = [
@@ -151,7 +154,7 @@ impl<'c> Drafts<'c> {
         let does = script
             .map(|script| Does::Source { script: script.to_string(), env })
             .ok_or_else(|| "the path of its script is not known before it is built".to_owned());
-        self.add(Draft {
+        Some(self.add(Draft {
             name: particulars.job_name(),
             of: Some(target.attr()),
             does,
@@ -161,7 +164,7 @@ impl<'c> Drafts<'c> {
             runs: vec![target.id],
             time_out: TIME_OUT,
             permitted: self.permission.check(self.refs(&target.source)),
-        });
+        }))
     }
 
     /// An action of a configuration.

@@ -8,9 +8,9 @@ use phoenix_model::{ActionVerdict, Severity, StorePath, Verdict};
 use phoenix_report::{Summary, TargetState, clean, human_seconds, plural};
 use serde::Serialize;
 
-use crate::args::{FarmArgs, PlanArgs, TalkArgs};
+use crate::args::{FarmArgs, Matrix, PlanArgs, TalkArgs};
 use crate::error::{CommandError, EXIT_ERROR};
-use crate::farm;
+use crate::farm::{self, Besides};
 use crate::pipeline::{self, Farm, Planned};
 use crate::talk;
 
@@ -111,6 +111,9 @@ fn for_runners(planned: &mut Planned, mut farm: Farm, args: &FarmArgs) -> Result
         add("simulation", json.map_err(|error| CommandError::because("cannot write the plan", &error))?);
     }
     let Some(asked) = args.runners else { return Ok(more) };
+    if let Some(format @ (Matrix::V1 | Matrix::Std)) = args.matrix {
+        return for_hits(planned, farm, args, format);
+    }
     let mut decision = farm::decide(&farm.farm, &farm.kinds, asked, args.max_runners);
     let here = &planned.setup.settings.system;
     farm::place_actions(&planned.actions, here, &farm.kinds, &mut decision.counts);
@@ -130,12 +133,36 @@ fn for_runners(planned: &mut Planned, mut farm: Farm, args: &FarmArgs) -> Result
     if let Some(format) = args.matrix {
         let with_slots = farm.farm.clone();
         more.has_rows = decision.runners() > 0;
-        let actions = planned.actions.all_with_verdicts();
-        let (reference, _) = farm::ship(planned, farm, actions, args.reference.as_deref())?;
+        let besides = Besides { actions: planned.actions.all_with_verdicts(), hits: Vec::new() };
+        let (reference, _) = farm::ship(planned, farm, besides, args.reference.as_deref())?;
         planned.recorder.say(Severity::Notice, format!("the plan is {reference}"));
         more.instead = Some(format!("{}\n", farm::matrix_rows(&with_slots, &reference, format)));
     }
     Ok(more)
+}
+
+/// Ships a plan in which each slot answers for one thing that has work.
+fn for_hits(
+    planned: &mut Planned,
+    mut farm: Farm,
+    args: &FarmArgs,
+    format: Matrix,
+) -> Result<More, CommandError> {
+    let rows = farm::hits(&planned.gated, &planned.targets, |id| planned.run.verdict(id), format);
+    let here = &planned.setup.settings.system;
+    let able = farm.kinds.for_class(here, &[]).unwrap_or_default();
+    let Some(&kind) = able.first() else {
+        return Err(CommandError::new(format!("no kind of runner is for {here}, the system of this one"))
+            .hint("[[runners]] of phoenix.toml names kinds of runners"));
+    };
+    let mut counts = vec![0; farm.kinds.kinds().len()];
+    counts[kind] = rows.len();
+    farm.farm = farm.farm.with_slots(&farm.kinds, &counts);
+    let besides = Besides { actions: planned.actions.all_with_verdicts(), hits: farm::of_slots(&rows) };
+    let (reference, _) = farm::ship(planned, farm, besides, args.reference.as_deref())?;
+    planned.recorder.say(Severity::Notice, format!("the plan is {reference}"));
+    let instead = format!("{}\n", farm::hits_rows(&rows, &reference, format));
+    Ok(More { instead: Some(instead), ..More::default() })
 }
 
 /// Shows a plan instead of carrying it out.

@@ -59,6 +59,10 @@ pub(crate) fn work(args: &WorkArgs) -> Result<ExitCode, CommandError> {
     let (settings, mut limits) = farm::manner(ledger_url);
     limits.fail_fast = shipment.fail_fast;
     let worker = Worker::new(&Arc::new(shipment.farm.clone()), Slot(args.slot), limits);
+    let worker = match shipment.hits.get(args.slot as usize) {
+        Some(hit) => worker.for_units(farm::own_units(&shipment, hit)),
+        None => worker,
+    };
     let (tell, told) = watch::channel(None);
     let limit = args.time_limit.map(|minutes| Duration::from_secs(u64::from(minutes) * 60));
     std::thread::spawn(move || {
@@ -97,7 +101,7 @@ pub(crate) fn work(args: &WorkArgs) -> Result<ExitCode, CommandError> {
     };
     // Who was stopped, or does not know how the others fare, begins nothing.
     let acted = match &leaving {
-        Leaving::Done | Leaving::NotNeeded => farm::act(&stage, &mut recorder),
+        Leaving::Done | Leaving::NotNeeded | Leaving::GivenUp(_) => farm::act(&stage, &mut recorder),
         _ => Ok(true),
     };
     let acted = acted.unwrap_or_else(|error| {

@@ -149,6 +149,8 @@ pub struct Worker {
     forecast_gap: f64,
     returned_in_row: u32,
     stopping: Option<String>,
+    /// The units that it is there for, when it is not for all: it stays until they have ended.
+    own: Vec<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -205,7 +207,24 @@ impl Worker {
             forecast_gap: 0.0,
             returned_in_row: 0,
             stopping: None,
+            own: Vec::new(),
         }
+    }
+
+    /// The same, there for these units: it stays until they have ended, whoever builds them, and no longer. As long as
+    /// it waits it builds what it can.
+    #[must_use]
+    pub fn for_units(mut self, units: impl IntoIterator<Item = UnitId>) -> Self {
+        let known = self.board.plan().units().len();
+        self.own = units.into_iter().map(|unit| unit.0).filter(|&unit| (unit as usize) < known).collect();
+        self.own.sort_unstable();
+        self.own.dedup();
+        self
+    }
+
+    /// Whether the units that it is there for have ended, if it is there for some.
+    fn has_its_own(&self) -> bool {
+        !self.own.is_empty() && self.own.iter().all(|&unit| !self.board.is_open(unit))
     }
 
     /// Its slot.
@@ -358,6 +377,9 @@ impl Worker {
         if self.board.is_tripped() {
             return self.leave(now, Leaving::FailFast);
         }
+        if self.has_its_own() {
+            return self.leave(now, Leaving::Done);
+        }
         if self.board.open_of_mine() == 0 {
             let why = self.board.given_up_by(self.slot).map_or(Leaving::Done, Leaving::GivenUp);
             return self.leave(now, why);
@@ -409,7 +431,7 @@ impl Worker {
     fn idle(&mut self, now: Stamp) -> Vec<Command> {
         let since = *self.idle_since.get_or_insert(now);
         let idle = now.seconds_since(since);
-        if idle >= IDLE_SECONDS && now >= self.forecast_at {
+        if self.own.is_empty() && idle >= IDLE_SECONDS && now >= self.forecast_at {
             return self.stay_or_leave(now);
         }
         self.wait(now)

@@ -1,0 +1,135 @@
+//! A row for each thing that has work: what phoenix-ci v1 and std-action call hits.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a test says so by failing")]
+
+mod common;
+
+use common::{TestEnv, end, start};
+use fs_err as fs;
+use phoenix_testkit::Flake;
+use serde_json::{Value, json};
+
+/// Ships a plan of hits; the hits, and how the plan is asked for.
+fn plan(env: &TestEnv, format: &str, name: &str, installable: &str, code: i32) -> (Value, Vec<String>) {
+    let depot = env.depot();
+    let args = ["plan", "--actions", "run", "--runners", "auto", "--matrix", format, "--plan", name];
+    let planned = env.phoenix(&[&args[..], &["--depot", &depot, installable]].concat()).ends_with(code);
+    let ledger = format!("dir:{}", env.file("ledger").display());
+    let places = ["--plan", name, "--depot", &depot, "--ledger", &ledger].map(str::to_owned);
+    (serde_json::from_str(&planned.stdout).unwrap(), places.to_vec())
+}
+
+fn work(env: &TestEnv, places: &[String], slot: &Value) -> std::process::Child {
+    let slot = slot.to_string();
+    let mut args = vec!["work", "--slot", &slot];
+    args.extend(places.iter().map(String::as_str));
+    start(env, &args)
+}
+
+#[test]
+fn every_hit_of_v1_is_red_or_green_by_itself_and_what_they_share_is_built_once() {
+    let env = TestEnv::new();
+    let marks = env.file("marks").display().to_string();
+    fs::create_dir_all(&marks).unwrap();
+    let flake = Flake::new(&format!(
+        r#"let
+          m = name: text: attrs: d name "echo x >> {marks}/${{name}}; ${{text}}" attrs;
+          shared = m "shared" "/bin/sleep 0.5; echo > $out" {{ }};
+          unit = findWork: more: {{ type = "ci-work-unit"; inherit findWork; }} // more;
+          build = "return {{ build: [self.attrPath + '.drv'] }}";
+        in {{
+          apps.${{system}}.hello = {{ type = "app"; program = "${{m "hello" "mkdir -p $out/bin; printf '#!/bin/sh\necho x >> {marks}/ran\n' > $out/bin/hello; chmod +x $out/bin/hello" {{ }}}}/bin/hello"; }};
+          work.${{system}} = {{
+            good = unit build {{ drv = m "good" "echo > $out" {{ inherit shared; }}; }};
+            bad = unit build {{ drv = m "bad" "exit 1" {{ inherit shared; }}; }};
+            runs = unit "return {{ run: ['hello'] }}" {{ }};
+            idle = unit "return {{}}" {{ }};
+            plain = m "plain" "echo > $out" {{ inherit shared; }};
+          }};
+        }}"#
+    ));
+    let installable = format!("{}#.work.{}", flake.reference(), env.system());
+    let (hits, places) = plan(&env, "v1", "p", &installable, 0);
+    let attr = |name: &str| format!("work.{}.{name}", env.system());
+    let find = |name: &str| {
+        let mut hits = hits.as_array().unwrap().iter();
+        hits.find(|hit| hit["attrPath"] == attr(name))
+            .unwrap_or_else(|| panic!("{name} in {hits:#?}"))
+            .clone()
+    };
+    assert_eq!(hits.as_array().unwrap().len(), 4, "{hits:#}");
+    assert_eq!(find("good")["targets"], json!({"build": [attr("good.drv")], "run": []}));
+    assert_eq!(find("runs")["targets"], json!({"build": [], "run": ["hello"]}));
+    assert_eq!(find("plain")["targets"]["build"], json!([attr("plain")]));
+    // The runners have nothing of what the planner had, and no flake.
+    drop(flake);
+    let jobs: Vec<_> = ["good", "bad", "runs", "plain"]
+        .map(|name| (name, work(&env, &places, &find(name)["slot"])))
+        .into_iter()
+        .map(|(name, child)| (name, end(child)))
+        .collect();
+    for (name, ran) in jobs {
+        if name == "bad" {
+            assert!(ran.code != Some(0), "{name}: {ran}");
+            let _ = ran.says(&format!("{}: failed", attr("bad.drv")));
+        } else {
+            // Who built what failed for another is red as well: GitHub runs it again with that.
+            let is_other = ran.code == Some(100) && ran.stderr.contains("FAILED bad");
+            assert!(ran.code == Some(0) || is_other, "{name}: {ran}");
+        }
+    }
+    let count =
+        |name: &str| fs::read_to_string(format!("{marks}/{name}")).unwrap_or_default().lines().count();
+    assert_eq!(["shared", "good", "plain", "ran"].map(count), [1, 1, 1, 1]);
+}
+
+#[test]
+fn a_discovery_with_a_gate_that_cannot_answer_is_red_and_has_the_other_hits() {
+    let env = TestEnv::new();
+    let flake = Flake::new(
+        r#"{ ci.${system} = {
+          bad = { type = "ci-work-unit"; findWork = "throw new Error('x')"; };
+          good = ok "good";
+        }; }"#,
+    );
+    let installable = format!("{}#.ci.{}", flake.reference(), env.system());
+    let (hits, _) = plan(&env, "v1", "p", &installable, 1);
+    assert_eq!(hits.as_array().unwrap().len(), 1, "{hits:#}");
+    // What exists has no work.
+    let _ = env.phoenix(&["run", "--depot", &env.depot(), &format!("{installable}.good")]).ends_with(0);
+    let (hits, _) = plan(&env, "v1", "q", &installable, 1);
+    assert_eq!(hits, json!([]));
+}
+
+#[test]
+fn hits_of_std_are_by_block_and_action_and_their_actions_are_sourced_once() {
+    let env = TestEnv::new();
+    let ran = env.file("ran").display().to_string();
+    let flake = Flake::new(&format!(
+        r#"let
+          action = name: block: action: proviso: script: {{
+            inherit name block action proviso;
+            cell = "app"; blockType = "x"; meta = null; targetDrv = null;
+            actionDrv = (d "${{action}}-${{name}}" script {{ }}).drvPath;
+          }};
+        in {{ __std.ci.${{system}} = [
+          (action "a" "packages" "build" null "echo > $out")
+          (action "b" "images" "publish" null "echo 'echo \"$cell/$block/$target:$action\" >> {ran}' > $out")
+          (action "c" "images" "publish" (builtins.toFile "no" "exit 1") "exit 1")
+        ]; }}"#
+    ));
+    let installable = format!("{}#.__std.ci.{}", flake.reference(), env.system());
+    let (hits, places) = plan(&env, "std", "p", &installable, 0);
+    assert_eq!(hits["packages"]["build"][0]["name"], "a");
+    assert_eq!(hits["images"]["publish"].as_array().unwrap().len(), 1, "{hits:#}");
+    let publish = &hits["images"]["publish"][0];
+    assert_eq!((&publish["jobName"], &publish["plan"]), (&json!("publish //app/images/b"), &json!("p")));
+    env.forget_store();
+    for hit in [publish, &hits["packages"]["build"][0]] {
+        let _ = end(work(&env, &places, &hit["slot"])).ends_with(0);
+    }
+    assert_eq!(fs::read_to_string(&ran).unwrap(), "app/images/b:publish\n");
+    // Once it is built, only what is published has work.
+    let (hits, _) = plan(&env, "std", "q", &installable, 0);
+    assert_eq!(hits.as_object().unwrap().keys().collect::<Vec<_>>(), ["images"], "{hits:#}");
+}
