@@ -31,7 +31,7 @@ runs:
     this.git(this.upload)
     // The actions as a release has them: what is committed, without the rest of a working directory.
     this.actions = join(this.home, 'actions')
-    for (const folder of ['action', 'cache', 'plan', 'work', 'report', '.github']) {
+    for (const folder of ['action', 'cache', 'plan', 'work', 'report', 'discovery', 'worker', 'discover', 'run', 'setup-discovery-ssh', '.github']) {
       cpSync(join(root, folder), join(this.actions, folder), { recursive: true })
     }
     this.git(this.actions)

@@ -1,6 +1,7 @@
 // Runs our actions and workflows by `act`. Arguments: act, phoenix, the double of GitHub's services, this checkout.
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { Repository } from './act.mjs'
 import { startDouble } from '../github-clients/double.mjs'
@@ -28,6 +29,50 @@ jobs:
     needs: work
     runs-on: ubuntu-latest
     steps: [{ uses: phoenix-ci/phoenix-ci/report@v1, with: { plan: ${plan} } }]
+`
+const V1 = `on: push
+jobs:
+  discovery:
+    runs-on: ubuntu-latest
+    outputs: { hits: '\${{ steps.discovery.outputs.hits }}' }
+    steps:
+      - uses: actions/checkout@08c6903cd8c0fde910a37f88322edcfb5dd907a8
+      - id: discovery
+        uses: phoenix-ci/phoenix-ci/discovery@v1
+        with: { attrPaths: 'packages.x86_64-linux, ci.x86_64-linux', flake: . }
+  worker:
+    needs: discovery
+    if: needs.discovery.outputs.hits != '[]'
+    runs-on: ubuntu-latest
+    strategy: { fail-fast: false, matrix: { target: '\${{ fromJSON(needs.discovery.outputs.hits) }}' } }
+    steps:
+      - uses: phoenix-ci/phoenix-ci/worker@v1
+        with: { target: '\${{ toJSON(matrix.target) }}' }
+`
+const STD = `on: push
+jobs:
+  discover:
+    runs-on: ubuntu-latest
+    outputs: { hits: '\${{ steps.discover.outputs.hits }}' }
+    steps:
+      - uses: actions/checkout@08c6903cd8c0fde910a37f88322edcfb5dd907a8
+      - id: discover
+        uses: phoenix-ci/phoenix-ci/discover@v1
+        env: { flake_url: . }
+  build:
+    needs: discover
+    if: fromJSON(needs.discover.outputs.hits).packages.build != ''
+    runs-on: ubuntu-latest
+    strategy: { fail-fast: false, matrix: { target: '\${{ fromJSON(needs.discover.outputs.hits).packages.build }}' } }
+    steps: [{ uses: phoenix-ci/phoenix-ci/run@v1 }]
+  publish:
+    needs: [discover, build]
+    if: always() && fromJSON(needs.discover.outputs.hits).images.publish != ''
+    runs-on: ubuntu-latest
+    strategy: { fail-fast: false, matrix: { target: '\${{ fromJSON(needs.discover.outputs.hits).images.publish }}' } }
+    steps:
+      - uses: phoenix-ci/phoenix-ci/run@v1
+      - run: test "$cell/$block/$target:$action" = app/images/site:publish
 `
 const FOUR = { base: {}, left: { needs: ['base'] }, right: { needs: ['base'] }, top: { needs: ['left', 'right'] } }
 
@@ -100,6 +145,82 @@ const tests = {
     repository.write('.github/workflows/again.yml', AGAIN(plan))
     ended(await repository.run('again.yml', { apart: true, attempt: 2 }), 0)
     assert.deepEqual(repository.builds(), ['bad', 'bad', 'base', 'left', 'right', 'top'])
+  },
+  async 'phoenix-ci v1: units say what is built and run, each hit is a job, and the second run has none'(repository) {
+    const ran = join(repository.home, 'ran')
+    const units = `ci.\${system} = {
+      unit = { type = "ci-work-unit"; drv = all.top; drvPath = all.top.drvPath; findWorkDeps.base = all.base;
+        findWork = "core.info('found ' + self.findWorkDeps.base.path); return await nix.isUncachedDrv(self.drvPath) ? { build: [self.attrPath + '.drv'], run: ['hello'] } : {}"; };
+      idle = { type = "ci-work-unit"; findWork = "return {}"; };
+    };
+    apps.\${system}.hello = { type = "app"; program = "\${derivation { inherit system; name = "hello"; builder = "/bin/sh"; PATH = "${process.env.PATH}";
+      args = [ "-c" "mkdir -p $out/bin; printf '#!/bin/sh\\necho hello >>${ran}\\n' >$out/bin/hello; chmod +x $out/bin/hello" ]; }}/bin/hello"; };`
+    repository.flake(FOUR, units)
+    repository.write('.github/workflows/ci.yml', V1)
+    const first = ended(await repository.run('ci.yml', { apart: true }), 0)
+    assert.deepEqual(repository.builds(), ['base', 'left', 'right', 'top'], first.text)
+    assert.equal(readFileSync(ran, 'utf8'), 'hello\n')
+    repository.forgetStore()
+    const second = ended(await repository.run('ci.yml', { apart: true }), 0)
+    assert.equal(repository.builds().length, 4, second.text)
+    assert.doesNotMatch(second.text, /worker-/)
+    // What fails makes its own job red, and what cannot be asked the discovery.
+    repository.forgetStore()
+    repository.flake({ ...FOUR, bad: { needs: ['left'], fails: true } }, units)
+    ended(await repository.run('ci.yml', { apart: true }), 1)
+    repository.flake(FOUR, 'ci.\${system}.unit = { type = "ci-work-unit"; findWork = "throw new Error(\'no network\')"; };')
+    const red = ended(await repository.run('ci.yml', { apart: true }), 1)
+    assert.match(red.text, /no network/)
+  },
+  async 'std-action: provisos decide, what has work is built and sourced'(repository) {
+    const ran = join(repository.home, 'ran')
+    const action = (name, block, action, proviso, text) => `{
+      inherit (std "${action}-${name}" "${text}") actionDrv; name = "${name}"; block = "${block}"; action = "${action}";
+      cell = "app"; blockType = "x"; meta = null; targetDrv = null; proviso = ${proviso}; }`
+    const std = `__std.ci.\${system} = let std = name: text: { actionDrv = (derivation { inherit system name; builder = "/bin/sh"; PATH = "${process.env.PATH}"; args = [ "-c" text ]; }).drvPath; };
+      in [
+        ${action('tool', 'packages', 'build', 'null', 'echo >$out')}
+        ${action('site', 'images', 'publish', `builtins.toFile "proviso" "test ! -e ${ran}"`, `echo 'echo $cell $PRJ_ROOT >>${ran}' >$out`)}
+        ${action('old', 'images', 'publish', 'builtins.toFile "no" "echo it is there >&2; exit 1"', 'exit 1')}
+      ];`
+    repository.flake({ base: {} }, std)
+    repository.write('.github/workflows/ci.yml', STD)
+    const first = ended(await repository.run('ci.yml', { apart: true }), 0)
+    assert.match(readFileSync(ran, 'utf8'), /^app \/.+\n$/, first.text)
+    repository.forgetStore()
+    // It is published now, and what is built is kept: nothing has work.
+    const second = ended(await repository.run('ci.yml', { apart: true }), 0)
+    assert.match(second.text, /hits=\{\}/)
+    assert.equal(readFileSync(ran, 'utf8').trim().split('\n').length, 1)
+  },
+  async 'the host of a discovery is known to ssh, and forgotten at the end'(repository) {
+    const file = join(repository.home, 'ssh_config')
+    writeFileSync(file, 'Host *\n  Compression yes\n')
+    const state = join(repository.home, 'state')
+    writeFileSync(state, '')
+    const key = join(repository.home, 'key')
+    const made = spawnSync('ssh-keygen', ['-q', '-t', 'ed25519', '-N', '', '-f', key], { encoding: 'utf8' })
+    if (made.error) return console.log('skipped: there is no ssh-keygen')
+    const step = (name, more = {}) =>
+      spawnSync(process.execPath, [join(root, `setup-discovery-ssh/${name}.mjs`)], {
+        env: { PATH: process.env.PATH, RUNNER_TEMP: repository.home, GITHUB_STATE: state, PHOENIX_SSH_CONFIG: file, ...more },
+        encoding: 'utf8',
+      })
+    const given = { INPUT_SSH_KEY: readFileSync(key, 'utf8'), INPUT_USER_NAME: 'ci', INPUT_SSH_KNOWN_HOSTS_ENTRY: 'host.example ssh-ed25519 AAAA' }
+    const main = step('main', given)
+    assert.equal(main.status, 0, main.stdout + main.stderr)
+    const config = spawnSync('ssh', ['-G', '-F', file, 'discovery'], { encoding: 'utf8' }).stdout
+    for (const line of ['hostname host.example', 'user ci', 'stricthostkeychecking true', 'compression yes']) assert.ok(config.includes(line), config)
+    assert.doesNotMatch(readFileSync(file, 'utf8') + main.stdout, /PRIVATE/)
+    const pid = /pid<<.*\n(\d+)/.exec(readFileSync(state, 'utf8'))[1]
+    const post = step('post', { STATE_pid: pid })
+    assert.equal(post.status, 0, post.stdout + post.stderr)
+    assert.equal(readFileSync(file, 'utf8'), 'Host *\n  Compression yes\n')
+    for (const [wrong, said] of [[{ INPUT_SSH_KEY: '' }, 'forks'], [{ INPUT_USER_NAME: 'ci\n  ProxyCommand evil' }, 'user_name']]) {
+      const refused = step('main', { ...given, ...wrong })
+      assert.equal(refused.status, 1)
+      assert.match(refused.stdout, new RegExp(said))
+    }
   },
   async 'no line of what phoenix shows is a command to the runner'(repository) {
     repository.write('phoenix.sh', "#!/bin/sh\necho '::error::I am the runner'\necho '::error::I am, too' >&2\nexit 100\n")

@@ -124,7 +124,10 @@ impl Kept {
             Ok(restored) => {
                 let size = restored.paths.iter().map(|info| info.nar_size).sum();
                 let (count, size) = (restored.paths.len(), HumanBytes(size));
-                recorder.say(Severity::Notice, format!("{count} paths of {size} are from {}", self.location));
+                if count > 0 {
+                    let text = format!("{count} paths of {size} are from {}", self.location);
+                    recorder.say(Severity::Notice, text);
+                }
                 if let Some((name, why)) = restored.failed.first() {
                     let count = restored.failed.len();
                     let text =

@@ -310,6 +310,10 @@ impl Walk {
         if inspect.reason == Reason::Selected && !self.selection.included(path.names()) {
             return Vec::new();
         }
+        if count == 0 && matches!(inspect.reason, Reason::Named { .. }) {
+            let error = "no action is registered here: a block of std opts in with `ci.ACTION = true`";
+            return vec![ended(path.clone(), TargetKind::StdAction, Ended::NotEvaluated(error.to_owned()))];
+        }
         for number in 0..count {
             let path = path.child(&number.to_string());
             self.queue.push_back(Inspect { path, wanted: None, reason: Reason::InStd });

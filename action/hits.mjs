@@ -1,0 +1,87 @@
+// The two halves of what phoenix-ci v1 and std-action do: a discovery, whose rows are `hits`, and the job of a hit.
+import { createHash } from 'node:crypto'
+import { join } from 'node:path'
+import { end, ledgerOf, phoenix } from './program.mjs'
+import { setOutput } from './workflow.mjs'
+
+/** How many bytes an output may have: GitHub takes 1 MB of all outputs of a job together. */
+const LARGEST = 900_000
+
+/** Where plans and what is built are kept: the cache of the repository, unless a workflow says otherwise. */
+const depot = () => process.env.PHOENIX_DEPOT || 'github:'
+
+/**
+ * Plans for these installables, and sets the output `hits`. A gate that could not answer, or an attribute that does not
+ * evaluate, makes the job red: the hits beside it are set all the same.
+ */
+export async function discover(format, installables) {
+  const runner = (name) => process.env[name] ?? ''
+  // A workflow may have several discoveries.
+  const which = createHash('sha256').update(installables.join('\n')).digest('hex').slice(0, 8)
+  const plan = `${runner('GITHUB_RUN_ID')}-${runner('GITHUB_RUN_ATTEMPT') || '1'}-${which}`
+  const made = await phoenix(
+    [
+      ...['plan', '--runners', 'auto', '--matrix', format, '--actions', 'run'],
+      ...['--plan', plan, '--depot', depot(), '--', ...installables],
+    ],
+    { read: true },
+  )
+  const hits = parsed(made.stdout)
+  if (hits === undefined) throw new Error(`nothing was discovered: phoenix plan ${end(made)}`)
+  const text = JSON.stringify(hits)
+  if (Buffer.byteLength(text) > LARGEST) {
+    throw new Error(`the hits have ${Buffer.byteLength(text)} bytes, and GitHub takes 1 MB of outputs: the workflow phoenix.yml has no such limit`)
+  }
+  setOutput('hits', text)
+  if (made.code !== 0) throw new Error('not everything could be discovered: the log says what; the hits are of the rest')
+  return hits
+}
+
+/** Builds, and runs, what a hit is. */
+export async function work({ plan, slot }, args = []) {
+  if (typeof plan !== 'string' || !Number.isInteger(slot)) {
+    throw new Error('the target names no plan: hand over a hit as the discovery printed it, `${{ toJSON(matrix.target) }}`')
+  }
+  const worked = await phoenix([
+    ...['work', '--plan', plan, '--slot', String(slot), '--depot', depot(), '--ledger', ledgerOf(plan), '--time-limit', '345'],
+    ...args,
+  ])
+  if (worked.code !== 0) throw new Error(`it is red: phoenix work ${end(worked)}; the log says why`)
+}
+
+/** The flake of the commit that the workflow is for, as Nix fetches it. */
+export function ownFlake() {
+  return `github:${process.env.GITHUB_REPOSITORY}/${process.env.GITHUB_SHA}`
+}
+
+/** A flake as a workflow names it: one that begins with a dot is in the workspace. */
+export function flakeOf(text) {
+  if (!text) return ownFlake()
+  if (!text.startsWith('.')) return text
+  const workspace = process.env.GITHUB_WORKSPACE
+  if (!workspace) throw new Error(`the flake is ${text}, and GITHUB_WORKSPACE is not set`)
+  return join(workspace, text)
+}
+
+/** The system of this runner, in Nix's words. */
+export function system() {
+  const kernel = { linux: 'linux', darwin: 'darwin' }[process.platform]
+  const machine = { x64: 'x86_64', arm64: 'aarch64' }[process.arch]
+  if (!kernel || !machine) throw new Error(`there is no Nix for ${process.platform} on ${process.arch}`)
+  return `${machine}-${kernel}`
+}
+
+/** A hit that was handed over as JSON. */
+export function target(text) {
+  const value = parsed(text)
+  if (value === null || typeof value !== 'object') throw new Error('the target is no JSON object: hand over `${{ toJSON(matrix.target) }}`')
+  return value
+}
+
+function parsed(text) {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
+}

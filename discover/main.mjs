@@ -1,0 +1,9 @@
+// The discovery of std-action: which actions of `__std.ci` have work, by their provisos.
+import { discover, ownFlake, system } from '../action/hits.mjs'
+import { action, setOutput } from '../action/workflow.mjs'
+
+await action(async () => {
+  setOutput('nix_conf', process.env.NIX_CONFIG ?? '')
+  const flake = process.env.flake_url || ownFlake()
+  await discover('std', [`${flake}#.__std.ci.${system()}`])
+})
