@@ -13,10 +13,36 @@ pub struct PublicKeys {
     keys: Vec<(String, VerifyingKey)>,
 }
 
-/// Why a text is no public key.
+/// A text of fewer letters is no part of a key that is worth anything.
+const SHORT: usize = 20;
+
+/// Why a text is no public key. It may be the secret one, so that no more is shown than the name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no public key; one is NAME:BASE64, as `nix key convert-secret-to-public` prints it")]
-pub struct PublicKeyError(String);
+pub enum PublicKeyError {
+    /// It has not the form of one.
+    #[error("{0} is no public key; one is NAME:BASE64, as `nix key convert-secret-to-public` prints it")]
+    None(String),
+    /// It is as long as a secret key.
+    #[error(
+        "{0} is a secret key, which is nobody's business but who signs; `nix key convert-secret-to-public` makes the \
+         public one of it"
+    )]
+    Secret(String),
+}
+
+impl PublicKeyError {
+    fn of(text: &str) -> Self {
+        match text.split_once(':').filter(|(name, _)| !name.is_empty()) {
+            Some((name, key)) => {
+                let shown = format!("`{}:…`", name.chars().take(40).collect::<String>());
+                let is_secret = BASE64_STANDARD.decode(key).is_ok_and(|bytes| bytes.len() == 64);
+                if is_secret { Self::Secret(shown) } else { Self::None(shown) }
+            }
+            None if text.len() < SHORT => Self::None(format!("`{text}`")),
+            None => Self::None("a text without a name".to_owned()),
+        }
+    }
+}
 
 impl PublicKeys {
     /// Reads keys as nix.conf has them, `NAME:BASE64`. One that is malformed is passed over: nothing is
@@ -40,7 +66,7 @@ impl PublicKeys {
         for text in keys {
             let one = Self::parse([text]);
             if one.keys.is_empty() {
-                return Err(PublicKeyError(text.chars().take(100).collect()));
+                return Err(PublicKeyError::of(text));
             }
             all.keys.extend(one.keys);
         }
@@ -124,6 +150,21 @@ mod tests {
         let base16 = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         assert_eq!(fingerprint(&PathInfo { nar_hash: base16.into(), ..info() }).unwrap(), fingerprint_of_all);
         assert_eq!(fingerprint(&PathInfo { nar_hash: "md5:0".into(), ..info() }), None);
+    }
+
+    #[test]
+    fn of_what_is_no_public_key_only_the_name_is_shown() {
+        let key = SigningKey::from_bytes(&[7; 32]);
+        let secret = BASE64_STANDARD.encode(key.to_keypair_bytes());
+        let said = |text: &str| PublicKeys::parse_all([text]).unwrap_err().to_string();
+        let whole = said(&format!("mine-1:{secret}"));
+        assert!(whole.starts_with("`mine-1:…` is a secret key"), "{whole}");
+        for text in [format!("mine-1:{secret}"), format!("mine-1:{}", &secret[..50]), secret.clone()] {
+            assert!(!said(&text).contains(&secret[..8]), "{}", said(&text));
+        }
+        assert!(said(&secret).starts_with("a text without a name is no public key"));
+        assert!(said("broken:").starts_with("`broken:…` is no public key"));
+        assert!(said("nonsense").starts_with("`nonsense` is no public key"));
     }
 
     #[test]
