@@ -28,7 +28,7 @@ pub struct Cache {
     pub(crate) needs: BTreeSet<String>,
     /// How long after a save it is looked whether others know of it, where packs are found by the newest.
     pub(crate) meet_after: Duration,
-    /// How many bytes a restore holds ahead of their use, and as many for a later use.
+    /// How many bytes a restore holds ahead of their use, and half as many for a later use.
     pub(crate) room: u64,
     /// Whether something was found to be damaged that no pack tells yet.
     pub(crate) damage_is_news: bool,
@@ -65,7 +65,7 @@ impl Cache {
         self.meet_after = after;
     }
 
-    /// Says how many bytes of packs a restore holds in memory ahead of their use, and as many again for a later use; 48
+    /// Says how many bytes of packs a restore holds in memory ahead of their use, and half as many for a later use; 48
     /// MiB if nothing is said. What is more than that waits in a file.
     pub fn set_room(&mut self, bytes: u64) {
         self.room = bytes;

@@ -26,9 +26,11 @@ pub(crate) const LARGEST_GAP: u64 = 128 << 10;
 /// How many ranges are on their way at once.
 const AT_ONCE: usize = 6;
 
-/// How many bytes are fetched ahead of their use, and how many are held for a later use; what is more than that is
-/// put away in a file.
+/// How many bytes are fetched ahead of their use.
 pub(crate) const ROOM: u64 = 48 << 20;
+
+/// Which part of as many is held for a later use; what is more than that is put away in a file.
+const HELD: u64 = 2;
 
 /// How many opened frames are held for a second use, in bytes.
 const OPEN: usize = 64 << 20;
@@ -55,7 +57,7 @@ pub(crate) struct Frames {
     places: HashMap<Key, (Frame, usize)>,
     workshop: Arc<Workshop>,
     spill: Spill,
-    /// How many bytes are fetched ahead, and held.
+    /// How many bytes are fetched ahead; half as many are held.
     limit: u64,
     state: Mutex<State>,
     changed: Condvar,
@@ -124,7 +126,7 @@ struct Opened {
 }
 
 impl Frames {
-    /// What these paths need, to be used in their order, with room for so many bytes ahead and as many for later.
+    /// What these paths need, to be used in their order, with room for so many bytes ahead and half as many for later.
     /// Paths that need a pack without a blob get nothing of it.
     pub(crate) fn plan(packs: &Packs, catalog: &Catalog, located: &[Located], limit: u64) -> Self {
         let mut first_use: HashMap<Key, usize> = HashMap::new();
@@ -447,7 +449,7 @@ impl Frames {
                 held -= self.length(number);
             }
         }
-        while held > self.limit {
+        while held > self.limit / HELD {
             let here = state.parts.iter().enumerate().filter_map(|(number, fetch)| match fetch {
                 Fetch::Here(bytes) if state.touched[number] > 0 => {
                     Some((state.touched[number], number, bytes.clone()))
