@@ -202,14 +202,14 @@ fn pack(archives: &[(String, Vec<u8>)], change: impl Fn(&mut PathInfo)) -> Vec<u
     pack
 }
 
+/// Makes a depot of this pack, with nothing that was noted of one before it.
 fn put(env: &TestEnv, pack: &[u8]) {
     let packs = env.file("depot/packs");
-    fs::create_dir_all(&packs).unwrap();
-    let file = packs.join("1");
-    if file.exists() {
-        fs::remove_file(&file).unwrap();
+    if packs.exists() {
+        fs::remove_dir_all(&packs).unwrap();
     }
-    fs::write(file, pack).unwrap();
+    fs::create_dir_all(&packs).unwrap();
+    fs::write(packs.join("1"), pack).unwrap();
 }
 
 /// A directory with one file of this name.
@@ -290,6 +290,12 @@ fn archives_that_would_escape_do_not_come_in() {
             "{ran}"
         );
     }
+    // Whoever looks at the depot finds them, too.
+    let bad = archives.len() - 1;
+    let verified =
+        cache(&env, &["verify"]).ends_with(1).says(&format!("1 of {} paths are whole", archives.len()));
+    assert_eq!(verified.stderr.matches("bad: ").count(), bad, "{verified}");
+    let _ = verified.says("verify --repair");
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
     assert!(!Path::new("/tmp/escaped").exists() && !env.nix.path("store/escaped").exists());
     sound(&env);
@@ -309,16 +315,20 @@ fn records_and_packs_that_lie_are_misses() {
         let ran = cache(&env, &["restore", &path]).ends_with(1);
         assert!(!env.nix.is_valid(&path) && !ran.stderr.contains("panicked"), "{what}: {ran}");
     };
+    let named = |what: &str, pack: &[u8]| {
+        misses(what, pack);
+        let _ = cache(&env, &["verify"]).ends_with(1).says("is not the name of a store path");
+    };
     misses("another hash", &pack(&archives, |info| info.nar_hash[0] ^= 1));
     misses("longer than it is", &pack(&archives, |info| info.nar_size = u64::MAX));
     misses("shorter than it is", &pack(&archives, |info| info.nar_size = 1));
-    misses("a name that escapes", &pack(&[(format!("{:032}-../../x", 7), good.clone())], |_| ()));
+    named("a name that escapes", &pack(&[(format!("{:032}-../../x", 7), good.clone())], |_| ()));
     misses("a name that is none", &pack(&[("..".to_owned(), good.clone())], |_| ()));
-    misses(
+    named(
         "a reference that escapes",
         &pack(&archives, |info| info.references = vec!["../../etc/passwd".to_owned()]),
     );
-    misses("a deriver that is none", &pack(&archives, |info| info.deriver = Some("a/../b".to_owned())));
+    named("a deriver that is none", &pack(&archives, |info| info.deriver = Some("a/../b".to_owned())));
     misses("not a pack", b"nothing like it");
     misses("empty", b"");
     // Cut off anywhere, and with a bit that is wrong anywhere: a miss, or what it should be.

@@ -1,12 +1,15 @@
 //! `phoenix cache verify`: whether what a depot has comes back as it was.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::io;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use phoenix_cache::{Cache, MakeArchive, Trouble};
+use phoenix_model::StorePath;
+use phoenix_pack::nar::{Parser, Writer};
 use phoenix_pack::{Damaged, Goal, PathInfo};
 use sha2::{Digest, Sha256};
 
@@ -37,10 +40,21 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<ExitCode, CommandError> {
     }
     let take = |info: &PathInfo, make: &mut MakeArchive<'_>| {
         let mut hash = Sha256::new();
+        let (mut parser, mut written) = (Parser::default(), Writer::default());
+        let mut is_archive = true;
         make(&mut |piece| {
             hash.update(piece);
+            is_archive = is_archive && parser.feed(piece, &mut written).is_ok();
+            written.bytes.clear();
             Ok(())
         })?;
+        if !is_archive || parser.finish::<Infallible>().is_err() {
+            return Err(io::Error::other("it is no archive that a store would take"));
+        }
+        let names = std::iter::once(&info.name).chain(&info.references).chain(&info.deriver);
+        if let Some(name) = names.into_iter().find(|name| !is_name(name)) {
+            return Err(io::Error::other(format!("{name:?} is not the name of a store path")));
+        }
         let hash: [u8; 32] = hash.finalize().into();
         if hash == info.nar_hash {
             Ok(())
@@ -62,7 +76,15 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<ExitCode, CommandError> {
     if args.repair && is_bad {
         return repair(&mut cache, paths, &packs);
     }
+    if is_bad {
+        say("hint: `phoenix cache verify --repair` lets go of what is damaged, so that it is saved anew");
+    }
     Ok(ended(is_bad))
+}
+
+/// Whether a store path may have this base name.
+fn is_name(name: &str) -> bool {
+    StorePath::parse(&format!("/nix/store/{name}")).is_ok()
 }
 
 /// How many records of live packs cannot be read, which nobody misses otherwise.
