@@ -135,7 +135,9 @@ impl Cache {
             received.lock().unwrap_or_else(PoisonError::into_inner).push(whole);
             Ok(())
         };
-        let mut restored = self.restore(names, |name| valid.contains(name), &take, threads, trouble);
+        let may_come_in = |info: &PathInfo| admit(&unpacked(info, store_dir)?, into.trusted).map(|_| ());
+        let is_there = |name: &str| valid.contains(name);
+        let mut restored = self.restore_admitted(names, is_there, &may_come_in, &take, threads, trouble);
         restored.lose_circles();
         // What refers to something that did not come in is dropped again.
         let whole: HashSet<&str> = restored.paths.iter().map(|info| info.name.as_str()).collect();

@@ -51,6 +51,19 @@ impl Cache {
         threads: usize,
         trouble: &(dyn Fn(Trouble) + Sync),
     ) -> Restored {
+        self.restore_admitted(wanted, is_there, &|_| Ok(()), take, threads, trouble)
+    }
+
+    /// The same, and nothing is read for what `admit` does not let in by what is known of it.
+    pub(crate) fn restore_admitted(
+        &mut self,
+        wanted: impl IntoIterator<Item = String>,
+        is_there: impl FnMut(&str) -> bool,
+        admit: &dyn Fn(&PathInfo) -> io::Result<()>,
+        take: &TakeArchive<'_>,
+        threads: usize,
+        trouble: &(dyn Fn(Trouble) + Sync),
+    ) -> Restored {
         let (closure, missing) = self.packs.catalog().closure(wanted, is_there);
         let (mut located, mut gone) = locate(self.packs.catalog(), &closure);
         if !gone.is_empty() {
@@ -63,6 +76,13 @@ impl Cache {
             self.runtime.block_on(self.packs.read_replaced(MOST_PACKS, &mut |problem| trouble(problem)));
             (located, gone) = locate(self.packs.catalog(), &closure);
         }
+        located.retain(|path| match admit(&path.info) {
+            Ok(()) => true,
+            Err(why) => {
+                gone.push((path.info.name.clone(), with_causes(&why)));
+                false
+            }
+        });
         // As they stand in the packs, so that each frame is opened once and let go of.
         located.sort_by_key(|path| path.pieces.first().map(|piece| (piece.pack, piece.frame, piece.offset)));
         let frames = Frames::plan(&self.packs, self.packs.peek(), &located, self.room);

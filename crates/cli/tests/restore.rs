@@ -104,13 +104,20 @@ fn with_keys_only_what_is_signed_or_proves_itself_comes_in() {
     env.forget_store();
     // Of five, the text and the fixed output need no signature.
     let ran = restore(&env, &["--trusted-key", &public, &app]).ends_with(1).says("restored 2 paths");
-    let _ = ran.says("lib is not restored: no trusted key signed it, and it is not content-addressed");
+    let _ =
+        ran.says("-lib").says("are not restored: no trusted key signed it, and it is not content-addressed");
     assert!(!env.nix.is_valid(&app));
     let _ = restore(&env, &[&app]).ends_with(0).says("restored 3 paths");
     let _ = env.phoenix(&signed_later).ends_with(0).says("saved 5 paths");
 
     env.forget_store();
-    let _ = restore(&env, &["--trusted-key", &other, &app]).ends_with(1).says("no trusted key signed it");
+    let refused = restore(&env, &["--trusted-key", &other, &app]).ends_with(1);
+    let _ = refused.says("no trusted key signed it");
+    // What is known of a path says that, and nothing is read.
+    let data = before.lines().find(|line| line.ends_with("-data")).unwrap();
+    let _ = restore(&env, &["--trusted-key", &other, data])
+        .ends_with(1)
+        .says("restored 0 paths of 0 B in 0 requests");
     let _ = restore(&env, &["--trusted-key", &other, "--trusted-key", &public, &app]).ends_with(0);
     assert_eq!(env.sound(&app), before);
     let said =
