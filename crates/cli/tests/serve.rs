@@ -43,6 +43,7 @@ impl Serving {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
         assert_eq!(self.child.wait().unwrap().code(), Some(0));
+        assert!(!self.port_file.exists(), "the port of one who has gone");
     }
 }
 

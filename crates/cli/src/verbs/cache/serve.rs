@@ -44,14 +44,18 @@ pub(super) fn serve(args: &ServeArgs) -> Result<ExitCode, CommandError> {
             ServeError::Threads(_) => failed,
         }
     })?;
+    let server_port = server.address().port();
     if let Some(file) = &args.port_file {
-        write_port(file, server.address().port())?;
+        write_port(file, server_port)?;
     }
     talk::stdout(&format!("http://{}\n", server.address()))?;
     if let Ok(signal) = signals.recv() {
         say(format!("{signal}: no more is served"));
     }
     server.stop(PATIENCE);
+    if let Some(file) = &args.port_file {
+        remove_port(file, server_port);
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -62,6 +66,14 @@ fn address(text: &str) -> Result<SocketAddr, CommandError> {
         CommandError::new(format!("`{text}` is no address to listen at"))
             .hint("one is 127.0.0.1:PORT or [::1]:PORT; port 0 is any that is free")
     })
+}
+
+/// Whoever waits for the file is not to find the port of one who has gone; that of another one stays.
+fn remove_port(file: &Path, port: u16) {
+    if fs_err::read_to_string(file).is_ok_and(|text| text.trim() == port.to_string()) {
+        // A port that nobody listens at is found out soon enough.
+        let _ = fs_err::remove_file(file);
+    }
 }
 
 /// Whoever waits for the file finds all of it.
