@@ -15,6 +15,12 @@ use crate::setup::var;
 /// The names of how many paths are said before "and so many more".
 const FEW: usize = 10;
 
+/// Where the others are named.
+pub(crate) const NAMED: &str = "; --json names all of them";
+
+/// Nowhere: a save has no such report.
+const NOT_NAMED: &str = "";
+
 /// The time, in seconds since 1970.
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
@@ -130,7 +136,7 @@ pub(crate) fn after_save(
     match done {
         Ok(None) => {}
         Ok(Some((plan, collected))) => {
-            said.extend(done_lines(&plan, &collected).into_iter().map(|line| (false, line)));
+            said.extend(done_lines(&plan, &collected, NOT_NAMED).into_iter().map(|line| (false, line)));
         }
         Err(why) => said.push((true, format!("the depot is not tidied up: {why}"))),
     }
@@ -159,11 +165,11 @@ pub(crate) fn plan_lines(plan: &Collection) -> Vec<String> {
         let why = if unwanted.replaced { "it was replaced" } else { "there is no room for it" };
         lines.push(format!("remove {} ({}): {why}", unwanted.name, HumanBytes(unwanted.size)));
     }
-    lines.extend(dropped_lines(plan));
+    lines.extend(dropped_lines(plan, NAMED));
     lines
 }
 
-fn dropped_lines(plan: &Collection) -> Vec<String> {
+fn dropped_lines(plan: &Collection, rest: &str) -> Vec<String> {
     let mut lines: Vec<String> = plan
         .dropped
         .iter()
@@ -171,14 +177,14 @@ fn dropped_lines(plan: &Collection) -> Vec<String> {
         .map(|dropped| format!("drop {} ({}): {}", dropped.name, HumanBytes(dropped.nar_size), dropped.why))
         .collect();
     if let Some(more) = plan.dropped.len().checked_sub(FEW).filter(|&more| more > 0) {
-        lines.push(format!("drop {more} more paths; --json names all of them"));
+        lines.push(format!("drop {more} more paths{rest}"));
     }
     lines
 }
 
-/// What was done.
-pub(crate) fn done_lines(plan: &Collection, collected: &Collected) -> Vec<String> {
-    let mut lines = dropped_lines(plan);
+/// What was done. `rest` says where all that is dropped is named.
+pub(crate) fn done_lines(plan: &Collection, collected: &Collected, rest: &str) -> Vec<String> {
+    let mut lines = dropped_lines(plan, rest);
     if let Some(pack) = &collected.pack {
         lines.push(format!(
             "folded {} into {pack} ({}, {} of it copied as it was)",
@@ -189,6 +195,13 @@ pub(crate) fn done_lines(plan: &Collection, collected: &Collected) -> Vec<String
     }
     for name in &collected.lost {
         lines.push(format!("lost {name}: a part of it was damaged"));
+    }
+    // One that holds something of its own is named; what is folded is elsewhere.
+    let whole = plan.unwanted.iter().filter(|unwanted| !unwanted.replaced);
+    for unwanted in whole.filter(|unwanted| collected.removed.iter().any(|(name, _)| *name == unwanted.name))
+    {
+        let size = HumanBytes(unwanted.size);
+        lines.push(format!("removed {} ({size}): there is no room for it", unwanted.name));
     }
     if !collected.removed.is_empty() {
         let size = collected.removed.iter().map(|(_, size)| size).sum();

@@ -273,6 +273,7 @@ fn a_pull_request_finds_the_packs_of_the_main_branch_and_never_the_other_way_rou
     assert!(restores(&main, true, &late) && restores(&pull, true, &own));
     let _ = job(&main, true, &["gc", "--grace", "0", "--budget", "45K", "--keep", &early, "--keep", &late])
         .ends_with(0)
+        .says("removed packs/=refs+2Fpull+2F7+2Fmerge/")
         .says("removed 1 pack");
     assert_eq!(github.entries().len(), 1);
     assert!(restores(&main, true, &late) && !restores(&pull, true, &own));

@@ -86,7 +86,7 @@ fn once(
         Ok(collected) => collected,
         Err(error) => return Ok(Err(error)),
     };
-    tidy::done_lines(&plan, &collected).iter().for_each(|line| say(line));
+    tidy::done_lines(&plan, &collected, tidy::NAMED).iter().for_each(|line| say(line));
     say(&size);
     if args.json {
         talk::stdout(&format!("{}\n", report(&plan, Some(&collected))))?;
