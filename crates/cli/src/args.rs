@@ -128,13 +128,14 @@ pub(crate) struct StoreArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("what").required(true).args(["paths", "since", "all"])))]
 pub(crate) struct SaveArgs {
     /// The paths; links to them, such as `result`, will do
-    #[arg(value_name = "PATH", required_unless_present_any = ["since", "all"], conflicts_with_all = ["since", "all"])]
+    #[arg(value_name = "PATH")]
     pub(crate) paths: Vec<PathBuf>,
 
     /// All that is valid now and was not when `cache restore --snapshot FILE` was run
-    #[arg(long, value_name = "FILE", conflicts_with = "all")]
+    #[arg(long, value_name = "FILE")]
     pub(crate) since: Option<PathBuf>,
 
     /// All that is valid
@@ -164,9 +165,10 @@ pub(crate) struct SaveArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("what").required(true).args(["installables", "latest"])))]
 pub(crate) struct RestoreArgs {
     /// Store paths, links to them such as `result`, or what is to be evaluated: FLAKEREF or FLAKEREF#ATTR
-    #[arg(value_name = "INSTALLABLE", required_unless_present = "latest", conflicts_with = "latest")]
+    #[arg(value_name = "INSTALLABLE")]
     pub(crate) installables: Vec<String>,
 
     /// What the last run of this branch needed, or of the one it is to be merged into, or of any: what it
@@ -339,6 +341,13 @@ pub(crate) enum ActionsMode {
     Run,
     /// Never
     Skip,
+}
+
+impl BuildArgs {
+    /// The depot, if one is named; a variable that is empty names none.
+    pub(crate) fn depot(&self) -> Option<&str> {
+        self.depot.as_deref().filter(|url| !url.is_empty())
+    }
 }
 
 /// What is said.

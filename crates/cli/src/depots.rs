@@ -17,7 +17,9 @@ use crate::setup::var;
 
 /// Opens the depot of a URL, or the one in the user's cache where none is named.
 pub(crate) fn open(url: Option<&str>) -> Result<Arc<dyn Depot>, CommandError> {
-    let url = url.map(str::to_owned).or_else(default_url_of_environment).ok_or_else(|| {
+    // A variable that is empty names none.
+    let url = url.filter(|url| !url.is_empty()).map(str::to_owned);
+    let url = url.or_else(default_url_of_environment).ok_or_else(|| {
         CommandError::new("there is no place for a depot: neither HOME nor XDG_CACHE_HOME is set")
             .hint("name one: --depot dir:PATH")
     })?;

@@ -159,6 +159,12 @@ pub(crate) fn hint_for(message: &str) -> Option<&'static str> {
              that key among trusted-public-keys",
         );
     }
+    if has("cache write denied") {
+        return Some(
+            "GitHub lets such a job read the cache and not write it, as for a pull request from a fork: nothing is wrong with \
+             it, and a job of the branch itself saves",
+        );
+    }
     if has("cannot connect to socket") || has("cannot connect to daemon") {
         return Some("is the Nix daemon running? (`systemctl start nix-daemon`)");
     }
@@ -224,6 +230,7 @@ mod tests {
             ("getting status of \"/nonexistent\": No such file or directory", "is the path right"),
             ("flake 'path:/x' lacks attribute 'outputs'", "outputs ="),
             ("unable to download 'https://x': Couldn't resolve host name (6)", "network"),
+            ("not permitted: cache write denied: token has no writable scopes", "a job of the branch"),
             ("program 'git' failed with exit code 128", "git could not fetch"),
             ("path '/x' does not contain a 'flake.nix', searching up", "flake.nix"),
         ] {

@@ -86,7 +86,7 @@ pub(crate) fn plan(
     farm: Option<&MakeFarm<'_>>,
 ) -> Result<Planned, CommandError> {
     let mut setup = setup::setup(nix, Some(&build.builder))?;
-    let depot = build.depot.as_deref().map(|url| depots::open(Some(url))).transpose()?;
+    let depot = build.depot().map(|url| depots::open(Some(url))).transpose()?;
     let asked = evaluating::asked(wanted, &setup.settings.system)?;
     let mut state = State::open();
     let directory = state.new_run()?;

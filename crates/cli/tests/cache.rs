@@ -227,7 +227,7 @@ fn the_cache_of_a_repository_keeps_one_entry_a_save() {
         ran
     };
     github.evict(|_| true);
-    let _ = fails("ACTIONS_RUNTIME_TOKEN", &reader).says("not permitted");
+    let _ = fails("ACTIONS_RUNTIME_TOKEN", &reader).says("not permitted").says("hint: GitHub lets");
     let _ = fails("ACTIONS_RUNTIME_TOKEN", "").says("ACTIONS_RUNTIME_TOKEN is not set");
 }
 
@@ -243,7 +243,14 @@ fn errors_name_the_thing_and_the_way_out() {
     let _ = env.phoenix(&["cache", "save", "--depot", &depot, &nothing]).ends_with(1).says("is not valid");
     let _ = env.phoenix(&["cache", "restore", "--depot", &depot, &nothing]).ends_with(1).says("in no pack");
     let _ = env.phoenix(&["cache", "ls", "--depot", "ftp://x"]).ends_with(1).says("known are");
-    let _ = env.phoenix(&["cache", "save", "--depot", &depot]).ends_with(1);
+    let _ = env.phoenix(&["cache", "save", "--depot", &depot]).ends_with(1).says("--since <FILE>|--all");
+    let _ = env.phoenix(&["cache", "restore", "--depot", &depot]).ends_with(1).says("<INSTALLABLE|--latest>");
+    // A variable that is empty is not set.
+    let stat = env.command().args(["cache", "stat"]).env("PHOENIX_DEPOT", "").output().unwrap();
+    let _ = common::Ran::from(stat).ends_with(0);
+    let lost = format!("dir:{}", env.file("typo").display());
+    let _ =
+        env.phoenix(&["cache", "stat", "--depot", &lost]).ends_with(0).says("there is no such directory yet");
     let _ = env
         .phoenix(&["cache", "save", "--depot", &depot, "--since", "/nowhere"])
         .ends_with(1)

@@ -38,17 +38,18 @@ pub(crate) struct ServeArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("what").required(true).args(["paths", "since", "all"])))]
 pub(crate) struct PushArgs {
     /// Where to: the URL of any Nix store, cachix:CACHE, attic:CACHE or attic:SERVER:CACHE
     #[arg(long, value_name = "STORE-URL")]
     pub(crate) to: String,
 
     /// The paths; links to them, such as `result`, will do
-    #[arg(value_name = "PATH", required_unless_present_any = ["since", "all"], conflicts_with_all = ["since", "all"])]
+    #[arg(value_name = "PATH")]
     pub(crate) paths: Vec<PathBuf>,
 
     /// All that is valid now and was not when `cache restore --snapshot FILE` was run
-    #[arg(long, value_name = "FILE", conflicts_with = "all")]
+    #[arg(long, value_name = "FILE")]
     pub(crate) since: Option<PathBuf>,
 
     /// All that is valid

@@ -66,8 +66,8 @@ pub(crate) fn build(
     planned.recorder.record(Event::StageStarted { stage: Stage::Build });
     let place = planned.recorder.directory().join("farm");
     fs::create_dir_all(&place)?;
-    let depot_url = match &args.build.depot {
-        Some(url) => url.clone(),
+    let depot_url = match args.build.depot() {
+        Some(url) => url.to_owned(),
         None => format!("dir:{}", place.join("depot").display()),
     };
     if planned.kept.is_none() {
@@ -121,7 +121,7 @@ pub(crate) fn build(
     let home = bring_home(planned, &farm);
     drop(farm);
     forget(&place);
-    if args.build.depot.is_none() {
+    if args.build.depot().is_none() {
         planned.kept = None;
     }
     ended.and(home)

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::args::{CacheVerb, DepotArgs, SaveArgs, StoreArgs};
 use crate::depots::{self, no_look};
-use crate::error::CommandError;
+use crate::error::{CommandError, hint_for};
 use crate::setup::{pairs, store_env};
 use crate::talk;
 use crate::tidy;
@@ -136,9 +136,15 @@ fn save(args: &SaveArgs) -> Result<ExitCode, CommandError> {
         .map_err(|error| CommandError::because("cannot start", &error))?;
     tidy::set_branch(&mut cache, args.branch.as_deref());
     set_needs(&mut cache, restored);
-    let saved = cache
-        .save_from_store(&depots::new_name(), &layout, &paths, threads(&args.depot))
-        .map_err(|error| CommandError::because("nothing was saved", &error))?;
+    let saved = cache.save_from_store(&depots::new_name(), &layout, &paths, threads(&args.depot)).map_err(
+        |error| {
+            let failed = CommandError::because("nothing was saved", &error);
+            match hint_for(&failed.in_one_line()) {
+                Some(hint) => failed.hint(hint),
+                None => failed,
+            }
+        },
+    )?;
     for (name, why) in &saved.unreadable {
         say(format!("warning: {name} is not saved: {why}"));
     }
@@ -199,7 +205,16 @@ fn link_end(path: &Path) -> Option<PathBuf> {
     None
 }
 
+/// Says that a directory is not there, which is as good as empty and may be a slip.
+fn say_if_absent(args: &DepotArgs) {
+    let directory = args.depot.as_deref().and_then(|url| url.strip_prefix("dir:"));
+    if let Some(directory) = directory.filter(|directory| !Path::new(directory).exists()) {
+        say(format!("dir:{directory}: there is no such directory yet"));
+    }
+}
+
 fn ls(args: &DepotArgs) -> Result<ExitCode, CommandError> {
+    say_if_absent(args);
     let (mut cache, troubled) = open(args)?;
     let catalog = cache.catalog();
     for name in catalog.names() {
@@ -218,6 +233,7 @@ fn ls(args: &DepotArgs) -> Result<ExitCode, CommandError> {
 }
 
 fn stat(args: &DepotArgs) -> Result<ExitCode, CommandError> {
+    say_if_absent(args);
     let (mut cache, troubled) = open(args)?;
     let catalog = cache.catalog();
     let known = catalog.others().known.clone();
