@@ -36,6 +36,9 @@ use shelf::{Shelf, once_each};
 /// open.
 const BREATH: Duration = Duration::from_millis(50);
 
+/// How many bytes wait to be written for one client, at most.
+const BUFFER: usize = 128 << 10;
+
 /// How to serve.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -148,7 +151,9 @@ async fn serve(listener: TcpListener, answers: Arc<Answers>, mut stopped: watch:
             let answers = answers.clone();
             async move { Ok::<_, Infallible>(answers.answer(request).await) }
         });
-        let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+        // Each client has a buffer, and there may be many.
+        let connection =
+            http1::Builder::new().max_buf_size(BUFFER).serve_connection(TokioIo::new(stream), service);
         let connection = graceful.watch(connection);
         // A client that goes away, and one that was cut off because of damage, know it.
         tokio::spawn(async move { drop(connection.await) });

@@ -17,7 +17,7 @@ use super::opened::{FramePlace, Lost, Opened};
 const PART: usize = 128 << 10;
 
 /// How many parts wait to be sent.
-const WAITING: usize = 4;
+const WAITING: usize = 2;
 
 /// How many frames are fetched ahead of their use, shared by all archives that are under way.
 const AHEAD: usize = 8;
@@ -97,7 +97,7 @@ async fn make(planned: &Planned, opened: &Arc<Opened>, sending: &mut Sending) ->
         let (mut at, end) = (piece.offset as usize, (piece.offset + piece.length) as usize);
         while at < end {
             // No frame is held while somebody is waited for, so that slow clients cost no memory.
-            let next = end.min(at + PART);
+            let next = end.min(at + sending.room());
             {
                 let frame = opened.get(place).await.map_err(broken)?;
                 let bytes = frame.get(at..next).ok_or_else(|| broken(Lost::Damaged))?;
@@ -172,8 +172,13 @@ impl Sending {
         skip: u64,
         check: Option<ContentCheck>,
     ) -> Self {
-        let buffer = Vec::with_capacity(2 * PART);
+        let buffer = Vec::with_capacity(PART);
         Self { sender, hash: Sha256::new(), buffer, held_back: None, done: 0, size, skip, check }
+    }
+
+    /// How many bytes more make a part; at least one.
+    fn room(&self) -> usize {
+        PART.saturating_sub(self.buffer.len()).max(1)
     }
 
     async fn send_if_full(&mut self) -> Result<(), Stop> {
@@ -197,7 +202,7 @@ impl Sending {
         if self.done > self.size {
             return Err(Stop::Broken(Broken { why: Lost::Damaged, pack: None }));
         }
-        let mut part = Bytes::from(std::mem::replace(&mut self.buffer, Vec::with_capacity(2 * PART)));
+        let mut part = Bytes::from(std::mem::replace(&mut self.buffer, Vec::with_capacity(PART)));
         let skipped = self.skip.saturating_sub(before).min(part.len() as u64);
         let part = part.split_off(usize::try_from(skipped).unwrap_or(usize::MAX));
         Ok(self.held_back.replace(part))
