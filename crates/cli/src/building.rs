@@ -197,7 +197,8 @@ impl<'a> Builder<'a> {
             self.settle_time_outs(&mut words);
             // A Nix that died has failed at nothing, also where the first failure ends all.
             let died = exit.signal.is_some() || self.daemon_died;
-            let killed = !self.to_try_again.is_empty() && !(self.fail_fast && self.has_failed);
+            let is_over = self.run.is_cancelled() || (self.fail_fast && self.has_failed);
+            let killed = !is_over && !self.to_try_again.is_empty();
             let undone = self.undone(&some, died || killed);
             let progress = self.run.unexplained().len() < before;
             fruitless += usize::from(!progress);
@@ -206,7 +207,7 @@ impl<'a> Builder<'a> {
                 last = exit;
                 break;
             }
-            if killed && !undone.is_empty() && !self.run.is_cancelled() {
+            if killed && !undone.is_empty() {
                 left.push_front(undone);
                 continue;
             }

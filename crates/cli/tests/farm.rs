@@ -4,8 +4,10 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Child, Command};
+use std::time::{Duration, Instant};
 
 use common::sixty::{each_once, marks, shared, wait_for_marks};
 use common::{Ran, TestEnv, end, start};
@@ -129,6 +131,137 @@ fn a_signal_ends_all_workers_and_keeps_what_was_built() {
     let _ = ran.ends_with(0);
     let rest = report.count("derivations", "built");
     assert!(rest <= 60 - built, "{rest} built after {built}");
+}
+
+/// A chain of four derivations, each of which needs the one before: one unit.
+fn chain(env: &TestEnv, script: &str) -> Flake {
+    // For the marks, and what builders need outside of their root.
+    drop(shared(env, "0"));
+    let marks = env.nix.path("marks").display().to_string();
+    let script = script.replace("MARKS", &marks);
+    Flake::new(&format!(
+        r#"let
+          link = n: deps: d "chain-${{toString n}}"
+            "echo built >> {marks}/chain-${{toString n}}; {script}; for i in $deps; do cat $i; done > $out; echo $i >> $out"
+            {{ inherit deps; n = toString n; }};
+          one = link 1 [ ]; two = link 2 [ one ]; three = link 3 [ two ]; four = link 4 [ three ];
+        in {{ packages.${{system}} = {{ inherit one two three four; }}; }}"#
+    ))
+}
+
+/// How often each link of the chain was begun.
+fn links(env: &TestEnv) -> [usize; 4] {
+    let marks = marks(env);
+    [1, 2, 3, 4].map(|n| marks.get(&format!("chain-{n}")).copied().unwrap_or_default())
+}
+
+/// The third link sleeps for long as long as there is this file.
+const SLEEPS: &str = "if [ $n = 3 ] && [ -e MARKS/.sleeps ]; then sleep 60; fi";
+
+#[test]
+fn what_was_done_of_a_unit_when_the_run_was_stopped_is_here() {
+    let env = TestEnv::new();
+    let flake = chain(&env, SLEEPS);
+    let sleeps = env.nix.path("marks/.sleeps");
+    for (round, stop) in (1..).zip([Signal::INT, Signal::TERM]) {
+        fs_err::write(&sleeps, "").unwrap();
+        let run = start(&env, &["run", "--json", "--runners", "2", &flake.reference()]);
+        wait_for_marks(&env, 3);
+        while links(&env)[2] < 2 * round - 1 {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        signal(run.id(), stop);
+        let ran = end(run).ends_with(130);
+        let report: Value = serde_json::from_str(&ran.stdout).unwrap();
+        assert_eq!(report["summary"]["derivations"]["built"], 2, "{ran}");
+        fs_err::remove_file(&sleeps).unwrap();
+        let (ran, report) = env.report(&["--runners", "2", &flake.reference()]);
+        let _ = ran.ends_with(0);
+        assert_eq!((report.count("targets", "cached"), report.count("targets", "built")), (2, 2));
+        assert_eq!(links(&env), [round, round, 2 * round, round]);
+        env.forget_store();
+    }
+}
+
+#[test]
+fn who_takes_a_unit_over_fetches_what_was_done_of_it() {
+    let env = TestEnv::new();
+    let flake = chain(&env, SLEEPS);
+    fs_err::write(env.nix.path("marks/.sleeps"), "").unwrap();
+    let (depot, ledger) = (env.depot(), format!("dir:{}", env.file("ledger").display()));
+    let reference = flake.reference();
+    // Two units make two runners.
+    let plan = ["plan", "--runners", "1", "--matrix", "json", "--plan", "p", "--depot", &depot, &reference];
+    let _ = env.phoenix(&plan).ends_with(0);
+    let places = ["--plan", "p", "--ledger", &ledger, "--depot", &depot];
+    let worker = |store: &str| {
+        let store = format!("local?root={}", env.nix.path(store).display());
+        start(&env, &[&["work", "--slot", "0", "--store", &store], &places[..]].concat())
+    };
+    let first = worker("first");
+    wait_for_marks(&env, 3);
+    signal(first.id(), Signal::TERM);
+    let _ = end(first).ends_with(130).says("it was stopped (SIGTERM)");
+    // Nobody goes on: what is done is built, and what is not is named.
+    let reported = env.phoenix(&[&["report", "--patience", "0"], &places[..]].concat()).ends_with(1);
+    assert!(reported.stdout.contains("2 built") && reported.stdout.contains("FAILED chain-3"), "{reported}");
+    fs_err::remove_file(env.nix.path("marks/.sleeps")).unwrap();
+    let _ = end(worker("second")).ends_with(0).says("worker 0 built 2 derivations");
+    assert_eq!(links(&env), [1, 1, 2, 1]);
+    let reported = env.phoenix(&[&["report"], &places[..]].concat()).ends_with(0);
+    assert!(reported.stdout.contains("4 targets: 4 built"), "{reported}");
+}
+
+/// Kills the third link of the chain so many times, as the kernel does when memory runs out. In its own namespace it
+/// is the first process, which cannot kill itself.
+fn kill_the_third(env: &TestEnv, times: usize) {
+    let script = format!("{}/chain-3;", env.nix.path("marks").display());
+    let mut killed = BTreeSet::new();
+    let latest = Instant::now() + Duration::from_secs(60);
+    while killed.len() < times {
+        assert!(Instant::now() < latest, "killed {killed:?}");
+        std::thread::sleep(Duration::from_millis(20));
+        let processes = fs_err::read_dir("/proc")
+            .unwrap()
+            .filter_map(|entry| entry.unwrap().file_name().into_string().ok());
+        for id in processes.filter_map(|name| name.parse::<u32>().ok()) {
+            let line = fs_err::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
+            if line.starts_with(b"sh\0")
+                && String::from_utf8_lossy(&line).contains(&script)
+                && killed.insert(id)
+            {
+                signal(id, Signal::KILL);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_builder_that_was_killed_is_tried_elsewhere() {
+    let env = TestEnv::new();
+    let flake = chain(&env, SLEEPS);
+    let sleeps = env.nix.path("marks/.sleeps");
+    let depot = env.depot();
+    let reference = flake.reference();
+    let args = ["run", "--json", "--runners", "2", "--depot", &depot, &reference];
+    let killed = |times: usize, code: i32| {
+        fs_err::write(&sleeps, "").unwrap();
+        let run = start(&env, &args);
+        kill_the_third(&env, times);
+        fs_err::remove_file(&sleeps).unwrap();
+        let ran = end(run).ends_with(code);
+        let report: Value = serde_json::from_str(&ran.stdout).unwrap();
+        (ran, report["summary"]["targets"].clone())
+    };
+    // Wherever it is tried: then it is what failed, and would perhaps not fail again.
+    let (ran, targets) = killed(3, 100);
+    let _ = ran.says("(builder killed): given up after 3 attempts; on runner");
+    assert_eq!((&targets["built"], &targets["blocked"]), (&2.into(), &1.into()));
+    assert_eq!(links(&env), [1, 1, 3, 0]);
+    let (ran, targets) = killed(2, 0);
+    let _ = ran.says("signal 9 (Killed)");
+    assert_eq!((&targets["cached"], &targets["built"]), (&2.into(), &2.into()));
+    assert_eq!(links(&env), [1, 1, 6, 1]);
 }
 
 #[test]

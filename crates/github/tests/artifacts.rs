@@ -157,6 +157,8 @@ async fn an_attempt_that_took_too_long_ends_in_another_artifact() {
         slot: Slot(0),
         reason: "full disk".to_owned(),
         stopped: false,
+        built: vec![],
+        parcel: None,
     });
     assert!(one.post(&returned).await.unwrap());
     let records = other.since(&mut Cursor::default()).await.unwrap();

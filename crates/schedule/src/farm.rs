@@ -16,7 +16,7 @@ mod worker;
 
 pub use board::{Board, Limits};
 pub use plan::{FarmDerivation, FarmPlan, PlanError, SlotPlan};
-pub use record::{Acted, Built, Failure, Outcome, Record, Returned, Slot, UnitId};
+pub use record::{Acted, Built, Ends, Failure, Outcome, Record, Returned, Slot, UnitId};
 pub use report::Collector;
 pub use worker::{Command, Leaving, Notice, Worker};
 

@@ -133,6 +133,7 @@ struct StepState {
     ended: Option<Stamp>,
     fetched_from: Option<String>,
     verdict: Option<Verdict>,
+    seconds: Option<f64>,
     targets: Vec<TargetId>,
 }
 
@@ -308,6 +309,13 @@ impl Run {
     #[must_use]
     pub fn position(&self, drv_path: &StorePath) -> Option<u32> {
         self.by_drv.get(drv_path).copied()
+    }
+
+    /// How a derivation of the plan ended, once it has, and how long it took if it was begun.
+    #[must_use]
+    pub fn end_of(&self, drv_path: &StorePath) -> Option<(&Verdict, Option<f64>)> {
+        let state = &self.states[self.position(drv_path)? as usize];
+        Some((state.verdict.as_ref()?, state.seconds))
     }
 
     /// The steps of the plan.
@@ -596,6 +604,7 @@ impl Run {
         state.verdict = Some(verdict.clone());
         let drv_path = self.steps[step as usize].drv_path.clone();
         let seconds = state.started.map(|started| state.ended.unwrap_or(at).seconds_since(started));
+        state.seconds = seconds;
         let targets = state.targets.clone();
         let settled = SettledDerivation { drv_path, verdict: verdict.clone(), seconds, log: None };
         events.push(Event::DerivationSettled { settled });

@@ -1,11 +1,11 @@
 //! How a unit's inputs come, how it is built, and how its outputs go.
 
-use phoenix_schedule::farm::{Built, Failure, UnitId};
+use phoenix_schedule::farm::{Ends, UnitId};
 
 /// What fetches, builds and publishes for a worker.
 ///
-/// Futures are dropped when the worker is told to stop, or when what they do is not needed any more. What was
-/// built by then stays in the store. They must not block the thread: heartbeats come from the same one.
+/// Futures are dropped when the worker is told to stop, or when what they do is not needed any more, and then
+/// [`broken_off`](Self::broken_off) is asked what was built by then. They must not block the thread: heartbeats come from the same one.
 #[async_trait::async_trait]
 pub trait Exchange: Send + Sync {
     /// Brings everything that these derivations need and other workers built. `parcels` are what the workers who
@@ -42,20 +42,27 @@ pub trait Exchange: Send + Sync {
     /// When something that is not the derivations' fault came between: a full disk, a killed builder, a lost
     /// connection. Another worker will try.
     async fn build(&self, unit: UnitId, derivations: &[u32]) -> Result<Ends, Trouble>;
-}
 
-/// How the derivations of a unit ended.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Ends {
-    /// What was built.
-    pub built: Vec<Built>,
-    /// What failed by its own fault.
-    pub failed: Vec<Failure>,
-    /// Where others find the outputs.
-    pub parcel: Option<String>,
+    /// Waits until what was dropped has ended; what was built of the unit, and where others find it.
+    async fn broken_off(&self, unit: UnitId) -> Ends {
+        let _ = unit;
+        Ends::default()
+    }
 }
 
 /// Something that came between and is no derivation's fault.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Trouble(pub String);
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("{why}")]
+pub struct Trouble {
+    /// What.
+    pub why: String,
+    /// What came of the unit all the same; of what failed by the fault of the machine, that it did.
+    pub ends: Ends,
+}
+
+impl Trouble {
+    /// Nothing came of the unit.
+    pub fn new(why: impl Into<String>) -> Self {
+        Self { why: why.into(), ends: Ends::default() }
+    }
+}

@@ -6,11 +6,11 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use phoenix_model::Stamp;
-use phoenix_schedule::farm::{Command, Leaving, Notice, Outcome, Record, UnitId, Worker};
+use phoenix_schedule::farm::{Command, Ends, Leaving, Notice, Record, UnitId, Worker};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::{Cursor, Ends, Exchange, Ledger, LedgerError, Trouble};
+use crate::{Cursor, Exchange, Ledger, LedgerError, Trouble};
 
 /// How a worker deals with time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +63,7 @@ pub async fn work(
         queue: VecDeque::new(),
         parcels: HashMap::new(),
         job: None,
+        builds: false,
         ahead: None,
         wake: None,
         stopped: false,
@@ -72,6 +73,9 @@ pub async fn work(
         () = beating => Leaving::Done,
     }
 }
+
+/// How long it is waited for what was broken off, and for what is saved of it, before the unit is given back.
+const BREAK_OFF: Duration = Duration::from_secs(30);
 
 /// What fetching and building come to.
 enum Done {
@@ -88,9 +92,11 @@ struct Loop<'a> {
     begun: Instant,
     cursor: Cursor,
     queue: VecDeque<Command>,
-    /// Where the outputs of each unit are that ended, as the first to say so says.
-    parcels: HashMap<UnitId, String>,
+    /// Where the outputs of each unit are, as those say who built it or a part of it.
+    parcels: HashMap<UnitId, Vec<String>>,
     job: Option<Pin<Box<dyn Future<Output = Done> + Send + 'a>>>,
+    /// Whether that builds.
+    builds: bool,
     /// What was begun to be fetched for later.
     ahead: Option<UnitId>,
     wake: Option<Instant>,
@@ -136,10 +142,8 @@ impl Loop<'_> {
 
     fn tell(&mut self, notice: Notice<'_>) {
         if let Notice::News(records) = &notice {
-            for record in *records {
-                if let Record::Outcome(Outcome { unit, parcel: Some(parcel), .. }) = record {
-                    self.parcels.entry(*unit).or_insert_with(|| parcel.clone());
-                }
+            for (unit, parcel) in records.iter().filter_map(Record::parcel) {
+                self.parcels.entry(unit).or_default().push(parcel.to_owned());
             }
         }
         self.queue.extend(self.worker.apply(self.now(), notice));
@@ -159,11 +163,12 @@ impl Loop<'_> {
         }
     }
 
-    /// Where the outputs are that a unit needs.
+    /// Where the outputs are that a unit needs, and those of its own that somebody has built before.
     fn parcels_for(&self, unit: UnitId) -> Vec<String> {
         let plan = self.worker.board().plan();
         let inputs = plan.units().get(unit.0 as usize).map_or(&[][..], |unit| &unit.inputs);
-        inputs.iter().filter_map(|&input| self.parcels.get(&UnitId(input)).cloned()).collect()
+        let units = inputs.iter().copied().map(UnitId).chain([unit]);
+        units.flat_map(|unit| self.parcels.get(&unit).into_iter().flatten().cloned()).collect()
     }
 
     /// The derivations that somebody has yet to build, as far as is known here.
@@ -180,7 +185,7 @@ impl Loop<'_> {
                 self.tell(Notice::Built { built, failed, parcel });
             }
             Done::Fetched(Err(trouble)) | Done::Built(Err(trouble)) => {
-                self.tell(Notice::Interrupted { reason: trouble.0 });
+                self.tell(Notice::Interrupted { reason: trouble.why, ends: trouble.ends });
             }
         }
     }
@@ -220,6 +225,7 @@ impl Loop<'_> {
             Command::Post(record) => self.post(&record).await,
             Command::Fetch { unit, derivations } => {
                 let parcels = self.parcels_for(unit);
+                self.builds = false;
                 let open = exchange.is_short_of_room().then(|| self.open());
                 self.job = Some(Box::pin(async move {
                     if let Some(open) = open {
@@ -229,15 +235,19 @@ impl Loop<'_> {
                 }));
             }
             Command::Build { unit, derivations } => {
+                self.builds = true;
                 self.job =
                     Some(Box::pin(async move { Done::Built(exchange.build(unit, &derivations).await) }));
                 self.look_ahead();
             }
-            Command::Abandon { .. } => {
+            Command::Abandon { unit } => {
                 self.job = None;
+                let built =
+                    async { if self.builds { exchange.broken_off(unit).await } else { Ends::default() } };
+                let ends = timeout(BREAK_OFF, built).await.unwrap_or_default();
                 let stopped = self.stop.borrow().clone();
                 let reason = stopped.unwrap_or_else(|| "it was not needed any more".to_owned());
-                self.tell(Notice::Interrupted { reason });
+                self.tell(Notice::Interrupted { reason, ends });
             }
             Command::Wait { until } => self.wake = Some(self.begun + Duration::from_millis(until.0)),
             Command::Leave(why) => return Some(why),

@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use phoenix_model::{FailureClass, StorePath};
-use phoenix_schedule::farm::{Board, FarmPlan, Leaving, Limits, Record, Slot, UnitId, Worker};
+use phoenix_schedule::farm::{Board, Built, Ends, FarmPlan, Leaving, Limits, Record, Slot, UnitId, Worker};
 use phoenix_schedule::{Grain, Plan, RunnerKind, RunnerKinds, Step};
 use phoenix_testkit::NatsServer;
 use phoenix_work::testing::Pretend;
-use phoenix_work::{Cursor, InProcess, Ledger, LedgerError, Settings, open, work};
+use phoenix_work::{Cursor, Exchange, InProcess, Ledger, LedgerError, Settings, Trouble, open, work};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
@@ -187,6 +187,63 @@ async fn who_is_told_to_stop_gives_its_unit_back_at_once() {
     let records = ledger.since(&mut Cursor::default()).await.unwrap();
     let returned = |record: &&Record| matches!(record, Record::Returned(returned) if returned.stopped);
     assert_eq!(records.iter().filter(returned).count(), 1);
+}
+
+/// An exchange whose builds never end, of which a part is done when they are broken off.
+#[derive(Debug)]
+struct Endless {
+    built: Ends,
+    fetched: watch::Sender<Vec<String>>,
+}
+
+#[async_trait::async_trait]
+impl Exchange for Endless {
+    async fn fetch(&self, _: UnitId, _: &[u32], parcels: &[String]) -> Result<(), Trouble> {
+        self.fetched.send_replace(parcels.to_vec());
+        Ok(())
+    }
+    async fn build(&self, _: UnitId, _: &[u32]) -> Result<Ends, Trouble> {
+        std::future::pending().await
+    }
+    async fn broken_off(&self, _: UnitId) -> Ends {
+        self.built.clone()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_takes_a_unit_over_is_told_where_that_is_which_was_built_of_it() {
+    let plan = plan(2);
+    let ledger = InProcess::default();
+    let first = UnitId(plan.at_place(0));
+    let derivation = plan.units()[first.0 as usize].members[0];
+    let built = vec![Built { derivation, seconds: 2.0, bytes: None, cached: false }];
+    let parcel = Some("packs/part".to_owned());
+    let (stop, stopped) = watch::channel(None);
+    let works = |slot: u32, built: Ends, stopped: watch::Receiver<Option<String>>| {
+        let (fetched, seen) = watch::channel(vec![]);
+        let (worker, ledger) = (Worker::new(&plan, Slot(slot), limits()), ledger.clone());
+        let running = tokio::spawn(async move {
+            work(worker, &ledger, &Endless { built, fetched }, &settings(), stopped).await
+        });
+        (running, seen)
+    };
+    let ends = Ends { built: built.clone(), parcel: parcel.clone(), ..Ends::default() };
+    let (running, mut seen) = works(0, ends, stopped);
+    seen.changed().await.unwrap();
+    sleep(Duration::from_millis(50)).await;
+    stop.send(Some("SIGTERM".to_owned())).unwrap();
+    assert_eq!(running.await.unwrap(), Leaving::Stopped("SIGTERM".to_owned()));
+    let records = ledger.since(&mut Cursor::default()).await.unwrap();
+    let returned = records.iter().find_map(|record| match record {
+        Record::Returned(returned) => Some(returned),
+        _ => None,
+    });
+    let returned = returned.unwrap();
+    assert_eq!((returned.unit, &returned.built, &returned.parcel), (first, &built, &parcel));
+    let (_never, goes_on) = watch::channel(None);
+    let (running, mut seen) = works(1, Ends::default(), goes_on);
+    assert_eq!(*seen.wait_for(|seen| !seen.is_empty()).await.unwrap(), ["packs/part"]);
+    running.abort();
 }
 
 /// A ledger behind a network that can be cut.

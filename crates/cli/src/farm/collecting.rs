@@ -145,13 +145,11 @@ impl Collecting {
                         | Record::Returned(_)
                         | Record::Left { .. } => {}
                     }
-                    if let Record::Outcome(outcome) = record {
-                        let sizes = outcome.built.iter().filter_map(|built| {
-                            let drv_path = &derivations.get(built.derivation as usize)?.drv_path;
-                            Some((drv_path.clone(), built.bytes?))
-                        });
-                        self.sizes.extend(sizes);
-                    }
+                    let sizes = record.built().iter().filter_map(|built| {
+                        let drv_path = &derivations.get(built.derivation as usize)?.drv_path;
+                        Some((drv_path.clone(), built.bytes?))
+                    });
+                    self.sizes.extend(sizes);
                     match record {
                         Record::Joined { slot } => self.joined.insert(*slot),
                         // One that had left may have been started again.

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use indicatif::HumanBytes;
 use phoenix_model::{FailureClass, Severity, StorePath, Verdict};
-use phoenix_schedule::farm::{Built, Failure, UnitId};
+use phoenix_schedule::farm::{Built, Ends, Failure, UnitId};
 use phoenix_schedule::{Happening, Run};
 use phoenix_store::Validity;
-use phoenix_work::{Ends, Exchange, Shipment, Trouble};
+use phoenix_work::{Exchange, Shipment, Trouble};
 
 use super::intake::{Ahead, Intake};
 use super::room::Room;
@@ -42,12 +42,18 @@ struct Hands {
     unsaved: Vec<StorePath>,
     saved_at: Instant,
     built: usize,
+    /// The classes of what failed here by its own fault.
+    failed: Vec<FailureClass>,
+    /// What came of the last unit, for when nobody waited for its end.
+    last: Ends,
 }
 
 /// What a worker has done.
 pub(crate) struct Done {
     /// How many derivations it built.
     pub(crate) built: usize,
+    /// Nix's exit code for what failed by its own fault.
+    pub(crate) failure_code: u8,
     /// Its records.
     pub(crate) recorder: Recorder,
 }
@@ -73,6 +79,8 @@ impl NixExchange {
             unsaved: Vec::new(),
             saved_at: Instant::now(),
             built: 0,
+            failed: Vec::new(),
+            last: Ends::default(),
         };
         hands.begin()?;
         if hands.setup.layout.is_none() {
@@ -99,7 +107,9 @@ impl NixExchange {
         self.hands().keep_rest();
         // Whatever was broken off has let go of it by now.
         let hands = Arc::into_inner(self.hands)?.into_inner().unwrap_or_else(PoisonError::into_inner);
-        Some(Done { built: hands.built, recorder: hands.recorder })
+        let codes = hands.failed.iter().filter_map(|class| class.exit_code());
+        let failure_code = codes.fold(0, |all, code| all | code);
+        Some(Done { built: hands.built, failure_code, recorder: hands.recorder })
     }
 
     /// Works on a thread that may wait. When the answer is not waited for any more, `signals` says so.
@@ -113,13 +123,13 @@ impl NixExchange {
         let working = tokio::task::spawn_blocking(move || {
             let mut hands = lock(&hands);
             let done = work(&mut hands, &signals);
-            if let Err(Trouble(why)) = &done {
+            if let Err(Trouble { why, .. }) = &done {
                 let text = format!("what was begun is given back: {why}");
                 hands.recorder.say(Severity::Warning, text);
             }
             done
         });
-        working.await.unwrap_or_else(|error| Err(Trouble(error.to_string())))
+        working.await.unwrap_or_else(|error| Err(Trouble::new(error.to_string())))
     }
 }
 
@@ -178,12 +188,27 @@ impl Exchange for NixExchange {
 
     async fn build(&self, _: UnitId, derivations: &[u32]) -> Result<Ends, Trouble> {
         let derivations = derivations.to_vec();
-        self.on_thread(move |hands, signals| hands.build(&derivations, signals)).await
+        self.on_thread(move |hands, signals| {
+            hands.last = Ends::default();
+            let done = hands.build(&derivations, signals);
+            hands.last = match &done {
+                Ok(ends) | Err(Trouble { ends, .. }) => ends.clone(),
+            };
+            done
+        })
+        .await
+    }
+
+    async fn broken_off(&self, _: UnitId) -> Ends {
+        let hands = self.hands.clone();
+        // They are free once the builders have ended and what they had built is saved.
+        let last = tokio::task::spawn_blocking(move || std::mem::take(&mut lock(&hands).last));
+        last.await.unwrap_or_default()
     }
 }
 
 fn trouble(error: &CommandError) -> Trouble {
-    Trouble(error.in_one_line())
+    Trouble::new(error.in_one_line())
 }
 
 impl Hands {
@@ -232,14 +257,11 @@ impl Hands {
             .leaving_killed_to_others()
             .build(&wanted, &mut || {})
             .map_err(|error| trouble(&error))?;
-        let (mut ends, came_between) = self.ends(derivations);
+        let (mut ends, came_between) = self.ends(derivations, &run);
         let outputs = self.take_built(&ends);
-        if let Some(why) = came_between {
-            // Who builds it next need not build what is done.
-            let _ = self.keep(outputs);
-            return Err(Trouble(why));
-        }
-        if self.is_awaited(&ends) {
+        // Who builds the unit next need not build what is done.
+        let is_broken_off = came_between.is_some() || !signals.is_empty();
+        if is_broken_off || self.is_awaited(&ends) {
             ends.parcel = self.keep(outputs);
         } else {
             self.unsaved.extend(outputs);
@@ -248,34 +270,39 @@ impl Hands {
             }
         }
         self.measure(&mut ends);
+        if let Some(why) = came_between {
+            return Err(Trouble { why, ends });
+        }
+        self.failed.extend(ends.failed.iter().map(|failure| failure.class));
         Ok(ends)
     }
 
     /// How derivations ended; and what came between that is not their fault.
-    fn ends(&self, derivations: &[u32]) -> (Ends, Option<String>) {
+    fn ends(&self, derivations: &[u32], run: &Run) -> (Ends, Option<String>) {
         let (mut ends, mut came_between) = (Ends::default(), None);
         for &derivation in derivations {
             let drv_path = &self.shipment.plan.steps[derivation as usize].drv_path;
-            let Some(state) = self.recorder.summary().of_derivation(drv_path) else { continue };
-            let seconds = state.seconds.unwrap_or_default();
-            match &state.verdict {
-                Some(verdict @ (Verdict::Built | Verdict::Cached { .. })) => {
+            let Some((verdict, seconds)) = run.end_of(drv_path) else { continue };
+            let seconds = seconds.unwrap_or_default();
+            match verdict {
+                Verdict::Built | Verdict::Cached { .. } => {
                     let cached = *verdict != Verdict::Built;
                     ends.built.push(Built { derivation, seconds, bytes: None, cached });
                 }
-                Some(Verdict::Failed { class, message }) => {
+                Verdict::Failed { class, message } => {
+                    let tail = self.recorder.summary().of_derivation(drv_path).map(|state| &state.tail);
+                    let log: Vec<String> = tail.into_iter().flatten().cloned().collect();
                     let full = |text: &String| DISK_FULL_WORDS.iter().any(|words| text.contains(words));
-                    if *class == FailureClass::Other || full(message) || state.tail.iter().any(full) {
+                    let is_full = full(message) || log.iter().any(full);
+                    let class = if is_full { FailureClass::Other } else { *class };
+                    if class.is_of_machine() {
                         came_between = Some(message.clone());
                     }
-                    let (class, message) = (*class, message.clone());
-                    let log = state.tail.iter().cloned().collect();
-                    ends.failed.push(Failure { derivation, class, message, seconds, log });
+                    ends.failed.push(Failure { derivation, class, message: message.clone(), seconds, log });
                 }
-                Some(Verdict::Cancelled) => came_between = Some("it was stopped".to_owned()),
+                Verdict::Cancelled => came_between = Some("it was stopped".to_owned()),
                 // What it needs has failed.
-                Some(Verdict::Blocked { .. } | Verdict::NotEvaluated { .. } | Verdict::Skipped { .. })
-                | None => {}
+                Verdict::Blocked { .. } | Verdict::NotEvaluated { .. } | Verdict::Skipped { .. } => {}
             }
         }
         (ends, came_between)

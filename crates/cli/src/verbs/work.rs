@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use phoenix_model::{Event, SCHEMA_VERSION, Severity, Verdict};
+use phoenix_model::{Event, SCHEMA_VERSION, Severity};
 use phoenix_schedule::farm::{Leaving, Slot, Worker};
 use tokio::sync::watch;
 
@@ -112,8 +112,7 @@ pub(crate) fn work(args: &WorkArgs) -> Result<ExitCode, CommandError> {
     recorder.say(Severity::Notice, format!("worker {} built {} derivations", args.slot, done.built));
     // Nix's exit code for what failed here, so that a forge that runs failed jobs again runs this one. What is no
     // build's fault has been tried elsewhere since.
-    let verdicts = recorder.summary().derivations.iter().filter_map(|state| state.verdict.as_ref());
-    let code = if code == 0 { Verdict::failure_code(verdicts) } else { code };
+    let code = if code == 0 { done.failure_code } else { code };
     recorder.record(Event::RunEnded { exit_code: code, directory: None });
     recorder.finish();
     Ok(ExitCode::from(code))

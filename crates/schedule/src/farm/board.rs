@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use super::bits::Bits;
 use super::plan::FarmPlan;
-use super::record::{Failure, Outcome, Record, Returned, Slot, UnitId};
+use super::record::{Built, Failure, Outcome, Record, Returned, Slot, UnitId};
 use crate::Hopeless;
 
 /// How patient workers are.
@@ -143,6 +143,10 @@ struct Tries {
     /// Who gave it back in which attempt, not counting those who were told to stop.
     returned: BTreeMap<u32, (Slot, String)>,
     lost: usize,
+    /// Some of it failed by no fault of its own.
+    given_up: bool,
+    /// What was built of it before it was given back.
+    built: Vec<Built>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -156,6 +160,8 @@ struct SlotView {
     /// How often another one was seen since it left.
     beats_since_left: u8,
     seen: Stamp,
+    /// How many units it gave back since it last built one, as far as that was seen.
+    returned_in_row: u32,
 }
 
 /// So many heartbeats may be seen of a worker that has left.
@@ -379,8 +385,12 @@ impl Board {
         }
         let tries = self.tries.entry(unit).or_default();
         if !returned.stopped {
-            tries.returned.insert(returned.attempt, (returned.slot, returned.reason.clone()));
+            let before = tries.returned.insert(returned.attempt, (returned.slot, returned.reason.clone()));
+            if let Some(view) = self.slots.get_mut(returned.slot.0 as usize) {
+                view.returned_in_row += u32::from(before.is_none());
+            }
         }
+        tries.built.extend(returned.built.iter().filter(|built| !built.cached));
         let given_up = tries.returned.len() >= self.limits.most_returned;
         if returned.attempt >= self.attempt(unit) {
             self.free(unit);
@@ -389,8 +399,7 @@ impl Board {
         if !given_up {
             return Effect::None;
         }
-        let reasons = self.tries.get(&unit).map(|tries| tries.returned.values().cloned().collect::<Vec<_>>());
-        let message = given_up_words(&reasons.unwrap_or_default());
+        let message = given_up_words(&self.returns(unit));
         self.settle(unit);
         for derivation in self.to_build(unit) {
             self.fail(Failure {
@@ -413,11 +422,15 @@ impl Board {
         if !self.open.contains(unit) {
             return Effect::None;
         }
+        self.with_slot(outcome.slot, now, |view| view.returned_in_row = 0);
         let members = self.plan.size(unit);
         let plain = outcome.failed.is_empty() && outcome.built.len() == members;
         let tried = if plain { Vec::new() } else { self.to_build(unit) };
         self.settle(unit);
         if !plain {
+            if outcome.failed.iter().any(|failure| failure.class.is_of_machine()) {
+                self.tries.entry(unit).or_default().given_up = true;
+            }
             for failure in &outcome.failed {
                 if self.plan.units()[unit as usize].members.contains(&failure.derivation) {
                     self.fail(failure.clone());
@@ -607,9 +620,34 @@ impl Board {
 
     /// Why a worker gave back what nobody then built, if there is such a thing.
     pub(super) fn given_up_by(&self, me: Slot) -> Option<String> {
-        let given_up = self.tries.values().filter(|tries| tries.returned.len() >= self.limits.most_returned);
+        let given_up = self
+            .tries
+            .values()
+            .filter(|tries| tries.given_up || tries.returned.len() >= self.limits.most_returned);
         let reasons = given_up.flat_map(|tries| tries.returned.values());
         reasons.filter(|(by, _)| *by == me).map(|(_, reason)| reason.clone()).min()
+    }
+
+    /// Who gave a unit back, and why, not counting those who were told to stop.
+    fn returns(&self, unit: u32) -> Vec<(Slot, String)> {
+        self.tries.get(&unit).map(|tries| tries.returned.values().cloned().collect()).unwrap_or_default()
+    }
+
+    /// Whether a unit that is given back once more has failed.
+    pub(super) fn is_last_try(&self, unit: u32) -> bool {
+        self.returns(unit).len() + 1 >= self.limits.most_returned
+    }
+
+    /// How a derivation of a unit was built before the unit was given back.
+    pub(super) fn built_before(&self, unit: u32, derivation: u32) -> Option<Built> {
+        self.tries.get(&unit)?.built.iter().find(|built| built.derivation == derivation).copied()
+    }
+
+    /// Why something of a unit is given up, after one more try.
+    pub(super) fn given_up_words(&self, unit: u32, last: (Slot, String)) -> String {
+        let mut returned = self.returns(unit);
+        returned.push(last);
+        given_up_words(&returned)
     }
 
     /// How many workers were lost over a unit.
@@ -650,6 +688,14 @@ impl Board {
 
     fn workers(&self) -> impl Iterator<Item = (Slot, &SlotView)> {
         (0..).map(Slot).zip(&self.slots)
+    }
+
+    /// Whether there is another worker that builds the same, with a smaller slot number or one that did not give back
+    /// so many units in a row.
+    pub(super) fn is_dispensable(&self, me: Slot, most: u32) -> bool {
+        let own = &self.plan.slots()[me.0 as usize].takes;
+        let mut others = self.others(me).filter(|(slot, _)| self.plan.slots()[slot.0 as usize].takes == *own);
+        others.any(|(slot, view)| slot < me || view.returned_in_row < most)
     }
 
     /// Whether there is another worker that builds the same.

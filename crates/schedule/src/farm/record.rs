@@ -113,8 +113,19 @@ pub struct Failure {
     pub log: Vec<String>,
 }
 
+/// What building a unit came to.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Ends {
+    /// What was built.
+    pub built: Vec<Built>,
+    /// What failed.
+    pub failed: Vec<Failure>,
+    /// Where others find the outputs.
+    pub parcel: Option<String>,
+}
+
 /// A unit that was given back.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Returned {
     /// The unit.
@@ -128,4 +139,32 @@ pub struct Returned {
     /// Whether the worker was told to stop; such a return does not count against the unit.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stopped: bool,
+    /// What of it was built by then. Who takes it next gets that from there, and builds what it does not get.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub built: Vec<Built>,
+    /// Where others find the outputs of that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parcel: Option<String>,
+}
+
+impl Record {
+    /// The unit, and where outputs of it are, if the record tells of any.
+    #[must_use]
+    pub fn parcel(&self) -> Option<(UnitId, &str)> {
+        match self {
+            Self::Outcome(Outcome { unit, parcel, .. }) | Self::Returned(Returned { unit, parcel, .. }) => {
+                Some((*unit, parcel.as_deref()?))
+            }
+            Self::Joined { .. } | Self::Claim { .. } | Self::Left { .. } => None,
+        }
+    }
+
+    /// What was built, as far as the record tells.
+    #[must_use]
+    pub fn built(&self) -> &[Built] {
+        match self {
+            Self::Outcome(Outcome { built, .. }) | Self::Returned(Returned { built, .. }) => built,
+            Self::Joined { .. } | Self::Claim { .. } | Self::Left { .. } => &[],
+        }
+    }
 }

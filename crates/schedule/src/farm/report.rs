@@ -1,6 +1,6 @@
 //! From the records of a ledger to the verdicts of a run.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use phoenix_model::{Event, Stamp, StorePath};
 
 use super::board::{Board, Effect, Limits};
 use super::plan::FarmPlan;
-use super::record::{Outcome, Record, Slot};
+use super::record::{Built, Outcome, Record, Returned, Slot};
 use crate::run::{BuilderEnd, Happening, Run};
 
 /// Watches a ledger and tells a [`Run`] what the workers did, so that a farm's targets get their verdicts by
@@ -18,6 +18,8 @@ pub struct Collector {
     board: Board,
     built: HashSet<u32>,
     told: HashSet<u32>,
+    /// What was built of units that were given back, and by whom.
+    partly: HashMap<u32, (Built, Slot)>,
     /// Whether somebody else brings the logs.
     has_logs: bool,
 }
@@ -28,7 +30,7 @@ impl Collector {
     pub fn new(plan: &Arc<FarmPlan>, limits: Limits) -> Self {
         let board = Board::new(plan, Vec::new(), limits);
         let told = board.failed().keys().copied().collect();
-        Self { board, built: HashSet::new(), told, has_logs: false }
+        Self { board, built: HashSet::new(), told, partly: HashMap::new(), has_logs: false }
     }
 
     /// The same, for whoever has the whole logs: the last lines that come with failures are left out.
@@ -54,8 +56,12 @@ impl Collector {
         let mut events = Vec::new();
         for record in records {
             let effect = self.board.apply(now, record);
-            if let (Record::Outcome(outcome), Effect::Settled) = (record, effect) {
-                self.outcome(now, outcome, run, &mut events);
+            match record {
+                Record::Outcome(outcome) if effect == Effect::Settled => {
+                    self.outcome(now, outcome, run, &mut events);
+                }
+                Record::Returned(returned) => self.returned(returned),
+                _ => {}
             }
             self.failures(now, run, &mut events);
         }
@@ -65,6 +71,13 @@ impl Collector {
     /// Nothing more will come: whatever has no verdict gets one now. `why` says what happened to what nobody
     /// built, as in "no runner was left"; it is not read when all is well.
     pub fn close(&mut self, now: Stamp, why: &str, run: &mut Run) -> Vec<Event> {
+        let mut events = Vec::new();
+        // Nobody took up what was begun.
+        let mut partly: Vec<(Built, Slot)> = self.partly.values().copied().collect();
+        partly.sort_unstable_by_key(|(built, _)| built.derivation);
+        for (built, slot) in partly {
+            self.was_built(now, built, slot, run, &mut events);
+        }
         let in_vain = self.board.plan().in_vain();
         let all = (0..).zip(in_vain).all(|(position, in_vain)| in_vain || self.built.contains(&position));
         let end = BuilderEnd {
@@ -76,21 +89,38 @@ impl Collector {
             hindered: BTreeMap::new(),
             last_words: why.to_owned(),
         };
-        run.apply(now, Happening::BuilderEnded(end))
+        events.extend(run.apply(now, Happening::BuilderEnded(end)));
+        events
+    }
+
+    fn returned(&mut self, returned: &Returned) {
+        for built in &returned.built {
+            let known = self.partly.entry(built.derivation).or_insert((*built, returned.slot));
+            // Who found it there did not build it.
+            if known.0.cached {
+                *known = (*built, returned.slot);
+            }
+        }
+    }
+
+    fn was_built(&mut self, now: Stamp, built: Built, slot: Slot, run: &mut Run, events: &mut Vec<Event>) {
+        // What failed elsewhere by another account failed.
+        if self.told.insert(built.derivation)
+            && let Some(drv_path) = self.drv_path(built.derivation)
+        {
+            self.built.insert(built.derivation);
+            if !built.cached {
+                events.extend(started(now, &drv_path, built.seconds, slot, run));
+            }
+            events.extend(run.apply(now, Happening::Appeared { drv_path }));
+        }
     }
 
     fn outcome(&mut self, now: Stamp, outcome: &Outcome, run: &mut Run, events: &mut Vec<Event>) {
         for built in &outcome.built {
-            // What failed elsewhere by another account failed.
-            if self.told.insert(built.derivation)
-                && let Some(drv_path) = self.drv_path(built.derivation)
-            {
-                self.built.insert(built.derivation);
-                if !built.cached {
-                    events.extend(started(now, &drv_path, built.seconds, outcome.slot, run));
-                }
-                events.extend(run.apply(now, Happening::Appeared { drv_path }));
-            }
+            let before = self.partly.get(&built.derivation).copied().filter(|(before, _)| !before.cached);
+            let (built, slot) = before.unwrap_or((*built, outcome.slot));
+            self.was_built(now, built, slot, run, events);
         }
         for failure in &outcome.failed {
             if !self.told.contains(&failure.derivation)

@@ -48,6 +48,23 @@ fn failed(unit: u32, slot: u32) -> Record {
     })
 }
 
+/// The first unit is given back.
+fn returned(attempt: u32, slot: u32, reason: &str) -> Record {
+    Record::Returned(Returned {
+        unit: UnitId(0),
+        attempt,
+        slot: Slot(slot),
+        reason: reason.to_owned(),
+        stopped: false,
+        built: vec![],
+        parcel: None,
+    })
+}
+
+fn interrupted(reason: &str, ends: Ends) -> Notice<'static> {
+    Notice::Interrupted { reason: reason.to_owned(), ends }
+}
+
 /// Begins, and is told these records.
 fn begun(worker: &mut Worker, records: &[Record]) -> Vec<Command> {
     let commands = worker.apply(at(0), Notice::Woken);
@@ -199,22 +216,30 @@ fn what_a_runner_could_not_build_goes_to_another() {
     let mut worker = worker(&plan, 0);
     begun(&mut worker, &[Record::Joined { slot: Slot(1) }]);
     worker.apply(at(2), Notice::Claimed);
-    let commands = worker.apply(at(3), Notice::Interrupted { reason: "no space left on device".into() });
-    let returned = Returned {
-        unit: UnitId(0),
-        attempt: 1,
-        slot: Slot(0),
-        reason: "no space left on device".into(),
-        stopped: false,
-    };
-    assert_eq!(commands, [Command::Post(Record::Returned(returned))]);
+    let commands = worker.apply(at(3), interrupted("no space left on device", Ends::default()));
+    assert_eq!(commands, [Command::Post(returned(1, 0, "no space left on device"))]);
     worker.apply(at(4), Notice::Posted { first: true });
     assert_eq!(worker.apply(at(5), Notice::News(&[])), claims(1, 1), "not what it gave back");
     worker.apply(at(6), Notice::Claimed);
-    worker.apply(at(7), Notice::Interrupted { reason: "no space left on device".into() });
+    worker.apply(at(7), interrupted("no space left on device", Ends::default()));
     worker.apply(at(8), Notice::Posted { first: true });
+    // The other may be about to leave, too.
     let commands = worker.apply(at(9), Notice::News(&[]));
+    assert!(matches!(commands[..], [Command::Wait { .. }]), "{commands:?}");
+    let mut last = worker.clone();
+    worker.apply(at(40), Notice::Woken);
+    let commands = worker.apply(at(40), Notice::News(&[]));
     assert!(matches!(commands[..], [_, Command::Leave(Leaving::Unfit(_))]), "{commands:?}");
+    // Of two who cannot build one stays.
+    last.apply(at(40), Notice::Woken);
+    let gave_back = |unit, attempt| {
+        let Record::Returned(returned) = returned(attempt, 1, "no space left on device") else {
+            unreachable!()
+        };
+        Record::Returned(Returned { unit: UnitId(unit), ..returned })
+    };
+    let commands = last.apply(at(40), Notice::News(&[gave_back(0, 2), gave_back(1, 2)]));
+    assert_eq!(commands, claims(0, 3));
 }
 
 #[test]
@@ -223,8 +248,7 @@ fn what_nobody_could_build_has_failed_with_all_reasons() {
     let mut board = Board::new(&plan, vec![true], Limits::default());
     for attempt in 1..=3 {
         let reason = format!("reason {attempt}");
-        let returned = Returned { unit: UnitId(0), attempt, slot: Slot(attempt - 1), reason, stopped: false };
-        board.apply(at(1), &Record::Returned(returned));
+        board.apply(at(1), &returned(attempt, attempt - 1, &reason));
     }
     assert_eq!(
         board.failed()[&0].message,
@@ -257,7 +281,7 @@ fn with_fail_fast_the_first_failure_ends_what_others_build() {
     worker.apply(at(2), Notice::Claimed);
     let commands = worker.apply(at(3), Notice::News(&[failed(0, 0)]));
     assert_eq!(commands, [Command::Abandon { unit: UnitId(1) }]);
-    worker.apply(at(4), Notice::Interrupted { reason: "another build failed".into() });
+    worker.apply(at(4), interrupted("another build failed", Ends::default()));
     worker.apply(at(5), Notice::Posted { first: true });
     let commands = worker.apply(at(6), Notice::News(&[]));
     assert_eq!(commands.last(), Some(&Command::Leave(Leaving::FailFast)));

@@ -7,7 +7,7 @@ use phoenix_model::{FailureClass, Stamp};
 use super::board::{Board, Limits};
 use super::forecast::more_than;
 use super::plan::FarmPlan;
-use super::record::{Built, Failure, Outcome, Record, Returned, Slot, UnitId};
+use super::record::{Built, Ends, Failure, Outcome, Record, Returned, Slot, UnitId};
 
 /// What a worker is told.
 #[derive(Debug, Clone)]
@@ -39,6 +39,9 @@ pub enum Notice<'a> {
     Interrupted {
         /// What.
         reason: String,
+        /// What came of the unit all the same. A derivation that failed by the fault of the machine is among what
+        /// failed ([`FailureClass::is_of_machine`]).
+        ends: Ends,
     },
     /// The record of [`Command::Post`] is in the ledger; or, with `first` false, one that stands before it is.
     Posted {
@@ -87,8 +90,8 @@ pub enum Command {
         /// The positions of the derivations, inputs first.
         derivations: Vec<u32>,
     },
-    /// Break off what is being fetched or built, and say [`Notice::Interrupted`]. What is already built is
-    /// kept.
+    /// Break off what is being fetched or built, put where others find it what is already built, and say
+    /// [`Notice::Interrupted`].
     Abandon {
         /// The unit.
         unit: UnitId,
@@ -147,10 +150,15 @@ pub struct Worker {
     idle_since: Option<Stamp>,
     forecast_at: Stamp,
     forecast_gap: f64,
+    /// How many units it gave back since it last built one.
     returned_in_row: u32,
+    /// Since when it knows that it could not build what it took.
+    unfit_since: Option<Stamp>,
     stopping: Option<String>,
     /// The units that it is there for, when it is not for all: it stays until they have ended.
     own: Vec<u32>,
+    /// Why it could not build what nobody else could, when it was the last to try.
+    gave_up: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -206,8 +214,10 @@ impl Worker {
             forecast_at: Stamp::default(),
             forecast_gap: 0.0,
             returned_in_row: 0,
+            unfit_since: None,
             stopping: None,
             own: Vec::new(),
+            gave_up: None,
         }
     }
 
@@ -267,21 +277,16 @@ impl Worker {
             (
                 Doing::Building(unit, attempt) | Doing::Abandoning(unit, attempt),
                 Notice::Built { built, failed, parcel },
-            ) => self.built(Outcome {
-                unit: UnitId(unit),
-                attempt,
-                slot: self.slot,
-                built,
-                failed,
-                parcel,
-                action: None,
-            }),
+            ) => {
+                (self.returned_in_row, self.unfit_since) = (0, None);
+                self.post_outcome(unit, attempt, Ends { built, failed, parcel })
+            }
             (
                 Doing::Fetching(unit, attempt)
                 | Doing::Building(unit, attempt)
                 | Doing::Abandoning(unit, attempt),
-                Notice::Interrupted { reason },
-            ) => self.interrupted(now, unit, attempt, reason),
+                Notice::Interrupted { reason, ends },
+            ) => self.interrupted(now, unit, attempt, reason, ends),
             (Doing::Posting, Notice::Posted { first }) => {
                 // One that stood before ours comes with the next look.
                 if let Some(record) = self.posting.take().filter(|_| first) {
@@ -359,8 +364,15 @@ impl Worker {
         let given_back = held.into_iter().map(|(unit, attempt)| {
             // The unit may be what killed it.
             let reason = "its worker was lost, and started again".to_owned();
-            let returned = Returned { unit: UnitId(unit), attempt, slot: self.slot, reason, stopped: false };
-            Record::Returned(returned)
+            Record::Returned(Returned {
+                unit: UnitId(unit),
+                attempt,
+                slot: self.slot,
+                reason,
+                stopped: false,
+                built: Vec::new(),
+                parcel: None,
+            })
         });
         let given_back: Vec<Record> = given_back.collect();
         for record in &given_back {
@@ -381,12 +393,21 @@ impl Worker {
             return self.leave(now, Leaving::Done);
         }
         if self.board.open_of_mine() == 0 {
-            let why = self.board.given_up_by(self.slot).map_or(Leaving::Done, Leaving::GivenUp);
+            let why = self.gave_up.clone().or_else(|| self.board.given_up_by(self.slot));
+            let why = why.map_or(Leaving::Done, Leaving::GivenUp);
             return self.leave(now, why);
         }
         if self.returned_in_row >= UNFIT_AFTER && self.board.has_others_like(self.slot) {
-            let reason = format!("{UNFIT_AFTER} units in a row could not be built here");
-            return self.leave(now, Leaving::Unfit(reason));
+            let since = *self.unfit_since.get_or_insert(now);
+            // What others write until then is seen by then, so that of several who would leave at once one stays.
+            let settled = 2.0 * self.board.limits().poll_seconds.1;
+            if now.seconds_since(since) < settled {
+                return self.wait(now);
+            }
+            if self.board.is_dispensable(self.slot, UNFIT_AFTER) {
+                let reason = format!("{UNFIT_AFTER} units in a row could not be built here");
+                return self.leave(now, Leaving::Unfit(reason));
+            }
         }
         if now.seconds_since(self.listened) >= self.board.limits().lapse_seconds / 2.0 {
             self.listened = now;
@@ -480,7 +501,7 @@ impl Worker {
         let claim = Record::Claim { unit: UnitId(unit), attempt, slot: self.slot };
         self.board.apply(now, &claim);
         if let Some(reason) = self.stopping.clone() {
-            return self.give_back(now, unit, attempt, reason, true);
+            return self.give_back(now, unit, attempt, reason, true, Ends::default());
         }
         self.doing = Doing::Fetching(unit, attempt);
         vec![Command::Fetch { unit: UnitId(unit), derivations: self.board.to_build(unit) }]
@@ -498,9 +519,19 @@ impl Worker {
         vec![Command::Build { unit: UnitId(unit), derivations: self.board.to_build(unit) }]
     }
 
-    fn built(&mut self, outcome: Outcome) -> Vec<Command> {
-        self.returned_in_row = 0;
-        self.post(Record::Outcome(outcome))
+    fn post_outcome(&mut self, unit: u32, attempt: u32, ends: Ends) -> Vec<Command> {
+        let Ends { built, failed, parcel } = self.with_others(unit, ends);
+        let (unit, slot) = (UnitId(unit), self.slot);
+        self.post(Record::Outcome(Outcome { unit, attempt, slot, built, failed, parcel, action: None }))
+    }
+
+    /// What this worker only fetched of a unit was built by those who had it before. Records are seen in any order,
+    /// so that each tells all.
+    fn with_others(&self, unit: u32, mut ends: Ends) -> Ends {
+        for built in ends.built.iter_mut().filter(|built| built.cached) {
+            *built = self.board.built_before(unit, built.derivation).unwrap_or(*built);
+        }
+        ends
     }
 
     fn post(&mut self, record: Record) -> Vec<Command> {
@@ -509,15 +540,50 @@ impl Worker {
         vec![Command::Post(record)]
     }
 
-    fn interrupted(&mut self, now: Stamp, unit: u32, attempt: u32, reason: String) -> Vec<Command> {
+    fn interrupted(
+        &mut self,
+        now: Stamp,
+        unit: u32,
+        attempt: u32,
+        reason: String,
+        ends: Ends,
+    ) -> Vec<Command> {
         let told = matches!(self.doing, Doing::Abandoning(..));
-        if !told {
+        // That a builder was killed says more of the unit than of the machine.
+        let was_killed = |failure: &Failure| failure.class == FailureClass::Killed;
+        if !told && !ends.failed.iter().any(was_killed) {
             self.returned_in_row += 1;
         }
         if self.board.is_settled(unit) {
             return self.look();
         }
-        self.give_back(now, unit, attempt, reason, told)
+        if !told && self.board.is_last_try(unit) && self.tells_all(unit, &ends) {
+            return self.give_up_some(unit, attempt, ends);
+        }
+        self.give_back(now, unit, attempt, reason, told, ends)
+    }
+
+    /// Whether of every derivation of a unit it is known that it is built, or that it, or something that it needs,
+    /// has failed.
+    fn tells_all(&self, unit: u32, ends: &Ends) -> bool {
+        let derivations = self.board.plan().derivations();
+        let mut failed: Vec<u32> = ends.failed.iter().map(|failure| failure.derivation).collect();
+        self.board.to_build(unit).into_iter().all(|derivation| {
+            let inputs = &derivations[derivation as usize].inputs;
+            if inputs.iter().any(|input| failed.contains(input)) {
+                failed.push(derivation);
+            }
+            failed.contains(&derivation) || ends.built.iter().any(|built| built.derivation == derivation)
+        })
+    }
+
+    /// What could not be built here nor elsewhere has failed; the rest of the unit has not.
+    fn give_up_some(&mut self, unit: u32, attempt: u32, mut ends: Ends) -> Vec<Command> {
+        for failure in ends.failed.iter_mut().filter(|failure| failure.class.is_of_machine()) {
+            failure.message = self.board.given_up_words(unit, (self.slot, failure.message.clone()));
+            self.gave_up.get_or_insert_with(|| failure.message.clone());
+        }
+        self.post_outcome(unit, attempt, ends)
     }
 
     fn give_back(
@@ -527,9 +593,11 @@ impl Worker {
         attempt: u32,
         reason: String,
         stopped: bool,
+        ends: Ends,
     ) -> Vec<Command> {
-        let returned = Returned { unit: UnitId(unit), attempt, slot: self.slot, reason, stopped };
-        let record = Record::Returned(returned);
+        let Ends { built, parcel, .. } = self.with_others(unit, ends);
+        let (unit, slot) = (UnitId(unit), self.slot);
+        let record = Record::Returned(Returned { unit, attempt, slot, reason, stopped, built, parcel });
         self.board.apply(now, &record);
         self.post(record)
     }

@@ -12,6 +12,8 @@ pub struct Story {
     pub seconds: Vec<f64>,
     /// Whether the builder fails, by position in the plan.
     pub fails: Vec<bool>,
+    /// Whether the builder is killed wherever it runs, by position in the plan.
+    pub killed: Vec<bool>,
 }
 
 impl Story {
@@ -31,6 +33,7 @@ impl Story {
         });
         let seconds = seconds.collect();
         let fails = plan.derivations().iter().map(|_| random.f64() < failing).collect();
-        Self { seconds, fails }
+        let killed = vec![false; plan.derivations().len()];
+        Self { seconds, fails, killed }
     }
 }

@@ -1,12 +1,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use phoenix_model::{AttrPath, Event, Stamp, StorePath, Target, TargetId, TargetKind, Verdict};
+use phoenix_model::{AttrPath, Event, FailureClass, Stamp, StorePath, Target, TargetId, TargetKind, Verdict};
 use proptest::prelude::*;
 
 use super::*;
 use crate::farm::fixture::{drv, farm, kinds, plan};
-use crate::farm::{Collector, FarmPlan, Leaving, Limits, Record, Slot};
+use crate::farm::{Built, Collector, FarmPlan, Leaving, Limits, Record, Returned, Slot, UnitId};
 use crate::run::{Happening, Run};
 use crate::{Grain, Plan};
 
@@ -114,15 +114,20 @@ proptest! {
         (failing, interrupted, delay) in (0.0..0.3, 0.0..0.5, 0.0..20.0),
     ) {
         let (plan, farm) = merged(&drafts, workers);
-        let story = Story::drawn(&farm, seed, 0.5, failing);
+        let mut story = Story::drawn(&farm, seed, 0.5, failing);
+        let fails = story.fails.clone();
+        for (own, fails) in story.fails.iter_mut().enumerate().skip(1).step_by(2) {
+            // Half of what fails is killed, wherever it is built.
+            story.killed[own] = std::mem::take(fails);
+        }
         let conditions = Conditions { seed, interrupted, delay_seconds: delay, ..Conditions::default() };
         let simulated = simulate(&farm, &story, &conditions);
-        for (own, ((failed, by), &builds)) in expected(&drafts, &story.fails).iter().zip(&simulated.builds).enumerate() {
+        for (own, ((failed, by), &builds)) in expected(&drafts, &fails).iter().zip(&simulated.builds).enumerate() {
             prop_assert_eq!(builds, u32::from(!failed && by.is_empty()), "derivation {}", own);
         }
         let (verdicts, count) = verdicts(&plan, &farm, &simulated.records, conditions.limits);
         prop_assert_eq!(count, drafts.len(), "one verdict each");
-        check(&drafts, &story.fails, &verdicts)?;
+        check(&drafts, &fails, &verdicts)?;
         prop_assert!(simulated.left.iter().all(Option::is_some), "all left");
         prop_assert_eq!(simulate(&farm, &story, &conditions), simulated, "reproducible");
     }
@@ -247,6 +252,58 @@ fn a_worker_that_is_started_again_in_its_slot_goes_on() {
         assert!(verdicts.iter().all(|verdict| *verdict == Verdict::Built), "{workers}: {verdicts:?}");
         assert!(simulated.makespan_seconds < 1000.0, "{}", simulated.makespan_seconds);
     }
+}
+
+#[test]
+fn what_is_killed_on_every_machine_fails_alone() {
+    let drafts: Drafts = vec![(3.0, vec![]), (3.0, vec![0]), (3.0, vec![1]), (3.0, vec![]), (3.0, vec![2])];
+    for workers in [1, 2, 4] {
+        let (plan, farm) = merged(&drafts, workers);
+        assert!(farm.units().len() < drafts.len(), "some are together");
+        let mut story = Story::as_expected(&farm);
+        story.killed[2] = true;
+        let simulated = simulate(&farm, &story, &Conditions::default());
+        assert_eq!(simulated.builds, [1, 1, 0, 1, 0]);
+        let (verdicts, _) = verdicts(&plan, &farm, &simulated.records, Limits::default());
+        let Verdict::Failed { class: FailureClass::Killed, message } = &verdicts[2] else {
+            panic!("{verdicts:?}")
+        };
+        assert!(message.starts_with("given up after 3 attempts; on runner"), "{message}");
+        assert!(message.ends_with(": builder failed due to signal 9 (Killed)"), "{message}");
+        for built in [0, 1, 3] {
+            assert_eq!(verdicts[built], Verdict::Built);
+        }
+        assert_eq!(verdicts[4], Verdict::Blocked { by: vec![drv(2)] });
+        let gave_up = |left: &&Option<Leaving>| matches!(left, Some(Leaving::GivenUp(_)));
+        assert!(simulated.left.iter().any(|left| gave_up(&left)), "{:?}", simulated.left);
+    }
+}
+
+#[test]
+fn what_was_built_of_a_unit_that_nobody_took_up_is_built() {
+    let drafts: Drafts = vec![(3.0, vec![]), (3.0, vec![0]), (3.0, vec![1]), (3.0, vec![2])];
+    let (plan, farm) = merged(&drafts, 1);
+    assert_eq!(farm.units().len(), 1);
+    let (unit, attempt, slot) = (UnitId(0), 1, Slot(0));
+    let built = |derivation| Built { derivation, seconds: 3.0, bytes: None, cached: false };
+    let records = [
+        Record::Joined { slot },
+        Record::Claim { unit, attempt, slot },
+        Record::Returned(Returned {
+            unit,
+            attempt,
+            slot,
+            reason: "SIGTERM".to_owned(),
+            stopped: true,
+            built: vec![built(0), built(1)],
+            parcel: None,
+        }),
+        Record::Left { slot },
+    ];
+    let (verdicts, count) = verdicts(&plan, &farm, &records, Limits::default());
+    assert_eq!((count, &verdicts[..2]), (4, &[Verdict::Built, Verdict::Built][..]));
+    assert!(matches!(&verdicts[2], Verdict::Failed { message, .. } if message == "no runner was left"));
+    assert_eq!(verdicts[3], Verdict::Blocked { by: vec![drv(2)] });
 }
 
 #[test]

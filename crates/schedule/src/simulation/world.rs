@@ -1,7 +1,7 @@
 //! Workers, their builds and their ledger, one event after another.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +10,9 @@ use phoenix_model::{FailureClass, Stamp};
 
 use super::Story;
 use super::ledger::Ledger;
-use crate::farm::{Built, Command, Failure, FarmPlan, Leaving, Limits, Notice, Record, Slot, UnitId, Worker};
+use crate::farm::{
+    Built, Command, Ends, Failure, FarmPlan, Leaving, Limits, Notice, Record, Slot, UnitId, Worker,
+};
 
 /// What runners and networks are like.
 #[derive(Debug, Clone, PartialEq)]
@@ -130,8 +132,8 @@ enum Coming {
     ClaimArrives(u32, u32),
     ClaimAnswer(bool),
     Fetched,
-    Ended(Box<(Vec<Built>, Vec<Failure>)>),
-    Sent(Box<(Vec<Built>, Vec<Failure>)>),
+    Ended(Box<Ends>),
+    Sent(Box<Ends>),
     Interrupted,
     PostArrives(Box<Record>, bool),
     Posted(bool),
@@ -177,6 +179,8 @@ struct Runner {
     /// The unit it works on, and which outputs it has.
     unit: u32,
     has: Vec<bool>,
+    /// What it builds of that, and when each is done.
+    building: Vec<(Stamp, Built)>,
     ended: Option<Stamp>,
     left: Option<Leaving>,
 }
@@ -190,6 +194,8 @@ struct World<'a> {
     entries: u64,
     ledger: Ledger,
     runners: Vec<Runner>,
+    /// What was built of units that were given back.
+    kept: HashSet<u32>,
     simulated: Simulated,
     last_outcome: Stamp,
 }
@@ -204,6 +210,7 @@ pub fn simulate(plan: &Arc<FarmPlan>, story: &Story, conditions: &Conditions) ->
         turn: 0,
         unit: 0,
         has: vec![false; plan.units().len()],
+        building: Vec::new(),
         ended: None,
         left: None,
     });
@@ -216,6 +223,7 @@ pub fn simulate(plan: &Arc<FarmPlan>, story: &Story, conditions: &Conditions) ->
         entries: 0,
         ledger: Ledger::default(),
         runners: runners.collect(),
+        kept: HashSet::new(),
         simulated: Simulated {
             makespan_seconds: 0.0,
             ran_seconds: Vec::new(),
@@ -285,12 +293,12 @@ impl World<'_> {
             Coming::ClaimAnswer(false) => self.tell(at, worker, Notice::Taken),
             Coming::Fetched => self.tell(at, worker, Notice::Fetched),
             Coming::Ended(ends) => self.ended(at, worker, ends),
-            Coming::Sent(ends) => {
-                let (built, failed) = *ends;
-                self.tell(at, worker, Notice::Built { built, failed, parcel: None });
-            }
+            Coming::Sent(ends) => self.sent(at, worker, *ends),
             Coming::Interrupted => {
-                self.tell(at, worker, Notice::Interrupted { reason: "the connection was lost".to_owned() });
+                let reason = "the connection was lost".to_owned();
+                let ends = Ends { built: self.take_built(at, worker), ..Ends::default() };
+                self.kept.extend(ends.built.iter().map(|built| built.derivation));
+                self.tell(at, worker, Notice::Interrupted { reason, ends });
             }
             Coming::Posted(first) => self.tell(at, worker, Notice::Posted { first }),
             Coming::Visible(_) | Coming::PostArrives(..) | Coming::ClaimArrives(..) | Coming::Restarts => {}
@@ -306,8 +314,9 @@ impl World<'_> {
         let slot = runner.worker.slot();
         let again = Worker::new(&self.plan, slot, self.conditions.limits);
         let has = vec![false; self.plan.units().len()];
-        *runner =
-            Runner { worker: again, cursor: 0, turn: runner.turn + 1, unit: 0, has, ended: None, left: None };
+        let turn = runner.turn + 1;
+        let building = Vec::new();
+        *runner = Runner { worker: again, cursor: 0, turn, unit: 0, has, building, ended: None, left: None };
         self.push(now, worker, Coming::Woken);
     }
 
@@ -412,6 +421,7 @@ impl World<'_> {
         let plan = Arc::clone(&self.plan);
         let runner = &mut self.runners[worker];
         runner.unit = unit.0;
+        runner.building.clear();
         let mut bytes = 0;
         for &input in &plan.units()[unit.0 as usize].inputs {
             if !std::mem::replace(&mut runner.has[input as usize], true) {
@@ -430,7 +440,7 @@ impl World<'_> {
         let attempt = self.runners[worker].worker.board().attempt(unit.0);
         let mut draw = Rng::with_seed(self.conditions.seed ^ (u64::from(unit.0) << 8 | u64::from(attempt)));
         let interrupted = attempt <= 2 && draw.f64() < self.conditions.interrupted;
-        let (mut built, mut failed) = (Vec::new(), Vec::new());
+        let (mut building, mut failed) = (Vec::new(), Vec::new());
         let mut seconds = 0.0;
         let mut hindered: Vec<u32> = Vec::new();
         for &derivation in derivations {
@@ -439,40 +449,61 @@ impl World<'_> {
                 hindered.push(derivation);
                 continue;
             }
-            let took = self.story.seconds[index];
+            let cached = self.kept.contains(&derivation);
+            let took = if cached { 0.0 } else { self.story.seconds[index] };
             seconds += took;
-            if self.story.fails[index] {
-                hindered.push(derivation);
-                let message = "builder failed with exit code 1".to_owned();
-                failed.push(Failure {
-                    derivation,
-                    class: FailureClass::Build,
-                    message,
-                    seconds: took,
-                    log: vec![],
-                });
-            } else {
-                built.push(Built { derivation, seconds: took, bytes: None, cached: false });
-            }
+            let (class, message) = match (self.story.fails[index], self.story.killed[index]) {
+                (true, _) => (FailureClass::Build, "builder failed with exit code 1"),
+                (_, true) => (FailureClass::Killed, "builder failed due to signal 9 (Killed)"),
+                _ => {
+                    let built = Built { derivation, seconds: took, bytes: None, cached };
+                    building.push((after(now, seconds), built));
+                    continue;
+                }
+            };
+            hindered.push(derivation);
+            let message = message.to_owned();
+            failed.push(Failure { derivation, class, message, seconds: took, log: vec![] });
         }
+        self.runners[worker].building = building;
         if interrupted {
             self.after(now, seconds * draw.f64(), worker, Coming::Interrupted);
         } else {
             self.simulated.building_seconds += seconds;
-            self.after(now, seconds, worker, Coming::Ended(Box::new((built, failed))));
+            self.after(now, seconds, worker, Coming::Ended(Box::new(Ends { failed, ..Ends::default() })));
         }
     }
 
-    /// The builders are done; what others need is sent.
-    fn ended(&mut self, now: Stamp, worker: usize, ends: Box<(Vec<Built>, Vec<Failure>)>) {
-        for built in &ends.0 {
+    /// What a worker has built by now.
+    fn take_built(&mut self, now: Stamp, worker: usize) -> Vec<Built> {
+        let building = std::mem::take(&mut self.runners[worker].building);
+        let built: Vec<Built> =
+            building.into_iter().filter(|(at, _)| *at <= now).map(|(_, built)| built).collect();
+        for built in built.iter().filter(|built| !built.cached) {
             self.simulated.builds[built.derivation as usize] += 1;
         }
+        built
+    }
+
+    /// The builders are done; what others need is sent.
+    fn ended(&mut self, now: Stamp, worker: usize, ends: Box<Ends>) {
         let unit = self.runners[worker].unit as usize;
         self.runners[worker].has[unit] = true;
         let bytes = self.plan.units()[unit].shared_bytes;
         let seconds = if bytes == 0 { 0.0 } else { self.exchange_seconds(bytes) };
         self.after(now, seconds, worker, Coming::Sent(ends));
+    }
+
+    fn sent(&mut self, now: Stamp, worker: usize, mut ends: Ends) {
+        ends.built = self.take_built(now, worker);
+        let killed = ends.failed.iter().find(|failure| failure.class.is_of_machine());
+        if let Some(reason) = killed.map(|failure| failure.message.clone()) {
+            self.kept.extend(ends.built.iter().map(|built| built.derivation));
+            self.tell(now, worker, Notice::Interrupted { reason, ends });
+        } else {
+            let Ends { built, failed, parcel } = ends;
+            self.tell(now, worker, Notice::Built { built, failed, parcel });
+        }
     }
 
     fn into_simulated(self) -> Simulated {

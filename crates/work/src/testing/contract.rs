@@ -101,6 +101,8 @@ async fn every_record_is_seen_once_by_everybody(one: Arc<dyn Ledger>, other: Arc
         slot: Slot(1),
         reason: "disk full: \"/\"\n\u{fc}".to_owned(),
         stopped: true,
+        built: vec![Built { derivation: 4, seconds: 1.5, bytes: None, cached: false }],
+        parcel: Some("packs/a".to_owned()),
     };
     let records = [
         Record::Joined { slot: Slot(1) },

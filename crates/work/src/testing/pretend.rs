@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use phoenix_model::FailureClass;
-use phoenix_schedule::farm::{Built, Failure, FarmPlan, UnitId};
+use phoenix_schedule::farm::{Built, Ends, Failure, FarmPlan, UnitId};
 use tokio::time::sleep;
 
-use crate::{Ends, Exchange, Trouble};
+use crate::{Exchange, Trouble};
 
 /// Waits for as long as the plan says that building takes, and checks that all inputs were built before.
 /// Clones are the exchanges of workers on the same builds.
@@ -91,7 +91,7 @@ impl Exchange for Pretend {
                 left.is_some()
             };
             if trouble {
-                return Err(Trouble("no space left on device".to_owned()));
+                return Err(Trouble::new("no space left on device"));
             }
             let seconds = planned.seconds;
             if self.fails.get(derivation as usize) == Some(&true) {
