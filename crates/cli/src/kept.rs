@@ -94,6 +94,17 @@ impl Kept {
         hash_part.is_some_and(|hash_part| self.cache.catalog().locate(hash_part).is_some())
     }
 
+    /// Of these paths and all that they refer to, the names of those that no pack is known to have; and whether
+    /// parts of others are in packs that are not known.
+    pub(crate) fn lacking(&mut self, paths: &[StorePath]) -> (Vec<String>, bool) {
+        let names = paths.iter().map(|path| path.base_name().to_owned());
+        let (found, missing) = self.cache.catalog().closure(names, |_| false);
+        let hash_parts = found.iter().filter_map(|info| info.name.as_bytes().first_chunk());
+        let in_parts =
+            hash_parts.into_iter().any(|hash_part| self.cache.catalog().locate(hash_part).is_none());
+        (missing, in_parts)
+    }
+
     /// Brings paths into a store on this machine, with all they refer to, as far as packs and substituters have them.
     pub(crate) fn restore(
         &mut self,

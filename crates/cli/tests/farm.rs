@@ -58,6 +58,30 @@ fn what_targets_share_is_built_once() {
 }
 
 #[test]
+fn what_an_output_refers_to_comes_with_it_whoever_built_that() {
+    let env = TestEnv::new();
+    drop(shared(&env, "0"));
+    let place = env.nix.path("marks").display().to_string();
+    // Four layers of eight, each of which keeps the paths of two below it.
+    let flake = Flake::new(&format!(
+        r#"let
+          inherit (builtins) elemAt genList listToAttrs;
+          node = name: deps: d name
+            "sleep 0.2; echo built >> {place}/${{name}}; for i in $deps; do cat $i > /dev/null || exit 1; done; echo $deps > $out"
+            {{ inherit deps; }};
+          modulo = n: n - n / 8 * 8;
+          layer = k: genList (n: node "l${{toString k}}-${{toString n}}" (if k == 0 then [ ] else
+            [ (elemAt (layer (k - 1)) n) (elemAt (layer (k - 1)) (modulo (n * 3 + 1))) ])) 8;
+        in {{ packages.${{system}} = listToAttrs (map (value: {{ inherit value; inherit (value) name; }}) (layer 3)); }}"#
+    ));
+    let (ran, report) = env.report(&["--runners", "4", &flake.reference()]);
+    let _ = ran.ends_with(0);
+    assert_eq!(report.count("derivations", "built"), 32);
+    let marks = marks(&env);
+    assert!(marks.len() == 32 && marks.values().all(|count| *count == 1), "{marks:?}");
+}
+
+#[test]
 fn a_failure_blocks_what_needs_it_and_nothing_else() {
     let env = TestEnv::new();
     let flake = shared(&env, "0.02");

@@ -1,5 +1,8 @@
 //! How a unit's inputs come, how it is built, and how its outputs go.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use phoenix_schedule::farm::{Ends, UnitId};
 
 /// What fetches, builds and publishes for a worker.
@@ -8,18 +11,18 @@ use phoenix_schedule::farm::{Ends, UnitId};
 /// [`broken_off`](Self::broken_off) is asked what was built by then. They must not block the thread: heartbeats come from the same one.
 #[async_trait::async_trait]
 pub trait Exchange: Send + Sync {
-    /// Brings everything that these derivations need and other workers built. `parcels` are what the workers who
-    /// built it, this one perhaps among them, said of where it is ([`Ends::parcel`]).
+    /// Brings everything that these derivations need and other workers built, and of themselves what somebody built
+    /// before. Where it is, the parcels say.
     ///
     /// # Errors
     ///
     /// When something of it could not be had. Another worker will try.
-    async fn fetch(&self, unit: UnitId, derivations: &[u32], parcels: &[String]) -> Result<(), Trouble>;
+    async fn fetch(&self, unit: UnitId, derivations: &[u32], parcels: &Arc<Parcels>) -> Result<(), Trouble>;
 
     /// Begins to bring what these derivations need, while others are built, and returns at once. The unit comes
     /// next, most likely; if it does, [`fetch`](Self::fetch) is called for it as for any other. What goes wrong
     /// here goes wrong there again, or not.
-    fn prefetch(&self, unit: UnitId, derivations: &[u32], parcels: &[String]) {
+    fn prefetch(&self, unit: UnitId, derivations: &[u32], parcels: &Arc<Parcels>) {
         let _ = (unit, derivations, parcels);
     }
 
@@ -47,6 +50,28 @@ pub trait Exchange: Send + Sync {
     async fn broken_off(&self, unit: UnitId) -> Ends {
         let _ = unit;
         Ends::default()
+    }
+}
+
+/// Where the outputs of units are, as the workers said who built them or a part of them, this one perhaps among them
+/// ([`Ends::parcel`]).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Parcels(BTreeMap<UnitId, Vec<String>>);
+
+impl Parcels {
+    /// Those of a unit.
+    #[must_use]
+    pub fn of(&self, unit: UnitId) -> &[String] {
+        self.0.get(&unit).map_or(&[], Vec::as_slice)
+    }
+
+    /// The units that have any.
+    pub fn units(&self) -> impl Iterator<Item = UnitId> {
+        self.0.keys().copied()
+    }
+
+    pub(crate) fn add(&mut self, unit: UnitId, parcel: &str) {
+        self.0.entry(unit).or_default().push(parcel.to_owned());
     }
 }
 

@@ -23,7 +23,7 @@ mod worker;
 pub use artifact_ledger::ArtifactLedger;
 pub use artifacts::{Artifact, ArtifactError, ArtifactStore};
 pub use directory::Directory;
-pub use exchange::{Exchange, Trouble};
+pub use exchange::{Exchange, Parcels, Trouble};
 pub use in_process::InProcess;
 pub use ledger::{Cursor, Ledger, LedgerError};
 pub use nats::Nats;

@@ -1,8 +1,9 @@
 //! The loop that does what the state machine says.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::future::{Future, pending};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use phoenix_model::Stamp;
@@ -10,7 +11,7 @@ use phoenix_schedule::farm::{Command, Ends, Leaving, Notice, Record, UnitId, Wor
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::{Cursor, Exchange, Ledger, LedgerError, Trouble};
+use crate::{Cursor, Exchange, Ledger, LedgerError, Parcels, Trouble};
 
 /// How a worker deals with time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +62,7 @@ pub async fn work(
         begun: Instant::now(),
         cursor: Cursor::default(),
         queue: VecDeque::new(),
-        parcels: HashMap::new(),
+        parcels: Arc::default(),
         job: None,
         builds: false,
         ahead: None,
@@ -92,8 +93,7 @@ struct Loop<'a> {
     begun: Instant,
     cursor: Cursor,
     queue: VecDeque<Command>,
-    /// Where the outputs of each unit are, as those say who built it or a part of it.
-    parcels: HashMap<UnitId, Vec<String>>,
+    parcels: Arc<Parcels>,
     job: Option<Pin<Box<dyn Future<Output = Done> + Send + 'a>>>,
     /// Whether that builds.
     builds: bool,
@@ -143,7 +143,7 @@ impl Loop<'_> {
     fn tell(&mut self, notice: Notice<'_>) {
         if let Notice::News(records) = &notice {
             for (unit, parcel) in records.iter().filter_map(Record::parcel) {
-                self.parcels.entry(unit).or_default().push(parcel.to_owned());
+                Arc::make_mut(&mut self.parcels).add(unit, parcel);
             }
         }
         self.queue.extend(self.worker.apply(self.now(), notice));
@@ -159,16 +159,8 @@ impl Loop<'_> {
         if let Some(unit) = coming {
             self.ahead = Some(unit);
             let derivations = self.worker.board().to_build(unit.0);
-            self.exchange.prefetch(unit, &derivations, &self.parcels_for(unit));
+            self.exchange.prefetch(unit, &derivations, &self.parcels);
         }
-    }
-
-    /// Where the outputs are that a unit needs, and those of its own that somebody has built before.
-    fn parcels_for(&self, unit: UnitId) -> Vec<String> {
-        let plan = self.worker.board().plan();
-        let inputs = plan.units().get(unit.0 as usize).map_or(&[][..], |unit| &unit.inputs);
-        let units = inputs.iter().copied().map(UnitId).chain([unit]);
-        units.flat_map(|unit| self.parcels.get(&unit).into_iter().flatten().cloned()).collect()
     }
 
     /// The derivations that somebody has yet to build, as far as is known here.
@@ -224,7 +216,7 @@ impl Loop<'_> {
             Command::Tell(record) => drop(ledger.post(&record).await),
             Command::Post(record) => self.post(&record).await,
             Command::Fetch { unit, derivations } => {
-                let parcels = self.parcels_for(unit);
+                let parcels = Arc::clone(&self.parcels);
                 self.builds = false;
                 let open = exchange.is_short_of_room().then(|| self.open());
                 self.job = Some(Box::pin(async move {

@@ -11,7 +11,9 @@ use phoenix_schedule::farm::{Board, Built, Ends, FarmPlan, Leaving, Limits, Reco
 use phoenix_schedule::{Grain, Plan, RunnerKind, RunnerKinds, Step};
 use phoenix_testkit::NatsServer;
 use phoenix_work::testing::Pretend;
-use phoenix_work::{Cursor, Exchange, InProcess, Ledger, LedgerError, Settings, Trouble, open, work};
+use phoenix_work::{
+    Cursor, Exchange, InProcess, Ledger, LedgerError, Parcels, Settings, Trouble, open, work,
+};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
@@ -198,8 +200,8 @@ struct Endless {
 
 #[async_trait::async_trait]
 impl Exchange for Endless {
-    async fn fetch(&self, _: UnitId, _: &[u32], parcels: &[String]) -> Result<(), Trouble> {
-        self.fetched.send_replace(parcels.to_vec());
+    async fn fetch(&self, unit: UnitId, _: &[u32], parcels: &Arc<Parcels>) -> Result<(), Trouble> {
+        self.fetched.send_replace(parcels.of(unit).to_vec());
         Ok(())
     }
     async fn build(&self, _: UnitId, _: &[u32]) -> Result<Ends, Trouble> {

@@ -9,7 +9,7 @@ use phoenix_model::{FailureClass, Severity, StorePath, Verdict};
 use phoenix_schedule::farm::{Built, Ends, Failure, UnitId};
 use phoenix_schedule::{Happening, Run};
 use phoenix_store::Validity;
-use phoenix_work::{Exchange, Shipment, Trouble};
+use phoenix_work::{Exchange, Parcels, Shipment, Trouble};
 
 use super::intake::{Ahead, Intake};
 use super::room::Room;
@@ -149,26 +149,26 @@ impl Drop for Abandoned {
 
 #[async_trait::async_trait]
 impl Exchange for NixExchange {
-    async fn fetch(&self, _: UnitId, derivations: &[u32], parcels: &[String]) -> Result<(), Trouble> {
-        let (derivations, parcels) = (derivations.to_vec(), parcels.to_vec());
+    async fn fetch(&self, unit: UnitId, derivations: &[u32], parcels: &Arc<Parcels>) -> Result<(), Trouble> {
+        let (derivations, parcels) = (derivations.to_vec(), Arc::clone(parcels));
         let ahead = Arc::clone(&self.ahead);
         self.on_thread(move |hands, _| {
             // What is on its way is not fetched a second time.
             for (severity, text) in lock(&ahead).take_said() {
                 hands.recorder.say(severity, text);
             }
-            hands.fetch(&derivations, &parcels)
+            hands.fetch(unit, &derivations, &parcels)
         })
         .await
     }
 
-    fn prefetch(&self, _: UnitId, derivations: &[u32], parcels: &[String]) {
-        let (derivations, parcels) = (derivations.to_vec(), parcels.to_vec());
+    fn prefetch(&self, unit: UnitId, derivations: &[u32], parcels: &Arc<Parcels>) {
+        let (derivations, parcels) = (derivations.to_vec(), Arc::clone(parcels));
         let ahead = Arc::clone(&self.ahead);
         drop(tokio::task::spawn_blocking(move || {
             // One at a time: a guess that comes while another is fetched for may be forgotten.
             if let Ok(mut ahead) = ahead.try_lock() {
-                ahead.fetch(&derivations, &parcels);
+                ahead.fetch(unit, &derivations, &parcels);
             }
         }));
     }
@@ -235,8 +235,8 @@ impl Hands {
         }
     }
 
-    fn fetch(&mut self, derivations: &[u32], parcels: &[String]) -> Result<(), Trouble> {
-        let fetched = self.intake.fetch(derivations, parcels, &mut self.recorder);
+    fn fetch(&mut self, unit: UnitId, derivations: &[u32], parcels: &Parcels) -> Result<(), Trouble> {
+        let fetched = self.intake.fetch(unit, derivations, parcels, &mut self.recorder);
         fetched.map(|_| ()).map_err(|error| trouble(&error))
     }
 

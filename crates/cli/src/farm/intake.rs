@@ -1,12 +1,13 @@
 //! What a worker brings into its store.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use phoenix_depot::Depot;
 use phoenix_model::{Severity, StorePath};
+use phoenix_schedule::farm::UnitId;
 use phoenix_store::{Layout, Nix};
-use phoenix_work::Shipment;
+use phoenix_work::{Parcels, Shipment};
 
 use crate::error::CommandError;
 use crate::kept::Kept;
@@ -22,13 +23,20 @@ pub(super) struct Intake {
     /// The depot.
     pub(super) kept: Kept,
     seen: HashSet<String>,
+    /// Which unit builds a path, by its name.
+    unit_of: HashMap<String, UnitId>,
 }
 
 impl Intake {
     /// One for the store of a setup.
     pub(super) fn new(shipment: &Arc<Shipment>, setup: &Setup, kept: Kept) -> Self {
         let (nix, layout, store) = (setup.nix.clone(), setup.layout.clone(), setup.store.clone());
-        Self { shipment: Arc::clone(shipment), nix, layout, store, kept, seen: HashSet::new() }
+        let unit_of = (0..).zip(&shipment.plan.steps).flat_map(|(position, step)| {
+            let unit = UnitId(shipment.farm.unit_of(position));
+            step.outputs.iter().flatten().map(move |path| (path.base_name().to_owned(), unit))
+        });
+        let unit_of = unit_of.collect();
+        Self { shipment: Arc::clone(shipment), nix, layout, store, kept, seen: HashSet::new(), unit_of }
     }
 
     /// Brings paths of the depot into a store, with what only substituters have of what they refer to; how many
@@ -54,15 +62,40 @@ impl Intake {
         Ok(restored.paths.len())
     }
 
-    /// Brings what derivations need of what other workers built; how many paths came.
+    /// Brings what derivations of a unit need of what other workers built, with all that it refers to; how many paths
+    /// came.
     pub(super) fn fetch(
         &mut self,
+        unit: UnitId,
         derivations: &[u32],
-        parcels: &[String],
+        parcels: &Parcels,
         hearer: &mut dyn Hear,
     ) -> Result<usize, CommandError> {
         let Some(layout) = self.layout.clone() else { return Ok(0) };
-        for parcel in parcels.iter().filter(|parcel| !self.seen.contains(*parcel)).collect::<Vec<_>>() {
+        let shipment = Arc::clone(&self.shipment);
+        let inputs = shipment.farm.units().get(unit.0 as usize).map_or(&[][..], |unit| &unit.inputs);
+        let near = inputs.iter().copied().map(UnitId).chain([unit]);
+        self.see_all(near.flat_map(|unit| parcels.of(unit)), hearer);
+        let (wanted, store) = (self.wanted(derivations), self.store.clone());
+        // What they refer to may have been built by others again, and parts of it may be in packs of anybody.
+        loop {
+            let (missing, in_parts) = self.kept.lacking(&wanted);
+            let far: BTreeSet<UnitId> = if in_parts {
+                parcels.units().collect()
+            } else {
+                missing.iter().filter_map(|name| self.unit_of.get(name).copied()).collect()
+            };
+            if !self.see_all(far.into_iter().flat_map(|unit| parcels.of(unit)), hearer) {
+                break;
+            }
+        }
+        self.restore(&wanted, &layout, &store, hearer)
+    }
+
+    /// Takes in those packs that were not taken in before; whether there were any.
+    fn see_all<'p>(&mut self, parcels: impl Iterator<Item = &'p String>, hearer: &mut dyn Hear) -> bool {
+        let new: BTreeSet<&String> = parcels.filter(|parcel| !self.seen.contains(*parcel)).collect();
+        for parcel in &new {
             let lost = match self.see(parcel) {
                 Ok(true) => continue,
                 Ok(false) => format!("the pack {parcel} is not there any more"),
@@ -70,8 +103,7 @@ impl Intake {
             };
             hearer.hear(Severity::Warning, format!("{lost}; what was in it is built again"));
         }
-        let (wanted, store) = (self.wanted(derivations), self.store.clone());
-        self.restore(&wanted, &layout, &store, hearer)
+        !new.is_empty()
     }
 
     /// Takes in a pack, once; whether it is there.
@@ -119,13 +151,18 @@ impl Ahead {
     }
 
     /// Brings what derivations need. What goes wrong is no matter yet: they are fetched for again.
-    pub(super) fn fetch(&mut self, derivations: &[u32], parcels: &[String]) {
-        if let Err(error) = self.try_to_fetch(derivations, parcels) {
+    pub(super) fn fetch(&mut self, unit: UnitId, derivations: &[u32], parcels: &Parcels) {
+        if let Err(error) = self.try_to_fetch(unit, derivations, parcels) {
             self.said.push((Severity::Detail, format!("nothing was fetched ahead: {}", error.in_one_line())));
         }
     }
 
-    fn try_to_fetch(&mut self, derivations: &[u32], parcels: &[String]) -> Result<(), CommandError> {
+    fn try_to_fetch(
+        &mut self,
+        unit: UnitId,
+        derivations: &[u32],
+        parcels: &Parcels,
+    ) -> Result<(), CommandError> {
         let intake = match &mut self.intake {
             Some(intake) => intake,
             None => {
@@ -133,7 +170,7 @@ impl Ahead {
                 self.intake.insert(Intake::new(&self.shipment, &self.setup, kept))
             }
         };
-        let count = intake.fetch(derivations, parcels, &mut self.said)?;
+        let count = intake.fetch(unit, derivations, parcels, &mut self.said)?;
         if count > 0 {
             self.said.push((Severity::Detail, format!("{count} paths were fetched ahead")));
         }

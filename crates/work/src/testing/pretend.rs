@@ -8,7 +8,7 @@ use phoenix_model::FailureClass;
 use phoenix_schedule::farm::{Built, Ends, Failure, FarmPlan, UnitId};
 use tokio::time::sleep;
 
-use crate::{Exchange, Trouble};
+use crate::{Exchange, Parcels, Trouble};
 
 /// Waits for as long as the plan says that building takes, and checks that all inputs were built before.
 /// Clones are the exchanges of workers on the same builds.
@@ -58,7 +58,7 @@ impl Pretend {
 
 #[async_trait::async_trait]
 impl Exchange for Pretend {
-    async fn fetch(&self, _: UnitId, derivations: &[u32], _: &[String]) -> Result<(), Trouble> {
+    async fn fetch(&self, _: UnitId, derivations: &[u32], _: &Arc<Parcels>) -> Result<(), Trouble> {
         for &derivation in derivations {
             for input in &self.plan.derivations()[derivation as usize].inputs {
                 let there = self.builds[*input as usize].load(Ordering::SeqCst) > 0;
@@ -71,7 +71,7 @@ impl Exchange for Pretend {
         Ok(())
     }
 
-    fn prefetch(&self, unit: UnitId, _: &[u32], _: &[String]) {
+    fn prefetch(&self, unit: UnitId, _: &[u32], _: &Arc<Parcels>) {
         self.ahead.lock().unwrap_or_else(PoisonError::into_inner).push(unit);
     }
 
