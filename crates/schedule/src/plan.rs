@@ -130,17 +130,29 @@ impl Plan {
         order
     }
 
+    /// How long each step is expected to take, in seconds. What cannot be built takes no time.
+    pub(crate) fn seconds(&self) -> Vec<f64> {
+        let steps = self.steps.iter().zip(self.hopeless());
+        let seconds =
+            steps.map(
+                |(step, hopeless)| {
+                    if hopeless || !step.estimate.is_finite() { 0.0 } else { step.estimate.max(0.0) }
+                },
+            );
+        seconds.collect()
+    }
+
     /// The expected seconds of the longest chain of steps: no number of builders is faster.
     #[must_use]
     pub fn critical_seconds(&self) -> f64 {
-        self.steps.iter().map(|step| step.rank).fold(0.0, f64::max)
+        crate::remaining_seconds(&self.seconds(), |step| &self.steps[step].inputs)
     }
 
     /// The expected seconds of all steps one after another.
     #[must_use]
     pub fn total_seconds(&self) -> f64 {
         // A sum of nothing is -0.0.
-        self.steps.iter().map(|step| step.estimate).fold(0.0, std::ops::Add::add)
+        self.seconds().into_iter().fold(0.0, std::ops::Add::add)
     }
 
     /// What Nix has to be asked to realise: the goals that need a step and can be built, each derivation

@@ -75,7 +75,7 @@ pub(crate) fn build(
         planned.kept = Some(Kept::open(depot, args.build.budget, &mut planned.recorder)?);
     }
     let ledger_url = args.ledger.clone().unwrap_or_else(|| format!("dir:{}", place.join("ledger").display()));
-    let count = (workers as usize).min(farm.farm.units().len()).max(1);
+    let count = (workers as usize).min(farm.farm.count_to_claim()).max(1);
     farm.farm = farm.farm.with_slots(&farm.kinds, &[count]);
     let (_, mut limits) = manner(&ledger_url);
     limits.fail_fast = planned.fail_fast;

@@ -21,7 +21,7 @@ pub(crate) fn decide(farm: &FarmPlan, kinds: &RunnerKinds, runners_asked: Runner
         Runners::Just(number) => {
             let number = number.min(most);
             let needed = farm.seconds_by_kind(kinds).iter().filter(|&&seconds| seconds > 0.0).count();
-            let number = (number as usize).max(needed).min(farm.units().len());
+            let number = (number as usize).max(needed).min(farm.count_to_claim());
             let counts = share(farm, kinds, number);
             let story = Story::as_expected(farm);
             let with = std::sync::Arc::new(farm.with_slots(kinds, &counts));

@@ -118,17 +118,18 @@ fn for_runners(planned: &mut Planned, mut farm: Farm, args: &FarmArgs) -> Result
     let here = &planned.setup.settings.system;
     farm::place_actions(&planned.actions, here, &farm.kinds, &mut decision.counts);
     farm.farm = farm.farm.with_slots(&farm.kinds, &decision.counts);
+    let units = farm.farm.count_to_claim();
     let _ = writeln!(
         more.text,
         "\n{} {} for {} {}: about {}",
         decision.runners(),
         plural(decision.runners(), "runner"),
-        farm.farm.units().len(),
-        plural(farm.farm.units().len(), "unit"),
+        units,
+        plural(units, "unit"),
         human_seconds(decision.makespan_seconds)
     );
     add("runners", decision.runners().into());
-    add("units", farm.farm.units().len().into());
+    add("units", units.into());
     add("makespanSeconds", decision.makespan_seconds.into());
     if let Some(format) = args.matrix {
         let with_slots = farm.farm.clone();

@@ -84,10 +84,10 @@ impl FarmPlan {
             }
         }
         let Units { units, classes } = Units::of(plan, grain);
-        let derivations = plan.steps.iter().map(|step| FarmDerivation {
+        let derivations = plan.steps.iter().zip(plan.seconds()).map(|(step, seconds)| FarmDerivation {
             drv_path: step.drv_path.clone(),
             inputs: step.inputs.clone(),
-            seconds: if step.estimate.is_finite() { step.estimate.max(0.0) } else { 0.0 },
+            seconds,
             hopeless: step.hopeless.clone(),
         });
         Self::indexed(Shipped { derivations: derivations.collect(), units, classes, slots: Vec::new() })
@@ -120,15 +120,25 @@ impl FarmPlan {
             .map(|class| kinds.for_class(&class.system, &class.features).ok()?.first().copied())
             .collect();
         let mut seconds = vec![0.0; kinds.kinds().len()];
-        let in_vain = self.in_vain();
-        for unit in &self.units {
-            let hopeless = unit.members.iter().all(|&member| in_vain[member as usize]);
-            if let Some(kind) = preferred[unit.class as usize].filter(|_| !hopeless) {
+        for unit in self.to_claim() {
+            if let Some(kind) = preferred[unit.class as usize] {
                 // What takes no time still needs somebody.
                 seconds[kind] += unit.seconds.max(f64::MIN_POSITIVE);
             }
         }
         seconds
+    }
+
+    /// The units of which there is something to build.
+    fn to_claim(&self) -> impl Iterator<Item = &Unit> {
+        let in_vain = self.in_vain();
+        self.units.iter().filter(move |unit| !unit.members.iter().all(|&member| in_vain[member as usize]))
+    }
+
+    /// How many units there are of which there is something to build: more workers would be too many.
+    #[must_use]
+    pub fn count_to_claim(&self) -> usize {
+        self.to_claim().count()
     }
 
     /// Of each derivation whether nobody tries to build it: it is hopeless, or needs one that is.

@@ -44,7 +44,7 @@ pub struct Row {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Separate {
-    /// How many runners: as many as derivations that are targets and have to be built.
+    /// How many runners: as many as derivations that are targets and are to be built.
     pub runners: usize,
     /// Until the last is done, if all begin at once, in seconds.
     pub makespan_seconds: f64,
@@ -94,7 +94,9 @@ pub fn compare(
 /// What it takes when every target has a runner of its own that knows nothing of the others.
 #[must_use]
 pub fn separate(plan: &FarmPlan, targets: &[u32], story: &Story, conditions: &Conditions) -> Separate {
-    let mut targets = targets.to_vec();
+    // For what nobody can build no runner would be started.
+    let in_vain = plan.in_vain();
+    let mut targets: Vec<u32> = targets.iter().copied().filter(|&target| !in_vain[target as usize]).collect();
     targets.sort_unstable();
     targets.dedup();
     let mut separate =

@@ -46,7 +46,7 @@ pub fn runners(
     if here || needed == 0 {
         tried.push((0, plan.total_seconds()));
     }
-    let most = if needed == 0 { 0 } else { most.max(needed).min(plan.units().len()) };
+    let most = if needed == 0 { 0 } else { most.max(needed).min(plan.count_to_claim()) };
     let attempt = |count: usize| {
         let with = Arc::new(plan.with_slots(kinds, &share(plan, kinds, count)));
         simulate(&with, &story, conditions).makespan_seconds

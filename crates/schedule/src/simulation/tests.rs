@@ -357,6 +357,35 @@ fn auto_takes_few_runners_for_a_chain_and_many_for_a_crowd() {
 }
 
 #[test]
+fn what_nobody_can_build_is_no_work() {
+    let kinds = kinds(&["x86_64-linux", "aarch64-linux"]);
+    // One after another: two that can be built, one for the other system, and what needs something nobody has.
+    let mut plan = plan(&[
+        (100.0, vec![]),
+        (100.0, vec![]),
+        (100.0, vec![]),
+        (5000.0, vec![]),
+        (5000.0, vec![3]),
+        (5000.0, vec![]),
+    ]);
+    plan.steps[2].system = "aarch64-linux".into();
+    plan.steps[3].required_features = vec!["no-such".into()];
+    plan.steps[5].system = "riscv64-linux".into();
+    let farm = FarmPlan::new(&mut plan, &kinds, &Grain::default());
+    assert!((plan.total_seconds() - 300.0).abs() < 1e-9 && (plan.critical_seconds() - 100.0).abs() < 1e-9);
+    assert_eq!(farm.count_to_claim(), 3);
+    let conditions = Conditions::default();
+    assert_eq!(runners(&farm, &kinds, 10, false, &conditions).counts, [2, 1]);
+    let story = Story::as_expected(&farm);
+    let comparison = compare(&farm, &kinds, &[0, 1, 2, 3, 4, 5], &[4], &story, &conditions);
+    assert!((comparison.total_seconds - 300.0).abs() < 1e-9, "{comparison:?}");
+    assert!(comparison.rows.iter().all(|row| row.makespan_seconds >= row.lower_bound_seconds));
+    let separate = comparison.separate;
+    assert_eq!((separate.runners, separate.builds), (3, 3));
+    assert!((separate.billed_minutes - 9.0).abs() < 1e-9, "3 times 130 s");
+}
+
+#[test]
 fn a_runner_for_each_target_builds_what_is_shared_again_and_again() {
     let mut drafts: Drafts = vec![(1000.0, vec![])];
     drafts.extend((0..20).map(|_| (100.0, vec![0])));

@@ -45,7 +45,7 @@ impl Graph {
     pub(super) fn of(plan: &Plan) -> (Self, Vec<Class>) {
         let mut classes = Vec::new();
         let mut known: HashMap<Class, u32> = HashMap::new();
-        let mut graph = Self::default();
+        let mut graph = Self { seconds: plan.seconds(), ..Self::default() };
         for (position, step) in (0..).zip(&plan.steps) {
             let mut features = step.required_features.clone();
             features.sort_unstable();
@@ -56,8 +56,6 @@ impl Graph {
                 classes.push(class.clone());
                 u32::try_from(classes.len() - 1).unwrap_or(u32::MAX)
             });
-            let estimate = if step.estimate.is_finite() { step.estimate.max(0.0) } else { 0.0 };
-            graph.seconds.push(estimate);
             graph.inputs.push(step.inputs.clone());
             let alone = step.hopeless.is_some();
             graph.kind.push(Kind { class, builtin, rides: step.rides, alone });
