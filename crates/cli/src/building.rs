@@ -203,7 +203,7 @@ impl<'a> Builder<'a> {
             let progress = self.run.unexplained().len() < before;
             fruitless += usize::from(!progress);
             // What is wrong with the machine is wrong with the next try too, which may take as long again.
-            if is_of_machine(&self.last_error) {
+            if is_of_machine(&self.last_error) || self.run.is_cancelled() {
                 last = exit;
                 break;
             }

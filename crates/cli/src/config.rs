@@ -294,9 +294,17 @@ mod tests {
     }
 
     #[test]
+    fn one_label_may_stand_alone() {
+        let config = Config::parse("[[runners]]\nsystems = [\"x\"]\nruns-on = \"own\"").unwrap();
+        assert_eq!(config.runners[0].runs_on, ["own"]);
+    }
+
+    #[test]
     fn a_wrong_value_and_a_syntax_error_say_where() {
         let error = Config::parse("include = 3").unwrap_err();
         assert!(error.contains("include = 3") && error.contains("line 1"), "{error}");
+        let error = Config::parse("[[runners]]\nsystems = [\"x\"]\nruns-on = 3").unwrap_err();
+        assert!(error.contains("a label, or a list of labels"), "{error}");
         let error = Config::parse("include = [").unwrap_err();
         assert!(error.contains("not TOML"), "{error}");
     }

@@ -1,8 +1,7 @@
 //! Which ledger.
 
 use phoenix_github::{Access, Artifacts, Settings};
-use phoenix_work::{ArtifactLedger, Ledger, Opener};
-
+use phoenix_work::{ArtifactLedger, Ledger, LedgerError, Opener};
 use sha2::{Digest, Sha256};
 
 use crate::error::CommandError;
@@ -11,11 +10,22 @@ use crate::setup::var;
 /// The scheme of the ledger on the artifacts of the workflow run that this job is of.
 pub(crate) const GITHUB: &str = "github-artifacts";
 
+fn opener() -> Opener {
+    Opener::default().also(GITHUB, "github-artifacts:RUN", github)
+}
+
+fn cannot_use(error: &LedgerError) -> CommandError {
+    CommandError::because("cannot use the ledger", error)
+}
+
+/// Sees that a URL names a ledger, before anything is done that takes time.
+pub(crate) fn check(url: &str) -> Result<(), CommandError> {
+    opener().check(url).map_err(|error| cannot_use(&error))
+}
+
 /// Opens the ledger of a URL for the plan that this is the mark of. Needs a Tokio runtime.
 pub(crate) async fn open(url: &str, plan: &PlanMark) -> Result<Box<dyn Ledger>, CommandError> {
-    let opener = Opener::default().also(GITHUB, "github-artifacts:RUN", github);
-    let opened = opener.open(&of_plan(url, plan)).await;
-    opened.map_err(|error| CommandError::because("cannot use the ledger", &error))
+    opener().open(&of_plan(url, plan)).await.map_err(|error| cannot_use(&error))
 }
 
 /// What tells a plan from every other.

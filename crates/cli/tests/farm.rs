@@ -214,13 +214,12 @@ fn who_takes_a_unit_over_fetches_what_was_done_of_it() {
     fs_err::write(env.nix.path("marks/.sleeps"), "").unwrap();
     let (depot, ledger) = (env.depot(), format!("dir:{}", env.file("ledger").display()));
     let reference = flake.reference();
-    // Two units make two runners.
     let plan = ["plan", "--runners", "1", "--matrix", "json", "--plan", "p", "--depot", &depot, &reference];
     let _ = env.phoenix(&plan).ends_with(0);
     let places = ["--plan", "p", "--ledger", &ledger, "--depot", &depot];
     let worker = |store: &str| {
         let store = format!("local?root={}", env.nix.path(store).display());
-        start(&env, &[&["work", "--slot", "0", "--store", &store], &places[..]].concat())
+        start(&env, &[&["work", "--json", "--slot", "0", "--store", &store], &places[..]].concat())
     };
     let first = worker("first");
     wait_for_marks(&env, 3);
@@ -230,7 +229,9 @@ fn who_takes_a_unit_over_fetches_what_was_done_of_it() {
     let reported = env.phoenix(&[&["report", "--patience", "0"], &places[..]].concat()).ends_with(1);
     assert!(reported.stdout.contains("2 built") && reported.stdout.contains("FAILED chain-3"), "{reported}");
     fs_err::remove_file(env.nix.path("marks/.sleeps")).unwrap();
-    let _ = end(worker("second")).ends_with(0).says("worker 0 built 2 derivations");
+    let second = end(worker("second")).ends_with(0).says("worker 0 built 2 derivations");
+    let report: Value = serde_json::from_str(&second.stdout).unwrap();
+    assert_eq!(report["summary"]["derivations"]["built"], 2);
     assert_eq!(links(&env), [1, 1, 2, 1]);
     let reported = env.phoenix(&[&["report"], &places[..]].concat()).ends_with(0);
     assert!(reported.stdout.contains("4 targets: 4 built"), "{reported}");
@@ -362,6 +363,51 @@ fn a_worker_whose_build_failed_is_red_and_builds_no_more_than_that_when_it_is_ru
     assert!(built.values().all(|&times| times == 1), "{built:?}");
 }
 
+#[test]
+fn builders_see_what_they_would_see_without_workers() {
+    let env = TestEnv::new();
+    let flake =
+        Flake::new(r#"{ packages.${system}.x = d "x" "grep -q root /etc/passwd && ls / > $out" { }; }"#);
+    let _ = env.phoenix(&["run", "--runners", "2", &flake.reference()]).ends_with(0);
+    // With a sandbox they do not, which is no fault of theirs, and is said.
+    env.forget_store();
+    env.nix.configure("sandbox = true\nsandbox-paths =");
+    let depot = env.depot();
+    let ran = env.phoenix(&["run", "--runners", "2", "--depot", &depot, &flake.reference()]).ends_with(1);
+    let _ = ran.says("could not be built").says("`sandbox-paths` in nix.conf puts it there");
+    env.nix.configure("");
+    let _ = env.phoenix(&["run", "--depot", &depot, &flake.reference()]).ends_with(0);
+}
+
+#[test]
+fn a_ledger_that_is_none_is_told_before_anything_is_done() {
+    let env = TestEnv::new();
+    let flake = Flake::new("throw \"never evaluated\"");
+    for (ledger, says) in [
+        ("bogus", "the ledger bogus failed"),
+        ("dir:", "it names no directory"),
+        ("nats://127.0.0.1:14222", "the ledger nats://127.0.0.1:14222 failed"),
+        ("nats://127.0.0.1:14222/", "write nats://HOST:PORT/RUN"),
+    ] {
+        let ran = env.phoenix(&["run", "--runners", "1", "--ledger", ledger, &flake.reference()]);
+        let ran = ran.ends_with(1).says(says);
+        assert!(!ran.stderr.contains("evaluat"), "{ran}");
+    }
+}
+
+#[test]
+fn what_nobody_can_build_ends_a_run_that_a_failure_ends() {
+    let env = TestEnv::new();
+    let flake = Flake::new(
+        r#"{ packages.${system} = { fine = ok "fine"; odd = d "odd" ":" { requiredSystemFeatures = [ "no-such" ]; }; }; }"#,
+    );
+    for runners in [&[][..], &["--runners", "2"]] {
+        let (ran, report) = env.report(&[&["--fail-fast"], runners, &[&flake.reference()]].concat());
+        let _ = ran.ends_with(1);
+        assert_eq!((report.count("targets", "failed"), report.count("targets", "cancelled")), (1, 1));
+    }
+}
+
 /// What several machines do: each has its own store, and nothing of the others but a ledger and a depot.
 #[test]
 fn machines_work_on_a_plan_and_one_gives_the_verdicts() {
@@ -473,7 +519,9 @@ fn a_worker_that_is_told_nonsense_says_so() {
     let file = env.file("depot").join("plans/p");
     let text = fs_err::read(&file).unwrap();
     fs_err::write(&file, &text[..text.len() / 2]).unwrap();
-    let _ = work(&["--plan", "p", "--slot", "0", "--ledger", &ledger]).says("the plan p");
+    let damaged = work(&["--plan", "p", "--slot", "0", "--ledger", &ledger]).says("the plan p");
+    let damaged = damaged.says("plan again");
+    assert_eq!(damaged.stderr.matches("caused by").count(), 2, "{damaged}");
     assert_eq!(marks(&env).len(), 0);
 }
 

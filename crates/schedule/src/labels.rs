@@ -1,6 +1,6 @@
 //! Which runner a derivation needs: from systems and features to runner labels.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::builders::{Builders, Machine};
 
@@ -16,8 +16,22 @@ pub struct RunnerKind {
     /// Features that a derivation has to require to be built there: for runners too dear for the rest.
     #[serde(default)]
     pub mandatory: Vec<String>,
-    /// The labels that ask for it: `runs-on` in GitHub's workflows, `tags` in GitLab's.
+    /// The labels that ask for it: `runs-on` in GitHub's workflows, `tags` in GitLab's. One may stand alone.
+    #[serde(deserialize_with = "one_or_several")]
     pub runs_on: Vec<String>,
+}
+
+fn one_or_several<'de, D: Deserializer<'de>>(source: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "a label, or a list of labels")]
+    enum Labels {
+        One(String),
+        Several(Vec<String>),
+    }
+    Ok(match Labels::deserialize(source)? {
+        Labels::One(label) => vec![label],
+        Labels::Several(labels) => labels,
+    })
 }
 
 impl RunnerKind {

@@ -35,6 +35,8 @@ pub struct Settings {
     pub builders: String,
     /// Whether settings that a flake asks for are used without asking.
     pub accept_flake_config: bool,
+    /// Whether builders see no more of the machine than they are to.
+    pub sandbox: bool,
 }
 
 impl Settings {
@@ -100,6 +102,8 @@ impl Settings {
             max_jobs: number("max-jobs", 1),
             builders: string("builders"),
             accept_flake_config: flag("accept-flake-config", false),
+            // `relaxed` is one for all but those who ask for none.
+            sandbox: value("sandbox").and_then(Value::as_bool).unwrap_or(true),
         })
     }
 }
@@ -128,6 +132,10 @@ mod tests {
         let settings = Settings::parse(text).unwrap();
         assert_eq!(settings.substituters, ["https://a", "https://b"]);
         assert_eq!(settings.extra_platforms, ["i686-linux"]);
+        for (value, sandbox) in [("true", true), ("false", false), ("\"relaxed\"", true)] {
+            let text = format!(r#"{{"system":{{"value":"x"}},"sandbox":{{"value":{value}}}}}"#);
+            assert_eq!(Settings::parse(&text).unwrap().sandbox, sandbox);
+        }
         assert_eq!((settings.require_sigs, settings.substitute, settings.max_jobs), (false, true, 4));
         assert_eq!(settings.http_connections, 25);
     }

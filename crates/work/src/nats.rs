@@ -51,10 +51,7 @@ impl Nats {
             doing: "being opened".to_owned(),
             problem,
         };
-        let (server, run) = url
-            .rsplit_once('/')
-            .filter(|(server, run)| server.contains("://") && !server.ends_with('/') && is_name(run))
-            .ok_or_else(|| error("it does not name a run; write nats://HOST:PORT/RUN".to_owned()))?;
+        let (server, run) = server_and_run(url)?;
         let client = options(url)
             .name("phoenix")
             .connection_timeout(Duration::from_secs(10))
@@ -67,6 +64,11 @@ impl Nats {
         let seen = Arc::<Mutex<Seen>>::default();
         let watcher = tokio::spawn(watch(bucket.clone(), Arc::clone(&seen)));
         Ok(Self { location, bucket, seen, watcher })
+    }
+
+    /// Sees that a URL has the form that is needed.
+    pub(crate) fn check(url: &str) -> Result<(), LedgerError> {
+        server_and_run(url).map(drop)
     }
 
     /// A URL without what may be a secret.
@@ -98,6 +100,18 @@ impl Nats {
         let standing = standing.and_then(|text| serde_json::from_slice::<Record>(&text).ok());
         Ok(standing.is_some_and(|standing| is_same(&standing, record)))
     }
+}
+
+/// The two parts of a URL.
+fn server_and_run(url: &str) -> Result<(&str, &str), LedgerError> {
+    let parts = url
+        .rsplit_once('/')
+        .filter(|(server, run)| server.contains("://") && !server.ends_with('/') && is_name(run));
+    parts.ok_or_else(|| LedgerError {
+        location: Nats::shown(url),
+        doing: "being opened".to_owned(),
+        problem: "it does not name a run; write nats://HOST:PORT/RUN".to_owned(),
+    })
 }
 
 /// Who we are, as a URL says it: `USER:PASSWORD@`, or `TOKEN@`.

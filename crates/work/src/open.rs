@@ -45,37 +45,46 @@ impl Opener {
         FORMS.into_iter().chain(self.others.iter().map(|(_, form, _)| *form)).collect()
     }
 
+    /// Sees that a URL is of a form that is known, without opening anything.
+    ///
+    /// # Errors
+    ///
+    /// When it names no kind of ledger that is known, or none of that kind.
+    pub fn check(&self, url: &str) -> Result<(), LedgerError> {
+        let unknown = |problem: &str| {
+            let (last, others) = self.forms().split_last().map_or(("", vec![]), |(l, o)| (*l, o.to_vec()));
+            wrong(url, format!("{problem}; known are {} and {last}", others.join(", ")))
+        };
+        match url.split_once(':') {
+            Some((scheme, _)) if self.others.iter().any(|(name, _, _)| *name == scheme) => Ok(()),
+            Some(("dir", "")) => Err(unknown("it names no directory")),
+            Some(("dir", _)) => Ok(()),
+            Some(("nats" | "tls", _)) => Nats::check(url),
+            _ => Err(unknown("no such kind of ledger is known")),
+        }
+    }
+
     /// Opens a ledger.
     ///
     /// # Errors
     ///
     /// When the URL names no kind of ledger that is known, or it cannot be reached.
     pub async fn open(&self, url: &str) -> Result<Box<dyn Ledger>, LedgerError> {
-        let wrong = |problem: String| LedgerError {
-            location: Nats::shown(url),
-            doing: "being opened".to_owned(),
-            problem,
-        };
-        let unknown = |problem: &str| {
-            let (last, others) = self.forms().split_last().map_or(("", vec![]), |(l, o)| (*l, o.to_vec()));
-            wrong(format!("{problem}; known are {} and {last}", others.join(", ")))
-        };
-        let Some((scheme, rest)) = url.split_once(':') else {
-            return Err(unknown("no such kind of ledger is known"));
-        };
+        self.check(url)?;
+        let (scheme, rest) = url.split_once(':').unwrap_or_default();
         if let Some((_, _, open)) = self.others.iter().find(|(name, _, _)| *name == scheme) {
-            return open(rest).map_err(wrong);
+            return open(rest).map_err(|problem| wrong(url, problem));
         }
-        match (scheme, rest) {
-            ("dir", "") => Err(unknown("it names no directory")),
-            ("dir", path) => {
-                let path = std::path::absolute(path).map_err(|error| unknown(&error.to_string()))?;
-                Ok(Box::new(Directory::open(path)?))
-            }
-            ("nats" | "tls", _) => Ok(Box::new(Nats::connect(url).await?)),
-            _ => Err(unknown("no such kind of ledger is known")),
+        if scheme == "dir" {
+            let path = std::path::absolute(rest).map_err(|error| wrong(url, error.to_string()))?;
+            return Ok(Box::new(Directory::open(path)?));
         }
+        Ok(Box::new(Nats::connect(url).await?))
     }
+}
+
+fn wrong(url: &str, problem: String) -> LedgerError {
+    LedgerError { location: Nats::shown(url), doing: "being opened".to_owned(), problem }
 }
 
 /// Opens the ledger of a URL of the kinds that [`Opener`] knows by itself.

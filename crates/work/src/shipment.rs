@@ -77,7 +77,7 @@ pub enum ShipmentError {
     #[error("it was written by another version of phoenix; the planner and its workers have to be of one")]
     Version,
     /// It is damaged, or no shipment.
-    #[error("it is damaged: {0}")]
+    #[error("it is damaged")]
     Damaged(#[from] io::Error),
     /// Its parts do not fit each other.
     #[error("it is damaged: its parts do not fit each other")]

@@ -207,6 +207,16 @@ impl Exchange for NixExchange {
     }
 }
 
+/// What a worker's Nix says in the log of a builder that it does not find: something of the machine that is not in the
+/// root that it builds in.
+fn is_not_executed(line: &str) -> bool {
+    line.contains("executing '") && line.contains("No such file or directory")
+}
+
+/// What that is about.
+const NO_BUILDER: &str =
+    " (its builder is not there where the worker builds; `sandbox-paths` in nix.conf puts it there)";
+
 fn trouble(error: &CommandError) -> Trouble {
     Trouble::new(error.in_one_line())
 }
@@ -294,11 +304,13 @@ impl Hands {
                     let log: Vec<String> = tail.into_iter().flatten().cloned().collect();
                     let full = |text: &String| DISK_FULL_WORDS.iter().any(|words| text.contains(words));
                     let is_full = full(message) || log.iter().any(full);
-                    let class = if is_full { FailureClass::Other } else { *class };
+                    let is_nowhere = is_not_executed(message) || log.iter().any(|line| is_not_executed(line));
+                    let class = if is_full || is_nowhere { FailureClass::Other } else { *class };
+                    let message = if is_nowhere { format!("{message}{NO_BUILDER}") } else { message.clone() };
                     if class.is_of_machine() {
                         came_between = Some(message.clone());
                     }
-                    ends.failed.push(Failure { derivation, class, message: message.clone(), seconds, log });
+                    ends.failed.push(Failure { derivation, class, message, seconds, log });
                 }
                 Verdict::Cancelled => came_between = Some("it was stopped".to_owned()),
                 // What it needs has failed.

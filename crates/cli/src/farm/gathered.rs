@@ -17,13 +17,14 @@ use crate::error::{CommandError, EXIT_ERROR};
 use crate::recorder::Recorder;
 use crate::screen::Screen;
 use crate::state::State;
-use crate::{depots, history, signals};
+use crate::{depots, history, ledgers, signals};
 
 /// How often a ledger is looked at that costs little: at first, and when nothing happens for long.
 const LOOK: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// Collects all outcomes of a plan; returns what is then known of its run, which has ended.
 pub(crate) fn report(args: &ReportArgs, reference: &str, url: &str) -> Result<Summary, CommandError> {
+    ledgers::check(url)?;
     let depot = depots::open(args.shared.depot.as_deref())?;
     let (shipment, mark) = receive(depot.as_ref(), reference)?;
     let (_, mut limits) = manner(url);

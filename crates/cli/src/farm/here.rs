@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use fs_err as fs;
 use phoenix_model::{Event, Logged, Severity, Stage, StorePath, Verdict};
-use phoenix_schedule::{BuilderEnd, Happening, signal_name};
+use phoenix_schedule::{BuilderEnd, Happening, Step, signal_name};
 use phoenix_store::{Layout, StoreEnv, Validity, ValidityError};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -53,8 +53,10 @@ pub(crate) fn build(
         planned.apply(Happening::BuilderEnded(nothing));
         return ended;
     };
-    if planned.was_stopped() {
-        planned.apply(Happening::BuilderEnded(nothing));
+    // What cannot be built is known before anything is.
+    let has_failed = planned.run.steps().iter().any(|step| step.hopeless.is_some());
+    if planned.was_stopped() || (planned.fail_fast && has_failed) {
+        planned.apply(Happening::BuilderEnded(BuilderEnd { exit_code: None, ..nothing }));
         return Ok(());
     }
     if !cfg!(target_os = "linux") {
@@ -83,7 +85,12 @@ pub(crate) fn build(
     // What follows builds runs in the store that they come home to.
     let (reference, mark) = ship(planned, farm, Besides::default(), None)?;
     let mut collecting = collect(&ledger_url, &mark, &plan, limits)?.without_logs();
-    let mut farm = Workers { place: place.clone(), all: Vec::new(), stopping: None };
+    let mut farm = Workers {
+        place: place.clone(),
+        seen: seen_by_builders(&planned.setup),
+        all: Vec::new(),
+        stopping: None,
+    };
     for slot in 0..count {
         farm.start(slot, args, &reference, &depot_url, &ledger_url)?;
     }
@@ -134,7 +141,17 @@ fn bring_home(planned: &mut Planned, workers: &Workers) -> Result<(), CommandErr
         state.is_some_and(|state| state.verdict == Some(Verdict::Built))
     };
     let steps = planned.run.steps().iter().filter(|step| is_built(&step.drv_path));
-    let outputs: Vec<StorePath> = steps.flat_map(|step| step.outputs.iter().flatten().cloned()).collect();
+    let steps: Vec<&Step> = steps.collect();
+    let nameless = steps.iter().filter(|step| step.outputs.iter().any(Option::is_none)).count();
+    let outputs: Vec<StorePath> =
+        steps.into_iter().flat_map(|step| step.outputs.iter().flatten().cloned()).collect();
+    if nameless > 0 {
+        let text = format!(
+            "what {nameless} content-addressed derivations, and what needs them, made is not in this store: it has no \
+             path before it is built, and workers do not pass it on. Without --runners it comes here"
+        );
+        planned.recorder.say(Severity::Warning, text);
+    }
     let Some(kept) = &mut planned.kept else { return Ok(()) };
     kept.look_again(&mut planned.recorder)?;
     kept.fetch(&outputs, &planned.setup, &mut planned.recorder);
@@ -176,6 +193,17 @@ fn copy_from(store: &str, paths: &[&StorePath], setup: &Setup) {
     let _ = setup.nix.run(&mut command, "nix copy");
 }
 
+/// As a setting of Nix: what builders see of the machine. Nix builds in a root of its own where a store lies elsewhere,
+/// also where builders see everything otherwise (`sandbox = false`): then the programs of the machine are there, too.
+fn seen_by_builders(setup: &Setup) -> String {
+    if setup.settings.sandbox {
+        return String::new();
+    }
+    let places = ["/bin", "/sbin", "/usr", "/lib", "/lib32", "/lib64"];
+    let there = places.into_iter().filter(|place| Path::new(place).exists());
+    format!("extra-sandbox-paths = {}", there.collect::<Vec<_>>().join(" "))
+}
+
 /// Takes away what only this run needed; the logs stay.
 fn forget(place: &Path) {
     for name in ["ledger", "depot"] {
@@ -213,6 +241,8 @@ impl Tail {
 /// All workers; those that are left when it is dropped are ended, and their stores go.
 struct Workers {
     place: PathBuf,
+    /// What builders see of this machine.
+    seen: String,
     all: Vec<Worker>,
     stopping: Option<Instant>,
 }
@@ -239,7 +269,7 @@ impl Workers {
         command.arg("--store").arg(self.store(slot));
         builder_flags(&mut command, args);
         // Settings may hold secrets, which arguments would show to everybody.
-        let own = var("NIX_CONFIG").into_iter();
+        let own = var("NIX_CONFIG").into_iter().chain([self.seen.clone()]);
         let options = pairs(&args.nix.options).map(|(name, value)| format!("{name} = {value}"));
         command.env("NIX_CONFIG", own.chain(options).collect::<Vec<_>>().join("\n"));
         command.env("XDG_STATE_HOME", place.join("state"));

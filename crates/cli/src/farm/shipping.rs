@@ -6,7 +6,7 @@ use std::sync::Arc;
 use phoenix_depot::{BlobName, Created, Depot};
 use phoenix_model::{Action, ActionVerdict, Severity, StorePath, redact};
 use phoenix_store::{Layout, PathInfos, Validity, read_derivations};
-use phoenix_work::{Hit, Shipment};
+use phoenix_work::{Hit, Shipment, ShipmentError};
 
 use crate::blobs::{self, runtime};
 use crate::depots;
@@ -128,7 +128,11 @@ pub(crate) fn receive(depot: &dyn Depot, reference: &str) -> Result<(Shipment, P
         })?;
         blobs::read(depot, &blob).await.map_err(|error| cannot(&error))
     })?;
-    let shipment = Shipment::from_bytes(&bytes).map_err(|error| cannot(&error))?;
+    let shipment = Shipment::from_bytes(&bytes).map_err(|error| match error {
+        ShipmentError::Version => cannot(&error),
+        ShipmentError::Damaged(_) | ShipmentError::Unfit => cannot(&error)
+            .hint("plan again: `phoenix plan` ships a new one under another name; this one is not mended"),
+    })?;
     Ok((shipment, PlanMark::of(reference, &bytes)))
 }
 

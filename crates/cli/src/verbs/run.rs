@@ -14,6 +14,7 @@ use crate::building::{Builder, Wanted, copy_derivations};
 use crate::error::{CommandError, EXIT_ERROR};
 use crate::farm;
 use crate::history;
+use crate::ledgers;
 use crate::pipeline::{self, Planned};
 use crate::talk::{self, Terminal};
 use crate::verbs::plan;
@@ -40,6 +41,9 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, CommandError> {
     }
     for file in args.result_file.iter().filter(|_| !args.dry_run) {
         talk::forget(file).map_err(|error| cannot_write(file, &error))?;
+    }
+    if let Some(ledger) = args.ledger.as_ref().filter(|_| args.runners.is_some()) {
+        ledgers::check(ledger)?;
     }
     let make = args.runners.map(|_| &farm::for_here as &pipeline::MakeFarm<'_>);
     let mut planned = pipeline::plan(&args.wanted, &args.nix, &args.build, &args.talk, make)?;

@@ -9,7 +9,7 @@ use phoenix_model::{Event, SCHEMA_VERSION, Severity};
 use phoenix_schedule::farm::{Leaving, Slot, Worker};
 use tokio::sync::watch;
 
-use crate::args::{NixArgs, WorkArgs};
+use crate::args::{Format, NixArgs, WorkArgs};
 use crate::error::{CommandError, EXIT_ERROR};
 use crate::farm::{self, NixExchange};
 use crate::kept::Kept;
@@ -17,7 +17,8 @@ use crate::recorder::Recorder;
 use crate::screen::Screen;
 use crate::setup::{self, Setup};
 use crate::state::State;
-use crate::{depots, ledgers, signals};
+use crate::verbs::report::render;
+use crate::{depots, ledgers, signals, talk};
 
 /// How much the packs of a depot may have together is the planner's business.
 const NO_BUDGET: u64 = u64::MAX;
@@ -32,6 +33,7 @@ pub(crate) fn work(args: &WorkArgs) -> Result<ExitCode, CommandError> {
             CommandError::new("a worker needs a ledger to take units from").hint("--ledger URL names it")
         );
     };
+    ledgers::check(ledger)?;
     let setup = setup(args)?;
     let depot = depots::open(args.shared.depot.as_deref())?;
     let (shipment, mark) = farm::receive(depot.as_ref(), &args.reference)?;
@@ -114,7 +116,10 @@ pub(crate) fn work(args: &WorkArgs) -> Result<ExitCode, CommandError> {
     // build's fault has been tried elsewhere since.
     let code = if code == 0 { done.failure_code } else { code };
     recorder.record(Event::RunEnded { exit_code: code, directory: None });
-    recorder.finish();
+    let summary = recorder.finish();
+    if args.talk.json {
+        talk::stdout(&render(&summary, Format::Json)?)?;
+    }
     Ok(ExitCode::from(code))
 }
 
