@@ -237,24 +237,27 @@ fn who_takes_a_unit_over_fetches_what_was_done_of_it() {
     assert!(reported.stdout.contains("4 targets: 4 built"), "{reported}");
 }
 
-/// Kills the third link of the chain so many times, as the kernel does when memory runs out. In its own namespace it
-/// is the first process, which cannot kill itself.
-fn kill_the_third(env: &TestEnv, times: usize) {
+/// Kills the third link of the chain so many times, as the kernel does when memory runs out; it was begun so often
+/// before. In its own namespace it is the first process, which cannot kill itself.
+fn kill_the_third(env: &TestEnv, before: usize, times: usize) {
     let script = format!("{}/chain-3;", env.nix.path("marks").display());
     let mut killed = BTreeSet::new();
     let latest = Instant::now() + Duration::from_secs(60);
     while killed.len() < times {
         assert!(Instant::now() < latest, "killed {killed:?}");
         std::thread::sleep(Duration::from_millis(20));
+        // It has left its mark when it is killed.
+        if links(env)[2] <= before + killed.len() {
+            continue;
+        }
         let processes = fs_err::read_dir("/proc")
             .unwrap()
             .filter_map(|entry| entry.unwrap().file_name().into_string().ok());
         for id in processes.filter_map(|name| name.parse::<u32>().ok()) {
             let line = fs_err::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
-            if line.starts_with(b"sh\0")
-                && String::from_utf8_lossy(&line).contains(&script)
-                && killed.insert(id)
-            {
+            let status = fs_err::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
+            let is_first = status.lines().any(|line| line.starts_with("NSpid:") && line.ends_with("\t1"));
+            if is_first && String::from_utf8_lossy(&line).contains(&script) && killed.insert(id) {
                 signal(id, Signal::KILL);
             }
         }
@@ -271,8 +274,9 @@ fn a_builder_that_was_killed_is_tried_elsewhere() {
     let args = ["run", "--json", "--runners", "2", "--depot", &depot, &reference];
     let killed = |times: usize, code: i32| {
         fs_err::write(&sleeps, "").unwrap();
+        let before = links(&env)[2];
         let run = start(&env, &args);
-        kill_the_third(&env, times);
+        kill_the_third(&env, before, times);
         fs_err::remove_file(&sleeps).unwrap();
         let ran = end(run).ends_with(code);
         let report: Value = serde_json::from_str(&ran.stdout).unwrap();

@@ -90,6 +90,7 @@ fn a_failure_names_its_log_and_blocks_what_needs_it() {
             outputHash = "sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
           };
           killed = d "killed" "kill -9 $$" { };
+          crashed = d "crashed" "kill -SEGV $$" { };
           forgetful = d "forgetful" "true" { };
         }; }"#,
     );
@@ -102,7 +103,8 @@ fn a_failure_names_its_log_and_blocks_what_needs_it() {
         ("middle", "blocked", None),
         ("top", "blocked", None),
         ("wrong-hash", "failed", Some("hashMismatch")),
-        ("killed", "failed", Some("build")),
+        ("killed", "failed", Some("killed")),
+        ("crashed", "failed", Some("build")),
         ("forgetful", "failed", Some("build")),
     ] {
         assert_eq!(report.verdict(&attr(name)), verdict, "{name}");
