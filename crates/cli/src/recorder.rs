@@ -27,6 +27,8 @@ pub(crate) struct Recorder {
     files: Vec<EventsFile>,
     /// By the names of their files.
     logs: HashMap<String, Log>,
+    /// Whether the lines of builders are kept in files.
+    keeps_logs: bool,
     open: usize,
     /// Why logs are not whole, if they are not.
     broken: Option<String>,
@@ -84,9 +86,15 @@ impl Recorder {
             directory,
             files,
             logs: HashMap::new(),
+            keeps_logs: true,
             open: 0,
             broken: None,
         })
+    }
+
+    /// The same, for whoever hears only the last lines of logs.
+    pub(crate) fn without_logs(self) -> Self {
+        Self { keeps_logs: false, ..self }
     }
 
     /// What is known of the run.
@@ -122,11 +130,13 @@ impl Recorder {
     /// Takes in an event.
     fn record_at(&mut self, at: Stamp, mut event: Event) {
         match &mut event {
-            Event::LogLine { drv_path, line } => self.log(drv_path.base_name(), line),
+            Event::LogLine { drv_path, line } if self.keeps_logs => self.log(drv_path.base_name(), line),
             Event::DerivationSettled { settled } => {
                 settled.log = self.close_log(settled.drv_path.base_name());
             }
-            Event::ActionLine { action, line } => self.log(&format!("action-{}", action.0), line),
+            Event::ActionLine { action, line } if self.keeps_logs => {
+                self.log(&format!("action-{}", action.0), line)
+            }
             Event::ActionSettled { action, log, .. } => {
                 *log = self.close_log(&format!("action-{}", action.0));
             }

@@ -471,6 +471,20 @@ fn plan_for_one<'a>(env: &TestEnv, flake: &Flake, name: &'a str, place: &'a [Str
 }
 
 #[test]
+fn who_has_only_the_last_lines_of_a_log_names_no_file() {
+    let env = TestEnv::new();
+    let flake = Flake::new(r#"{ packages.${system}.bad = d "bad" "echo last words; exit 1" { }; }"#);
+    let place = [env.depot(), format!("dir:{}", env.file("ledger").display())];
+    let places = plan_for_one(&env, &flake, "p", &place);
+    let _ = env.phoenix(&[&["work", "--slot", "0"], &places[..]].concat()).ends_with(100);
+    let ran = env.phoenix(&[&["report"], &places[..]].concat()).ends_with(100);
+    for says in ["last words", "the whole log is with runner 0"] {
+        assert!(ran.stdout.contains(says), "{ran}");
+    }
+    assert!(!ran.stdout.contains("whole log: less"), "{ran}");
+}
+
+#[test]
 fn a_ledger_that_was_used_before_says_nothing_of_another_plan() {
     let env = TestEnv::new();
     let place = [env.depot(), format!("dir:{}", env.file("ledger").display())];

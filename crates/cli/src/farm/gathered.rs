@@ -33,7 +33,7 @@ pub(crate) fn report(args: &ReportArgs, reference: &str, url: &str) -> Result<Su
     let mut collecting = collect(url, &mark, &plan, limits)?;
     let mut state = State::open();
     let talk = TalkArgs { print_build_logs: false, quiet: false, verbose: 0, json: false, events: None };
-    let mut recorder = Recorder::new(state.new_run()?, None, Screen::new(&talk))?;
+    let mut recorder = Recorder::new(state.new_run()?, None, Screen::new(&talk))?.without_logs();
     let stop = Arc::new(AtomicBool::new(false));
     let signals = signals::listen(&stop)?;
     recorder.record(Event::RunStarted {
