@@ -412,6 +412,27 @@ fn what_nobody_can_build_ends_a_run_that_a_failure_ends() {
     }
 }
 
+#[test]
+fn what_is_content_addressed_comes_home_too() {
+    let env = TestEnv::new();
+    env.nix.configure("experimental-features = nix-command flakes ca-derivations");
+    let flake = Flake::new(
+        r#"let ca = { __contentAddressed = true; outputHashMode = "recursive"; outputHashAlgo = "sha256"; }; in {
+          packages.${system} = rec {
+            a = d "a" "echo a > $out" ca;
+            b = d "b" "read x < $a; echo $x > $out" (ca // { inherit a; });
+            plain = d "plain" "read x < $b; echo $x > $out" { inherit b; };
+          };
+        }"#,
+    );
+    let (ran, report) = env.report(&["--runners", "2", &flake.reference()]);
+    let _ = ran.ends_with(0);
+    assert_eq!(report.count("targets", "built"), 3);
+    let (ran, report) = env.report(&[&flake.reference()]);
+    let ran = ran.ends_with(0);
+    assert_eq!(report.count("targets", "cached"), 3, "{ran}");
+}
+
 /// What several machines do: each has its own store, and nothing of the others but a ledger and a depot.
 #[test]
 fn machines_work_on_a_plan_and_one_gives_the_verdicts() {

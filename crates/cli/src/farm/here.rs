@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use fs_err as fs;
 use phoenix_model::{Event, Logged, Severity, Stage, StorePath, Verdict};
 use phoenix_schedule::{BuilderEnd, Happening, Step, signal_name};
-use phoenix_store::{Layout, StoreEnv, Validity, ValidityError};
+use phoenix_store::{Layout, Nix, StoreEnv, Validity, ValidityError, is_realised};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::{Besides, collect, manner, ship};
@@ -141,17 +141,12 @@ fn bring_home(planned: &mut Planned, workers: &Workers) -> Result<(), CommandErr
         state.is_some_and(|state| state.verdict == Some(Verdict::Built))
     };
     let steps = planned.run.steps().iter().filter(|step| is_built(&step.drv_path));
-    let steps: Vec<&Step> = steps.collect();
-    let nameless = steps.iter().filter(|step| step.outputs.iter().any(Option::is_none)).count();
+    let (named, nameless): (Vec<&Step>, Vec<&Step>) =
+        steps.partition(|step| step.outputs.iter().all(Option::is_some));
     let outputs: Vec<StorePath> =
-        steps.into_iter().flat_map(|step| step.outputs.iter().flatten().cloned()).collect();
-    if nameless > 0 {
-        let text = format!(
-            "what {nameless} content-addressed derivations, and what needs them, made is not in this store: it has no \
-             path before it is built, and workers do not pass it on. Without --runners it comes here"
-        );
-        planned.recorder.say(Severity::Warning, text);
-    }
+        named.into_iter().flat_map(|step| step.outputs.iter().flatten().cloned()).collect();
+    let nameless: Vec<StorePath> = nameless.into_iter().map(|step| step.drv_path.clone()).collect();
+    bring_nameless(&nameless, planned, workers);
     let Some(kept) = &mut planned.kept else { return Ok(()) };
     kept.look_again(&mut planned.recorder)?;
     kept.fetch(&outputs, &planned.setup, &mut planned.recorder);
@@ -178,12 +173,48 @@ fn bring_home(planned: &mut Planned, workers: &Workers) -> Result<(), CommandErr
     .hint("is there room in the depot and in the store? What was said before tells why"))
 }
 
+/// Brings what has no path before it is built, as what is content-addressed: it is only in the store of who built it.
+fn bring_nameless(drv_paths: &[StorePath], planned: &mut Planned, workers: &Workers) {
+    let setup = &planned.setup;
+    let mut left = drv_paths.to_vec();
+    for worker in &workers.all {
+        let store = workers.store(worker.slot);
+        let there = at(&store, setup);
+        left.retain(|drv_path| {
+            if !is_realised(&there, drv_path) {
+                return true;
+            }
+            let mut command = setup.nix.nix(&["copy"]);
+            command.args(["--no-check-sigs", "--from", &store, "--to", &setup.store]);
+            // Before, a derivation stood for its outputs.
+            let outputs = if setup.nix.version_numbers() >= (2, 15) { "^*" } else { "" };
+            command.arg(format!("{drv_path}{outputs}"));
+            setup.nix.run(&mut command, "nix copy").is_err()
+        });
+    }
+    if let Some(first) = left.first() {
+        let text = format!(
+            "what {} content-addressed derivations made did not come into this store, the first is {first}; without \
+             --runners it does",
+            left.len()
+        );
+        planned.recorder.say(Severity::Warning, text);
+    }
+}
+
+/// Nix, set to another store.
+fn at(store: &str, setup: &Setup) -> Nix {
+    let mut there = setup.nix.clone();
+    there.set_env("NIX_REMOTE", store);
+    there
+}
+
 /// Copies what a store on this machine has of these paths. What does not come is missed by the caller.
 fn copy_from(store: &str, paths: &[&StorePath], setup: &Setup) {
     let Some(layout) = Layout::of(store, &StoreEnv::default()) else { return };
-    let mut there = setup.nix.clone();
-    there.set_env("NIX_REMOTE", store);
-    let Ok(valid) = Validity::open(&there, Some(&layout)).valid(paths.iter().copied()) else { return };
+    let Ok(valid) = Validity::open(&at(store, setup), Some(&layout)).valid(paths.iter().copied()) else {
+        return;
+    };
     if valid.is_empty() {
         return;
     }
