@@ -164,6 +164,8 @@ impl<'a> Builder<'a> {
         let mut words: Vec<String> = Vec::new();
         let mut validity = Validity::open(&self.nix, self.setup.layout.as_ref());
         let mut last = BuildExit { code: Some(0), signal: None };
+        // How Nix ended when something failed of which nothing was left to try.
+        let mut failed = None;
         let mut fruitless = 0;
         let mut left: VecDeque<Vec<Wanted>> = batches(wanted).into_iter().map(<[_]>::to_vec).collect();
         while let Some(some) = left.pop_front() {
@@ -185,6 +187,9 @@ impl<'a> Builder<'a> {
             };
             if exit.code == Some(0) {
                 continue;
+            }
+            if self.has_failed && exit.signal.is_none() {
+                failed.get_or_insert(exit);
             }
             if let Some(signal) = exit.signal.filter(|_| !self.run.is_cancelled()) {
                 let text = format!(
@@ -241,9 +246,11 @@ impl<'a> Builder<'a> {
             .map(|(drv_path, _)| drv_path)
             .filter(|drv_path| self.run.position(drv_path).is_none() && !is_realised(&self.nix, drv_path));
         let hindered = self.hindered(unexplained.chain(missing.cloned()));
+        // What was tried again may have ended well beside what did not.
+        let told = if last.code == Some(0) { failed.unwrap_or(last) } else { last };
         Ok(BuilderEnd {
-            exit_code: last.code,
-            signal: last.signal,
+            exit_code: told.code,
+            signal: told.signal,
             valid: self.present(&mut validity, last.code == Some(0))?,
             realised: self
                 .run
@@ -501,7 +508,10 @@ impl<'a> Builder<'a> {
                     Some(drv_path) => {
                         let (class, message) = (failure.class, failure.message);
                         self.told.insert(drv_path.clone());
-                        if class == FailureClass::Killed && self.may_try_again(&drv_path) {
+                        let is_said_again = self.to_try_again.contains_key(&drv_path);
+                        if class == FailureClass::Killed && is_said_again {
+                            // Nix 2.34 says it once for each goal that waits for it.
+                        } else if class == FailureClass::Killed && self.may_try_again(&drv_path) {
                             self.try_again(drv_path, message);
                         } else {
                             self.failed(drv_path, class, message);

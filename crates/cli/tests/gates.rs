@@ -290,3 +290,18 @@ fn a_signal_ends_an_action_with_all_it_started() {
     let report = Report(serde_json::from_str(&ran.stdout).unwrap());
     assert_eq!(action(&report, "slow").0, "cancelled");
 }
+
+#[test]
+fn a_signal_ends_a_gate_that_computes() {
+    let env = TestEnv::new();
+    let flake =
+        Flake::new(r#"{ ci.${system}.loop = { type = "ci-work-unit"; findWork = "for (;;) {}"; }; }"#);
+    let child = common::start(&env, &["run", "--json", &flake.reference()]);
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    let since = std::time::Instant::now();
+    let _ = env.nix.run("kill", &["-TERM", &child.id().to_string()]);
+    let ran = common::end(child).ends_with(130);
+    assert!(since.elapsed().as_secs() < 20);
+    let report = Report(serde_json::from_str(&ran.stdout).unwrap());
+    assert_eq!(report.verdict(&format!("ci.{}.loop", env.system())), "cancelled");
+}

@@ -485,3 +485,24 @@ fn a_builder_that_was_killed_is_tried_once_more() {
     let above = format!("{}#{}", flake.reference(), attr("above"));
     let _ = env.phoenix(&["run", "--fail-fast", &above]).ends_with(0).says("It is tried once more");
 }
+
+#[test]
+fn a_builder_that_was_killed_and_then_well_is_no_alarm_beside_a_failure() {
+    let env = TestEnv::new();
+    let mark = env.file("mark").display().to_string();
+    let flake = Flake::new(&format!(
+        r#"let killed = d "killed" "test -e {mark} || {{ echo x > {mark}; kill -9 $$; }}; echo x > $out" {{ }};
+        in {{ packages.${{system}} = {{
+          inherit killed;
+          user = d "user" "echo x > $out" {{ inherit killed; }};
+          bad = d "bad" "exit 1" {{ }};
+        }}; }}"#
+    ));
+    let (ran, report) = env.report(&[&flake.reference()]);
+    let ran = ran.ends_with(100).says("It is tried once more");
+    let attr = |name: &str| format!("packages.{}.{name}", env.system());
+    for (name, verdict) in [("killed", "built"), ("user", "built"), ("bad", "failed")] {
+        assert_eq!(report.verdict(&attr(name)), verdict, "{name}: {ran}");
+    }
+    assert!(!ran.stderr.contains("Nix ended with"), "{ran}");
+}

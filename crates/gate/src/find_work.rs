@@ -6,6 +6,7 @@ mod host;
 
 use std::ffi::OsString;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rquickjs::context::EvalOptions;
@@ -38,6 +39,8 @@ pub struct FindWork {
     pub env: Vec<(OsString, OsString)>,
     /// Whether all outputs of a derivation are kept somewhere that Nix does not know of.
     pub is_kept: IsKept,
+    /// Set when nobody waits for the answer any more: a body that computes sees nothing else.
+    pub stop: Arc<AtomicBool>,
 }
 
 /// Whether all outputs of a derivation are kept somewhere.
@@ -119,7 +122,9 @@ impl FindWork {
         };
         let runtime = AsyncRuntime::new().map_err(engine)?;
         runtime.set_memory_limit(limits.memory).await;
-        runtime.set_interrupt_handler(Some(Box::new(move || begun.elapsed() >= limits.time))).await;
+        let stop = Arc::clone(&self.stop);
+        let is_over = move || begun.elapsed() >= limits.time || stop.load(Ordering::Relaxed);
+        runtime.set_interrupt_handler(Some(Box::new(is_over))).await;
         let context = AsyncContext::full(&runtime).await.map_err(engine)?;
         // On one line with the beginning of the body, so that lines count as the author counts them.
         let script = format!("(async (self, core, nix, execUtils) => {{{}\n}})", self.body);

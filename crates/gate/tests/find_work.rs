@@ -19,6 +19,7 @@ fn unit(body: &str) -> FindWork {
         nix_args: Vec::new(),
         env: Vec::new(),
         is_kept: IsKept::default(),
+        stop: Arc::default(),
     }
 }
 

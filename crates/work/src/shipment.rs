@@ -114,6 +114,15 @@ impl Shipment {
         if shipment.fits() { Ok(shipment) } else { Err(ShipmentError::Unfit) }
     }
 
+    /// Whether an action runs what a derivation makes. What pushes waits until all is kept.
+    #[must_use]
+    pub fn is_for_action(&self, derivation: u32) -> bool {
+        let Some(step) = self.plan.steps.get(derivation as usize) else { return false };
+        let runs = self.actions.iter().filter(|(_, verdict)| verdict.is_none());
+        runs.flat_map(|(action, _)| &action.paths)
+            .any(|path| step.outputs.iter().flatten().any(|out| out == path))
+    }
+
     /// Whether positions that stand for the same things do.
     fn fits(&self) -> bool {
         let steps = &self.plan.steps;

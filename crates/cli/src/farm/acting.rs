@@ -9,6 +9,7 @@ use phoenix_depot::{BlobName, Depot};
 use phoenix_model::{Action, ActionId, ActionVerdict, Event, Severity, StorePath, TargetId, Verdict};
 use phoenix_schedule::farm::{Acted, Outcome, Record, Slot, UnitId, action_unit};
 use phoenix_schedule::{Actions, Happening, Readiness, Run};
+use phoenix_store::Validity;
 use phoenix_work::{Hit, Shipment};
 
 use super::collecting::Collecting;
@@ -23,6 +24,12 @@ use crate::setup::Setup;
 
 /// How long a worker waits for what others wrote to come into sight: whoever writes last sees it all.
 const IN_SIGHT: Duration = Duration::from_secs(10);
+
+/// How long an action waits for others to keep what they built: at their end, or after ten minutes at most.
+const KEPT_SOON: Duration = Duration::from_secs(15 * 60);
+
+/// How often it looks whether they did.
+const AGAIN: Duration = Duration::from_secs(2);
 
 /// Where it is kept that an action of a plan is done, so that it is not when the plan is worked on again.
 const DONE: &str = "acted/";
@@ -318,10 +325,29 @@ fn once(
     let begun = Instant::now();
     let built = built(stage.shipment, run);
     let paths = if action.paths.is_empty() { &built } else { &action.paths };
-    let kept = opened(kept, stage, recorder)?;
+    // Who built it may not have kept it yet.
+    let kept = loop {
+        let kept = opened(kept, stage, recorder)?;
+        let here = Validity::open(&stage.setup.nix, stage.setup.layout.as_ref())
+            .valid(paths)
+            .map_err(|error| CommandError::because("cannot look into the store", &error))?;
+        let was_built: Vec<&StorePath> = run.built_outputs().collect();
+        let is_missing = |path: &&StorePath| was_built.contains(path) && !here.contains(*path);
+        let missing: Vec<&StorePath> = paths.iter().filter(is_missing).collect();
+        let all_kept = missing.into_iter().all(|path| kept.has(path));
+        if all_kept || begun.elapsed() > KEPT_SOON || !go_on(recorder) {
+            break kept;
+        }
+        std::thread::sleep(AGAIN);
+    };
     let there: Vec<StorePath> = paths.iter().filter(|path| kept.has(path)).cloned().collect();
     kept.fetch(&there, stage.setup, recorder);
-    let verdict = run_action(action, stage.setup, &built, recorder, go_on);
+    // What was stopped is not begun.
+    let verdict = if go_on(recorder) {
+        run_action(action, stage.setup, &built, recorder, go_on)
+    } else {
+        ActionVerdict::Cancelled
+    };
     let seconds = Some(begun.elapsed().as_secs_f64());
     recorder.record(Event::ActionSettled { action: action.id, verdict: verdict.clone(), seconds, log: None });
     if verdict == ActionVerdict::Done

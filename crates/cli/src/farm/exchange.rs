@@ -327,12 +327,13 @@ impl Hands {
         built.flat_map(|step| step.outputs.iter().flatten().cloned()).collect()
     }
 
-    /// Whether another unit needs something of this.
+    /// Whether another unit needs something of this, or something that runs once it is built.
     fn is_awaited(&self, ends: &Ends) -> bool {
         let farm = &self.shipment.farm;
         ends.built.iter().any(|built| {
             let unit = farm.unit_of(built.derivation);
             farm.dependents(built.derivation).iter().any(|&user| farm.unit_of(user) != unit)
+                || self.shipment.is_for_action(built.derivation)
         })
     }
 

@@ -99,7 +99,12 @@ pub(super) fn ask_all(
 }
 
 /// Asks one; none when it was broken off.
-fn answer(number: usize, question: Question, heard: &Sender<Heard>, stop: &AtomicBool) -> Option<Answered> {
+fn answer(
+    number: usize,
+    question: Question,
+    heard: &Sender<Heard>,
+    stop: &Arc<AtomicBool>,
+) -> Option<Answered> {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return Some(Err(format!("nothing can be asked: {error}"))),
@@ -109,15 +114,17 @@ fn answer(number: usize, question: Question, heard: &Sender<Heard>, stop: &Atomi
             tokio::time::sleep(TICK).await;
         }
     };
-    runtime.block_on(async {
+    let answer = runtime.block_on(async {
         tokio::select! {
-            answer = asked(number, question, heard) => Some(answer),
+            answer = asked(number, question, heard, stop) => Some(answer),
             () = stopped => None,
         }
-    })
+    });
+    // What was interrupted has its own words for that.
+    answer.filter(|_| !stop.load(Ordering::Relaxed))
 }
 
-async fn asked(number: usize, question: Question, heard: &Sender<Heard>) -> Answered {
+async fn asked(number: usize, question: Question, heard: &Sender<Heard>, stop: &Arc<AtomicBool>) -> Answered {
     let work = |answer: Answer<()>| match answer {
         Answer::Work(()) => Answer::Work(Work::default()),
         Answer::None { reason } => Answer::None { reason },
@@ -132,6 +139,7 @@ async fn asked(number: usize, question: Question, heard: &Sender<Heard>) -> Answ
                 bin: None,
                 nix_args: nix.option_args(),
                 env: env(&nix),
+                stop: Arc::clone(stop),
                 is_kept: IsKept(Arc::new(move |drv_path| kept.iter().any(|kept| kept == drv_path))),
             };
             let heard = heard.clone();

@@ -33,7 +33,7 @@ pub(crate) fn work(args: &WorkArgs) -> Result<ExitCode, CommandError> {
             CommandError::new("a worker needs a ledger to take units from").hint("--ledger URL names it")
         );
     };
-    ledgers::check(ledger)?;
+    ledgers::check(ledger_url)?;
     let setup = setup(args)?;
     let depot = depots::open(args.shared.depot.as_deref())?;
     let (shipment, mark) = farm::receive(depot.as_ref(), &args.reference)?;
