@@ -135,7 +135,7 @@ impl Recorder {
                 settled.log = self.close_log(settled.drv_path.base_name());
             }
             Event::ActionLine { action, line } if self.keeps_logs => {
-                self.log(&format!("action-{}", action.0), line)
+                self.log(&format!("action-{}", action.0), line);
             }
             Event::ActionSettled { action, log, .. } => {
                 *log = self.close_log(&format!("action-{}", action.0));

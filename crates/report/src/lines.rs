@@ -363,10 +363,7 @@ mod tests {
     #[test]
     fn a_target_that_failed_by_itself_is_told_and_one_whose_derivation_failed_is_not_told_twice() {
         let mut events = fixture::events();
-        let verdict = Verdict::Failed {
-            class: phoenix_model::FailureClass::Other,
-            message: "its .drv\nis damaged".into(),
-        };
+        let verdict = Verdict::Failed { class: FailureClass::Other, message: "its .drv\nis damaged".into() };
         let found = Event::TargetFound { target: fixture::target(50, "odd", Some("odd")) };
         let settled = Event::TargetSettled { target: phoenix_model::TargetId(50), verdict };
         events.extend([found, settled].map(|event| Logged { at: Stamp(0), event }));

@@ -352,8 +352,8 @@ mod tests {
             summary.is_green()
         };
         assert!(green(&[], None));
-        for lost in [&[0] as &[usize], &[3], &[0, 3], &[4], &[0, 1]] {
-            assert!(!green(lost, None), "{lost:?}");
+        for lost in [vec![0], vec![3], vec![0, 3], vec![4], vec![0, 1]] {
+            assert!(!green(&lost, None), "{lost:?}");
         }
         let class = phoenix_model::FailureClass::Build;
         let verdict = Verdict::Failed { class, message: String::new() };

@@ -63,11 +63,11 @@ pub(crate) fn hits<'v>(
         let hit = Hit { name: target.attr(), targets: vec![target.id], actions: Vec::new() };
         rows.push(Row { hit, build: vec![target.attr()], run: Vec::new(), std: None });
     }
-    if is_std { rows } else { at_most(rows, MOST_ROWS) }
+    if is_std { rows } else { at_most(&rows, MOST_ROWS) }
 }
 
 /// Rows put together until there are no more than so many.
-fn at_most(rows: Vec<Row>, most: usize) -> Vec<Row> {
+fn at_most(rows: &[Row], most: usize) -> Vec<Row> {
     let each = rows.len().div_ceil(most).max(1);
     let together = |some: &[Row]| {
         let mut all = some[0].clone();
@@ -130,10 +130,10 @@ mod tests {
     #[test]
     fn a_matrix_has_no_more_rows_than_github_takes_and_loses_nothing() {
         let rows: Vec<Row> = (0..1001).map(|number| row(&format!("a.{number}"))).collect();
-        let rows = at_most(rows, MOST_ROWS);
+        let rows = at_most(&rows, MOST_ROWS);
         assert!(rows.len() <= MOST_ROWS);
         assert_eq!(rows.iter().map(|row| row.build.len()).sum::<usize>(), 1001);
-        assert!(at_most(Vec::new(), MOST_ROWS).is_empty());
+        assert!(at_most(&[], MOST_ROWS).is_empty());
     }
 
     #[test]
