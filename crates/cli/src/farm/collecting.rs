@@ -221,7 +221,7 @@ impl Collecting {
     /// Whether a unit has not ended.
     pub(crate) fn is_open(&self, unit: UnitId) -> bool {
         let board = self.collector.board();
-        !board.is_tripped() && board.is_open(unit.0)
+        !board.is_tripped() && !board.is_settled(unit.0)
     }
 
     /// Nothing more is waited for: gives what has no verdict one, without telling of it.

@@ -230,12 +230,6 @@ impl Board {
         &self.plan
     }
 
-    /// Whether a unit has not ended.
-    #[must_use]
-    pub fn is_open(&self, unit: u32) -> bool {
-        self.open.contains(unit)
-    }
-
     /// Takes in records that were seen now.
     pub fn read(&mut self, now: Stamp, records: &[Record]) {
         // What has ended need not be claimed first.

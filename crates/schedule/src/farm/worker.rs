@@ -234,7 +234,7 @@ impl Worker {
 
     /// Whether the units that it is there for have ended, if it is there for some.
     fn has_its_own(&self) -> bool {
-        !self.own.is_empty() && self.own.iter().all(|&unit| !self.board.is_open(unit))
+        !self.own.is_empty() && self.own.iter().all(|&unit| self.board.is_settled(unit))
     }
 
     /// Its slot.
