@@ -11,6 +11,7 @@ mod clean;
 mod derivation_state;
 mod end;
 mod errors;
+mod gantt;
 mod json;
 mod junit;
 mod lines;

@@ -7,9 +7,11 @@ use phoenix_model::{ActionVerdict, Severity, VerdictKind};
 
 use crate::clean::{clean_log, one_line};
 use crate::errors::evaluation_errors;
+use crate::gantt::gantt;
 use crate::markup::{code, details, escape};
 use crate::roots::{alike, failed_alone, names, plural};
 use crate::table::{count_words, groups, particulars};
+use crate::timeline::Timeline;
 use crate::{Root, Summary, human_seconds, root_failures};
 
 /// How many bytes a job summary may have, with a margin: GitHub takes 1 MiB a step.
@@ -24,17 +26,18 @@ struct Bounds {
     targets: usize,
     lines: usize,
     failures: usize,
+    bars: usize,
 }
 
 /// From everything to next to nothing: first fewer targets, then shorter logs, then fewer failures.
 const BOUNDS: [Bounds; 7] = [
-    Bounds { targets: usize::MAX, lines: 50, failures: usize::MAX },
-    Bounds { targets: 1000, lines: 50, failures: usize::MAX },
-    Bounds { targets: 200, lines: 25, failures: usize::MAX },
-    Bounds { targets: 200, lines: 15, failures: 100 },
-    Bounds { targets: 50, lines: 5, failures: 20 },
-    Bounds { targets: 0, lines: 2, failures: 5 },
-    Bounds { targets: 0, lines: 0, failures: 0 },
+    Bounds { targets: usize::MAX, lines: 50, failures: usize::MAX, bars: 100 },
+    Bounds { targets: 1000, lines: 50, failures: usize::MAX, bars: 100 },
+    Bounds { targets: 200, lines: 25, failures: usize::MAX, bars: 100 },
+    Bounds { targets: 200, lines: 15, failures: 100, bars: 60 },
+    Bounds { targets: 50, lines: 5, failures: 20, bars: 30 },
+    Bounds { targets: 0, lines: 2, failures: 5, bars: 0 },
+    Bounds { targets: 0, lines: 0, failures: 0, bars: 0 },
 ];
 
 /// The report in at most `limit` bytes; what does not fit is left out, the longest lists first, and said.
@@ -58,7 +61,8 @@ pub fn markdown(summary: &Summary, limit: usize) -> String {
 
 fn page(summary: &Summary, bounds: Bounds) -> String {
     let mut page = String::new();
-    figures(&mut page, summary);
+    let timeline = Timeline::of(summary);
+    figures(&mut page, summary, &timeline);
     let roots = root_failures(summary);
     let groups = alike(&roots);
     for same in groups.iter().take(bounds.failures) {
@@ -81,11 +85,12 @@ fn page(summary: &Summary, bounds: Bounds) -> String {
     errors(&mut page, summary, bounds);
     actions(&mut page, summary, bounds);
     targets(&mut page, summary, bounds.targets);
+    gantt(&mut page, summary, &timeline, bounds.bars);
     remarks(&mut page, summary, bounds.failures);
     page
 }
 
-fn figures(page: &mut String, summary: &Summary) {
+fn figures(page: &mut String, summary: &Summary, timeline: &Timeline) {
     let mark = if summary.is_green() { "✅" } else { "❌" };
     let count = summary.targets.len();
     let parts: Vec<String> = count_words(summary).into_iter().map(|(_, words)| words).collect();
@@ -95,6 +100,11 @@ fn figures(page: &mut String, summary: &Summary) {
     let built = derivations.get(&VerdictKind::Built).copied().unwrap_or(0);
     let _ =
         write!(page, "{} · {built} {} built", human_seconds(summary.seconds()), plural(built, "derivation"));
+    if timeline.rows.len() > 1 {
+        let (runners, minutes) = (timeline.rows.len(), timeline.runner_seconds() / 60.0);
+        let building = human_seconds(timeline.build_seconds());
+        let _ = write!(page, ": {building} on {runners} runners, in {minutes:.0} runner minutes");
+    }
     if summary.saved_seconds >= 0.05 {
         let _ = write!(page, " · {} of building saved", human_seconds(summary.saved_seconds));
     }
@@ -298,6 +308,19 @@ mod tests {
         | cached | <code>packages.x86\_64-linux.old</code> | in the store |
         | cached | <code>packages.x86\_64-linux.far</code> | in https://cache.example |
         | skipped | <code>nixosConfigurations.arm.config.system.build.toplevel</code> | it is for aarch64-linux, and this run is for x86\_64-linux |
+
+        <details><summary>When, and on which runner</summary>
+
+        ```mermaid
+        gantt
+            dateFormat YYYY-MM-DD HH:mm:ss.SSS
+            axisFormat %H:%M:%S
+            section this machine
+            hello-2.12 :done, d0, 1970-01-01 00:00:00.100, 1970-01-01 00:00:04.300
+            lib-1.0 :crit, d1, 1970-01-01 00:00:00.100, 1970-01-01 00:00:02.100
+        ```
+
+        </details>
 
         - substituter <code>https://down.example</code>: it answers 503 Service Unavailable; its answers are unknown
         - the run was stopped (SIGINT); what was built stays built
