@@ -33,7 +33,7 @@ pub(crate) const ROOM: u64 = 48 << 20;
 const HELD: u64 = 2;
 
 /// How many opened frames are held for a second use, in bytes.
-const OPEN: usize = 64 << 20;
+const OPEN: usize = 32 << 20;
 
 /// A frame: the numbers of its pack and of itself.
 type Key = (u32, u32);
@@ -84,6 +84,8 @@ struct State {
     ahead: u64,
     /// How many bytes of parts are held that were used and are needed again.
     held: u64,
+    /// How many bytes of these are on their way into the file.
+    leaving: u64,
     /// How many bytes of opened frames are held.
     open: usize,
     /// Counts uses, to find what was not used for long.
@@ -433,6 +435,9 @@ impl Frames {
             state.touched[part] = state.clock.max(1);
         }
         if state.needed[part] == 0 && !matches!(state.parts[part], Fetch::OnItsWay) {
+            if matches!(state.parts[part], Fetch::Leaving(_)) {
+                state.leaving -= self.length(part);
+            }
             state.parts[part] = Fetch::No;
             if is_here {
                 state.held -= self.length(part);
@@ -443,13 +448,7 @@ impl Frames {
     /// The parts that there is no room for any more, those first that were not used for long.
     fn leaving(&self, state: &mut State) -> Vec<(usize, Bytes)> {
         let mut leaving = Vec::new();
-        let mut held = state.held;
-        for (number, fetch) in state.parts.iter().enumerate() {
-            if matches!(fetch, Fetch::Leaving(_)) {
-                held -= self.length(number);
-            }
-        }
-        while held > self.limit / HELD {
+        while state.held - state.leaving > self.limit / HELD {
             let here = state.parts.iter().enumerate().filter_map(|(number, fetch)| match fetch {
                 Fetch::Here(bytes) if state.touched[number] > 0 => {
                     Some((state.touched[number], number, bytes.clone()))
@@ -458,7 +457,7 @@ impl Frames {
             });
             let Some((_, number, bytes)) = here.min_by_key(|&(touched, ..)| touched) else { break };
             state.parts[number] = Fetch::Leaving(bytes.clone());
-            held -= self.length(number);
+            state.leaving += self.length(number);
             leaving.push((number, bytes));
         }
         leaving
@@ -472,6 +471,7 @@ impl Frames {
             if matches!(state.parts[number], Fetch::Leaving(_)) {
                 state.parts[number] = at.map_or(Fetch::LetGo, Fetch::PutAway);
                 state.held -= self.length(number);
+                state.leaving -= self.length(number);
             }
         }
     }
