@@ -18,9 +18,15 @@ use crate::{Cache, Trouble};
 /// repository of GitHub has only so many lookups a minute for all its jobs.
 pub const MOST_PACKS: usize = 4;
 
-/// How many packs there may be together with those of scopes that may be read and not written; at least one of the
-/// own scope.
+/// The same where a scope is read by others, too, who have packs of their own.
+const MOST_IN_SCOPE: usize = 3;
+
+/// How many packs there may be together with those of scopes that may be read and not written; at least two of the own
+/// scope, or a large one would be copied for each small one.
 const MOST_WITH_FOREIGN: usize = 5;
+
+/// See [`MOST_WITH_FOREIGN`].
+const FEWEST_IN_SCOPE: usize = 2;
 
 /// For how many seconds a pack stays after it was replaced: a job on GitHub's runners ends after six hours, and so
 /// does its token. One that began before may make a pack that needs chunks of what is being replaced.
@@ -115,7 +121,7 @@ impl Cache {
         let foreign = self.packs.foreign();
         let own = catalog.packs().filter(|(_, name, _)| !foreign.contains(*name));
         let live = own.count() + usize::from(saved > 0);
-        let most = most_own(foreign.len());
+        let most = self.most_packs();
         let known = &catalog.others().known;
         let size =
             catalog.packs().filter_map(|(_, name, _)| known.get(name)).map(|info| info.size).sum::<u64>();
@@ -125,7 +131,11 @@ impl Cache {
     /// How many packs of its own scope a job that saves may leave before it folds the small ones.
     #[must_use]
     pub fn most_packs(&self) -> usize {
-        most_own(self.packs.foreign().len())
+        if self.packs.depot().scopes().is_none() {
+            return MOST_PACKS;
+        }
+        let beside = MOST_WITH_FOREIGN.saturating_sub(self.packs.foreign().len());
+        beside.clamp(FEWEST_IN_SCOPE, MOST_IN_SCOPE)
     }
 
     /// Removes packs that were replaced longer than `grace` seconds ago and that nobody relies on, if we may, and
@@ -232,11 +242,6 @@ impl Cache {
         }
         Ok(collected)
     }
-}
-
-/// How many packs of the own scope may stay beside so many of others.
-fn most_own(foreign: usize) -> usize {
-    MOST_PACKS.min(MOST_WITH_FOREIGN.saturating_sub(foreign)).max(1)
 }
 
 /// Makes the new pack.

@@ -183,7 +183,7 @@ fn a_restore_on_a_pull_request_looks_up_few_packs() {
     };
     let paths: Vec<String> = (1..8).map(|at: u32| add(&env, &format!("p{at}"), at.into(), 9_000)).collect();
     for (number, path) in paths.iter().enumerate() {
-        let _ = job(if number < 4 { &main } else { &pull }, &["save", path]);
+        let _ = job(if number < 3 { &main } else { &pull }, &["save", path]);
     }
     let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
     env.nix.run("nix-store", &[&["--delete"], &paths[..]].concat());

@@ -251,7 +251,8 @@ fn who_may_not_write_the_store_has_the_daemon_do_it() {
     env.nix.configure("trusted-users =");
     let daemon = env.nix.daemon().unwrap();
     let ran = as_nobody(&env, &[&app]).unwrap().ends_with(1);
-    let _ = ran.says("restored 2 paths").says("takes only what a key in its trusted-public-keys signed");
+    let ran = ran.says("restored 2 paths").says("takes only what a key in its trusted-public-keys signed");
+    let _ = ran.says("hint: name this user among trusted-users");
     drop(daemon);
     env.nix.configure(&format!("trusted-users =\ntrusted-public-keys = {public}"));
     let _daemon = env.nix.daemon().unwrap();
