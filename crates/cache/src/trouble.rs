@@ -20,7 +20,7 @@ pub enum Trouble {
         problem: PackError,
     },
     /// Parts of a pack cannot be used.
-    #[error("{depot}: a part of the pack {pack} is damaged: {problem} ({damaged} of {frames} frames)")]
+    #[error("{depot}: a part of the pack {pack} cannot be used: {problem} ({damaged} of {frames} frames)")]
     Frames {
         /// The depot, as it names itself.
         depot: String,

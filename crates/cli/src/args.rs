@@ -86,7 +86,8 @@ pub(crate) struct VerifyArgs {
 /// What to keep, and what to let go.
 #[derive(Debug, Args)]
 pub(crate) struct GcArgs {
-    /// How much all packs may have together: bytes, or 500M, 10G, 8GiB
+    /// How much all packs in use may have together, and what was replaced and waits as much again: bytes, or 500M, 10G,
+    /// 8GiB
     #[arg(long, value_name = "BYTES", default_value = "10G", value_parser = crate::tidy::bytes)]
     pub(crate) budget: u64,
 
@@ -150,7 +151,7 @@ pub(crate) struct SaveArgs {
     #[arg(long, value_name = "NAME", env = "GITHUB_REF")]
     pub(crate) branch: Option<String>,
 
-    /// How much all packs may have together; more than that, or more than four packs, are tidied up as by `gc`
+    /// How much all packs in use may have together; more than that, or more than four packs, are tidied up as by `gc`
     #[arg(long, value_name = "BYTES", default_value = "10G", value_parser = crate::tidy::bytes)]
     pub(crate) budget: u64,
 
@@ -322,7 +323,7 @@ pub(crate) struct BuildArgs {
     #[arg(long)]
     pub(crate) retry_failed: bool,
 
-    /// How much all packs of the depot may have together; what is more is let go as by `cache gc`
+    /// How much all packs of the depot in use may have together; what is more is let go as by `cache gc`
     #[arg(long, value_name = "BYTES", default_value = "10G", value_parser = crate::tidy::bytes)]
     pub(crate) budget: u64,
 
