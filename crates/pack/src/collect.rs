@@ -229,8 +229,14 @@ impl Collection {
     #[must_use]
     pub fn statement(&self, catalog: &Catalog, name: &str) -> Others {
         let mut others = catalog.statement();
+        let sources: BTreeSet<&str> = self.sources.iter().map(|source| source.name.as_str()).collect();
         for by in others.replaced.values_mut() {
-            if self.sources.iter().any(|source| by.contains(&source.name)) {
+            if by.iter().any(|by| sources.contains(by.as_str())) {
+                // Of those that were replaced in their turn the first tells since when; the new one stands for the
+                // others, or there would be ever more.
+                let made = |by: &&String| others.known.get(*by).map(|info| info.created);
+                let first = by.iter().filter(|by| made(by).is_some()).min_by_key(made).cloned();
+                by.retain(|by| !sources.contains(by.as_str()) || Some(by) == first.as_ref());
                 by.insert(name.to_owned());
             }
         }

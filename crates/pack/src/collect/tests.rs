@@ -456,6 +456,26 @@ fn what_was_replaced_and_waits_has_its_bounds() {
     assert!(restored(&world, &mut catalog, 29).is_some());
 }
 
+/// What packs say of each other stays small, however often what replaced them is replaced.
+#[test]
+fn a_pack_that_was_replaced_many_times_is_said_to_be_so_twice() {
+    let mut world = World::default();
+    for number in 1..40_u32 {
+        let now = u64::from(number);
+        let mut catalog = world.catalog();
+        let paths = vec![path(number, &[number * 2, number * 2 + 1], &[], now)];
+        world.save(&mut catalog, &format!("{number:03}s"), now, paths);
+        world.collect(&Goal { packs: 1, grace: 10_000, ..goal(now) }, &format!("{number:03}t"));
+    }
+    let mut catalog = world.catalog();
+    let most = catalog.others().replaced.values().map(BTreeSet::len).max();
+    assert!(most <= Some(3), "{most:?}");
+    assert_eq!(catalog.replaced_since("001s"), Some(2), "the first fold of all");
+    for number in 1..40 {
+        assert!(restored(&world, &mut catalog, number).is_some());
+    }
+}
+
 /// Who folds reads nothing that was replaced and that nobody relies on, and so knows all the same since when it was:
 /// a fold that was folded in its turn is not read any more either.
 #[test]
