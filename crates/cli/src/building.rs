@@ -508,8 +508,7 @@ impl<'a> Builder<'a> {
                     Some(drv_path) => {
                         let (class, message) = (failure.class, failure.message);
                         self.told.insert(drv_path.clone());
-                        let is_said_again = self.to_try_again.contains_key(&drv_path);
-                        if class == FailureClass::Killed && is_said_again {
+                        if self.to_try_again.contains_key(&drv_path) {
                             // Nix 2.34 says it once for each goal that waits for it.
                         } else if class == FailureClass::Killed && self.may_try_again(&drv_path) {
                             self.try_again(drv_path, message);

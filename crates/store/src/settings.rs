@@ -37,6 +37,8 @@ pub struct Settings {
     pub accept_flake_config: bool,
     /// Whether builders see no more of the machine than they are to.
     pub sandbox: bool,
+    /// What they see of it all the same: `PATH`, `PATH=WHAT`, with a `?` at the end when it may be missing.
+    pub sandbox_paths: Vec<String>,
 }
 
 impl Settings {
@@ -104,6 +106,7 @@ impl Settings {
             accept_flake_config: flag("accept-flake-config", false),
             // `relaxed` is one for all but those who ask for none.
             sandbox: value("sandbox").and_then(Value::as_bool).unwrap_or(true),
+            sandbox_paths: list("sandbox-paths"),
         })
     }
 }

@@ -231,8 +231,12 @@ fn seen_by_builders(setup: &Setup) -> String {
         return String::new();
     }
     let places = ["/bin", "/sbin", "/usr", "/lib", "/lib32", "/lib64"];
-    let there = places.into_iter().filter(|place| Path::new(place).exists());
-    format!("extra-sandbox-paths = {}", there.collect::<Vec<_>>().join(" "))
+    let there = places.into_iter().filter(|place| Path::new(place).exists()).map(str::to_owned);
+    // A shell that is to be at `/bin/sh` need not be on this machine: without a sandbox nobody misses it.
+    let target = |path: &String| PathBuf::from(path.split(['=', '?']).next().unwrap_or_default());
+    let others = setup.settings.sandbox_paths.iter();
+    let others = others.filter(|path| !places.iter().any(|place| target(path).starts_with(place)));
+    format!("sandbox-paths = {}", there.chain(others.cloned()).collect::<Vec<_>>().join(" "))
 }
 
 /// Takes away what only this run needed; the logs stay.
@@ -300,9 +304,10 @@ impl Workers {
         command.arg("--store").arg(self.store(slot));
         builder_flags(&mut command, args);
         // Settings may hold secrets, which arguments would show to everybody.
-        let own = var("NIX_CONFIG").into_iter().chain([self.seen.clone()]);
+        let own = var("NIX_CONFIG").into_iter();
         let options = pairs(&args.nix.options).map(|(name, value)| format!("{name} = {value}"));
-        command.env("NIX_CONFIG", own.chain(options).collect::<Vec<_>>().join("\n"));
+        command
+            .env("NIX_CONFIG", own.chain(options).chain([self.seen.clone()]).collect::<Vec<_>>().join("\n"));
         command.env("XDG_STATE_HOME", place.join("state"));
         command.env_remove("NIX_REMOTE");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file.into_parts().0).process_group(0);
