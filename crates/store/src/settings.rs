@@ -106,9 +106,20 @@ impl Settings {
             accept_flake_config: flag("accept-flake-config", false),
             // `relaxed` is one for all but those who ask for none.
             sandbox: value("sandbox").and_then(Value::as_bool).unwrap_or(true),
-            sandbox_paths: list("sandbox-paths"),
+            sandbox_paths: match value("sandbox-paths") {
+                // Since 2.33 or so.
+                Some(Value::Object(paths)) => paths.iter().map(sandbox_path).collect(),
+                _ => list("sandbox-paths"),
+            },
         })
     }
+}
+
+/// A path that builders see, as nix.conf says it.
+fn sandbox_path((target, what): (&String, &Value)) -> String {
+    let source = what.get("source").and_then(Value::as_str).unwrap_or(target);
+    let optional = what.get("optional").and_then(Value::as_bool).unwrap_or_default();
+    format!("{target}={source}{}", if optional { "?" } else { "" })
 }
 
 /// What Nix says of a setting's value that it does not take, if it does.
@@ -152,6 +163,16 @@ mod tests {
             "\u{1b}[35;1mwarning:\u{1b}[0m error: setting 'cores' has invalid value 'abc'",
         ] {
             assert!(refused(&format!("warning: 'show-config' is deprecated\n{line}\n")).is_some(), "{line}");
+        }
+        for (paths, expected) in [
+            (r#"["/a","/b=/c?"]"#, ["/a", "/b=/c?"]),
+            (
+                r#"{"/a":{"optional":false,"source":"/a"},"/b":{"optional":true,"source":"/c"}}"#,
+                ["/a=/a", "/b=/c?"],
+            ),
+        ] {
+            let text = format!(r#"{{"system":{{"value":"x"}},"sandbox-paths":{{"value":{paths}}}}}"#);
+            assert_eq!(Settings::parse(&text).unwrap().sandbox_paths, expected);
         }
         for line in ["warning: unknown setting 'nosuch'", "warning: 'show-config' is a deprecated alias"] {
             assert_eq!(refused(line), None, "{line}");
