@@ -4,6 +4,21 @@ import { spawn } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import { findProgram } from './binary.mjs'
 
+/** Variables that hold nothing but a secret, of those that Nix, its caches and registries are given. */
+const SECRET = /^(GITHUB_TOKEN|GH_TOKEN|CACHIX_AUTH_TOKEN|CACHIX_SIGNING_KEY|ATTIC_TOKEN|AWS_SECRET_ACCESS_KEY|AWS_SESSION_TOKEN|AZURE_STORAGE_KEY|NIX_SIGNING_KEY|PHOENIX_SIGN_KEY)$/
+
+/** Asks the runner to hide what is a secret in our environment, also where it came by another way than `secrets`. */
+function hideSecrets() {
+  const secrets = Object.entries(process.env).filter(([name]) => SECRET.test(name)).map(([, value]) => value)
+  for (const [, tokens] of (process.env.NIX_CONFIG ?? '').matchAll(/^\s*(?:extra-)?access-tokens\s*=(.*)$/gm)) {
+    secrets.push(...tokens.split(/\s+/).map((token) => token.slice(token.indexOf('=') + 1)))
+  }
+  // A short one would hide half of the log, and each line of a longer one is masked by itself.
+  for (const line of secrets.flatMap((secret) => secret.split(/\r?\n/)).filter((line) => line.trim().length >= 8)) {
+    process.stdout.write(`::add-mask::${line.replaceAll('%', '%25').replaceAll('\r', '%0D')}\n`)
+  }
+}
+
 /**
  * Runs phoenix with these arguments until it ends; hands on the signals by which a runner cancels.
  *
@@ -14,6 +29,7 @@ export async function phoenix(args, { read = false, environment = {} } = {}) {
   const program = await findProgram()
   // What strangers wrote is in the logs that it shows: nothing of that is a command to the runner. All goes through
   // one pipe, so that no line of it comes after the end of that.
+  hideSecrets()
   const mute = randomUUID()
   process.stdout.write(`::stop-commands::${mute}\n`)
   const child = spawn(program, args, { stdio: ['ignore', read ? 'pipe' : 1, 1], env: { ...process.env, ...environment } })

@@ -1,7 +1,7 @@
 // Runs our actions and workflows by `act`. Arguments: act, phoenix, the double of GitHub's services, this checkout.
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
-import { readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { Repository } from './act.mjs'
 import { startDouble } from '../github-clients/double.mjs'
@@ -235,6 +235,32 @@ const tests = {
     const [, token] = /^::stop-commands::([0-9a-f-]{36})$/.exec(lines[0])
     assert.deepEqual(lines.slice(1, 4), ['::error::I am the runner', '::error::I am, too', `::${token}::`])
     assert.deepEqual(lines.slice(4), ['::error::a build failed on this runner; the report says which'])
+  },
+  async 'what is a secret in the environment is hidden before anything is shown'(repository) {
+    repository.write('phoenix.sh', '#!/bin/sh\necho "$CACHIX_AUTH_TOKEN"\n')
+    const told = spawnSync(process.execPath, [join(root, 'work/main.mjs')], {
+      env: { PATH: process.env.PATH, PHOENIX_CI_BIN: join(repository.directory, 'phoenix.sh'), INPUT_PLAN: 'p', INPUT_SLOT: '0', CACHIX_AUTH_TOKEN: 'very-secret', NIX_CONFIG: 'max-jobs = 1\nextra-access-tokens = github.com=ghp_0123456789 other=short' },
+      encoding: 'utf8',
+    })
+    const lines = told.stdout.split('\n')
+    assert.deepEqual(lines.slice(0, 2), ['::add-mask::very-secret', '::add-mask::ghp_0123456789'])
+    assert.ok(lines.indexOf('very-secret') > 1)
+  },
+  async 'a hostile flake breaks no command, no output, no matrix and no summary'(repository) {
+    const evil = join(repository.home, 'evil')
+    const names = ['a\\n::error::injected', `\\$(touch ${evil})`, '::set-output name=plan::x', '\u202edlrow', '"]}', '`id`;id', 'x'.repeat(200_000)]
+    const nix = names.map((name) => `"${name.replaceAll('"', '\\"')}" = derivation { inherit system; name = "n"; builder = "/bin/sh"; args = [ "-c" "echo '::error::from a builder'; echo >$out" ]; };`)
+    repository.flake({ base: {} }, `checks.\${system} = { ${nix.join('\n')} };`)
+    repository.write('.github/workflows/ci.yml', PIPELINE)
+    const whole = ended(await repository.run('ci.yml', { apart: true }), 0)
+    repository.write('.github/workflows/v1.yml', V1.replace('packages.x86_64-linux, ci.x86_64-linux', 'checks.x86_64-linux'))
+    repository.forgetStore()
+    repository.flake({ base: {} }, `checks.\${system} = { ${nix.join('\n').replaceAll('name = "n"', 'name = "m"')} };`)
+    const rows = ended(await repository.run('v1.yml', { apart: true }), 0)
+    for (const { text } of [whole, rows]) {
+      assert.doesNotMatch(text, /\u2757 {2}::error/u, text.slice(-4000))
+      assert.ok(!existsSync(evil))
+    }
   },
   async 'the pipeline: a flake that does not evaluate is red'(repository) {
     repository.write('flake.nix', '{ outputs = _: { packages.x86_64-linux.a = throw "not today"; }; }')

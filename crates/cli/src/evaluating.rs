@@ -7,12 +7,13 @@ use std::sync::atomic::AtomicBool;
 use phoenix_evaluate::{
     Ended, Evaluators, Found, GlobError, Heard, Installable, Request, Root, Selection, Special, is_system,
 };
-use phoenix_model::{AttrPath, StorePath, Target, TargetId, Verdict};
+use phoenix_model::{AttrPath, Event, Severity, StorePath, Target, TargetId, Verdict};
 use phoenix_schedule::RunnerKind;
 
 use crate::args::{NixArgs, Wanted};
 use crate::config::Config;
 use crate::error::CommandError;
+use crate::recorder::Recorder;
 use crate::setup::{Setup, pairs};
 
 /// Patterns to include, to exclude, and systems.
@@ -256,6 +257,26 @@ pub(crate) fn evaluate(
     let configs: Vec<(String, Config)> = configs.into_inner();
     let runners = configs.iter().flat_map(|(_, config)| config.runners.clone()).collect();
     Ok(Evaluated { evaluators, options, fail_fast: fail_fast.get(), runners, configs, count: next })
+}
+
+/// Records what is heard while evaluating.
+pub(crate) fn tell(recorder: &mut Recorder, heard: Heard) {
+    match heard {
+        Heard::Evaluating { attr, left } => recorder.record(Event::Evaluating {
+            attr: attr.to_string(),
+            left: u64::try_from(left).unwrap_or(u64::MAX),
+        }),
+        Heard::Said { severity, text } => recorder.say(severity, text),
+        Heard::Config(config) => {
+            let names: Vec<String> = config.0.into_keys().collect();
+            recorder.say(Severity::Notice, format!("using the flake's settings: {}", names.join(", ")));
+        }
+        Heard::Waiting => recorder.tick(),
+        Heard::Found(found) => {
+            // Found targets are told on their own.
+            debug_assert!(false, "{found:?}");
+        }
+    }
 }
 
 /// Where a path in the evaluation store really is on this disk.

@@ -20,7 +20,6 @@ use crate::error::CommandError;
 use crate::evaluating::{self, Asked, FoundOne, Named};
 use crate::farm::Gated;
 use crate::kept::Kept;
-use crate::pipeline::tell;
 use crate::recorder::Recorder;
 use crate::setup::Setup;
 
@@ -341,7 +340,7 @@ impl Gates<'_> {
             self.nix,
             self.stop,
             &mut |one| found.push(one),
-            &mut |heard| tell(&mut recorder.borrow_mut(), heard),
+            &mut |heard| evaluating::tell(&mut recorder.borrow_mut(), heard),
         )?;
         places.set_next(evaluated.count);
         for one in found {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::Receiver;
-use phoenix_evaluate::Heard;
 use phoenix_model::{Event, SCHEMA_VERSION, Severity, Stage, StorePath, Target, TargetId, Verdict};
 use phoenix_report::Summary;
 use phoenix_schedule::farm::FarmPlan;
@@ -123,7 +122,7 @@ pub(crate) fn plan(
                 }
                 recorder.borrow_mut().apply(&mut run, Happening::Found { target, ended });
             },
-            &mut |heard| tell(&mut recorder.borrow_mut(), heard),
+            &mut |heard| evaluating::tell(&mut recorder.borrow_mut(), heard),
         )?
     };
     let fail_fast = build.fail_fast || (evaluated.fail_fast && !build.keep_going);
@@ -274,25 +273,6 @@ impl Planned {
         self.failed_substituters = failed;
         self.apply(Happening::Planned { plan, targets, saved_seconds });
         Ok(())
-    }
-}
-
-pub(crate) fn tell(recorder: &mut Recorder, heard: Heard) {
-    match heard {
-        Heard::Evaluating { attr, left } => recorder.record(Event::Evaluating {
-            attr: attr.to_string(),
-            left: u64::try_from(left).unwrap_or(u64::MAX),
-        }),
-        Heard::Said { severity, text } => recorder.say(severity, text),
-        Heard::Config(config) => {
-            let names: Vec<String> = config.0.into_keys().collect();
-            recorder.say(Severity::Notice, format!("using the flake's settings: {}", names.join(", ")));
-        }
-        Heard::Waiting => recorder.tick(),
-        Heard::Found(found) => {
-            // Found targets are told on their own.
-            debug_assert!(false, "{found:?}");
-        }
     }
 }
 

@@ -9,6 +9,10 @@ use crate::args::Matrix;
 /// How many rows a matrix of GitHub may have, with a margin.
 const MOST_ROWS: usize = 250;
 
+/// How many characters of a name are in a row, which says it to people: Linux hands no more than 128 KiB over in one
+/// variable, and the plan has the name.
+const LONGEST_NAME: usize = 1000;
+
 /// Something that has work by its gate.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Gated {
@@ -88,9 +92,10 @@ pub(crate) fn hits_rows(rows: &[Row], reference: &str, format: Matrix) -> Value 
     let numbered = rows.iter().enumerate();
     if format != Matrix::Std {
         let row = |(slot, row): (usize, &Row)| {
+            let all = |names: &[String]| names.iter().map(|name| short(name)).collect::<Vec<_>>();
             json!({
-                "targets": { "build": row.build, "run": row.run },
-                "attrPath": row.hit.name,
+                "targets": { "build": all(&row.build), "run": all(&row.run) },
+                "attrPath": short(&row.hit.name),
                 "plan": reference,
                 "slot": slot,
             })
@@ -111,6 +116,13 @@ pub(crate) fn hits_rows(rows: &[Row], reference: &str, format: Matrix) -> Value 
         }
     }
     blocks.into()
+}
+
+fn short(name: &str) -> String {
+    match name.char_indices().nth(LONGEST_NAME) {
+        Some((end, _)) => format!("{}…", &name[..end]),
+        None => name.to_owned(),
+    }
 }
 
 /// What each slot answers for.
@@ -134,6 +146,13 @@ mod tests {
         assert!(rows.len() <= MOST_ROWS);
         assert_eq!(rows.iter().map(|row| row.build.len()).sum::<usize>(), 1001);
         assert!(at_most(&[], MOST_ROWS).is_empty());
+    }
+
+    #[test]
+    fn a_row_is_small_however_long_a_name_is() {
+        let json = hits_rows(&[row(&"\u{e9}".repeat(200_000))], "p", Matrix::V1);
+        assert!(json.to_string().len() < 10_000);
+        assert_eq!(json[0]["slot"], 0);
     }
 
     #[test]
