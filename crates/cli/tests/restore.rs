@@ -124,6 +124,16 @@ fn with_keys_only_what_is_signed_or_proves_itself_comes_in() {
         env.nix.run("nix", &["store", "verify", "--recursive", "--trusted-public-keys", &public, &app]);
     assert_eq!(said, "");
     let _ = restore(&env, &["--trusted-key", "nonsense", &app]).ends_with(1).says("no public key");
+    // The key itself, where its file or its public half is wanted, is told to nobody.
+    let key = fs_err::read_to_string(&secret).unwrap();
+    let slips = [
+        env.phoenix(&[&save[..], &["--sign-key", key.trim()]].concat()),
+        restore(&env, &["--trusted-key", key.trim(), &app]),
+    ];
+    for ran in slips {
+        let ran = ran.ends_with(1).says("ours-1");
+        assert!(!ran.stderr.contains(&key[8..20]), "{ran}");
+    }
 }
 
 /// A depot in which a path that follows from its contents has others.

@@ -9,6 +9,17 @@ use crate::error::CommandError;
 
 /// Reads the secret key in a file. Nothing of it is ever shown.
 pub(super) fn secret(file: &Path) -> Result<SecretKey, CommandError> {
+    if let Some(key) = file.to_str()
+        && !file.exists()
+        && SecretKey::parse(key).is_ok()
+    {
+        // Who takes the key for its file finds it in no log.
+        let name = key.split(':').next().unwrap_or_default();
+        return Err(CommandError::new(format!(
+            "what was given to sign with is the secret key {name} itself"
+        ))
+        .hint("--sign-key wants the file that holds it: everybody on this machine can read arguments"));
+    }
     let text = fs_err::read_to_string(file)
         .map_err(|error| CommandError::because("cannot read the key to sign with", &error))?;
     SecretKey::parse(&text).map_err(|error| {
