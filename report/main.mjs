@@ -1,5 +1,5 @@
 // The one verdict of a run, and what people see of it.
-import { appendFileSync, copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync } from 'node:fs'
+import { appendFileSync, copyFileSync, cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { end, ledgerOf, phoenix } from '../action/program.mjs'
@@ -34,6 +34,8 @@ async function show(state) {
   const directory = join(state, 'report')
   mkdirSync(directory)
   copyFileSync(events, join(directory, 'events.jsonl'))
+  const logs = join(runs, run, 'logs')
+  if (existsSync(logs)) cpSync(logs, join(directory, 'logs'), { recursive: true })
   const summary = join(state, 'summary.md')
   const made = await phoenix(['report', events, '--format', 'markdown', '-o', summary, '--html', join(directory, 'report.html')])
   if (!existsSync(summary)) return warning(`there is no summary: phoenix report ${end(made)}`)

@@ -7,6 +7,7 @@ mod gathered;
 mod here;
 mod hits;
 mod intake;
+mod logs;
 mod room;
 mod shipping;
 mod simulating;

@@ -92,9 +92,9 @@ impl Recorder {
         })
     }
 
-    /// The same, for whoever hears only the last lines of logs.
-    pub(crate) fn without_logs(self) -> Self {
-        Self { keeps_logs: false, ..self }
+    /// Says whether lines of logs are kept in files from now on: whoever hears only the last ones keeps none.
+    pub(crate) fn keep_logs(&mut self, keeps_logs: bool) {
+        self.keeps_logs = keeps_logs;
     }
 
     /// What is known of the run.

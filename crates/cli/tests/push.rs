@@ -72,7 +72,7 @@ fn clients_of_services_get_all_paths_at_once() {
     let (cachix, attic) = (fake(&env, "cachix", 0), fake(&env, "attic", 0));
     let _ =
         push(&env, "cachix:mine", &[&app, &lib]).ends_with(0).says("a word on the way").says("cachix:mine");
-    assert_eq!(fs::read_to_string(cachix).unwrap(), format!("push\nmine\n---\n{app}\n{lib}\n"));
+    assert_eq!(fs::read_to_string(cachix).unwrap(), format!("push\nmine\n{app}\n{lib}\n---\n"));
     let _ = push(&env, "attic:srv:mine", &[&app, &lib]).ends_with(0);
     assert_eq!(fs::read_to_string(attic).unwrap(), format!("push\nsrv:mine\n{app}\n{lib}\n---\n"));
 }

@@ -101,12 +101,12 @@ impl Collecting {
 
     /// Takes in what is new.
     pub(crate) fn look(&mut self, run: &mut Run, recorder: &mut Recorder) -> Seen {
-        self.look_after(run, recorder, &mut |_| {})
+        self.look_after(run, recorder, &mut |_, _| {})
     }
 
     /// Takes in what is new without telling of it.
     pub(crate) fn look_quietly(&mut self, run: &mut Run, recorder: &mut Recorder) {
-        self.look_and(run, recorder, &mut |_| {}, &mut |_, _| {});
+        self.look_and(run, recorder, &mut |_, _| {}, &mut |_, _| {});
     }
 
     /// Takes in what is new, after something that has to be known before it.
@@ -114,7 +114,7 @@ impl Collecting {
         &mut self,
         run: &mut Run,
         recorder: &mut Recorder,
-        before: &mut dyn FnMut(&mut Recorder),
+        before: &mut dyn FnMut(&mut Recorder, &[Record]),
     ) -> Seen {
         let mut tell = |recorder: &mut Recorder, events| recorder.take_in(now(), events);
         self.look_and(run, recorder, before, &mut tell)
@@ -124,14 +124,14 @@ impl Collecting {
         &mut self,
         run: &mut Run,
         recorder: &mut Recorder,
-        before: &mut dyn FnMut(&mut Recorder),
+        before: &mut dyn FnMut(&mut Recorder, &[Record]),
         tell: &mut dyn FnMut(&mut Recorder, Vec<Event>),
     ) -> Seen {
         let (ledger, cursor) = (&self.ledger, &mut self.cursor);
         match self.runtime.block_on(ledger.since(cursor)) {
             Ok(records) => {
                 self.told = false;
-                before(recorder);
+                before(recorder, &records);
                 let derivations = self.collector.board().plan().derivations();
                 for record in &records {
                     let plan = self.collector.board().plan();

@@ -12,6 +12,7 @@ use phoenix_store::Validity;
 use phoenix_work::{Exchange, Parcels, Shipment, Trouble};
 
 use super::intake::{Ahead, Intake};
+use super::logs;
 use super::room::Room;
 use crate::building::{Builder, copy_derivations};
 use crate::depots;
@@ -44,6 +45,9 @@ struct Hands {
     built: usize,
     /// The classes of what failed here by its own fault.
     failed: Vec<FailureClass>,
+    /// The plan's name, and how many logs were kept.
+    reference: String,
+    logs: usize,
     /// What came of the last unit, for when nobody waited for its end.
     last: Ends,
 }
@@ -66,6 +70,7 @@ impl NixExchange {
         kept: Kept,
         recorder: Recorder,
         min_free: u64,
+        reference: &str,
     ) -> Result<Self, CommandError> {
         let room = setup.layout.as_ref().map(|layout| Room::new(layout, &setup.store, min_free));
         let room = room.transpose()?.map(Arc::new);
@@ -80,6 +85,8 @@ impl NixExchange {
             saved_at: Instant::now(),
             built: 0,
             failed: Vec::new(),
+            reference: reference.to_owned(),
+            logs: 0,
             last: Ends::default(),
         };
         hands.begin()?;
@@ -284,6 +291,7 @@ impl Hands {
             return Err(Trouble { why, ends });
         }
         self.failed.extend(ends.failed.iter().map(|failure| failure.class));
+        self.keep_logs(&ends);
         Ok(ends)
     }
 
@@ -318,6 +326,21 @@ impl Hands {
             }
         }
         (ends, came_between)
+    }
+
+    /// Keeps the whole logs of what failed, for whoever reports.
+    fn keep_logs(&mut self, ends: &Ends) {
+        let depot = Arc::clone(self.intake.kept.depot());
+        for failure in &ends.failed {
+            let drv_path = &self.shipment.plan.steps[failure.derivation as usize].drv_path;
+            let state = self.recorder.summary().of_derivation(drv_path);
+            if self.logs < logs::MOST
+                && let Some(file) = state.and_then(|state| state.log.as_ref())
+                && logs::keep(&depot, &self.reference, drv_path, file).is_some()
+            {
+                self.logs += 1;
+            }
+        }
     }
 
     fn take_built(&mut self, ends: &Ends) -> Vec<StorePath> {

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use phoenix_model::{Event, SCHEMA_VERSION, Severity, Stage};
 use phoenix_report::Summary;
-use phoenix_schedule::farm::Slot;
+use phoenix_schedule::farm::{Record, Slot};
 use phoenix_schedule::{Happening, Run};
 
 use super::acting::ActionsSeen;
 use super::collecting::Seen;
-use super::{collect, manner, receive};
+use super::{collect, logs, manner, receive};
 use crate::args::{ReportArgs, TalkArgs};
 use crate::error::{CommandError, EXIT_ERROR};
 use crate::recorder::Recorder;
@@ -30,10 +30,11 @@ pub(crate) fn report(args: &ReportArgs, reference: &str, url: &str) -> Result<Su
     let (_, mut limits) = manner(url);
     limits.fail_fast = shipment.fail_fast;
     let plan = Arc::new(shipment.farm);
-    let mut collecting = collect(url, &mark, &plan, limits)?;
+    let mut collecting = collect(url, &mark, &plan, limits)?.without_logs();
     let mut state = State::open();
     let talk = TalkArgs { print_build_logs: false, quiet: false, verbose: 0, json: false, events: None };
-    let mut recorder = Recorder::new(state.new_run()?, None, Screen::new(&talk))?.without_logs();
+    let mut recorder = Recorder::new(state.new_run()?, None, Screen::new(&talk))?;
+    recorder.keep_logs(false);
     let stop = Arc::new(AtomicBool::new(false));
     let signals = signals::listen(&stop)?;
     recorder.record(Event::RunStarted {
@@ -48,6 +49,7 @@ pub(crate) fn report(args: &ReportArgs, reference: &str, url: &str) -> Result<Su
         recorder.apply(&mut run, Happening::Found { target, ended });
     }
     let slots = plan.slots().len();
+    let farm = Arc::clone(&plan);
     let (plan, targets, saved_seconds) = (shipment.plan, shipment.goals, shipment.saved_seconds);
     let nothing = plan.steps.is_empty();
     let mut actions = ActionsSeen::new(shipment.actions, &mut recorder);
@@ -63,7 +65,10 @@ pub(crate) fn report(args: &ReportArgs, reference: &str, url: &str) -> Result<Su
             recorder.apply(&mut run, Happening::Cancelled { reason: signal.to_owned() });
             break "the collecting was stopped".to_owned();
         }
-        let seen = collecting.look(&mut run, &mut recorder);
+        let mut tell = |recorder: &mut Recorder, records: &[Record]| {
+            logs::tell(records, &farm, &depot, reference, recorder);
+        };
+        let seen = collecting.look_after(&mut run, &mut recorder, &mut tell);
         actions.look(&mut collecting, &run, &mut recorder);
         if (nothing || collecting.is_over()) && actions.are_over() {
             break "it was not built".to_owned();

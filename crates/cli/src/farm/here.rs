@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use fs_err as fs;
 use phoenix_model::{Event, Logged, Severity, Stage, StorePath, Verdict};
+use phoenix_schedule::farm::Record;
 use phoenix_schedule::{BuilderEnd, Happening, Step, signal_name};
 use phoenix_store::{Layout, Nix, StoreEnv, Validity, ValidityError, is_realised};
 use rustix::process::{Pid, Signal, kill_process};
@@ -101,7 +102,7 @@ pub(crate) fn build(
         }
         if looked.is_none_or(|looked| looked.elapsed() >= collecting.pace().0) {
             // The log of what the ledger says has ended was written before.
-            let mut tell = |recorder: &mut Recorder| farm.tell(recorder);
+            let mut tell = |recorder: &mut Recorder, _: &[Record]| farm.tell(recorder);
             collecting.look_after(&mut planned.run, &mut planned.recorder, &mut tell);
             looked = Some(Instant::now());
         }
@@ -118,7 +119,7 @@ pub(crate) fn build(
         std::thread::sleep(LOOK);
     }
     // What the last of them wrote at its end.
-    let mut tell = |recorder: &mut Recorder| farm.tell(recorder);
+    let mut tell = |recorder: &mut Recorder, _: &[Record]| farm.tell(recorder);
     collecting.look_after(&mut planned.run, &mut planned.recorder, &mut tell);
     let ended = at_the_end(planned);
     let why = farm.why();

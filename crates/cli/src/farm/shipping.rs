@@ -8,6 +8,7 @@ use phoenix_model::{Action, ActionVerdict, Severity, StorePath, redact};
 use phoenix_store::{Layout, PathInfos, Validity, read_derivations};
 use phoenix_work::{Hit, Shipment, ShipmentError};
 
+use super::logs::LOGS;
 use crate::blobs::{self, runtime};
 use crate::depots;
 use crate::error::CommandError;
@@ -105,12 +106,14 @@ fn depot_of(planned: &Planned) -> Result<Arc<dyn Depot>, CommandError> {
     })
 }
 
-/// Lets go of plans of runs that are over. Whether that succeeds is of no matter.
+/// Lets go of plans of runs that are over, and of their logs. Whether that succeeds is of no matter.
 async fn forget_old(depot: &Arc<dyn Depot>) {
     let now = jiff::Timestamp::now().as_second().unsigned_abs();
-    let Ok(plans) = depot.list(PLANS).await else { return };
-    let old = plans.into_iter().filter(|plan| plan.created.is_some_and(|at| at + KEPT_SECONDS < now));
-    blobs::forget(depot, old).await;
+    for kind in [PLANS, LOGS] {
+        let Ok(all) = depot.list(kind).await else { return };
+        let old = all.into_iter().filter(|blob| blob.created.is_some_and(|at| at + KEPT_SECONDS < now));
+        blobs::forget(depot, old).await;
+    }
 }
 
 /// Reads a plan, and what tells it from others.

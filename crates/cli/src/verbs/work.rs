@@ -52,7 +52,8 @@ pub(crate) fn work(args: &WorkArgs) -> Result<ExitCode, CommandError> {
     });
     recorder.record(Event::StageStarted { stage: phoenix_model::Stage::Build });
     let kept = Kept::open(Arc::clone(&depot), NO_BUDGET, &mut recorder)?;
-    let exchange = NixExchange::begin(shipment.clone(), setup.clone(), kept, recorder, args.min_free)?;
+    let exchange =
+        NixExchange::begin(shipment.clone(), setup.clone(), kept, recorder, args.min_free, &args.reference)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
