@@ -1,5 +1,6 @@
 //! The depot of a run: what it has is cached, what is built is kept there.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use indicatif::HumanBytes;
@@ -92,6 +93,52 @@ impl Kept {
     pub(crate) fn has(&mut self, path: &StorePath) -> bool {
         let hash_part = path.base_name().as_bytes().first_chunk();
         hash_part.is_some_and(|hash_part| self.cache.catalog().locate(hash_part).is_some())
+    }
+
+    /// Whether a path is there with all that it refers to: each in packs, or, by its name, `elsewhere`, which is told
+    /// whether a pack knows of it. `whole` keeps what was found out.
+    pub(crate) fn offers(
+        &mut self,
+        path: &StorePath,
+        whole: &mut HashMap<String, bool>,
+        elsewhere: &mut dyn FnMut(&str, bool) -> bool,
+    ) -> bool {
+        if !self.has(path) {
+            return false;
+        }
+        let catalog = self.cache.catalog();
+        let mut stack = vec![(path.base_name().to_owned(), None::<Vec<String>>)];
+        while let Some((name, references)) = stack.pop() {
+            if let Some(references) = references {
+                let is_whole = references.iter().all(|other| whole.get(other) == Some(&true));
+                whole.insert(name, is_whole);
+                continue;
+            }
+            if whole.contains_key(&name) {
+                continue;
+            }
+            let info = name.as_bytes().first_chunk().and_then(|hash_part| {
+                let is_there = catalog.locate(hash_part).is_some();
+                catalog.info(hash_part).map(|info| (info, is_there))
+            });
+            match info {
+                Some((info, true)) => {
+                    let others = info.references.into_iter().filter(|other| *other != name);
+                    let others: Vec<String> = others.collect();
+                    let open = others.iter().filter(|other| !whole.contains_key(*other));
+                    let open: Vec<_> = open.map(|other| (other.clone(), None)).collect();
+                    // What refers to what refers to it is never whole.
+                    whole.insert(name.clone(), false);
+                    stack.push((name, Some(others)));
+                    stack.extend(open);
+                }
+                other => {
+                    let is_elsewhere = elsewhere(&name, other.is_some());
+                    whole.insert(name, is_elsewhere);
+                }
+            }
+        }
+        whole.get(path.base_name()) == Some(&true)
     }
 
     /// Of these paths and all that they refer to, the names of those that no pack is known to have; and whether

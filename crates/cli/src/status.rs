@@ -57,6 +57,7 @@ pub(crate) fn search(
         search: Search::default(),
         validity: Validity::open(&setup.nix, setup.layout.as_ref()),
         failed: Vec::new(),
+        whole: HashMap::new(),
     };
     let mut goals = Vec::new();
     for target in targets {
@@ -78,6 +79,8 @@ struct Driver<'a> {
     search: Search,
     validity: Validity,
     failed: Vec<String>,
+    /// Of paths of the depot, whether all that they refer to can be had.
+    whole: HashMap<String, bool>,
 }
 
 impl Driver<'_> {
@@ -114,10 +117,21 @@ impl Driver<'_> {
         }
     }
 
-    /// The depot, when it has what is asked for.
+    /// The depot, when it has what is asked for and all that this refers to. What no pack knows of was left to a
+    /// substituter; what a pack knows of and cannot give is only there if the store has it.
     fn in_depot(&mut self, question: &Question) -> Option<Source> {
         let kept = self.depot.as_mut().filter(|_| !question.store_only)?;
-        kept.has(&question.path).then(|| kept.source())
+        let settings = &self.setup.settings;
+        let asks = settings.substitute && !settings.substituters.is_empty();
+        let store_dir = &self.setup.eval_layout.store_dir;
+        let validity = &mut self.validity;
+        let mut elsewhere = |name: &str, is_known: bool| {
+            let path = StorePath::parse(&format!("{store_dir}/{name}"));
+            let valid =
+                path.ok().and_then(|path| validity.valid([&path]).ok().map(|valid| valid.contains(&path)));
+            valid == Some(true) || (asks && !is_known)
+        };
+        kept.offers(&question.path, &mut self.whole, &mut elsewhere).then(|| kept.source())
     }
 
     fn ask_substituters(

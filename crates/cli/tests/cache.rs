@@ -445,3 +445,45 @@ fn what_is_damaged_is_let_go_and_saved_anew() {
         .ends_with(1)
         .says("not those that are registered");
 }
+
+#[test]
+fn what_refers_to_something_that_is_lost_is_not_cached() {
+    let env = TestEnv::new();
+    let flake = Flake::new(
+        r#"{ packages.${system} = rec {
+          leaf = ok "leaf";
+          mid = d "mid" "echo $leaf > $out" { inherit leaf; };
+          top = d "top" "echo $mid > $out" { inherit mid; };
+        }; }"#,
+    );
+    let top = format!("{}#top", flake.reference());
+    let [leaf, mid, out] = ["leaf", "mid", "top"].map(|name| env.output(&flake, name));
+    let packs = env.file("depot").join("packs");
+    let all = || -> std::collections::BTreeSet<_> {
+        fs_err::read_dir(&packs)
+            .map(|all| all.map(|entry| entry.unwrap().path()).collect())
+            .unwrap_or_default()
+    };
+    let save = |path: &str| {
+        let before = all();
+        let _ = env.phoenix(&["cache", "save", "--depot", &env.depot(), path]).ends_with(0);
+        all().difference(&before).cloned().collect::<Vec<_>>()
+    };
+    let _ = save(&leaf);
+    let lost = save(&mid);
+    let _ = save(&out);
+    assert_eq!(lost.len(), 1);
+    fs_err::remove_file(&lost[0]).unwrap();
+    env.forget_store();
+    let run = ["--depot", &env.depot(), &top];
+    let (ran, report) = env.report(&run);
+    let ran = ran.ends_with(0);
+    assert_eq!((report.count("targets", "built"), report.count("derivations", "built")), (1, 2), "{ran}");
+    // It is whole again, for everybody.
+    env.forget_store();
+    let (ran, report) = env.report(&run);
+    let _ = ran.ends_with(0);
+    assert_eq!(report.count("targets", "cached"), 1);
+    let _ = env.phoenix(&["cache", "restore", "--depot", &env.depot(), &out]).ends_with(0);
+    let _ = env.sound(&out);
+}
