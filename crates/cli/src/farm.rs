@@ -14,11 +14,13 @@ mod simulating;
 
 use std::time::Duration;
 
+use phoenix_model::Severity;
 use phoenix_schedule::farm::{FarmPlan, Limits};
-use phoenix_schedule::{Grain, Plan, RunnerKind, RunnerKinds};
+use phoenix_schedule::{Grain, Plan, RunnerKind, RunnerKinds, Step};
 use phoenix_work::Settings;
 
 use crate::ledgers;
+use crate::recorder::Recorder;
 use crate::setup::Setup;
 
 pub(crate) use acting::{Stage, act, own_units};
@@ -51,6 +53,20 @@ pub(crate) fn for_here(setup: &Setup, _: &[RunnerKind], plan: &mut Plan) -> (Far
 pub(crate) fn for_runners(_: &Setup, own: &[RunnerKind], plan: &mut Plan) -> (FarmPlan, RunnerKinds) {
     let kinds = RunnerKinds::github_with(own.to_vec());
     (FarmPlan::new(plan, &kinds, &Grain::default()), kinds)
+}
+
+/// Says what several workers cannot share.
+pub(crate) fn tell_of_floating(plan: &Plan, recorder: &mut Recorder) {
+    let floats = |step: &&Step| step.outputs.iter().any(Option::is_none);
+    let count = plan.steps.iter().filter(floats).count();
+    if count > 0 {
+        let text = format!(
+            "{count} {} content-addressed, or {} what is: each worker that needs it builds it, also where it is there",
+            if count == 1 { "derivation is" } else { "derivations are" },
+            if count == 1 { "needs" } else { "need" },
+        );
+        recorder.say(Severity::Notice, text);
+    }
 }
 
 /// How the workers that meet in a ledger deal with time: the cheaper it is to look, the less they wait.

@@ -426,7 +426,7 @@ fn what_is_content_addressed_comes_home_too() {
         }"#,
     );
     let (ran, report) = env.report(&["--runners", "2", &flake.reference()]);
-    let _ = ran.ends_with(0);
+    let _ = ran.ends_with(0).says("3 derivations are content-addressed, or need what is");
     assert_eq!(report.count("targets", "built"), 3);
     let (ran, report) = env.report(&[&flake.reference()]);
     let ran = ran.ends_with(0);

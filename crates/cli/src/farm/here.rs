@@ -66,6 +66,7 @@ pub(crate) fn build(
         )
         .hint("-j N builds several derivations at once in the one store"));
     }
+    super::tell_of_floating(&farm.plan, &mut planned.recorder);
     planned.recorder.record(Event::StageStarted { stage: Stage::Build });
     let place = planned.recorder.directory().join("farm");
     fs::create_dir_all(&place)?;

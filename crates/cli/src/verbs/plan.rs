@@ -102,6 +102,7 @@ struct More {
 
 /// Decides how many runners there are to be, and ships the plan if rows for a matrix are wanted.
 fn for_runners(planned: &mut Planned, mut farm: Farm, args: &FarmArgs) -> Result<More, CommandError> {
+    farm::tell_of_floating(&farm.plan, &mut planned.recorder);
     let mut more = More::default();
     let mut add = |name: &str, value: serde_json::Value| drop(more.json.insert(name.to_owned(), value));
     if args.simulate {
