@@ -262,6 +262,14 @@ const tests = {
       assert.ok(!existsSync(evil))
     }
   },
+  async 'the pipeline: a token that is not taken is red, and says so'(repository) {
+    repository.flake({ base: {} })
+    repository.write('.github/workflows/ci.yml', PIPELINE)
+    const { text } = ended(await repository.run('ci.yml', { apart: true, token: 'nonsense' }), 1)
+    assert.match(text, /the runtime token is not taken \(401\)/)
+    assert.match(text, /there is no plan to report on \(its job: failure\)/)
+    assert.deepEqual(repository.builds(), [])
+  },
   async 'the pipeline: a flake that does not evaluate is red'(repository) {
     repository.write('flake.nix', '{ outputs = _: { packages.x86_64-linux.a = throw "not today"; }; }')
     repository.write('.github/workflows/ci.yml', PIPELINE)
