@@ -64,6 +64,7 @@ pub(crate) fn own_units(shipment: &Shipment, hit: &Hit) -> Vec<UnitId> {
 
 /// What a worker knows of the others that it waits for.
 struct Waiting {
+    slot: Slot,
     news: Instant,
     beats: Vec<(Slot, u64)>,
     listened: Instant,
@@ -88,7 +89,8 @@ pub(crate) fn act(stage: &Stage<'_>, recorder: &mut Recorder) -> Result<bool, Co
         actions.all().map(|action| action.id).filter(|&id| !is_own(id)).collect();
     let (mut kept, mut well, mut closed) = (None, true, false);
     let (beats, mut beaten) = (AtomicU64::new(now().0), Instant::now());
-    let mut waiting = Waiting { news: Instant::now(), beats: Vec::new(), listened: Instant::now() };
+    let slot = stage.slot;
+    let mut waiting = Waiting { slot, news: Instant::now(), beats: Vec::new(), listened: Instant::now() };
     while !stage.stop.load(Ordering::Relaxed) {
         collecting.look_quietly(&mut run, recorder);
         for (id, acted) in collecting.take_acted() {
@@ -186,7 +188,8 @@ impl Waiting {
         let lapse = Duration::from_secs_f64(lapse_seconds);
         if self.listened.elapsed() > lapse / 2 {
             self.listened = Instant::now();
-            let beats = collecting.beats(recorder);
+            let mut beats = collecting.beats(recorder);
+            beats.retain(|(slot, _)| *slot != self.slot);
             if beats != self.beats {
                 (self.beats, self.news) = (beats, Instant::now());
             }
