@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::RecvTimeoutError;
 use phoenix_gate::run_program;
 use phoenix_model::{Action, ActionVerdict, Does, Event, Severity, Stage, StorePath, Verdict};
 use phoenix_schedule::{Readiness, signal_name};
@@ -186,31 +187,38 @@ fn run(
     recorder: &mut Recorder,
     go_on: &mut dyn FnMut(&mut Recorder) -> bool,
 ) -> Result<Option<ExitStatus>, CommandError> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| CommandError::because("cannot start", &error))?;
     let (tell, told) = crossbeam_channel::unbounded();
-    runtime.block_on(async {
-        let mut line = |line: String| drop(tell.send(line));
-        let mut running = std::pin::pin!(run_program(command, shown, time_out, &mut line));
-        let hear = |recorder: &mut Recorder| {
-            for line in told.try_iter() {
-                recorder.record(Event::ActionLine { action: action.id, line });
-            }
-            recorder.tick();
-        };
-        loop {
-            let ended = tokio::time::timeout(TICK, &mut running).await;
-            hear(recorder);
-            match ended {
-                Ok(ended) => {
-                    return ended.map(Some).map_err(|error| CommandError::new(error.to_string()));
+    let (cancel, cancelled) = tokio::sync::oneshot::channel::<()>();
+    let mut cancel = Some(cancel);
+    std::thread::scope(|scope| {
+        // On a thread of its own: who is asked whether to go on may wait for something himself.
+        let running = scope.spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .map_err(|error| CommandError::because("cannot start", &error))?;
+            runtime.block_on(async {
+                let mut line = |line: String| drop(tell.send(line));
+                tokio::select! {
+                    ended = run_program(command, shown, time_out, &mut line) => {
+                        ended.map(Some).map_err(|error| CommandError::new(error.to_string()))
+                    }
+                    _ = cancelled => Ok(None),
                 }
-                Err(_) if !go_on(recorder) => return Ok(None),
-                Err(_) => {}
+            })
+        });
+        loop {
+            match told.recv_timeout(TICK) {
+                Ok(line) => recorder.record(Event::ActionLine { action: action.id, line }),
+                Err(RecvTimeoutError::Timeout) => recorder.tick(),
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            if cancel.is_some() && !go_on(recorder) {
+                // Nobody waits for it any more.
+                cancel = None;
             }
         }
+        running.join().unwrap_or_else(|_| Err(CommandError::new("what runs the program has failed")))
     })
 }
 

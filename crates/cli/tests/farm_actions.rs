@@ -142,3 +142,59 @@ fn an_action_that_fails_or_that_nobody_runs_is_red() {
     assert_eq!(verdicts(&told)[0].1, "failed", "{told:#}");
     assert!(told["actions"][0]["reason"].as_str().unwrap().contains("no runner ran it"), "{told:#}");
 }
+
+/// A flake whose action takes a while, and one that needs nothing of it.
+fn slow(seconds: u32) -> Flake {
+    let tool = |name: &str, text: &str| {
+        format!(
+            r#"{name} = d "{name}" "mkdir -p $out/bin; printf '#!/bin/sh\n{text}\n' > $out/bin/{name}; chmod +x $out/bin/{name}" {{ }};"#
+        )
+    };
+    let flake = Flake::new(&format!(
+        "{{ packages.${{system}} = {{ {} {} }}; }}",
+        tool("slow", &format!("echo begun; sleep {seconds}; echo slept")),
+        tool("quick", "echo quick")
+    ));
+    flake.write(
+        "phoenix.toml",
+        "[[actions]]\nname = \"slow\"\nrun = \"slow\"\n[[actions]]\nname = \"quick\"\nrun = \"quick\"\n",
+    );
+    flake
+}
+
+#[test]
+fn an_action_may_take_longer_than_a_heartbeat() {
+    let env = TestEnv::new();
+    let flake = slow(4);
+    let (places, _) = plan(&env, &flake, "t", "1");
+    let mut args = vec!["work", "--slot", "0"];
+    args.extend(places.iter().map(String::as_str));
+    let _ = env.phoenix(&args).ends_with(0).says("slow> slept").says("done quick");
+    let told = report(&env, &places, 0);
+    assert!(verdicts(&told).iter().all(|(_, verdict)| verdict == "done"), "{told:#}");
+}
+
+#[test]
+fn an_action_whose_worker_is_lost_is_red_before_long_and_not_begun_again() {
+    let env = TestEnv::new();
+    let flake = slow(60);
+    let (places, _) = plan(&env, &flake, "u", "1");
+    let mut args = vec!["work", "--slot", "0"];
+    args.extend(places.iter().map(String::as_str));
+    let mut worker = start(&env, &args);
+    let mut stderr = std::io::BufReader::new(worker.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("slow> begun") {
+        line.clear();
+        assert_ne!(std::io::BufRead::read_line(&mut stderr, &mut line).unwrap(), 0, "it ended");
+    }
+    worker.kill().unwrap();
+    worker.wait().unwrap();
+    let since = std::time::Instant::now();
+    let told = report(&env, &places, 1);
+    assert!(since.elapsed().as_secs() < 60, "{:?}", since.elapsed());
+    assert_eq!(verdicts(&told)[0], ("slow".to_owned(), "failed".to_owned()), "{told:#}");
+    // Who comes after it leaves that alone, and does the rest.
+    let ran = env.phoenix(&args).ends_with(0).says("done quick");
+    assert!(!ran.stderr.contains("slow> begun"), "{ran}");
+}

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use phoenix_depot::{BlobName, Depot};
 use phoenix_model::{Action, ActionId, ActionVerdict, Event, Severity, StorePath, TargetId, Verdict};
-use phoenix_schedule::farm::{Acted, Outcome, Record, Slot, UnitId, action_unit};
+use phoenix_schedule::farm::{Acted, FarmPlan, Outcome, Record, Slot, UnitId, action_unit};
 use phoenix_schedule::{Actions, Happening, Readiness, Run};
 use phoenix_store::Validity;
 use phoenix_work::{Hit, Shipment};
@@ -70,111 +70,210 @@ struct Waiting {
     listened: Instant,
 }
 
+/// Shows that a worker is alive, from time to time.
+struct Heart {
+    slot: Slot,
+    every: Duration,
+    beaten: Instant,
+    count: u64,
+}
+
 /// Runs the actions that are ready and that nobody else has begun, until none is left to wait for; where the slot answers
 /// for something of its own, only what is of that, until it has ended. Whether all that it answers for, or ran, is green.
 pub(crate) fn act(stage: &Stage<'_>, recorder: &mut Recorder) -> Result<bool, CommandError> {
-    let shipment = stage.shipment;
-    let hit = shipment.hits.get(stage.slot.0 as usize);
-    let mut actions = Actions::new(shipment.actions.iter().cloned());
-    if hit.is_none() && actions.are_over() {
+    let hit = stage.shipment.hits.get(stage.slot.0 as usize);
+    if hit.is_none() && stage.shipment.actions.iter().all(|(_, verdict)| verdict.is_some()) {
         return Ok(true);
     }
-    let plan = Arc::new(shipment.farm.clone());
-    let (settings, limits) = manner(stage.ledger);
-    let mut collecting = collect(stage.ledger, stage.mark, &plan, limits)?;
-    let mut run = run_of(shipment);
-    let own: Vec<UnitId> = hit.map(|hit| own_units(shipment, hit)).unwrap_or_default();
-    let is_own = |id: ActionId| hit.is_none_or(|hit| hit.actions.contains(&id));
-    let mut elsewhere: BTreeSet<ActionId> =
-        actions.all().map(|action| action.id).filter(|&id| !is_own(id)).collect();
-    let (mut kept, mut well, mut closed) = (None, true, false);
-    let (beats, mut beaten) = (AtomicU64::new(now().0), Instant::now());
-    let slot = stage.slot;
-    let mut waiting = Waiting { slot, news: Instant::now(), beats: Vec::new(), listened: Instant::now() };
+    let mut acting = Acting::begin(stage, hit)?;
     while !stage.stop.load(Ordering::Relaxed) {
-        collecting.look_quietly(&mut run, recorder);
-        for (id, acted) in collecting.take_acted() {
-            if actions.ended(id, acted.verdict) {
-                waiting.news = Instant::now();
+        acting.take_in(recorder);
+        if let Some(well) = acting.go_on(recorder)? {
+            return match hit {
+                Some(hit) if well => Ok(acting.answer(hit, recorder)? & acting.well),
+                _ => Ok(well && acting.well),
+            };
+        }
+    }
+    Ok(hit.is_none() && acting.well)
+}
+
+/// A worker that has built what it can.
+struct Acting<'s> {
+    stage: &'s Stage<'s>,
+    hit: Option<&'s Hit>,
+    plan: Arc<FarmPlan>,
+    actions: Actions,
+    collecting: Collecting,
+    run: Run,
+    /// The units that it answers for, and whether all have ended.
+    own: Vec<UnitId>,
+    closed: bool,
+    /// What is for others to run.
+    elsewhere: BTreeSet<ActionId>,
+    kept: Option<Kept>,
+    /// Whether all that it ran is green.
+    well: bool,
+    heart: Heart,
+    waiting: Waiting,
+    lapse_seconds: f64,
+}
+
+impl<'s> Acting<'s> {
+    fn begin(stage: &'s Stage<'s>, hit: Option<&'s Hit>) -> Result<Self, CommandError> {
+        let (shipment, slot, now) = (stage.shipment, stage.slot, Instant::now());
+        let plan = Arc::new(shipment.farm.clone());
+        let (settings, limits) = manner(stage.ledger);
+        let is_own = |id: &ActionId| hit.is_none_or(|hit| hit.actions.contains(id));
+        let ids = shipment.actions.iter().map(|(action, _)| action.id);
+        Ok(Self {
+            stage,
+            hit,
+            actions: Actions::new(shipment.actions.iter().cloned()),
+            collecting: collect(stage.ledger, stage.mark, &plan, limits)?,
+            plan,
+            run: run_of(shipment),
+            own: hit.map(|hit| own_units(shipment, hit)).unwrap_or_default(),
+            closed: false,
+            elsewhere: ids.filter(|id| !is_own(id)).collect(),
+            kept: None,
+            well: true,
+            heart: Heart { slot, every: settings.beat, beaten: now, count: self::now().0 },
+            waiting: Waiting { slot, news: now, beats: Vec::new(), listened: now },
+            lapse_seconds: limits.lapse_seconds,
+        })
+    }
+
+    /// Takes in what others did.
+    fn take_in(&mut self, recorder: &mut Recorder) {
+        self.collecting.look_quietly(&mut self.run, recorder);
+        for (id, acted) in self.collecting.take_acted() {
+            if self.actions.ended(id, acted.verdict) {
+                self.waiting.news = Instant::now();
             }
         }
-        for &id in collecting.acting() {
-            actions.started(id);
+        for &id in self.collecting.acting() {
+            self.actions.started(id);
         }
-        if hit.is_some() && !closed && own.iter().all(|unit| !collecting.is_open(*unit)) {
+        let has_ended = self.own.iter().all(|unit| !self.collecting.is_open(*unit));
+        if self.hit.is_some() && !self.closed && has_ended {
             // What was not built of it is blocked, or failed.
-            closed = true;
-            collecting.close_quietly(&mut run);
+            self.closed = true;
+            self.collecting.close_quietly(&mut self.run);
         }
-        if beaten.elapsed() > settings.beat {
-            beaten = Instant::now();
-            beat(&collecting, stage.slot, &beats);
-        }
-        match next(&actions, shipment, &run, &elsewhere) {
+        self.heart.beat(&self.collecting);
+    }
+
+    /// Does what comes next; whether it ended well, when there is nothing more to do.
+    fn go_on(&mut self, recorder: &mut Recorder) -> Result<Option<bool>, CommandError> {
+        match next(&self.actions, self.stage.shipment, &self.run, &self.elsewhere) {
             Some((id, Readiness::Ended(verdict))) => {
-                actions.ended(id, verdict);
+                self.actions.ended(id, verdict);
+                Ok(None)
             }
-            Some((id, Readiness::Ready)) => {
-                let Some(action) = actions.get(id).cloned() else { break };
-                let is_here = action.system.as_deref().is_none_or(|system| takes(stage.setup, system));
-                if !is_here {
-                    elsewhere.insert(id);
-                    continue;
-                }
-                actions.started(id);
-                let unit = action_unit(&plan, id);
-                let (asked, ledger) = collecting.ledger();
-                if !asked.block_on(ledger.claim(unit, 1, stage.slot)).map_err(|error| lost(&error))? {
-                    continue;
-                }
-                let mut go_on = |recorder: &mut Recorder| {
-                    recorder.tick();
-                    if beaten.elapsed() > settings.beat {
-                        beaten = Instant::now();
-                        beat(&collecting, stage.slot, &beats);
-                    }
-                    !stage.stop.load(Ordering::Relaxed)
-                };
-                let acted = once(stage, &action, &run, &mut kept, recorder, &mut go_on)?;
-                well &= !acted.verdict.is_red();
-                actions.ended(id, acted.verdict.clone());
-                let outcome = Record::Outcome(Outcome {
-                    unit,
-                    attempt: 1,
-                    slot: stage.slot,
-                    built: Vec::new(),
-                    failed: Vec::new(),
-                    parcel: None,
-                    action: Some(acted),
-                });
-                let (asked, ledger) = collecting.ledger();
-                asked.block_on(ledger.post(&outcome)).map_err(|error| lost(&error))?;
-                waiting.news = Instant::now();
-            }
-            Some((_, Readiness::Waiting)) | None => {
-                let own_end =
-                    hit.is_some_and(|hit| hit.actions.iter().all(|&id| actions.verdict(id).is_some()));
-                let is_over = match hit {
-                    Some(_) => closed && own_end,
-                    None => actions.are_over() || waiting.news.elapsed() > IN_SIGHT,
-                };
-                if is_over {
-                    break;
-                }
-                if hit.is_some() && waiting.is_in_vain(&mut collecting, limits.lapse_seconds, recorder) {
-                    recorder
-                        .say(Severity::Error, "nobody is heard of any more who would end what is waited for");
-                    return Ok(false);
-                }
-                std::thread::sleep(collecting.pace().0.max(Duration::from_millis(50)));
-            }
+            Some((id, Readiness::Ready)) => self.run_one(id, recorder).map(|()| None),
+            Some((_, Readiness::Waiting)) | None => Ok(self.wait(recorder)),
         }
     }
-    let Some(hit) = hit else { return Ok(well) };
-    if stage.stop.load(Ordering::Relaxed) {
-        return Ok(false);
+
+    /// Waits a little; whether it ended well, when nothing more is waited for.
+    fn wait(&mut self, recorder: &mut Recorder) -> Option<bool> {
+        let is_over = match self.hit {
+            Some(hit) => self.closed && hit.actions.iter().all(|&id| self.actions.verdict(id).is_some()),
+            None => self.actions.are_over() || self.waiting.news.elapsed() > IN_SIGHT,
+        };
+        if is_over {
+            return Some(true);
+        }
+        if self.hit.is_some() && self.waiting.is_in_vain(&mut self.collecting, self.lapse_seconds, recorder) {
+            recorder.say(Severity::Error, "nobody is heard of any more who would end what is waited for");
+            return Some(false);
+        }
+        std::thread::sleep(self.collecting.pace().0.max(Duration::from_millis(50)));
+        None
     }
-    Ok(well & answer(stage, hit, &run, &actions, &mut kept, recorder)?)
+
+    /// Runs an action, if it is for this worker.
+    fn run_one(&mut self, id: ActionId, recorder: &mut Recorder) -> Result<(), CommandError> {
+        let Some(action) = self.actions.get(id).cloned() else { return Ok(()) };
+        if !action.system.as_deref().is_none_or(|system| takes(self.stage.setup, system)) {
+            self.elsewhere.insert(id);
+            return Ok(());
+        }
+        self.actions.started(id);
+        let (unit, slot) = (action_unit(&self.plan, id), self.stage.slot);
+        let (runtime, ledger) = self.collecting.ledger();
+        if !runtime.block_on(ledger.claim(unit, 1, slot)).map_err(|error| lost(&error))? {
+            return Ok(());
+        }
+        let (collecting, heart, stop) = (&self.collecting, &mut self.heart, self.stage.stop);
+        let mut go_on = |recorder: &mut Recorder| {
+            recorder.tick();
+            heart.beat(collecting);
+            !stop.load(Ordering::Relaxed)
+        };
+        let acted = once(self.stage, &action, &self.run, &mut self.kept, recorder, &mut go_on)?;
+        self.well &= !acted.verdict.is_red();
+        self.actions.ended(id, acted.verdict.clone());
+        let outcome = Outcome {
+            unit,
+            attempt: 1,
+            slot,
+            built: Vec::new(),
+            failed: Vec::new(),
+            parcel: None,
+            action: Some(acted),
+        };
+        let (runtime, ledger) = self.collecting.ledger();
+        runtime.block_on(ledger.post(&Record::Outcome(outcome))).map_err(|error| lost(&error))?;
+        self.waiting.news = Instant::now();
+        Ok(())
+    }
+
+    /// Tells how what a slot answers for ended, and brings what is green of it into the store, for steps that follow;
+    /// whether all is green.
+    fn answer(&mut self, hit: &Hit, recorder: &mut Recorder) -> Result<bool, CommandError> {
+        let mut well = true;
+        let mut green = Vec::new();
+        let targets = self.stage.shipment.targets.iter().map(|(target, _)| target);
+        for target in targets.filter(|target| hit.targets.contains(&target.id)) {
+            let verdict = self.run.verdict(target.id);
+            let is_red = verdict.is_none_or(Verdict::is_red);
+            well &= !is_red;
+            let word = verdict.map_or_else(|| "no verdict".to_owned(), |verdict| verdict.kind().to_string());
+            let severity = if is_red { Severity::Error } else { Severity::Notice };
+            recorder.say(severity, format!("{}: {word}", target.attr()));
+            if !is_red {
+                green.extend(target.outputs.values().flatten().cloned());
+            }
+        }
+        for id in &hit.actions {
+            let (Some(action), Some(verdict)) = (self.actions.get(*id), self.actions.verdict(*id)) else {
+                continue;
+            };
+            well &= !verdict.is_red();
+            let severity = if verdict.is_red() { Severity::Error } else { Severity::Notice };
+            let why = verdict.why();
+            let more = if why.is_empty() { String::new() } else { format!(": {why}") };
+            recorder.say(severity, format!("{}: {verdict}{more}", action.name));
+        }
+        let kept = opened(&mut self.kept, self.stage, recorder)?;
+        let there: Vec<StorePath> = green.into_iter().filter(|path| kept.has(path)).collect();
+        kept.fetch(&there, self.stage.setup, recorder);
+        Ok(well)
+    }
+}
+
+impl Heart {
+    /// Shows it, if it is time. A beat that is missed is made up for by the next.
+    fn beat(&mut self, collecting: &Collecting) {
+        if self.beaten.elapsed() > self.every {
+            self.beaten = Instant::now();
+            self.count += 1;
+            let (runtime, ledger) = collecting.ledger();
+            let _ = runtime.block_on(ledger.beat(self.slot, self.count));
+        }
+    }
 }
 
 impl Waiting {
@@ -216,43 +315,6 @@ fn run_of(shipment: &Shipment) -> Run {
     run
 }
 
-/// Tells how what a slot answers for ended, and brings what is green of it into the store, for steps that follow; whether
-/// all is green.
-fn answer(
-    stage: &Stage<'_>,
-    hit: &Hit,
-    run: &Run,
-    actions: &Actions,
-    kept: &mut Option<Kept>,
-    recorder: &mut Recorder,
-) -> Result<bool, CommandError> {
-    let mut well = true;
-    let mut green = Vec::new();
-    for (target, _) in stage.shipment.targets.iter().filter(|(target, _)| hit.targets.contains(&target.id)) {
-        let verdict = run.verdict(target.id);
-        let is_red = verdict.is_none_or(Verdict::is_red);
-        well &= !is_red;
-        let word = verdict.map_or_else(|| "no verdict".to_owned(), |verdict| verdict.kind().to_string());
-        let severity = if is_red { Severity::Error } else { Severity::Notice };
-        recorder.say(severity, format!("{}: {word}", target.attr()));
-        if !is_red {
-            green.extend(target.outputs.values().flatten().cloned());
-        }
-    }
-    for id in &hit.actions {
-        let (Some(action), Some(verdict)) = (actions.get(*id), actions.verdict(*id)) else { continue };
-        well &= !verdict.is_red();
-        let severity = if verdict.is_red() { Severity::Error } else { Severity::Notice };
-        let why = verdict.why();
-        let more = if why.is_empty() { String::new() } else { format!(": {why}") };
-        recorder.say(severity, format!("{}: {verdict}{more}", action.name));
-    }
-    let kept = opened(kept, stage, recorder)?;
-    let there: Vec<StorePath> = green.into_iter().filter(|path| kept.has(path)).collect();
-    kept.fetch(&there, stage.setup, recorder);
-    Ok(well)
-}
-
 /// The depot as it is now.
 fn opened<'k>(
     kept: &'k mut Option<Kept>,
@@ -291,12 +353,6 @@ fn next(
 
 fn takes(setup: &Setup, system: &str) -> bool {
     setup.settings.system == system || setup.settings.extra_platforms.iter().any(|other| other == system)
-}
-
-/// Shows that this worker is alive. One that is missed is made up for by the next.
-fn beat(collecting: &Collecting, slot: Slot, count: &AtomicU64) {
-    let (runtime, ledger) = collecting.ledger();
-    let _ = runtime.block_on(ledger.beat(slot, count.fetch_add(1, Ordering::Relaxed)));
 }
 
 /// Runs an action, unless it is known to be done.

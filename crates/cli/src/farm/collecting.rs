@@ -132,9 +132,9 @@ impl Collecting {
             Ok(records) => {
                 self.told = false;
                 before(recorder, &records);
-                let derivations = self.collector.board().plan().derivations();
+                let plan = self.collector.board().plan();
+                let derivations = plan.derivations();
                 for record in &records {
-                    let plan = self.collector.board().plan();
                     match record {
                         Record::Claim { unit, .. } => self.acting.extend(action_of(plan, *unit)),
                         Record::Outcome(Outcome { unit, action: Some(acted), .. }) => {
@@ -153,7 +153,11 @@ impl Collecting {
                     match record {
                         Record::Joined { slot } => self.joined.insert(*slot),
                         // One that had left may have been started again.
-                        Record::Claim { slot, .. } => self.joined.insert(*slot) | self.left.remove(slot),
+                        Record::Claim { unit, slot, .. } if action_of(plan, *unit).is_none() => {
+                            self.joined.insert(*slot) | self.left.remove(slot)
+                        }
+                        // Who runs an action has built what it can, and left the rest.
+                        Record::Claim { .. } => continue,
                         Record::Left { slot } => self.left.insert(*slot),
                         Record::Outcome(_) | Record::Returned(_) => continue,
                     };
