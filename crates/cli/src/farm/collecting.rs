@@ -156,10 +156,9 @@ impl Collecting {
                         Record::Claim { unit, slot, .. } if action_of(plan, *unit).is_none() => {
                             self.joined.insert(*slot) | self.left.remove(slot)
                         }
-                        // Who runs an action has built what it can, and left the rest.
-                        Record::Claim { .. } => continue,
                         Record::Left { slot } => self.left.insert(*slot),
-                        Record::Outcome(_) | Record::Returned(_) => continue,
+                        // Who claims an action has built what it can, and left the rest.
+                        Record::Claim { .. } | Record::Outcome(_) | Record::Returned(_) => continue,
                     };
                 }
                 let events = self.collector.news(now(), &records, run);
