@@ -83,6 +83,11 @@ impl Cache {
                 false
             }
         });
+        // Nothing is read of what refers to something that cannot come.
+        let mut bad: HashSet<String> = missing.iter().cloned().collect();
+        bad.extend(gone.iter().map(|(name, _)| name.clone()));
+        drop(reached(&closure, &mut bad));
+        located.retain(|path| !bad.contains(&path.info.name));
         // As they stand in the packs, so that each frame is opened once and let go of.
         located.sort_by_key(|path| path.pieces.first().map(|piece| (piece.pack, piece.frame, piece.offset)));
         let frames = Frames::plan(&self.packs, self.packs.peek(), &located, self.room);
@@ -205,21 +210,28 @@ impl Restored {
     pub(crate) fn settle(&mut self, closure: Vec<PathInfo>) {
         let mut bad: HashSet<String> = self.missing.iter().cloned().collect();
         bad.extend(self.failed.iter().map(|(name, _)| name.clone()));
-        // References come first, but packs may lie and go in circles: until nothing changes.
-        loop {
-            let before = bad.len();
-            for info in &closure {
-                if let Some(reference) = info.references.iter().find(|name| bad.contains(*name))
-                    && bad.insert(info.name.clone())
-                {
-                    self.failed.push((info.name.clone(), format!("it refers to {reference}")));
-                }
-            }
-            if bad.len() == before {
-                break;
+        let reached = reached(&closure, &mut bad);
+        self.failed.extend(reached.into_iter().map(|(name, other)| (name, format!("it refers to {other}"))));
+        self.paths = closure.into_iter().filter(|info| !bad.contains(&info.name)).collect();
+    }
+}
+
+/// Adds to what is bad all that refers to it; each with what it refers to.
+fn reached(closure: &[PathInfo], bad: &mut HashSet<String>) -> Vec<(String, String)> {
+    let mut reached = Vec::new();
+    // References come first, but packs may lie and go in circles: until nothing changes.
+    loop {
+        let before = bad.len();
+        for info in closure {
+            if let Some(reference) = info.references.iter().find(|name| bad.contains(*name)).cloned()
+                && bad.insert(info.name.clone())
+            {
+                reached.push((info.name.clone(), reference));
             }
         }
-        self.paths = closure.into_iter().filter(|info| !bad.contains(&info.name)).collect();
+        if bad.len() == before {
+            return reached;
+        }
     }
 }
 

@@ -475,6 +475,12 @@ fn what_refers_to_something_that_is_lost_is_not_cached() {
     assert_eq!(lost.len(), 1);
     fs_err::remove_file(&lost[0]).unwrap();
     env.forget_store();
+    // Nothing is read of what cannot come in whole.
+    let _ = env
+        .phoenix(&["cache", "restore", "--depot", &env.depot(), &out])
+        .ends_with(1)
+        .says("restored 0 paths of 0 B in 0 requests");
+    env.forget_store();
     let run = ["--depot", &env.depot(), &top];
     let (ran, report) = env.report(&run);
     let ran = ran.ends_with(0);
