@@ -28,7 +28,7 @@ pub(crate) use collecting::collect;
 pub(crate) use exchange::NixExchange;
 pub(crate) use gathered::report;
 pub(crate) use here::build;
-pub(crate) use hits::{Gated, hits, hits_rows, of_slots};
+pub(crate) use hits::{Gated, hits, hits_rows, of_slots, without_row};
 pub(crate) use shipping::{Besides, receive, ship};
 pub(crate) use simulating::{decide, matrix_rows, place_actions, simulation, table};
 

@@ -41,13 +41,14 @@ fn every_hit_of_v1_is_red_or_green_by_itself_and_what_they_share_is_built_once()
           apps.${{system}}.hello = {{ type = "app"; program = "${{m "hello" "mkdir -p $out/bin; printf '#!/bin/sh\necho x >> {marks}/ran\n' > $out/bin/hello; chmod +x $out/bin/hello" {{ }}}}/bin/hello"; }};
           work.${{system}} = {{
             good = unit build {{ drv = m "good" "echo > $out" {{ inherit shared; }}; }};
-            bad = unit build {{ drv = m "bad" "exit 1" {{ inherit shared; }}; }};
+            bad = unit build {{ drv = m "bad" "echo this is why; exit 1" {{ inherit shared; }}; }};
             runs = unit "return {{ run: ['hello'] }}" {{ }};
             idle = unit "return {{}}" {{ }};
             plain = m "plain" "echo > $out" {{ inherit shared; }};
           }};
         }}"#
     ));
+    flake.write("phoenix.toml", "[[actions]]\nname = \"own\"\nrun = \"hello\"\nneeds = [\"**.plain\"]\n");
     let installable = format!("{}#.work.{}", flake.reference(), env.system());
     let (hits, places) = plan(&env, "v1", "p", &installable, 0);
     let attr = |name: &str| format!("work.{}.{name}", env.system());
@@ -57,12 +58,16 @@ fn every_hit_of_v1_is_red_or_green_by_itself_and_what_they_share_is_built_once()
             .unwrap_or_else(|| panic!("{name} in {hits:#?}"))
             .clone()
     };
-    assert_eq!(hits.as_array().unwrap().len(), 4, "{hits:#}");
+    assert_eq!(hits.as_array().unwrap().len(), 5, "{hits:#}");
+    let own = hits.as_array().unwrap().iter().find(|hit| hit["attrPath"] == "phoenix.toml").unwrap();
     assert_eq!(find("good")["targets"], json!({"build": [attr("good.drv")], "run": []}));
     assert_eq!(find("runs")["targets"], json!({"build": [], "run": ["hello"]}));
     assert_eq!(find("plain")["targets"]["build"], json!([attr("plain")]));
+    // What no unit asked for has a row, too.
+    assert_eq!(own["targets"]["run"], json!(["own"]));
     // The runners have nothing of what the planner had, and no flake.
     drop(flake);
+    let own = work(&env, &places, &own["slot"]);
     let jobs: Vec<_> = ["good", "bad", "runs", "plain"]
         .map(|name| (name, work(&env, &places, &find(name)["slot"])))
         .into_iter()
@@ -71,7 +76,8 @@ fn every_hit_of_v1_is_red_or_green_by_itself_and_what_they_share_is_built_once()
     for (name, ran) in jobs {
         if name == "bad" {
             assert!(ran.code != Some(0), "{name}: {ran}");
-            let _ = ran.says(&format!("{}: failed", attr("bad.drv")));
+            let ran = ran.says(&format!("{}: failed (build failed)", attr("bad.drv")));
+            let _ = ran.says("on runner ").says("| this is why");
         } else {
             // Who built what failed for another is red as well: GitHub runs it again with that.
             let is_other = ran.code == Some(100) && ran.stderr.contains("FAILED bad");
@@ -80,7 +86,11 @@ fn every_hit_of_v1_is_red_or_green_by_itself_and_what_they_share_is_built_once()
     }
     let count =
         |name: &str| fs::read_to_string(format!("{marks}/{name}")).unwrap_or_default().lines().count();
-    assert_eq!(["shared", "good", "plain", "ran"].map(count), [1, 1, 1, 1]);
+    let own = end(own);
+    assert!(own.code == Some(0) || own.stderr.contains("FAILED bad"), "{own}");
+    let _ = own.says("own: done");
+    // By the unit, and by the configuration.
+    assert_eq!(["shared", "good", "plain", "ran"].map(count), [1, 1, 1, 2]);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use phoenix_depot::{BlobName, Depot};
-use phoenix_model::{Action, ActionId, ActionVerdict, Event, Severity, StorePath, TargetId, Verdict};
+use phoenix_model::{Action, ActionId, ActionVerdict, Event, Severity, StorePath, Target, TargetId, Verdict};
 use phoenix_schedule::farm::{Acted, FarmPlan, Outcome, Record, Slot, UnitId, action_unit};
 use phoenix_schedule::{Actions, Happening, Readiness, Run};
 use phoenix_store::Validity;
@@ -36,6 +36,9 @@ const DONE: &str = "acted/";
 
 /// How many lines of what an action printed are told to others.
 const LINES: usize = 25;
+
+/// How many lines of the log of what failed are shown by who answers for it.
+const SHOWN: usize = 10;
 
 /// The place of a worker that runs actions.
 pub(crate) struct Stage<'s> {
@@ -240,10 +243,11 @@ impl<'s> Acting<'s> {
             let verdict = self.run.verdict(target.id);
             let is_red = verdict.is_none_or(Verdict::is_red);
             well &= !is_red;
-            let word = verdict.map_or_else(|| "no verdict".to_owned(), |verdict| verdict.kind().to_string());
-            let severity = if is_red { Severity::Error } else { Severity::Notice };
-            recorder.say(severity, format!("{}: {word}", target.attr()));
-            if !is_red {
+            if is_red {
+                recorder.say(Severity::Error, format!("{}: {}", target.attr(), self.why(target, verdict)));
+            } else {
+                let word = verdict.map(|verdict| verdict.kind().to_string()).unwrap_or_default();
+                recorder.say(Severity::Notice, format!("{}: {word}", target.attr()));
                 green.extend(target.outputs.values().flatten().cloned());
             }
         }
@@ -261,6 +265,31 @@ impl<'s> Acting<'s> {
         let there: Vec<StorePath> = green.into_iter().filter(|path| kept.has(path)).collect();
         kept.fetch(&there, self.stage.setup, recorder);
         Ok(well)
+    }
+}
+
+impl Acting<'_> {
+    /// Why a target is red, where, and how the log ends of what failed for it.
+    fn why(&self, target: &Target, verdict: Option<&Verdict>) -> String {
+        let Some(verdict) = verdict else { return "no verdict".to_owned() };
+        let (mut text, culprit) = match verdict {
+            Verdict::Failed { class, message } => {
+                (format!("failed ({class}): {message}"), target.drv_path.as_ref())
+            }
+            Verdict::Blocked { by } => {
+                let names: Vec<&str> = by.iter().map(StorePath::human_name).collect();
+                (format!("blocked by {}", names.join(", ")), by.first())
+            }
+            other => (other.kind().to_string(), None),
+        };
+        if let Some((slot, log)) = culprit.and_then(|drv_path| self.collecting.failed_at(drv_path)) {
+            text.push_str(&format!("\non runner {}, where the log ends so:", slot.0));
+            for line in &log[log.len().saturating_sub(SHOWN)..] {
+                text.push_str("\n| ");
+                text.push_str(line);
+            }
+        }
+        text
     }
 }
 

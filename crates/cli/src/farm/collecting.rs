@@ -26,6 +26,8 @@ pub(crate) struct Collecting {
     /// The actions that somebody began, and how those ended that did.
     acting: BTreeSet<ActionId>,
     acted: Vec<(ActionId, Acted)>,
+    /// Where derivations failed, and how their logs end.
+    failed: BTreeMap<StorePath, (Slot, Vec<String>)>,
     /// How many bytes the outputs of derivations have.
     sizes: BTreeMap<StorePath, u64>,
     /// How often the ledger is to be looked at: at first, and when nothing happens for long.
@@ -66,6 +68,7 @@ pub(crate) fn collect(
         left: BTreeSet::new(),
         acting: BTreeSet::new(),
         acted: Vec::new(),
+        failed: BTreeMap::new(),
         sizes: BTreeMap::new(),
         pace: (Duration::from_secs_f64(shortest), Duration::from_secs_f64(longest)),
         told: false,
@@ -135,6 +138,13 @@ impl Collecting {
                 let plan = self.collector.board().plan();
                 let derivations = plan.derivations();
                 for record in &records {
+                    if let Record::Outcome(outcome) = record {
+                        let failed = outcome.failed.iter().filter_map(|failure| {
+                            let drv_path = &derivations.get(failure.derivation as usize)?.drv_path;
+                            Some((drv_path.clone(), (outcome.slot, failure.log.clone())))
+                        });
+                        self.failed.extend(failed);
+                    }
                     match record {
                         Record::Claim { unit, .. } => self.acting.extend(action_of(plan, *unit)),
                         Record::Outcome(Outcome { unit, action: Some(acted), .. }) => {
@@ -180,6 +190,11 @@ impl Collecting {
     /// The actions that somebody began.
     pub(crate) fn acting(&self) -> &BTreeSet<ActionId> {
         &self.acting
+    }
+
+    /// Where a derivation failed, and how its log ends.
+    pub(crate) fn failed_at(&self, drv_path: &StorePath) -> Option<&(Slot, Vec<String>)> {
+        self.failed.get(drv_path)
     }
 
     /// How actions ended of which that is known since it was asked.

@@ -1,6 +1,7 @@
 //! A row of a matrix for each thing that has work, as phoenix-ci v1 and std-action have them.
 
-use phoenix_model::{ActionId, Target, TargetId, Verdict};
+use phoenix_model::{Action, ActionId, Target, TargetId, Verdict};
+use phoenix_schedule::Actions;
 use phoenix_work::Hit;
 use serde_json::{Map, Value, json};
 
@@ -43,6 +44,7 @@ pub(crate) struct Row {
 pub(crate) fn hits<'v>(
     gated: &[Gated],
     targets: &[Target],
+    actions: &Actions,
     verdict: impl Fn(TargetId) -> Option<&'v Verdict>,
     format: Matrix,
 ) -> Vec<Row> {
@@ -67,7 +69,28 @@ pub(crate) fn hits<'v>(
         let hit = Hit { name: target.attr(), targets: vec![target.id], actions: Vec::new() };
         rows.push(Row { hit, build: vec![target.attr()], run: Vec::new(), std: None });
     }
-    if is_std { rows } else { at_most(&rows, MOST_ROWS) }
+    if is_std {
+        return rows;
+    }
+    let mut rows = at_most(&rows, MOST_ROWS);
+    let own = without_row(gated, actions);
+    if !own.is_empty() {
+        let hit = Hit {
+            name: "phoenix.toml".to_owned(),
+            targets: Vec::new(),
+            actions: own.iter().map(|action| action.id).collect(),
+        };
+        let run = own.iter().map(|action| action.name.clone()).collect();
+        rows.push(Row { hit, build: Vec::new(), run, std: None });
+    }
+    rows
+}
+
+/// The actions that are to run and that nothing with a gate asked for.
+pub(crate) fn without_row<'a>(gated: &[Gated], actions: &'a Actions) -> Vec<&'a Action> {
+    let is_asked = |action: &&Action| gated.iter().any(|one| one.actions.contains(&action.id));
+    let open = actions.all().filter(|action| actions.verdict(action.id).is_none());
+    open.filter(|action| !is_asked(action)).collect()
 }
 
 /// Rows put together until there are no more than so many.

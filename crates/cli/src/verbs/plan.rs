@@ -150,7 +150,16 @@ fn for_hits(
     args: &FarmArgs,
     format: Matrix,
 ) -> Result<More, CommandError> {
-    let rows = farm::hits(&planned.gated, &planned.targets, |id| planned.run.verdict(id), format);
+    let verdict = |id| planned.run.verdict(id);
+    let rows = farm::hits(&planned.gated, &planned.targets, &planned.actions, verdict, format);
+    if format == Matrix::Std {
+        let without = farm::without_row(&planned.gated, &planned.actions);
+        let names: Vec<&str> = without.iter().map(|action| action.name.as_str()).collect();
+        if !names.is_empty() {
+            let text = format!("no row of std runs these actions of phoenix.toml: {}", names.join(", "));
+            planned.recorder.say(Severity::Warning, text);
+        }
+    }
     let here = &planned.setup.settings.system;
     let able = farm.kinds.for_class(here, &[]).unwrap_or_default();
     let Some(&kind) = able.first() else {
