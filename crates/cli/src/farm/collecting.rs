@@ -23,6 +23,9 @@ pub(crate) struct Collecting {
     /// Who has begun to work, and who has ended.
     joined: BTreeSet<Slot>,
     left: BTreeSet<Slot>,
+    /// Who claimed what that was not given back, by unit and attempt; and what was given back.
+    claims: BTreeMap<(u32, u32), Slot>,
+    returned: BTreeSet<(u32, u32)>,
     /// The actions that somebody began, and how those ended that did.
     acting: BTreeSet<ActionId>,
     acted: Vec<(ActionId, Acted)>,
@@ -66,6 +69,8 @@ pub(crate) fn collect(
         collector: Collector::new(plan, limits),
         joined: BTreeSet::new(),
         left: BTreeSet::new(),
+        claims: BTreeMap::new(),
+        returned: BTreeSet::new(),
         acting: BTreeSet::new(),
         acted: Vec::new(),
         failed: BTreeMap::new(),
@@ -89,7 +94,15 @@ impl Collecting {
 
     /// Whether so many workers, which is all, have begun and ended.
     pub(crate) fn have_all_left(&self, workers: usize) -> bool {
-        self.joined.len() >= workers && self.joined.is_subset(&self.left)
+        self.joined.len() >= workers && self.have_left()
+    }
+
+    /// Whether all who began have ended. Records come in any order, so that a claim may come after the end of who made
+    /// it; but who holds a unit that is open was started again.
+    fn have_left(&self) -> bool {
+        let open = self.claims.iter().filter(|((unit, _), _)| self.is_open(UnitId(*unit)));
+        let at_work: BTreeSet<&Slot> = open.map(|(_, slot)| slot).collect();
+        self.joined.iter().all(|slot| self.left.contains(slot) && !at_work.contains(slot))
     }
 
     /// How often the ledger is to be looked at: at first, and when nothing happens for long.
@@ -162,13 +175,22 @@ impl Collecting {
                     self.sizes.extend(sizes);
                     match record {
                         Record::Joined { slot } => self.joined.insert(*slot),
-                        // One that had left may have been started again.
-                        Record::Claim { unit, slot, .. } if action_of(plan, *unit).is_none() => {
-                            self.joined.insert(*slot) | self.left.remove(slot)
-                        }
                         Record::Left { slot } => self.left.insert(*slot),
-                        // Who claims an action has built what it can, and left the rest.
-                        Record::Claim { .. } | Record::Outcome(_) | Record::Returned(_) => continue,
+                        Record::Claim { unit, attempt, slot } => {
+                            // Who claims an action has built what it can, and left the rest.
+                            if action_of(plan, *unit).is_none()
+                                && !self.returned.contains(&(unit.0, *attempt))
+                            {
+                                self.claims.insert((unit.0, *attempt), *slot);
+                            }
+                            self.joined.insert(*slot)
+                        }
+                        Record::Returned(returned) => {
+                            let claim = (returned.unit.0, returned.attempt);
+                            self.claims.remove(&claim);
+                            self.returned.insert(claim)
+                        }
+                        Record::Outcome(_) => continue,
                     };
                 }
                 let events = self.collector.news(now(), &records, run);
@@ -221,7 +243,7 @@ impl Collecting {
         }
         let patience = self.pace.1 * 2;
         let begun = Instant::now();
-        while !self.joined.is_subset(&self.left) && begun.elapsed() < patience {
+        while !self.have_left() && begun.elapsed() < patience {
             std::thread::sleep(self.pace.0);
             self.look(run, recorder);
         }
