@@ -75,20 +75,16 @@ fn every_hit_of_v1_is_red_or_green_by_itself_and_what_they_share_is_built_once()
         .collect();
     for (name, ran) in jobs {
         if name == "bad" {
-            assert!(ran.code != Some(0), "{name}: {ran}");
-            let ran = ran.says(&format!("{}: failed (build failed)", attr("bad.drv")));
+            let ran = ran.ends_with(1).says(&format!("{}: failed (build failed)", attr("bad.drv")));
             let _ = ran.says("on runner ").says("| this is why");
         } else {
-            // Who built what failed for another is red as well: GitHub runs it again with that.
-            let is_other = ran.code == Some(100) && ran.stderr.contains("FAILED bad");
-            assert!(ran.code == Some(0) || is_other, "{name}: {ran}");
+            let _ = ran.ends_with(0);
         }
     }
     let count =
         |name: &str| fs::read_to_string(format!("{marks}/{name}")).unwrap_or_default().lines().count();
     let own = end(own);
-    assert!(own.code == Some(0) || own.stderr.contains("FAILED bad"), "{own}");
-    let _ = own.says("own: done");
+    let _ = own.ends_with(0).says("own: done");
     // By the unit, and by the configuration.
     assert_eq!(["shared", "good", "plain", "ran"].map(count), [1, 1, 1, 2]);
 }

@@ -521,7 +521,12 @@ impl ActionsSeen {
         let verdict = if run.is_cancelled() {
             ActionVerdict::Cancelled
         } else {
-            ActionVerdict::Failed { message: format!("no runner ran it to its end ({why})") }
+            let why = why.strip_suffix(", and it is not built").unwrap_or(why);
+            ActionVerdict::Failed {
+                message: format!(
+                    "no runner ran it to its end ({why}); `phoenix work` in a slot runs what was not begun"
+                ),
+            }
         };
         for (action, verdict) in self.actions.close(&verdict) {
             recorder.record(Event::ActionSettled { action, verdict, seconds: None, log: None });

@@ -92,6 +92,11 @@ impl Collecting {
         self
     }
 
+    /// Whether so many workers, which is all, have begun.
+    pub(crate) fn have_all_begun(&self, workers: usize) -> bool {
+        self.joined.len() >= workers
+    }
+
     /// Whether so many workers, which is all, have begun and ended.
     pub(crate) fn have_all_left(&self, workers: usize) -> bool {
         self.joined.len() >= workers && self.have_left()

@@ -83,6 +83,11 @@ pub(crate) fn report(args: &ReportArgs, reference: &str, url: &str) -> Result<Su
                 (life.beats, life.at) = (beats, Instant::now());
             }
         }
+        // All is built, and nobody is left to run what follows, though one was lost and has not said that it leaves.
+        let only_acts = collecting.is_over() && collecting.have_all_begun(slots);
+        if only_acts && life.at.elapsed().as_secs_f64() > limits.lapse_seconds {
+            break "nobody is left to run it".to_owned();
+        }
         // One that is started again in its slot may be on its way.
         if collecting.have_all_left(slots) && life.at.elapsed().as_secs_f64() > limits.lapse_seconds {
             break "all runners left, and it is not built".to_owned();

@@ -115,7 +115,9 @@ pub(crate) fn work(args: &WorkArgs) -> Result<ExitCode, CommandError> {
     recorder.say(Severity::Notice, format!("worker {} built {} derivations", args.slot, done.built));
     // Nix's exit code for what failed here, so that a forge that runs failed jobs again runs this one. What is no
     // build's fault has been tried elsewhere since.
-    let code = if code == 0 { done.failure_code } else { code };
+    // Who answers for something of its own has told of that.
+    let answers = shipment.hits.get(args.slot as usize).is_some();
+    let code = if code == 0 && !answers { done.failure_code } else { code };
     recorder.record(Event::RunEnded { exit_code: code, directory: None });
     let summary = recorder.finish();
     if args.talk.json {

@@ -152,23 +152,26 @@ fn what_has_failed_blocks_its_dependents_on_every_worker() {
 fn a_worker_that_is_there_for_a_unit_stays_until_that_has_ended_and_no_longer() {
     let plan = farm(&[(10.0, vec![]), (10.0, vec![])], 3);
     let mut own = worker(&plan, 2).for_units([UnitId(0), UnitId(0), UnitId(7)]);
-    begun(&mut own, &[claim(0, 1, 0), claim(1, 1, 1)]);
+    begun(&mut own, &[claim(0, 1, 0)]);
+    // The other unit is free, and none of its business.
     for seconds in 2..200 {
         own.apply(at(seconds), Notice::Woken);
-        own.apply(at(seconds), Notice::Beats(&[(Slot(0), seconds), (Slot(1), seconds)]));
+        own.apply(at(seconds), Notice::Beats(&[(Slot(0), seconds)]));
         let commands = own.apply(at(seconds), Notice::News(&[]));
-        assert!(
-            !commands.iter().any(|command| matches!(command, Command::Leave(_))),
-            "{seconds}: {commands:?}"
-        );
+        let is_wrong = |command: &Command| matches!(command, Command::Leave(_) | Command::Claim { .. });
+        assert!(!commands.iter().any(is_wrong), "{seconds}: {commands:?}");
     }
     own.apply(at(200), Notice::Woken);
     let commands = own.apply(at(200), Notice::News(&[built(0, 1, 0)]));
-    assert_eq!(
-        commands.last(),
-        Some(&Command::Leave(Leaving::Done)),
-        "the other unit is none of its business"
-    );
+    assert_eq!(commands.last(), Some(&Command::Leave(Leaving::Done)));
+    // What it needs is.
+    let plan = farm(&[(10.0, vec![]), (10.0, vec![]), (10.0, vec![0])], 3);
+    let mut own = worker(&plan, 2).for_units([UnitId(2)]);
+    assert_eq!(begun(&mut own, &[]), claims(0, 1));
+    // Who has nothing to build leaves at once.
+    let mut none = worker(&plan, 2).for_units([]);
+    let commands = begun(&mut none, &[]);
+    assert_eq!(commands.last(), Some(&Command::Leave(Leaving::Done)));
 }
 
 #[test]

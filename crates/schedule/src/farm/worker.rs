@@ -157,6 +157,8 @@ pub struct Worker {
     stopping: Option<String>,
     /// The units that it is there for, when it is not for all: it stays until they have ended.
     own: Vec<u32>,
+    /// Those, and all that they need: of each unit whether it builds it. Empty when it builds all that it can.
+    needed: Vec<bool>,
     /// Why it could not build what nobody else could, when it was the last to try.
     gave_up: Option<String>,
 }
@@ -217,24 +219,38 @@ impl Worker {
             unfit_since: None,
             stopping: None,
             own: Vec::new(),
+            needed: Vec::new(),
             gave_up: None,
         }
     }
 
-    /// The same, there for these units: it stays until they have ended, whoever builds them, and no longer. As long as
-    /// it waits it builds what it can.
+    /// The same, there for these units: it builds them and what they need, stays until they have ended, whoever builds
+    /// them, and no longer.
     #[must_use]
     pub fn for_units(mut self, units: impl IntoIterator<Item = UnitId>) -> Self {
-        let known = self.board.plan().units().len();
-        self.own = units.into_iter().map(|unit| unit.0).filter(|&unit| (unit as usize) < known).collect();
+        let all = self.board.plan().units();
+        self.own = units.into_iter().map(|unit| unit.0).filter(|&unit| (unit as usize) < all.len()).collect();
         self.own.sort_unstable();
         self.own.dedup();
+        self.needed = vec![false; all.len()];
+        for &unit in &self.own {
+            self.needed[unit as usize] = true;
+        }
+        // What is needed comes before what needs it.
+        for unit in (0..all.len()).rev().filter(|_| !self.own.is_empty()) {
+            if self.needed[unit] {
+                for &input in &all[unit].inputs {
+                    self.needed[input as usize] = true;
+                }
+            }
+        }
         self
     }
 
     /// Whether the units that it is there for have ended, if it is there for some.
     fn has_its_own(&self) -> bool {
-        !self.own.is_empty() && self.own.iter().all(|&unit| self.board.is_settled(unit))
+        let is_for_some = !self.needed.is_empty();
+        is_for_some && self.own.iter().all(|&unit| self.board.is_settled(unit))
     }
 
     /// Its slot.
@@ -433,6 +449,7 @@ impl Worker {
             self.board
                 .ready()
                 .filter(|&unit| !self.board.is_for_others(self.slot, unit))
+                .filter(|&unit| self.needed.get(unit as usize).is_none_or(|&needed| needed))
                 .take(idle_before + 1)
         };
         let count = candidates().count();
@@ -452,7 +469,7 @@ impl Worker {
     fn idle(&mut self, now: Stamp) -> Vec<Command> {
         let since = *self.idle_since.get_or_insert(now);
         let idle = now.seconds_since(since);
-        if self.own.is_empty() && idle >= IDLE_SECONDS && now >= self.forecast_at {
+        if self.needed.is_empty() && idle >= IDLE_SECONDS && now >= self.forecast_at {
             return self.stay_or_leave(now);
         }
         self.wait(now)
