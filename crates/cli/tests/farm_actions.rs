@@ -182,12 +182,7 @@ fn an_action_whose_worker_is_lost_is_red_before_long_and_not_begun_again() {
     let mut args = vec!["work", "--slot", "0"];
     args.extend(places.iter().map(String::as_str));
     let mut worker = start(&env, &args);
-    let mut stderr = std::io::BufReader::new(worker.stderr.take().unwrap());
-    let mut line = String::new();
-    while !line.contains("slow> begun") {
-        line.clear();
-        assert_ne!(std::io::BufRead::read_line(&mut stderr, &mut line).unwrap(), 0, "it ended");
-    }
+    until(&mut worker, "slow> begun");
     worker.kill().unwrap();
     worker.wait().unwrap();
     let since = std::time::Instant::now();
@@ -197,4 +192,49 @@ fn an_action_whose_worker_is_lost_is_red_before_long_and_not_begun_again() {
     // Who comes after it leaves that alone, and does the rest.
     let ran = env.phoenix(&args).ends_with(0).says("done quick");
     assert!(!ran.stderr.contains("slow> begun"), "{ran}");
+}
+
+/// Reads what a worker says until it has said this.
+fn until(worker: &mut std::process::Child, words: &str) {
+    let mut stderr = std::io::BufReader::new(worker.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains(words) {
+        line.clear();
+        assert_ne!(
+            std::io::BufRead::read_line(&mut stderr, &mut line).unwrap(),
+            0,
+            "it ended before {words}"
+        );
+    }
+    // Nobody reads on, and it may go on to speak.
+    std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
+}
+
+#[test]
+fn a_worker_lost_in_a_build_and_one_in_an_action_keep_no_report_waiting() {
+    let env = TestEnv::new();
+    let flake = Flake::new(
+        r#"{ packages.${system} = {
+          long = d "long" "/bin/sleep 3; echo > $out" { };
+          slow = d "slow" "mkdir -p $out/bin; printf '#!/bin/sh\necho begun; sleep 60\n' > $out/bin/slow; chmod +x $out/bin/slow" { };
+        }; }"#,
+    );
+    flake.write("phoenix.toml", "[[actions]]\nname = \"slow\"\nrun = \"slow\"\n");
+    let (places, slots) = plan(&env, &flake, "v", "2");
+    assert_eq!(slots, 2);
+    for (slot, words) in [("0", "building long"), ("1", "slow> begun")] {
+        let mut args = vec!["work", "--slot", slot];
+        args.extend(places.iter().map(String::as_str));
+        let mut worker = start(&env, &args);
+        until(&mut worker, words);
+        worker.kill().unwrap();
+        worker.wait().unwrap();
+    }
+    let since = std::time::Instant::now();
+    let told = report(&env, &places, 1);
+    assert!(since.elapsed().as_secs() < 60, "{:?}", since.elapsed());
+    assert_eq!(verdicts(&told), [("slow".to_owned(), "failed".to_owned())], "{told:#}");
+    // The Nix of the first may have built on, so that the second found it there.
+    let green = ["built", "cached"].map(|verdict| told["summary"]["targets"][verdict].as_u64().unwrap());
+    assert_eq!(green.iter().sum::<u64>(), 2, "{told:#}");
 }
