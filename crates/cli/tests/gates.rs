@@ -95,7 +95,7 @@ fn a_gate_that_cannot_answer_is_red_alone_and_with_its_own_words() {
         ("throws", "failed", "no network (line 3)"),
         ("shape", "failed", "builds"),
         ("slow", "failed", "after 3 s"),
-        ("bad-dep", "failed", "builder for"),
+        ("bad-dep", "failed", "failed with exit code 1"),
         ("eval", "notEvaluated", "does not evaluate"),
         ("without", "notEvaluated", "no `findWork`"),
         ("fine.it", "built", ""),
