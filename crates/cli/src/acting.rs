@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::RecvTimeoutError;
 use phoenix_gate::run_program;
-use phoenix_model::{Action, ActionVerdict, Does, Event, Severity, Stage, StorePath, Verdict};
-use phoenix_schedule::{Readiness, signal_name};
+use phoenix_model::{Action, ActionVerdict, Does, Event, Severity, Stage, StorePath, Target, Verdict};
+use phoenix_schedule::{Readiness, Run, signal_name};
 use phoenix_store::Validity;
 
 use crate::error::CommandError;
@@ -45,7 +45,9 @@ pub(crate) fn act(planned: &mut Planned) -> bool {
                 planned.actions.started(id);
                 planned.recorder.record(Event::ActionStarted { action: id });
                 let since = Instant::now();
-                let built = built(planned);
+                let targets = planned.recorder.summary().targets.values();
+                let verdicts = targets.map(|state| (&state.target, state.verdict.as_ref()));
+                let built = built(&planned.run, verdicts);
                 let signals = &planned.signals;
                 let mut go_on = |recorder: &mut Recorder| {
                     while let Ok(signal) = signals.try_recv() {
@@ -69,16 +71,16 @@ pub(crate) fn act(planned: &mut Planned) -> bool {
     !stopped
 }
 
-/// What this run has to give away: the outputs of what it built, and of its green targets.
-fn built(planned: &Planned) -> Vec<StorePath> {
-    let summary = planned.recorder.summary();
-    let green = summary
-        .targets
-        .values()
-        .filter(|state| matches!(state.verdict, Some(Verdict::Built | Verdict::Cached { .. })));
-    let targets = green.flat_map(|state| state.target.outputs.values().flatten());
+/// What a run has to give away: the outputs of what it built, and of its green targets; each once.
+pub(crate) fn built<'a>(
+    run: &'a Run,
+    targets: impl Iterator<Item = (&'a Target, Option<&'a Verdict>)>,
+) -> Vec<StorePath> {
+    let is_green = |verdict| matches!(verdict, Some(&Verdict::Built | &Verdict::Cached { .. }));
+    let green = targets.filter(|(_, verdict)| is_green(*verdict));
+    let of_targets = green.flat_map(|(target, _)| target.outputs.values().flatten());
     let mut seen = HashSet::new();
-    planned.run.built_outputs().chain(targets).filter(|path| seen.insert((*path).clone())).cloned().collect()
+    run.built_outputs().chain(of_targets).filter(|path| seen.insert(*path)).cloned().collect()
 }
 
 /// Runs one action. `go_on` is asked all the while; when it says no, the action is ended.

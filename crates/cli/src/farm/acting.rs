@@ -1,6 +1,6 @@
 //! Actions of a plan that several workers share: who has nothing left to build runs them, each one once.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use phoenix_work::{Hit, Shipment};
 
 use super::collecting::Collecting;
 use super::{collect, manner};
-use crate::acting::run_action;
+use crate::acting::{built, run_action};
 use crate::blobs::{self, runtime};
 use crate::error::CommandError;
 use crate::kept::Kept;
@@ -411,15 +411,16 @@ fn once(
     recorder.record(Event::ActionFound { action: action.clone() });
     recorder.record(Event::ActionStarted { action: action.id });
     let begun = Instant::now();
-    let built = built(stage.shipment, run);
+    let targets = stage.shipment.targets.iter().map(|(target, _)| (target, run.verdict(target.id)));
+    let built = built(run, targets);
     let paths = if action.paths.is_empty() { &built } else { &action.paths };
+    let was_built: HashSet<&StorePath> = run.built_outputs().collect();
     // Who built it may not have kept it yet.
     let kept = loop {
         let kept = opened(kept, stage, recorder)?;
         let here = Validity::open(&stage.setup.nix, stage.setup.layout.as_ref())
             .valid(paths)
             .map_err(|error| CommandError::because("cannot look into the store", &error))?;
-        let was_built: Vec<&StorePath> = run.built_outputs().collect();
         let is_missing = |path: &&StorePath| was_built.contains(path) && !here.contains(*path);
         let missing: Vec<&StorePath> = paths.iter().filter(is_missing).collect();
         let all_kept = missing.into_iter().all(|path| kept.has(path));
@@ -449,19 +450,6 @@ fn once(
     let tail: Vec<String> = tail.cloned().collect();
     let log = tail[tail.len().saturating_sub(LINES)..].to_vec();
     Ok(Acted { verdict, seconds, log })
-}
-
-/// The outputs of what was built, and of all green targets.
-fn built(shipment: &Shipment, run: &Run) -> Vec<StorePath> {
-    let green = shipment.targets.iter().filter(|(target, _)| {
-        matches!(run.verdict(target.id), Some(Verdict::Built | Verdict::Cached { .. }))
-    });
-    let targets = green.flat_map(|(target, _)| target.outputs.values().flatten());
-    let steps = run.built_outputs();
-    let mut all: Vec<StorePath> = targets.chain(steps).cloned().collect();
-    all.sort_unstable();
-    all.dedup();
-    all
 }
 
 /// The actions of a plan, as whoever collects outcomes sees them.
