@@ -71,6 +71,16 @@ impl ActionState {
         let took = self.seconds.map(|seconds| format!("in {}", human_seconds(seconds))).unwrap_or_default();
         if why.is_empty() { took } else { why }
     }
+
+    /// After what time it ended, to follow a verdict: empty where that is unknown.
+    pub(crate) fn after(&self) -> String {
+        self.seconds.map(|seconds| format!(" after {}", human_seconds(seconds))).unwrap_or_default()
+    }
+
+    /// The last lines it printed, so many of those that are kept. Not yet clean.
+    pub(crate) fn last_lines(&self, count: usize) -> impl Iterator<Item = &String> {
+        self.tail.iter().skip(self.tail.len().saturating_sub(count))
+    }
 }
 
 /// The verdict of a target that looks like that of an action.
@@ -82,6 +92,11 @@ pub(crate) fn kind_of(verdict: Option<&ActionVerdict>) -> VerdictKind {
         Some(ActionVerdict::Skipped { .. }) => VerdictKind::Skipped,
         Some(ActionVerdict::Cancelled) => VerdictKind::Cancelled,
     }
+}
+
+/// The actions that failed, in their order.
+pub(crate) fn failed_actions(summary: &Summary) -> impl Iterator<Item = &ActionState> {
+    summary.actions.values().filter(|state| matches!(state.verdict, Some(ActionVerdict::Failed { .. })))
 }
 
 /// How many actions there are, and how they ended, in words; nothing where there are none.

@@ -1,7 +1,6 @@
 //! What a forge shows beside the run: one remark for each failure of its own.
 
-use phoenix_model::ActionVerdict;
-
+use crate::action_state::failed_actions;
 use crate::clean::{clean_log, clip, one_line};
 use crate::errors::evaluation_errors;
 use crate::roots::{failed_alone, plural};
@@ -47,14 +46,10 @@ pub fn annotations(summary: &Summary) -> Vec<Annotation> {
         let lines: Vec<_> = lines.map(|line| clip(&clean(line), LINE_LENGTH).into_owned()).collect();
         annotation(&error.names(summary, 3), "did not evaluate", &lines)
     });
-    let failed =
-        summary.actions.values().filter(|state| matches!(state.verdict, Some(ActionVerdict::Failed { .. })));
-    let of_actions = failed.map(|state| {
+    let of_actions = failed_actions(summary).map(|state| {
         let mut lines = vec![state.particulars()];
-        let skip = state.tail.len().saturating_sub(LINES);
-        lines.extend(
-            state.tail.iter().skip(skip).map(|line| clip(&clean_log(line), LINE_LENGTH).into_owned()),
-        );
+        let tail = state.last_lines(LINES);
+        lines.extend(tail.map(|line| clip(&clean_log(line), LINE_LENGTH).into_owned()));
         annotation(&state.action.name, "failed", &lines)
     });
     let mut all: Vec<_> = of_roots.chain(alone).chain(errors).chain(of_actions).collect();

@@ -2,14 +2,14 @@
 
 use std::fmt::Write as _;
 
-use phoenix_model::{ActionVerdict, Severity, VerdictKind};
+use phoenix_model::{Severity, VerdictKind};
 
 use crate::action_state::{count_words, kind_of};
 use crate::clean::{clean_log, clip, one_line};
 use crate::errors::evaluation_errors;
 use crate::roots::{alike as alike_roots, failed_alone, names, plural};
 use crate::table::{self, particulars};
-use crate::{ActionState, Root, Style, Summary, TargetState, clean, human_seconds, root_failures};
+use crate::{Root, Style, Summary, TargetState, clean, human_seconds, root_failures};
 
 /// How many names of what a failure stopped are shown.
 const BLOCKED_NAMES: usize = 5;
@@ -97,10 +97,8 @@ fn failure(page: &mut String, summary: &Summary, root: &Root<'_>, style: Style) 
 }
 
 fn failed_actions(page: &mut String, summary: &Summary, style: Style) {
-    let failed_so = |state: &&ActionState| matches!(state.verdict, Some(ActionVerdict::Failed { .. }));
-    for state in summary.actions.values().filter(failed_so) {
-        let after = state.seconds.map(|seconds| format!(" after {}", human_seconds(seconds)));
-        let head = failed(style, &clean(&state.action.name), &after.unwrap_or_default());
+    for state in crate::action_state::failed_actions(summary) {
+        let head = failed(style, &clean(&state.action.name), &state.after());
         let _ = writeln!(page, "{head}: {}", state.particulars());
         for line in &state.tail {
             let line = clean_log(line);

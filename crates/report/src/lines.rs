@@ -213,10 +213,7 @@ impl Lines {
         let Some(verdict) = &state.verdict else { return None };
         let (name, more) = (clean(&state.action.name), state.particulars());
         let line = match verdict {
-            ActionVerdict::Failed { .. } => {
-                let after = state.seconds.map(|seconds| format!(" after {}", human_seconds(seconds)));
-                format!("FAILED {name}{}: {more}", after.unwrap_or_default())
-            }
+            ActionVerdict::Failed { .. } => format!("FAILED {name}{}: {more}", state.after()),
             _ if more.is_empty() => format!("{verdict} {name}"),
             _ => {
                 let colon = if matches!(verdict, ActionVerdict::Skipped { .. }) { ":" } else { "" };

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use phoenix_model::{ActionVerdict, Severity, VerdictKind};
+use phoenix_model::{Severity, VerdictKind};
 
+use crate::action_state::failed_actions;
 use crate::clean::{clean_log, one_line};
 use crate::errors::evaluation_errors;
 use crate::gantt::gantt;
@@ -159,15 +160,11 @@ fn errors(page: &mut String, summary: &Summary, bounds: Bounds) {
 }
 
 fn actions(page: &mut String, summary: &Summary, bounds: Bounds) {
-    let failed =
-        summary.actions.values().filter(|state| matches!(state.verdict, Some(ActionVerdict::Failed { .. })));
-    for state in failed.take(bounds.failures) {
-        let after =
-            state.seconds.map(|seconds| format!(" after {}", human_seconds(seconds))).unwrap_or_default();
+    for state in failed_actions(summary).take(bounds.failures) {
+        let after = state.after();
         let name = escape(&one_line(&state.action.name));
         let _ = writeln!(page, "### {name} failed{after}\n\n{}\n", escape(&state.particulars()));
-        let skip = state.tail.len().saturating_sub(bounds.lines);
-        let tail: Vec<_> = state.tail.iter().skip(skip).map(|line| clean_log(line)).collect();
+        let tail: Vec<_> = state.last_lines(bounds.lines).map(|line| clean_log(line)).collect();
         if !tail.is_empty() {
             details(page, "Last lines of its log", tail.iter().map(AsRef::as_ref));
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use phoenix_model::{ActionVerdict, Severity, Verdict, VerdictKind};
 
-use crate::action_state::kind_of;
+use crate::action_state::{failed_actions, kind_of};
 use crate::clean::{clean_log, clip, one_line};
 use crate::errors::evaluation_errors;
 use crate::roots::{failed_alone, plural};
@@ -187,25 +187,17 @@ pub(super) fn failures(summary: &Summary, bounds: Bounds) -> Vec<Failure> {
             blocked: None,
         }
     });
-    let failed =
-        summary.actions.values().filter(|state| matches!(state.verdict, Some(ActionVerdict::Failed { .. })));
     let (class, mark) = look(Some(VerdictKind::Failed));
-    let of_actions = failed.map(|state| {
-        let skip = state.tail.len().saturating_sub(bounds.lines);
+    let of_actions = failed_actions(summary).map(|state| {
         let lines: Vec<_> = state
-            .tail
-            .iter()
-            .skip(skip)
+            .last_lines(bounds.lines)
             .map(|line| clip(&clean_log(line), LINE_LENGTH).into_owned())
             .collect();
         Failure {
             class,
             mark,
             name: clean(&state.action.name).into_owned(),
-            about: format!(
-                "action failed{}",
-                state.seconds.map(|seconds| format!(" after {}", human_seconds(seconds))).unwrap_or_default()
-            ),
+            about: format!("action failed{}", state.after()),
             reason: clip(&state.particulars(), LINE_LENGTH).into_owned(),
             path: None,
             log: (!lines.is_empty()).then(|| lines.join("\n")),
