@@ -65,7 +65,7 @@ pub(super) fn serve(args: &ServeArgs) -> Result<ExitCode, CommandError> {
 fn without_huge_pages() {
     // Where that cannot be had, it serves all the same.
     #[cfg(target_os = "linux")]
-    drop(rustix::thread::disable_transparent_huge_pages(true));
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
 }
 
 /// The address of `HOST:PORT`; `localhost` is 127.0.0.1, whatever others make of it.
