@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::args::Args;
 use crate::process::{cargo, run, say};
-use crate::{Result, actions, architecture, browser, demo, github_clients, nix_versions, test};
+use crate::{Result, actions, architecture, browser, demo, eval_jobs, github_clients, nix_versions, test};
 
 type Step = (&'static str, fn() -> Result<()>);
 
@@ -22,6 +22,7 @@ const STEPS: &[Step] = &[
     ("actions", || actions::actions(Args::new(&["--allow-skip".to_owned()]))),
     ("browser", || browser::browser(Args::new(&["--allow-skip".to_owned()]))),
     ("nix-versions", || nix_versions::nix_versions(Args::new(&["--allow-skip".to_owned()]))),
+    ("eval-jobs", || eval_jobs::eval_jobs(Args::new(&["--allow-skip".to_owned()]))),
     ("demo", demo::demo),
 ];
 

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
-use phoenix_evaluate::EvaluateError;
+use phoenix_evaluate::{EvaluateError, NixEvalJobsError};
 use phoenix_store::NixError;
 
 /// Exit code of a usage or internal error.
@@ -85,6 +85,11 @@ impl From<EvaluateError> for CommandError {
             EvaluateError::Selection(message) => Self::new(message),
             EvaluateError::Strange(_) => Self::because("cannot evaluate", &error)
                 .hint("phoenix knows Nix from 2.8 on; does `nix repl` start and answer when you call it?"),
+            EvaluateError::NixEvalJobs(NixEvalJobsError::NotFound) => {
+                Self::because("cannot evaluate", &error).hint(
+                    "install it beside Nix, or leave --evaluator out: phoenix needs nothing but Nix itself",
+                )
+            }
             other => Self::because("cannot evaluate", &other),
         }
     }

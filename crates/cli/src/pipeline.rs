@@ -112,11 +112,11 @@ pub(crate) fn plan(
             nix,
             &stop,
             &mut |one| {
-                let FoundOne { target, verdict: ended, special } = one;
-                if let (Some(special), None) = (special, &ended) {
-                    gated.push(FoundOne { target, verdict: None, special: Some(special) });
+                if one.special.is_some() && one.verdict.is_none() {
+                    gated.push(one);
                     return;
                 }
+                let FoundOne { target, verdict: ended, .. } = one;
                 if ended.is_none() {
                     targets.push(target.clone());
                 }

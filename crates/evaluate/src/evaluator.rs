@@ -93,6 +93,8 @@ pub(crate) struct Evaluator {
     asked: u64,
     /// Whether it is at work on something that nobody waits for any more.
     busy: bool,
+    /// Whether nothing may be written to the store.
+    read_only: bool,
     _home: tempfile::TempDir,
 }
 
@@ -145,6 +147,7 @@ impl Evaluator {
             mark,
             asked: 0,
             busy: false,
+            read_only: false,
             _home: home,
         };
         for definition in definitions {
@@ -156,6 +159,12 @@ impl Evaluator {
     /// The mark an answer has to begin with, as a Nix string.
     pub(crate) fn mark(&self) -> &str {
         &self.mark
+    }
+
+    /// Has it write nothing to the store. No repl can be told so: each question gets a process of its own.
+    pub(crate) fn write_nothing(&mut self) {
+        self.read_only = true;
+        self.flags.push("--readonly-mode".to_owned());
     }
 
     /// Gives it one more definition.
@@ -183,6 +192,9 @@ impl Evaluator {
         stop: &AtomicBool,
         talk: &mut dyn FnMut(Talk<'_>),
     ) -> Answer {
+        if self.read_only {
+            return self.ask_alone(expression);
+        }
         let begin = Instant::now();
         self.asked += 1;
         let number = self.asked;
@@ -301,7 +313,7 @@ impl Evaluator {
         let end = match self.child.wait() {
             Ok(status) => match (status.code(), status.signal()) {
                 (_, Some(11 | 7 | 10)) => {
-                    "the evaluator crashed, most likely because its stack overflowed (infinite recursion)"
+                    "the evaluator crashed, most likely because its stack overflowed (possible infinite recursion)"
                         .to_owned()
                 }
                 (_, Some(9)) => "the evaluator was killed, maybe for want of memory".to_owned(),
@@ -347,6 +359,15 @@ impl Drop for Evaluator {
         }
         let _ = self.child.wait();
     }
+}
+
+/// Whether an error says that an evaluator ended over it, which is no error of Nix's language.
+#[must_use]
+pub fn is_crash(error: &str) -> bool {
+    let last = error.lines().next_back().unwrap_or_default().trim_start_matches('(');
+    ["the evaluator crashed", "the evaluator was", "the evaluator ended"]
+        .iter()
+        .any(|begin| last.starts_with(begin))
 }
 
 /// A word nobody can know beforehand: the random name of a directory made for this process.

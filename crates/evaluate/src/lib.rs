@@ -6,21 +6,34 @@
 //! throws, aborts or recurses costs one answer, not the process. Why it is done this way:
 //! `docs/design/evaluation.md`.
 
+mod constituents;
+mod details;
 mod evaluator;
+mod explore;
+mod expression;
 mod flake;
 mod glob;
 mod installable;
+mod jobs;
+mod nix_eval_jobs;
 mod pool;
 mod reply;
 mod selection;
 mod special;
 mod trace;
+mod unavailable;
 mod walk;
 
+pub use details::{Detailed, Details};
+pub use evaluator::is_crash;
+pub use expression::{Expression, ExpressionError};
 pub use flake::{FlakeConfig, LockedFlake};
 pub use glob::{Glob, GlobError};
 pub use installable::{Installable, InstallableError};
+pub use jobs::{JobRoot, JobSource};
+pub use nix_eval_jobs::{EvaluatorKind, NixEvalJobsError};
 pub use pool::{EvaluateError, Evaluators, Found, Heard, Request, Root, Select, evaluate};
 pub use selection::{DEFAULT_INCLUDE, Selection, is_system};
 pub use special::{Dependency, Needed, Program, Special, StdAction, StdParticulars, WorkUnit};
+pub use unavailable::Unavailable;
 pub use walk::{Ended, FoundDerivation, FoundTarget, Inspect, Walk};

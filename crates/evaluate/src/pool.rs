@@ -12,9 +12,12 @@ use phoenix_model::{AttrPath, Severity};
 use phoenix_store::{Nix, NixError};
 
 use crate::evaluator::{Answer, Evaluator, Purity, Talk, quote};
+use crate::explore::Explore;
 use crate::flake::{LockOptions, one_line, parse_config};
-use crate::walk::Inspect;
-use crate::{Ended, FlakeConfig, FoundTarget, LockedFlake, Selection, Walk};
+use crate::jobs::Jobs;
+use crate::nix_eval_jobs::{self, EvaluatorKind, Event, NixEvalJobsError, Start};
+use crate::walk::{Inspect, unended};
+use crate::{Details, Ended, FlakeConfig, FoundTarget, JobRoot, JobSource, LockedFlake, Selection, Walk};
 
 /// What `nix-build` does to functions it meets in a file: those that need no argument are called
 /// (nix `src/libexpr/eval.cc`, `autoCallFunction`). One without any named argument cannot be told from `x: …`.
@@ -61,16 +64,26 @@ pub struct Request<'a> {
     pub select: &'a Select<'a>,
     /// Systems this machine builds for besides those selected.
     pub extra_platforms: Vec<String>,
+    /// Who evaluates.
+    pub evaluator: EvaluatorKind,
     /// How many evaluator processes, at least 1.
     pub workers: usize,
+    /// How many MiB each of them may take.
+    pub max_memory: Option<u64>,
     /// Whether files and the environment may be read.
     pub impure: bool,
     /// Whether errors come with their whole trace.
     pub show_trace: bool,
     /// Inputs of the flakes to replace, as `--override-input` takes them.
     pub override_inputs: Vec<(String, String)>,
+    /// A lock file to read instead of the flakes' own.
+    pub reference_lock_file: Option<PathBuf>,
     /// Whether settings that a flake asks for are used.
     pub accept_flake_config: bool,
+    /// What is told of derivations besides the usual.
+    pub details: Details,
+    /// Whether derivations are written to the store.
+    pub instantiate: bool,
 }
 
 /// A flake or a file, and what is asked for in it.
@@ -84,6 +97,18 @@ pub struct Root {
     pub asked: Vec<(Vec<AttrPath>, Vec<String>)>,
     /// What is to be run: the first candidate that exists.
     pub programs: Vec<Vec<AttrPath>>,
+    /// All jobs that are there, instead.
+    pub jobs: Option<JobRoot>,
+}
+
+impl Root {
+    /// Whether it is a flake, which is locked first.
+    fn is_flake(&self) -> bool {
+        match &self.jobs {
+            Some(jobs) => matches!(jobs.source, JobSource::Flake(_)),
+            None => self.file.is_none(),
+        }
+    }
 }
 
 /// What is heard while evaluating.
@@ -132,6 +157,9 @@ pub enum EvaluateError {
     /// An evaluator process could not be started.
     #[error("cannot start an evaluator (`nix repl`)")]
     Start(#[from] io::Error),
+    /// nix-eval-jobs cannot be used.
+    #[error(transparent)]
+    NixEvalJobs(#[from] NixEvalJobsError),
     /// The evaluator does not speak as expected.
     #[error("`nix repl` of this version of Nix cannot be used as an evaluator: {0}")]
     Strange(String),
@@ -142,12 +170,14 @@ pub enum EvaluateError {
 #[derive(Debug, Default)]
 pub struct Evaluators {
     kept: Vec<Evaluator>,
+    roots: Vec<nix_eval_jobs::Kept>,
 }
 
 impl Evaluators {
     /// Keeps what others keep, too.
     pub fn extend(&mut self, others: Self) {
         self.kept.extend(others.kept);
+        self.roots.extend(others.roots);
     }
 }
 
@@ -172,6 +202,9 @@ pub fn evaluate(
         match prepare(request, root, stop, hear) {
             // Nix may have got the same signal, and says that it failed.
             Err(_) if stop.load(Ordering::Relaxed) => whole(root, None, hear),
+            Ok(prepared) if request.evaluator == EvaluatorKind::NixEvalJobs => {
+                kept.roots.extend(walk_by_nix_eval_jobs(request, root, &prepared, stop, hear)?);
+            }
             Ok(prepared) => kept.kept.extend(walk(request, root, &prepared, stop, hear)?),
             Err(Unprepared::Nix(NixError::NotFound)) => return Err(NixError::NotFound.into()),
             Err(Unprepared::Nix(error)) if error.is_of_store() => return Err(error.into()),
@@ -194,14 +227,7 @@ fn nix_message(error: NixError) -> String {
 
 /// A target for all of a root: it ended so, or was not reached.
 fn whole(root: &Root, ended: Option<Ended>, hear: &mut dyn FnMut(Heard)) {
-    let target = FoundTarget {
-        path: AttrPath::default(),
-        kind: phoenix_model::TargetKind::Unknown,
-        derivation: None,
-        wanted: Vec::new(),
-        special: None,
-        ended,
-    };
+    let target = FoundTarget { ended, ..unended(AttrPath::default(), phoenix_model::TargetKind::Unknown) };
     hear(Heard::Found(Box::new(Found { source: root.source.clone(), target })));
 }
 
@@ -210,10 +236,11 @@ fn whole(root: &Root, ended: Option<Ended>, hear: &mut dyn FnMut(Heard)) {
 struct Prepared {
     nix: Nix,
     purity: Purity,
-    /// What is done to a value before it is looked at, in Nix.
-    call: &'static str,
     definitions: Vec<String>,
+    /// A function of Nix from one that makes an answer to `inspect`.
+    inspect: String,
     show_trace: bool,
+    instantiate: bool,
     selection: Selection,
 }
 
@@ -235,22 +262,36 @@ fn prepare(
     stop: &AtomicBool,
     hear: &mut dyn FnMut(Heard),
 ) -> Result<Prepared, Unprepared> {
-    if let Some(file) = &root.file {
-        let file = quote(&file.to_string_lossy());
-        // An absolute path is needed: the repl has another idea of what is relative.
-        let definition = format!(
-            "root = let value = import (/. + {file}); in if builtins.isFunction value then value {{ }} else value"
-        );
-        return Ok(Prepared {
-            nix: request.nix.clone(),
-            purity: Purity::Impure,
-            call: AUTO_CALL,
-            definitions: vec![definition],
-            show_trace: request.show_trace,
-            selection: (request.select)(&root.source, None).map_err(EvaluateError::Selection)?,
-        });
+    let select = |root_path: Option<&str>| {
+        (request.select)(&root.source, root_path)
+            .map_err(|error| Unprepared::from(EvaluateError::Selection(error)))
+    };
+    let inspect = |call: &str| {
+        format!("(finish: ({}) finish {} ({call}) root)", one_line(INSPECT), request.details.function())
+    };
+    let (show_trace, instantiate) = (request.show_trace, request.instantiate);
+    if !root.is_flake() {
+        let (definitions, inspect) = match (&root.jobs, &root.file) {
+            (Some(jobs), _) => (jobs.definitions(&root.source), jobs.inspect(&request.details)),
+            (None, Some(file)) => {
+                let file = quote(&file.to_string_lossy());
+                // An absolute path is needed: the repl has another idea of what is relative.
+                let definition = format!(
+                    "root = let value = import (/. + {file}); in if builtins.isFunction value then value {{ }} else value"
+                );
+                (vec![definition], inspect(AUTO_CALL))
+            }
+            (None, None) => (Vec::new(), String::new()),
+        };
+        let (nix, purity) = (request.nix.clone(), Purity::Impure);
+        let selection = select(None)?;
+        return Ok(Prepared { nix, purity, definitions, inspect, show_trace, instantiate, selection });
     }
-    let options = LockOptions { override_inputs: &request.override_inputs, impure: request.impure };
+    let options = LockOptions {
+        override_inputs: &request.override_inputs,
+        reference_lock_file: request.reference_lock_file.as_deref(),
+        impure: request.impure,
+    };
     let mut go_on = || {
         hear(Heard::Waiting);
         !stop.load(Ordering::Relaxed)
@@ -260,18 +301,24 @@ fn prepare(
     for line in said.lines() {
         say(line, hear);
     }
-    let definitions = flake.definitions("root");
+    let (name, inspect) = match &root.jobs {
+        Some(jobs) => ("flake", jobs.inspect(&request.details)),
+        None => ("root", inspect(NO_CALL)),
+    };
+    let mut definitions = flake.definitions(name);
+    definitions.extend(root.jobs.iter().flat_map(|jobs| jobs.definitions(&root.source)));
     let mut prepared = Prepared {
         nix: request.nix.clone(),
         purity: if request.impure { Purity::Impure } else { Purity::Pure },
-        call: NO_CALL,
         definitions,
-        show_trace: request.show_trace,
-        selection: (request.select)(&root.source, Some(&flake.root())).map_err(EvaluateError::Selection)?,
+        inspect,
+        show_trace,
+        instantiate,
+        selection: select(Some(&flake.root()))?,
     };
     let mut evaluator = prepared.start_and_probe(PROBE, stop, hear)?;
     let expression =
-        format!("{} + builtins.toJSON ({})", quote(evaluator.mark()), flake.config_expression("root"));
+        format!("{} + builtins.toJSON ({})", quote(evaluator.mark()), flake.config_expression(name));
     let mut wait = |_: Talk<'_>| hear(Heard::Waiting);
     let config = match evaluator.ask(&expression, stop, &mut wait) {
         Answer::Text(json) => parse_config(&json),
@@ -311,9 +358,11 @@ impl Prepared {
     fn start(&self) -> io::Result<Evaluator> {
         let flags: &[&str] = if self.show_trace { &["--show-trace"] } else { &[] };
         let mut evaluator = Evaluator::start(&self.nix, self.purity, flags, &self.definitions)?;
-        let inspect =
-            format!("inspect = ({}) {} ({}) root", one_line(INSPECT), quote(evaluator.mark()), self.call);
-        evaluator.define(&inspect)?;
+        if !self.instantiate {
+            evaluator.write_nothing();
+        }
+        let finish = format!("(value: reply: {} + builtins.toJSON reply)", quote(evaluator.mark()));
+        evaluator.define(&format!("inspect = {} {finish}", self.inspect))?;
         Ok(evaluator)
     }
 
@@ -363,13 +412,11 @@ enum Told {
     Lost(io::Error),
 }
 
-fn walk(
-    request: &Request<'_>,
-    root: &Root,
-    prepared: &Prepared,
-    stop: &Arc<AtomicBool>,
-    hear: &mut dyn FnMut(Heard),
-) -> Result<Vec<Evaluator>, EvaluateError> {
+/// What to look for at a root.
+fn explore(request: &Request<'_>, root: &Root, prepared: &Prepared) -> Box<dyn Explore> {
+    if root.jobs.is_some() {
+        return Box::new(Jobs::new(request.details.constituents));
+    }
     let mut walk = Walk::new(prepared.selection.clone(), request.extra_platforms.clone());
     if root.file.is_none() {
         walk = walk.of_flake();
@@ -380,6 +427,17 @@ fn walk(
     for candidates in &root.programs {
         walk.add_program(candidates.clone());
     }
+    Box::new(walk)
+}
+
+fn walk(
+    request: &Request<'_>,
+    root: &Root,
+    prepared: &Prepared,
+    stop: &Arc<AtomicBool>,
+    hear: &mut dyn FnMut(Heard),
+) -> Result<Vec<Evaluator>, EvaluateError> {
+    let mut walk = explore(request, root, prepared);
     std::thread::scope(|scope| {
         let (told, tell) = unbounded::<Told>();
         let mut jobs: Vec<Sender<Inspect>> = Vec::new();
@@ -436,21 +494,7 @@ fn walk(
                 }
             }
         }
-        if !stop.load(Ordering::Relaxed) {
-            let from_root = root.asked.iter().any(|(paths, _)| paths.contains(&AttrPath::default()));
-            let idle = if from_root { walk.idle_patterns() } else { Vec::new() };
-            for pattern in idle {
-                let text = format!("the pattern `{pattern}` matches nothing in {}", root.source);
-                hear(Heard::Said { severity: Severity::Warning, text });
-            }
-            for target in walk.finish() {
-                hear(Heard::Found(Box::new(Found { source: root.source.clone(), target })));
-            }
-        } else {
-            for target in walk.stopped(in_work.into_values().collect()) {
-                hear(Heard::Found(Box::new(Found { source: root.source.clone(), target })));
-            }
-        }
+        conclude(root, &mut *walk, in_work.into_values().collect(), stop, hear);
         drop(jobs);
         let evaluators = workers.into_iter().filter_map(|worker| worker.join().ok().flatten()).collect();
         match lost {
@@ -458,6 +502,62 @@ fn walk(
             None => Ok(evaluators),
         }
     })
+}
+
+/// Says what there is to say when everything was looked at, or the evaluation was stopped.
+fn conclude(
+    root: &Root,
+    walk: &mut dyn Explore,
+    in_work: Vec<Inspect>,
+    stop: &AtomicBool,
+    hear: &mut dyn FnMut(Heard),
+) {
+    let targets = if stop.load(Ordering::Relaxed) {
+        walk.stopped(in_work)
+    } else {
+        let from_root = root.asked.iter().any(|(paths, _)| paths.contains(&AttrPath::default()));
+        let idle = if from_root { walk.idle_patterns() } else { Vec::new() };
+        for pattern in idle {
+            let text = format!("the pattern `{pattern}` matches nothing in {}", root.source);
+            hear(Heard::Said { severity: Severity::Warning, text });
+        }
+        walk.finish()
+    };
+    for target in targets {
+        hear(Heard::Found(Box::new(Found { source: root.source.clone(), target })));
+    }
+}
+
+fn walk_by_nix_eval_jobs(
+    request: &Request<'_>,
+    root: &Root,
+    prepared: &Prepared,
+    stop: &AtomicBool,
+    hear: &mut dyn FnMut(Heard),
+) -> Result<Option<nix_eval_jobs::Kept>, EvaluateError> {
+    let start = Start {
+        nix: &prepared.nix,
+        definitions: &prepared.definitions,
+        inspect: &prepared.inspect,
+        pure: prepared.purity != Purity::Impure,
+        show_trace: prepared.show_trace,
+        instantiate: prepared.instantiate,
+        workers: request.workers,
+        memory: request.max_memory,
+    };
+    let mut walk = explore(request, root, prepared);
+    let kept = nix_eval_jobs::explore(&start, &mut *walk, stop, &mut |walk, event| match event {
+        Event::Answer(inspect, answer) => {
+            hear(Heard::Evaluating { attr: inspect.path.clone(), left: walk.left() });
+            for target in walk.answer(inspect.clone(), answer.as_deref().map_err(Clone::clone)) {
+                hear(Heard::Found(Box::new(Found { source: root.source.clone(), target })));
+            }
+        }
+        Event::Said(line) => say(line, hear),
+        Event::Waiting => hear(Heard::Waiting),
+    })?;
+    conclude(root, &mut *walk, Vec::new(), stop, hear);
+    Ok(kept)
 }
 
 /// Answers one attribute after another; a process that dies over one is replaced.
@@ -485,7 +585,7 @@ fn work(
                 let _ = told.send(Told::Said(line.to_owned()));
             }
         };
-        let answer = match current.ask(&question(&inspect), stop, &mut talk) {
+        let answer = match current.ask(&inspect.question(), stop, &mut talk) {
             Answer::Text(text) => Ok(text),
             Answer::Error(error) => Err(error),
             Answer::Died(error) => {
@@ -501,19 +601,6 @@ fn work(
         let _ = told.send(Told::Answered { worker, inspect, answer });
     }
     evaluator
-}
-
-fn question(inspect: &Inspect) -> String {
-    let list = |names: &[String]| {
-        let names: Vec<String> = names.iter().map(|name| quote(name)).collect();
-        format!("[{}]", names.join(" "))
-    };
-    let wanted = match &inspect.wanted {
-        _ if inspect.is_program() => quote("program"),
-        None => "null".to_owned(),
-        Some(wanted) => list(wanted),
-    };
-    format!("inspect {} {wanted}", list(inspect.path.names()))
 }
 
 /// Passes on a line that is neither answer nor error.
@@ -558,9 +645,10 @@ mod tests {
         let mut prepared = Prepared {
             nix,
             purity: Purity::Pure,
-            call: NO_CALL,
             definitions: vec!["root = 1".to_owned()],
+            inspect: "(finish: path: wanted: finish null 1)".to_owned(),
             show_trace: false,
+            instantiate: true,
             selection: Selection::new(&[], &[], &["x".to_owned()]).unwrap(),
         };
         let mut waited = 0;

@@ -29,6 +29,7 @@ const NEWEST: u64 = 0x0126;
 
 /// What is asked for (`WorkerProto::Op`).
 mod operation {
+    pub(super) const ADD_INDIRECT_ROOT: u64 = 12;
     pub(super) const SET_OPTIONS: u64 = 19;
     pub(super) const QUERY_VALID_PATHS: u64 = 31;
     pub(super) const ADD_TO_STORE_NAR: u64 = 39;
@@ -150,6 +151,20 @@ impl Daemon {
             valid.insert(path);
         }
         Ok(valid)
+    }
+
+    /// Tells of a link outside of the store that keeps what it points to.
+    ///
+    /// # Errors
+    /// When the daemon does not answer.
+    pub(crate) fn add_indirect_root(&mut self, link: &Path) -> Result<(), DaemonError> {
+        let mut request = Vec::new();
+        wire::number(&mut request, operation::ADD_INDIRECT_ROOT);
+        wire::string(&mut request, &link.to_string_lossy());
+        self.send(&request)?;
+        self.work_done()?;
+        // Always 1.
+        self.number().map(drop)
     }
 
     fn greet(&mut self) -> Result<(), DaemonError> {
