@@ -16,7 +16,8 @@ const STEPS: &[Step] = &[
             .env("RUSTDOCFLAGS", "--deny warnings"))
     }),
     ("architecture", || architecture::architecture(Args::new(&["--check".to_owned()]))),
-    ("test", || test::test(&[])),
+    // All that fails is told at once.
+    ("test", || test::test(&["--no-fail-fast".to_owned()])),
     ("seeds", test::seeds),
     ("github-clients", github_clients::github_clients),
     ("actions", || actions::actions(Args::new(&["--allow-skip".to_owned()]))),
