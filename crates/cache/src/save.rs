@@ -39,9 +39,9 @@ const MEET: usize = 5;
 /// too long for a job to wait at its end.
 const LATEST: u32 = 20;
 
-/// How many times as long as a save was blind for others it is waited for them to be seen: they were blind for about
-/// as long, on the same service.
-const BLIND: u32 = 4;
+/// How many times as long as a save was blind for others it is waited until it is seen, and then as long again for them to
+/// be: they were blind for about as long, on the same service.
+const BLIND: u32 = 2;
 
 /// Which part of [`Cache::set_meeting`]'s time is waited at least.
 const SHORTEST: u32 = 8;
