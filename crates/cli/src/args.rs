@@ -383,7 +383,7 @@ impl BuildArgs {
 }
 
 /// What is said.
-#[derive(Debug, Args, Clone)]
+#[derive(Debug, Default, Args, Clone)]
 #[command(next_help_heading = "Output")]
 pub(crate) struct TalkArgs {
     /// Print the builders' logs
@@ -405,6 +405,11 @@ pub(crate) struct TalkArgs {
     /// Write everything that happens as JSON lines
     #[arg(long, value_name = "FILE")]
     pub(crate) events: Option<PathBuf>,
+
+    /// For programs that show our lines: each log comes in one piece, between the lines `MARK begin TITLE` and `MARK
+    /// end` where it ended well. MARK is the first line of standard input, so that nobody who prints knows it
+    #[arg(long, hide = true)]
+    pub(crate) log_groups: bool,
 }
 
 #[derive(Debug, Args)]

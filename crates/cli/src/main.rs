@@ -13,6 +13,7 @@ mod gates;
 mod history;
 mod kept;
 mod ledgers;
+mod mark;
 mod pipeline;
 mod pushing;
 mod recorder;

@@ -19,7 +19,7 @@ fn claim(unit: u32, attempt: u32, slot: u32) -> Record {
 }
 
 fn built(unit: u32, attempt: u32, slot: u32) -> Record {
-    let built = vec![Built { derivation: unit, seconds: 1.0, bytes: None, cached: false }];
+    let built = vec![Built { derivation: unit, seconds: 1.0, bytes: None, cached: false, ended: None }];
     let unit = UnitId(unit);
     Record::Outcome(Outcome {
         unit,
@@ -34,8 +34,14 @@ fn built(unit: u32, attempt: u32, slot: u32) -> Record {
 
 fn failed(unit: u32, slot: u32) -> Record {
     let message = "builder failed".to_owned();
-    let failed =
-        vec![Failure { derivation: unit, class: FailureClass::Build, message, seconds: 1.0, log: vec![] }];
+    let failed = vec![Failure {
+        derivation: unit,
+        class: FailureClass::Build,
+        message,
+        seconds: 1.0,
+        log: vec![],
+        ended: None,
+    }];
     let unit = UnitId(unit);
     Record::Outcome(Outcome {
         unit,
@@ -86,7 +92,7 @@ fn a_unit_is_claimed_fetched_built_and_posted_and_then_the_next() {
     let build = Command::Build { unit: UnitId(0), derivations: vec![0] };
     assert_eq!(worker.apply(at(3), Notice::Fetched), [build]);
     let ended = Notice::Built {
-        built: vec![Built { derivation: 0, seconds: 1.0, bytes: None, cached: false }],
+        built: vec![Built { derivation: 0, seconds: 1.0, bytes: None, cached: false, ended: None }],
         failed: vec![],
         parcel: None,
     };
@@ -353,7 +359,7 @@ fn a_plan_is_read_as_it_was_written_and_a_damaged_one_is_not() {
 fn what_was_built_teaches_the_estimates() {
     let plan = farm(&[(1.0, vec![])], 1);
     let Record::Outcome(mut outcome) = built(0, 1, 0) else { unreachable!() };
-    outcome.built[0] = Built { derivation: 0, seconds: 42.0, bytes: Some(7), cached: false };
+    outcome.built[0] = Built { derivation: 0, seconds: 42.0, bytes: Some(7), cached: false, ended: None };
     let mut estimates = crate::Estimates::default();
     plan.learn(&outcome, &mut estimates);
     assert_eq!((estimates.known(&drv(0)), estimates.bytes(&drv(0))), (Some(42.0), 7));
