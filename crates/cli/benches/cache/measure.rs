@@ -63,7 +63,8 @@ pub(crate) struct Running {
 impl Running {
     pub(crate) fn start(command: &mut Command, url: String) -> Self {
         command.stdout(Stdio::null()).stderr(Stdio::null());
-        let child = command.spawn().unwrap_or_else(|error| panic!("{}: {error}", command.get_program().display()));
+        let child =
+            command.spawn().unwrap_or_else(|error| panic!("{}: {error}", command.get_program().display()));
         Self { child, url }
     }
 
