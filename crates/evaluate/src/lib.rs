@@ -6,21 +6,30 @@
 //! throws, aborts or recurses costs one answer, not the process. Why it is done this way:
 //! `docs/design/evaluation.md`.
 
+mod answers;
+mod budget;
+mod crew;
 mod evaluator;
 mod flake;
 mod glob;
 mod installable;
+mod memory;
 mod pool;
+mod prepare;
 mod reply;
+mod said;
 mod selection;
 mod special;
+mod spread;
 mod trace;
 mod walk;
+mod worker;
 
+pub use answers::{Fingerprint, KeepAnswers};
 pub use flake::{FlakeConfig, LockedFlake};
 pub use glob::{Glob, GlobError};
 pub use installable::{Installable, InstallableError};
-pub use pool::{EvaluateError, Evaluators, Found, Heard, Request, Root, Select, evaluate};
+pub use pool::{EvaluateError, Evaluators, Found, Heard, Progress, Request, Root, Select, evaluate};
 pub use selection::{DEFAULT_INCLUDE, Selection, is_system};
 pub use special::{Dependency, Needed, Program, Special, StdAction, StdParticulars, WorkUnit};
 pub use walk::{Ended, FoundDerivation, FoundTarget, Inspect, Walk};

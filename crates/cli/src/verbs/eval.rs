@@ -47,6 +47,7 @@ pub(crate) fn eval(args: &EvalArgs) -> Result<ExitCode, CommandError> {
         &setup,
         &asked,
         &args.nix,
+        None,
         &stop,
         &mut |FoundOne { target, verdict, special }| {
             failed |= matches!(verdict, Some(Verdict::NotEvaluated { .. }));

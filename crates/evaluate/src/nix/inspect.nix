@@ -74,4 +74,11 @@ let
       recurse = value.recurseForDerivations or null;
     }
     else { kind = "other"; type = builtins.typeOf value; };
-in mark + builtins.toJSON (at root path)
+  # What an answer's text comes from goes with it where it is not a derivation alone.
+  answer = at root path;
+  text = builtins.toJSON answer;
+in mark + (
+  if builtins.elem answer.kind [ "workUnit" "stdAction" "program" ]
+  then builtins.toJSON (answer // { context = builtins.attrNames (builtins.getContext text); })
+  else text
+)
