@@ -283,6 +283,14 @@ pub(crate) struct NixArgs {
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) eval_workers: usize,
 
+    /// How much memory all evaluator processes may have together [default: four fifths of what is available]
+    #[arg(long, value_name = "BYTES", value_parser = crate::tidy::bytes)]
+    pub(crate) eval_memory: Option<u64>,
+
+    /// Evaluate anew what was evaluated before, and keep nothing of it
+    #[arg(long)]
+    pub(crate) no_eval_cache: bool,
+
     /// Who evaluates
     #[arg(long, value_enum, value_name = "PROGRAM", default_value = "nix")]
     pub(crate) evaluator: EvaluatorProgram,

@@ -5,15 +5,18 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use phoenix_evaluate::{
-    Detailed, Details, Ended, Evaluators, Found, GlobError, Heard, Installable, Request, Root, Selection,
-    Special, Unavailable, is_system,
+    Detailed, Details, Ended, Evaluators, Found, GlobError, Heard, Installable, KeepAnswers, Request, Root,
+    Selection, Special, Unavailable, is_system,
 };
 use phoenix_model::{AttrPath, Event, Severity, StorePath, Target, TargetId, Verdict};
 use phoenix_schedule::RunnerKind;
+use phoenix_store::TempRoots;
 
+use crate::answers::KeptAnswers;
 use crate::args::{NixArgs, Wanted};
 use crate::config::Config;
 use crate::error::CommandError;
+use crate::kept::Kept;
 use crate::recorder::Recorder;
 use crate::setup::{Setup, pairs};
 
@@ -242,11 +245,12 @@ impl Asked {
     }
 }
 
-/// Evaluates; `found` gets everything that is found, `other` everything else that is heard.
+/// Evaluates what is not known from before, here or in a depot; `found` gets everything that is found, `other` everything else that is heard.
 pub(crate) fn evaluate(
     setup: &Setup,
     asked: &Asked,
     args: &NixArgs,
+    kept: Option<&mut Kept>,
     stop: &Arc<AtomicBool>,
     found: &mut dyn FnMut(FoundOne),
     other: &mut dyn FnMut(Heard),
@@ -264,6 +268,7 @@ pub(crate) fn evaluate(
         configs.borrow_mut().push((source.to_owned(), config));
         selection
     };
+    let answers = (!args.no_eval_cache).then(|| KeptAnswers::open(setup, kept));
     let request = Request {
         nix: setup.eval_nix.clone(),
         roots: asked.roots.clone(),
@@ -271,12 +276,21 @@ pub(crate) fn evaluate(
         extra_platforms: setup.settings.extra_platforms.clone(),
         evaluator: args.evaluator.into(),
         workers: args.eval_workers,
-        max_memory: asked.max_memory,
         impure: args.impure,
         show_trace: args.show_trace,
         override_inputs: overrides(&args.override_input),
         reference_lock_file: asked.reference_lock_file.clone(),
         accept_flake_config: args.accept_flake_config || setup.settings.accept_flake_config,
+        // A limit for each process is one for all of them together.
+        memory: asked
+            .max_memory
+            .map(|each| (each << 20) * args.eval_workers.max(1) as u64)
+            .or(args.eval_memory),
+        answers: answers.as_ref().map(|kept| kept as &dyn KeepAnswers),
+        settings: match &setup.settings.impure {
+            Some(name) => Err(format!("with the setting `{name}` it may read whatever there is")),
+            None => Ok(setup.settings.evaluation.clone()),
+        },
         details: asked.details.clone(),
         instantiate: asked.instantiate,
     };
@@ -291,22 +305,53 @@ pub(crate) fn evaluate(
         Heard::Config(config) => options.extend(config.0),
         heard => other(heard),
     })?;
+    for (severity, text) in answers.iter().flat_map(KeptAnswers::said) {
+        other(Heard::Said { severity, text });
+    }
     let configs: Vec<(String, Config)> = configs.into_inner();
     let runners = configs.iter().flat_map(|(_, config)| config.runners.clone()).collect();
     Ok(Evaluated { evaluators, options, fail_fast: fail_fast.get(), runners, configs, count: next })
 }
 
+/// Protects derivations from the garbage collector that no evaluator protects any more.
+pub(crate) fn protect<'p>(
+    setup: &Setup,
+    evaluators: &mut Evaluators,
+    derivations: impl Iterator<Item = &'p StorePath>,
+    recorder: &mut Recorder,
+) {
+    let roots =
+        TempRoots::start(&setup.eval_nix).and_then(|mut roots| roots.add(derivations).map(|()| roots));
+    match roots {
+        Ok(roots) => evaluators.protect(roots),
+        Err(error) => {
+            let text = format!("derivations are not protected from the garbage collector: {error}");
+            recorder.say(Severity::Detail, text);
+        }
+    }
+}
+
 /// Records what is heard while evaluating.
 pub(crate) fn tell(recorder: &mut Recorder, heard: Heard) {
     match heard {
-        Heard::Evaluating { attr, left } => recorder.record(Event::Evaluating {
-            attr: attr.to_string(),
-            left: u64::try_from(left).unwrap_or(u64::MAX),
-        }),
+        Heard::Evaluating { attr, left } => {
+            recorder.record(Event::Evaluating { attr: attr.to_string(), left: number(left) })
+        }
         Heard::Said { severity, text } => recorder.say(severity, text),
         Heard::Config(config) => {
             let names: Vec<String> = config.0.into_keys().collect();
             recorder.say(Severity::Notice, format!("using the flake's settings: {}", names.join(", ")));
+        }
+        Heard::Progress(progress) => {
+            recorder.record(Event::EvaluationProgress {
+                done: number(progress.done),
+                failed: number(progress.failed),
+                in_work: number(progress.in_work),
+                left: number(progress.left),
+                memory: progress.memory,
+                budget: progress.budget,
+            });
+            recorder.tick();
         }
         Heard::Waiting => recorder.tick(),
         Heard::Found(found) => {
@@ -314,6 +359,10 @@ pub(crate) fn tell(recorder: &mut Recorder, heard: Heard) {
             debug_assert!(false, "{found:?}");
         }
     }
+}
+
+fn number(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
 }
 
 /// Where a path in the evaluation store really is on this disk.

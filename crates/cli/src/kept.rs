@@ -72,14 +72,14 @@ impl Kept {
         &mut self,
         layout: &Layout,
         paths: &[ValidPathInfo],
-        recorder: &mut Recorder,
+        hearer: &mut dyn Hear,
     ) -> Result<Saved, CommandError> {
         let saved = self
             .cache
             .save_from_store(&depots::new_name(), layout, paths, depots::threads())
             .map_err(|error| CommandError::because("the depot keeps nothing", &error))?;
         for (name, why) in &saved.unreadable {
-            recorder.say(Severity::Warning, format!("{name} is not kept: {why}"));
+            hearer.hear(Severity::Warning, format!("{name} is not kept: {why}"));
         }
         Ok(saved)
     }

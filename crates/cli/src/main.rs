@@ -1,6 +1,7 @@
 //! The `phoenix` command: wires the crates together, prints, and sets exit codes.
 
 mod acting;
+mod answers;
 mod args;
 mod blobs;
 mod building;

@@ -103,6 +103,7 @@ pub(crate) fn plan(
         installables: asked.installables.clone(),
     });
     recorder.record(Event::StageStarted { stage: Stage::Evaluate });
+    let mut kept = depot.map(|depot| Kept::open(depot, build.budget, &mut recorder)).transpose()?;
     let mut run = Run::default();
     let mut targets = Vec::new();
     // What has a gate is a target once that is asked.
@@ -113,6 +114,7 @@ pub(crate) fn plan(
             &setup,
             &asked,
             nix,
+            kept.as_mut(),
             &stop,
             &mut |one| {
                 if one.special.is_some() && one.verdict.is_none() {
@@ -128,6 +130,11 @@ pub(crate) fn plan(
             &mut |heard| evaluating::tell(&mut recorder.borrow_mut(), heard),
         )?
     };
+    if evaluated.evaluators.has_unprotected() && !stop.load(Ordering::Relaxed) {
+        let derivations = targets.iter().chain(gated.iter().map(|one: &FoundOne| &one.target));
+        let derivations = derivations.filter_map(|target| target.drv_path.as_ref());
+        evaluating::protect(&setup, &mut evaluated.evaluators, derivations, &mut recorder);
+    }
     let fail_fast = build.fail_fast || (evaluated.fail_fast && !build.keep_going);
     run.set_fail_fast(fail_fast);
     for (name, value) in &evaluated.options {
@@ -135,10 +142,6 @@ pub(crate) fn plan(
     }
     if !evaluated.options.is_empty() {
         setup.settings = phoenix_store::Settings::read(&setup.nix)?;
-    }
-    let mut kept = None;
-    if !stop.load(Ordering::Relaxed) {
-        kept = depot.map(|depot| Kept::open(depot, build.budget, &mut recorder)).transpose()?;
     }
     let has_actions =
         evaluated.configs.iter().any(|(_, config)| !config.actions.is_empty() || !config.push.is_empty());

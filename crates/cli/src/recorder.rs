@@ -167,7 +167,7 @@ impl Recorder {
 
     fn write(&mut self, logged: &Logged) {
         // A transient sign of progress is of no use to a report.
-        if matches!(logged.event, Event::Evaluating { .. }) {
+        if matches!(logged.event, Event::Evaluating { .. } | Event::EvaluationProgress { .. }) {
             return;
         }
         let Ok(mut line) = serde_json::to_vec(logged) else { return };

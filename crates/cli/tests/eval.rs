@@ -161,7 +161,8 @@ fn import_from_derivation_works_and_is_seen() {
     let flake = Flake::new(
         r#"{ packages.${system}.late = d (import (d "words" "echo '\"imported\"' > $out" { })) "" { }; }"#,
     );
-    let ran = env.phoenix(&["eval", &flake.reference()]).ends_with(0).says("building '");
+    let ran = env.phoenix(&["eval", &flake.reference()]).ends_with(0);
+    let ran = ran.says(&format!("evaluation of packages.{}.late waits for a build of ", env.system()));
     assert!(ran.stdout.contains("\"name\":\"imported\""), "{ran}");
 }
 
@@ -245,4 +246,238 @@ fn functions_of_a_file_that_need_nothing_are_called_as_nix_does_it() {
         let ours = evaluated(&env, &["-f", &file, "-A", attr]);
         assert_eq!(ours[attr]["error"], "it is a function, not a derivation");
     }
+}
+
+/// The attributes in the order in which they were told.
+fn order(ran: &common::Ran) -> Vec<String> {
+    let lines = ran.stdout.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    lines
+        .map(|line| line["attrPath"].as_array().unwrap().last().unwrap().as_str().unwrap().to_owned())
+        .collect()
+}
+
+#[test]
+fn what_waits_for_a_build_or_cannot_have_one_holds_nobody_back() {
+    let env = TestEnv::new();
+    let foreign = if env.system() == "riscv64-linux" { "x86_64-linux" } else { "riscv64-linux" };
+    let flake = Flake::new(
+        &r#"{ packages.${system} = {
+          a = d (import (d "slow" "sleep 3; echo '\"imported\"' > $out" { })) "" { };
+          b = import (d "foreign" "echo 1 > $out" { system = "FOREIGN"; });
+          c = ok "c";
+          d = ok "d";
+        }; }"#
+            .replace("FOREIGN", foreign),
+    );
+    let ran = env.phoenix(&["eval", &flake.reference()]).ends_with(120);
+    assert_eq!(order(&ran)[3], "a", "{ran}");
+    let lines = evaluated(&env, &[&flake.reference()]);
+    let error = lines[&format!("packages.{}.b", env.system())]["error"].as_str().unwrap();
+    assert!(error.contains(foreign) && error.contains("-foreign.drv"), "{error}");
+}
+
+#[test]
+fn what_needs_more_memory_than_there_is_costs_only_itself() {
+    let env = TestEnv::new();
+    let flake = Flake::new(
+        r#"{ packages.${system} = {
+          a = ok "a";
+          big = builtins.foldl' (a: b: a + b) 0 (builtins.genList (x: x) 50000000);
+          c = ok "c";
+        }; }"#,
+    );
+    let ran = env.phoenix(&["eval", &flake.reference(), "--eval-memory", "200MiB"]).ends_with(120);
+    assert_eq!(order(&ran), ["a", "c", "big"], "it goes again alone: {ran}");
+    assert!(ran.stdout.contains("it needs more memory than evaluation may have"), "{ran}");
+    assert!(ran.stdout.contains("alone, of 200 MiB"), "{ran}");
+}
+
+#[test]
+fn an_evaluator_that_is_killed_costs_one_attribute() {
+    let env = TestEnv::new();
+    // Without a sandbox a builder can kill who called it.
+    let flake = Flake::new(
+        r#"{ packages.${system} = {
+          a = ok "a";
+          b = import (d "killer" "kill -9 $PPID; sleep 1" { });
+          c = ok "c";
+        }; }"#,
+    );
+    let ran = env.phoenix(&["eval", &flake.reference(), "-v"]).ends_with(120);
+    assert_eq!(order(&ran), ["a", "c", "b"], "{ran}");
+    assert!(
+        ran.stdout.contains("the evaluator was killed") && ran.stdout.contains("when last seen"),
+        "{ran}"
+    );
+}
+
+/// A `nix` before the real one that evaluates nothing.
+fn without_evaluator(env: &TestEnv) -> std::process::Command {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = env.file("no-evaluator");
+    fs_err::create_dir_all(&directory).unwrap();
+    let path = std::env::var("PATH").unwrap();
+    let real = std::env::split_paths(&path).map(|dir| dir.join("nix")).find(|file| file.exists()).unwrap();
+    let script = format!(
+        "#!/bin/sh\nfor word in \"$@\"; do [ \"$word\" != repl ] || exit 99; done\nexec {} \"$@\"\n",
+        real.display()
+    );
+    fs_err::write(directory.join("nix"), script).unwrap();
+    fs_err::set_permissions(directory.join("nix"), PermissionsExt::from_mode(0o755)).unwrap();
+    let mut command = env.command();
+    command.env("PATH", format!("{}:{path}", directory.display()));
+    command
+}
+
+/// Whether evaluation is pure in this version of Nix, so that what it gave can be kept.
+fn is_pure(env: &TestEnv) -> bool {
+    !env.nix.run("nix", &["--version"]).contains(" 2.8.")
+}
+
+#[test]
+fn an_unchanged_flake_is_not_evaluated_again() {
+    let env = TestEnv::new();
+    let flake = Flake::new(
+        r#"{ packages.${system} = { a = builtins.trace "hello" (ok "a"); bad = throw "no"; }; hydraJobs.b = ok "b"; }"#,
+    );
+    let first = env.phoenix(&["eval", &flake.reference(), "-v"]).ends_with(120);
+    if !is_pure(&env) {
+        let _ = first.says("is not kept: evaluation in this version of Nix is not pure");
+        return;
+    }
+    let again = |args: &[&str]| {
+        let mut command = without_evaluator(&env);
+        common::Ran::from(command.args([&["eval"], args].concat()).output().unwrap())
+    };
+    let second = again(&[&flake.reference(), "-v"]).ends_with(120).says("answers about").says("hello");
+    assert_eq!(second.stdout, first.stdout);
+    // Whatever makes it another evaluation asks again, which cannot be done here.
+    for other in
+        [&["--no-eval-cache"][..], &["--impure"], &["--option", "max-call-depth", "5000"], &["--show-trace"]]
+    {
+        let ran = again(&[&[flake.reference().as_str()], other].concat());
+        assert!(!ran.stdout.contains("-a.drv"), "{other:?}: {ran}");
+    }
+    // A derivation that is gone is made again, and nothing else.
+    let drv = serde_json::from_str::<Value>(first.stdout.lines().next().unwrap()).unwrap()["drvPath"].clone();
+    let drv = drv.as_str().unwrap();
+    env.nix.run("nix-store", &["--delete", drv]);
+    assert!(!again(&[&flake.reference()]).stdout.contains(drv));
+    let third =
+        env.phoenix(&["eval", &flake.reference(), "-v"]).ends_with(120).says("1 more whose derivations");
+    assert_eq!(order(&third).len(), 3);
+    assert!(env.nix.is_valid(drv));
+    // What is damaged is evaluated.
+    let kept = env.nix.path("home/.cache/phoenix/evaluations");
+    for file in fs_err::read_dir(kept).unwrap() {
+        fs_err::write(file.unwrap().path(), "nonsense").unwrap();
+    }
+    let ran = env.phoenix(&["eval", &flake.reference()]).ends_with(120);
+    assert_eq!(evaluated(&env, &[&flake.reference()]).len(), order(&ran).len());
+}
+
+#[test]
+fn what_is_kept_is_what_a_fresh_evaluation_gives_whatever_is_changed() {
+    let env = TestEnv::new();
+    if !is_pure(&env) {
+        return;
+    }
+    let flake = Flake::new("{ }");
+    let lib = |word: &str| {
+        let lib = Flake::new("{ }");
+        lib.write("flake.nix", &format!("{{ outputs = {{ self }}: {{ word = \"{word}\"; }}; }}"));
+        lib
+    };
+    let (one, two) = (lib("one"), lib("two"));
+    let outputs = |word: &str, extra: &str| {
+        format!(
+            "{{ inputs.lib.url = \"{}\"; outputs = {{ self, lib }}: let {PREAMBLE} in {{ packages.${{system}} = {{
+              plain = ok \"plain\";
+              word = d lib.word \"\" {{ }};
+              source = d \"source\" \"\" {{ src = ./src; }};
+              whole = d \"whole\" \"\" {{ src = self; }};
+              names = d \"names\" \"\" {{ names = builtins.attrNames (builtins.readDir ./src); }};
+              exists = if builtins.pathExists ./src/extra then ok \"with\" else ok \"without\";
+              text = d \"text\" \"\" {{ text = builtins.readFile ./text; }};
+              when = d \"when\" \"\" {{ when = toString self.lastModified; }};
+              fails = if builtins.readFile ./text == \"b\" then throw \"it is b\" else ok \"no-b\";
+              imported = ok (import (d \"imported\" \"echo '\\\"name\\\"' > $out\" {{ text = builtins.readFile ./text; }}));
+              said = builtins.trace \"{word}\" (ok \"{word}\");
+              {extra}
+            }}; }}; }}",
+            one.reference()
+        )
+    };
+    flake.write("text", "a");
+    flake.write("src/file", "1");
+    flake.write("flake.nix", &outputs("w", ""));
+    let path = flake.reference();
+    let git = format!("git+file://{}", flake.path().display());
+    let flake = &flake;
+    let edits: Vec<(&str, Box<dyn Fn() + '_>)> = vec![
+        ("nothing", Box::new(|| ())),
+        ("a README", Box::new(|| flake.write("README", "hello"))),
+        ("a file that is read", Box::new(|| flake.write("text", "b"))),
+        ("a source", Box::new(|| flake.write("src/file", "2"))),
+        ("a file that is only looked for", Box::new(|| flake.write("src/extra", ""))),
+        ("back again", Box::new(|| flake.write("text", "a"))),
+        ("a file less", Box::new(|| fs_err::remove_file(flake.path().join("src/extra")).unwrap())),
+        ("a word", Box::new(|| flake.write("flake.nix", &outputs("v", "")))),
+        ("an attribute", Box::new(|| flake.write("flake.nix", &outputs("v", "more = ok \"more\";")))),
+        ("a repository", Box::new(|| flake.commit())),
+        ("one that is not committed", Box::new(|| flake.write("text", "c"))),
+        ("back to what is committed", Box::new(|| flake.write("text", "a"))),
+    ];
+    for (number, (edit, change)) in edits.into_iter().enumerate() {
+        change();
+        let references = if flake.path().join(".git").exists() { vec![&path, &git] } else { vec![&path] };
+        for reference in references {
+            let replaced = two.reference();
+            let replaced = ["--override-input", "lib", replaced.as_str()];
+            for more in [&[][..], &replaced].into_iter().take(1 + usize::from(number % 4 == 0)) {
+                let args = [&[reference.as_str()], more].concat();
+                let kept = evaluated(&env, &args);
+                let again = evaluated(&env, &args);
+                let fresh = evaluated(&env, &[&args[..], &["--no-eval-cache"]].concat());
+                assert!(fresh.len() >= 11, "{fresh:?}");
+                assert_eq!(kept, fresh, "after {edit}, {args:?}");
+                assert_eq!(again, fresh, "after {edit}, {args:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_one_machine_evaluated_another_has_from_the_depot() {
+    let env = TestEnv::new();
+    let flake = Flake::new(
+        r#"{ packages.${system} = {
+          a = d "a" "echo > $out" { src = ./src; before = ok "before"; };
+          bad = throw "no";
+        }; }"#,
+    );
+    flake.write("src/file", "1");
+    let args = ["plan", "-v", "--depot", &env.depot(), &flake.reference()];
+    let first = env.phoenix(&args);
+    assert!(matches!(first.code, Some(0 | 120)), "{first}");
+    env.forget_store();
+    fs_err::remove_dir_all(env.nix.path("home/.cache")).unwrap();
+    if !is_pure(&env) {
+        let _ = first.says("is not kept");
+        return;
+    }
+    let again = common::Ran::from(without_evaluator(&env).args(args).output().unwrap());
+    assert_eq!(again.code, first.code, "{again}");
+    let again = again.says("derivations and sources are from the depot");
+    assert_eq!(again.stdout, first.stdout);
+    // And it is built from there.
+    let args = ["run", "--depot", &env.depot(), &format!("{}#a", flake.reference())];
+    let ran = common::Ran::from(without_evaluator(&env).args(args).output().unwrap());
+    assert_eq!(ran.code, Some(0), "{ran}");
+    // Where the depot has lost it, it is evaluated.
+    env.forget_store();
+    fs_err::remove_dir_all(env.nix.path("home/.cache")).unwrap();
+    fs_err::remove_dir_all(env.file("depot/packs")).unwrap();
+    let lost = env.phoenix(&["run", "--depot", &env.depot(), &format!("{}#a", flake.reference())]);
+    let _ = lost.ends_with(0);
 }

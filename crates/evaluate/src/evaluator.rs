@@ -1,7 +1,7 @@
 //! One evaluator process: a stock `nix repl` behind pipes.
 //!
 //! A question is a Nix expression on one line, followed by two markers that are asked for as well; what is
-//! printed up to them is the answer. The answer's own line begins with a mark that nobody else knows, so
+//! printed up to them is the answer. There is one question at a time. The answer's own line begins with a mark that nobody else knows, so
 //! that nothing a flake prints can be taken for it.
 //!
 //! Two markers, because many versions (2.8 to 2.26) take a file that ends too soon, wherever it is imported,
@@ -13,6 +13,7 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
@@ -26,6 +27,37 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// How long it may take to break off what it does.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What the markers are called in the repl. All that is sent for each question is short: the repl takes a few
+/// microseconds over each character.
+const NEXT: &str = "N";
+const END: &str = "E";
+
+/// What asks for an attribute among the neighbours of the last one.
+const AT: &str = "A";
+
+/// What is asked for an attribute.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Question<'q> {
+    /// What is called.
+    pub(crate) function: &'q str,
+    /// The attribute path of the set it is in, as a list of Nix.
+    pub(crate) set: String,
+    /// Its name, as a string of Nix; none for the root.
+    pub(crate) name: Option<&'q str>,
+    /// The other arguments.
+    pub(crate) rest: String,
+}
+
+impl Question<'_> {
+    /// As one expression.
+    pub(crate) fn whole(&self) -> String {
+        match self.name {
+            Some(name) => format!("{} ({} ++ [{name}]) {}", self.function, self.set, self.rest),
+            None => format!("{} {} {}", self.function, self.set, self.rest),
+        }
+    }
+}
 
 /// How evaluation is kept from reading what it should not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,11 +94,44 @@ pub(crate) enum Answer {
     /// Nix's error.
     Error(String),
     /// The process ended over it.
-    Died(String),
+    Died(Death),
     /// We were told to stop.
     Stopped,
     /// It did not answer in the time it was given.
     Silent,
+}
+
+/// How a process ended over a question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Death {
+    /// What it said last, and how it ended, in words.
+    pub(crate) words: String,
+    /// Whether it may go better when it is tried again: somebody killed it, or it got no memory.
+    pub(crate) may_be_memory: bool,
+}
+
+/// A process that somebody else may have to stop.
+#[derive(Debug, Clone)]
+pub(crate) struct Handle(Arc<Mutex<Option<u32>>>);
+
+impl Handle {
+    /// Its id, as long as it lives.
+    pub(crate) fn id(&self) -> Option<u32> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Stops it at once.
+    pub(crate) fn kill(&self) {
+        // While this is held nobody waits for it, so that the id is not another's.
+        let id = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(group) = id.and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw) {
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+    }
+
+    fn is_gone(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
 }
 
 /// What an evaluator says besides the answer.
@@ -87,10 +152,12 @@ pub(crate) struct Evaluator {
     flags: Vec<String>,
     definitions: Vec<String>,
     child: Child,
+    handle: Handle,
     stdin: ChildStdin,
     lines: Receiver<String>,
     mark: String,
-    asked: u64,
+    /// The set and the names that [`Evaluator::at`] was defined for.
+    at: Option<String>,
     /// Whether it is at work on something that nobody waits for any more.
     busy: bool,
     /// Whether nothing may be written to the store.
@@ -141,11 +208,12 @@ impl Evaluator {
             purity,
             flags: flags.iter().map(|&flag| flag.to_owned()).collect(),
             definitions: Vec::new(),
+            handle: Handle(Arc::new(Mutex::new(Some(child.id())))),
             child,
             stdin,
             lines,
             mark,
-            asked: 0,
+            at: None,
             busy: false,
             read_only: false,
             _home: home,
@@ -153,7 +221,16 @@ impl Evaluator {
         for definition in definitions {
             this.define(definition)?;
         }
+        for (name, word) in [(NEXT, "next"), (END, "end")] {
+            let marker = format!("{name} = \"{} \" + \"{word}\"", this.mark);
+            this.send(&marker)?;
+        }
         Ok(this)
+    }
+
+    /// What stops it from elsewhere.
+    pub(crate) fn handle(&self) -> Handle {
+        self.handle.clone()
     }
 
     /// The mark an answer has to begin with, as a Nix string.
@@ -173,6 +250,27 @@ impl Evaluator {
         self.send(definition)
     }
 
+    /// Asks for `FUNCTION (SET ++ [ NAME ]) REST`, which is a string that begins with the mark. All but the name is
+    /// told once for neighbours: what the repl reads costs more than what it evaluates.
+    pub(crate) fn ask_at(
+        &mut self,
+        question: &Question<'_>,
+        stop: &AtomicBool,
+        talk: &mut dyn FnMut(Talk<'_>),
+    ) -> Answer {
+        let Some(name) = question.name.filter(|_| !self.read_only) else {
+            return self.ask_within(None, &question.whole(), &question.whole(), stop, talk);
+        };
+        let neighbours =
+            format!("{AT} = n: {} ({} ++ [n]) {}", question.function, question.set, question.rest);
+        if self.at.as_ref() != Some(&neighbours) {
+            // A process that is gone says so when it is asked.
+            let _ = self.send(&neighbours);
+            self.at = Some(neighbours);
+        }
+        self.ask_within(None, &format!("{AT} {name}"), &question.whole(), stop, talk)
+    }
+
     /// Asks for the value of an expression, a string that begins with the mark. `talk` gets the lines
     /// that are neither answer nor error, as they come, and is called when none comes for a moment.
     pub(crate) fn ask(
@@ -181,14 +279,16 @@ impl Evaluator {
         stop: &AtomicBool,
         talk: &mut dyn FnMut(Talk<'_>),
     ) -> Answer {
-        self.ask_within(None, expression, stop, talk)
+        self.ask_within(None, expression, expression, stop, talk)
     }
 
-    /// The same with a limit to how long the answer may take.
+    /// The same with a limit to how long the answer may take. `whole` is the same expression without what was only
+    /// sent, and not defined.
     pub(crate) fn ask_within(
         &mut self,
         limit: Option<Duration>,
         expression: &str,
+        whole_expression: &str,
         stop: &AtomicBool,
         talk: &mut dyn FnMut(Talk<'_>),
     ) -> Answer {
@@ -196,14 +296,12 @@ impl Evaluator {
             return self.ask_alone(expression);
         }
         let begin = Instant::now();
-        self.asked += 1;
-        let number = self.asked;
-        // Put together by Nix, so that the echo of these lines is not taken for a marker.
-        let marker = |word: &str| format!(":p \"{} \" + \"{word} {number}\"", self.mark);
-        let (next, end) = (marker("next"), marker("end"));
-        let sent = self.send(expression).and_then(|()| self.send(&next)).and_then(|()| self.send(&end));
-        let marker = |word: &str| format!("{} {word} {number}", self.mark);
-        let (next, end) = (marker("next"), marker("end"));
+        let print = |name: &str| format!(":p {name}");
+        let sent = self
+            .send(expression)
+            .and_then(|()| self.send(&print(NEXT)))
+            .and_then(|()| self.send(&print(END)));
+        let (next, end) = (self.marker("next"), self.marker("end"));
         let value = format!("\"{}", self.mark);
         let mut whole = false;
         let mut answer = None;
@@ -251,7 +349,7 @@ impl Evaluator {
             }
         }
         match (answer, error) {
-            _ if !whole => self.ask_alone(expression),
+            _ if !whole => self.ask_alone(whole_expression),
             (Some(text), _) => Answer::Text(text),
             (None, Some(lines)) => Answer::Error(tidy(&lines)),
             (None, None) => Answer::Error("the evaluator answered nothing that can be read".to_owned()),
@@ -303,32 +401,46 @@ impl Evaluator {
         }
     }
 
+    /// A marker as it is printed.
+    fn marker(&self, word: &str) -> String {
+        format!("{} {word}", self.mark)
+    }
+
     fn send(&mut self, line: &str) -> io::Result<()> {
         self.stdin.write_all(line.as_bytes())?;
         self.stdin.write_all(b"\n")?;
         self.stdin.flush()
     }
 
-    fn last_words(&mut self, lines: &[String], sent: Option<io::Error>) -> String {
+    fn last_words(&mut self, lines: &[String], sent: Option<io::Error>) -> Death {
+        self.handle.is_gone();
+        let mut may_be_memory = false;
         let end = match self.child.wait() {
             Ok(status) => match (status.code(), status.signal()) {
                 (_, Some(11 | 7 | 10)) => {
                     "the evaluator crashed, most likely because its stack overflowed (possible infinite recursion)"
                         .to_owned()
                 }
-                (_, Some(9)) => "the evaluator was killed, maybe for want of memory".to_owned(),
-                (_, Some(signal)) => format!("the evaluator was ended by signal {signal}"),
+                (_, Some(9)) => {
+                    may_be_memory = true;
+                    "the evaluator was killed, maybe for want of memory".to_owned()
+                }
+                (_, Some(signal)) => {
+                    may_be_memory = signal == 6;
+                    format!("the evaluator was ended by signal {signal}")
+                }
                 (Some(code), None) => format!("the evaluator ended with exit code {code}"),
                 (None, None) => "the evaluator ended".to_owned(),
             },
             Err(error) => format!("the evaluator ended ({error})"),
         };
         let said = tidy(lines);
-        match (said.is_empty(), sent) {
+        let words = match (said.is_empty(), sent) {
             (false, _) => format!("{said}\n({end})"),
             (true, Some(error)) => format!("{end} ({error})"),
             (true, None) => end,
-        }
+        };
+        Death { words, may_be_memory }
     }
 }
 
@@ -338,7 +450,7 @@ impl Evaluator {
         if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
             let _ = kill_process(pid, Signal::INT);
         }
-        let end = format!("{} end {}", self.mark, self.asked);
+        let end = self.marker("end");
         let deadline = Instant::now() + PATIENCE;
         while let Ok(line) = self.lines.recv_deadline(deadline) {
             if line.trim_matches('"') == end {
@@ -353,10 +465,9 @@ impl Drop for Evaluator {
         if self.busy {
             self.interrupt();
         }
-        if let Some(group) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
-            // It may be gone already.
-            let _ = kill_process_group(group, Signal::KILL);
-        }
+        // It may be gone already.
+        self.handle.kill();
+        self.handle.is_gone();
         let _ = self.child.wait();
     }
 }
@@ -365,7 +476,7 @@ impl Drop for Evaluator {
 #[must_use]
 pub fn is_crash(error: &str) -> bool {
     let last = error.lines().next_back().unwrap_or_default().trim_start_matches('(');
-    ["the evaluator crashed", "the evaluator was", "the evaluator ended"]
+    ["the evaluator crashed", "the evaluator was", "the evaluator ended", "it needs more memory than"]
         .iter()
         .any(|begin| last.starts_with(begin))
 }

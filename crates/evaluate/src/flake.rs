@@ -107,6 +107,21 @@ impl LockedFlake {
         }
     }
 
+    /// An input that the lock file does not hold to its contents, if there is one.
+    pub(crate) fn unlocked_input(&self) -> Option<String> {
+        let root = self.locks.get("root")?.as_str()?;
+        let nodes = self.locks.get("nodes").and_then(Value::as_object)?;
+        let is_held = |node: &Value| {
+            let locked = node.get("locked");
+            let text = |name: &str| locked?.get(name)?.as_str();
+            // What lies in the source of another flake has its hash.
+            let is_relative =
+                text("type") == Some("path") && text("path").is_some_and(|path| !path.starts_with('/'));
+            text("narHash").is_some_and(|hash| !hash.is_empty()) || is_relative
+        };
+        nodes.iter().find(|(name, node)| *name != root && !is_held(node)).map(|(name, _)| name.clone())
+    }
+
     /// Definitions for an evaluator after which `name` is the flake.
     pub(crate) fn definitions(&self, name: &str) -> Vec<String> {
         let json = |value: &Value| quote(&value.to_string());

@@ -6,7 +6,10 @@
 //! throws, aborts or recurses costs one answer, not the process. Why it is done this way:
 //! `docs/design/evaluation.md`.
 
+mod answers;
+mod budget;
 mod constituents;
+mod crew;
 mod details;
 mod evaluator;
 mod explore;
@@ -15,15 +18,21 @@ mod flake;
 mod glob;
 mod installable;
 mod jobs;
+mod memory;
 mod nix_eval_jobs;
 mod pool;
+mod prepare;
 mod reply;
+mod said;
 mod selection;
 mod special;
+mod spread;
 mod trace;
 mod unavailable;
 mod walk;
+mod worker;
 
+pub use answers::{Fingerprint, KeepAnswers};
 pub use details::{Detailed, Details};
 pub use evaluator::is_crash;
 pub use expression::{Expression, ExpressionError};
@@ -32,7 +41,7 @@ pub use glob::{Glob, GlobError};
 pub use installable::{Installable, InstallableError};
 pub use jobs::{JobRoot, JobSource};
 pub use nix_eval_jobs::{EvaluatorKind, NixEvalJobsError};
-pub use pool::{EvaluateError, Evaluators, Found, Heard, Request, Root, Select, evaluate};
+pub use pool::{EvaluateError, Evaluators, Found, Heard, Progress, Request, Root, Select, evaluate};
 pub use selection::{DEFAULT_INCLUDE, Selection, is_system};
 pub use special::{Dependency, Needed, Program, Special, StdAction, StdParticulars, WorkUnit};
 pub use unavailable::Unavailable;

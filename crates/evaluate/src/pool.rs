@@ -1,53 +1,25 @@
 //! Evaluator processes at work on a walk.
 
-use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use phoenix_model::{AttrPath, Severity};
-use phoenix_store::{Nix, NixError};
+use phoenix_store::{Nix, NixError, TempRoots};
 
-use crate::evaluator::{Answer, Evaluator, Purity, Talk, quote};
+use crate::budget::Budget;
+use crate::evaluator::Evaluator;
 use crate::explore::Explore;
-use crate::flake::{LockOptions, one_line, parse_config};
 use crate::jobs::Jobs;
-use crate::nix_eval_jobs::{self, EvaluatorKind, Event, NixEvalJobsError, Start};
-use crate::walk::{Inspect, unended};
-use crate::{Details, Ended, FlakeConfig, FoundTarget, JobRoot, JobSource, LockedFlake, Selection, Walk};
-
-/// What `nix-build` does to functions it meets in a file: those that need no argument are called
-/// (nix `src/libexpr/eval.cc`, `autoCallFunction`). One without any named argument cannot be told from `x: …`.
-const AUTO_CALL: &str = "value: if builtins.isFunction value && builtins.functionArgs value != { } \
-    && builtins.all (name: (builtins.functionArgs value).${name}) (builtins.attrNames (builtins.functionArgs value)) \
-    then value { } else value";
-
-/// In a flake functions are functions.
-const NO_CALL: &str = "value: value";
-
-const INSPECT: &str = include_str!("nix/inspect.nix");
-
-/// How often [`Heard::Waiting`] is told.
-const TICK: Duration = Duration::from_millis(100);
-
-/// How long an evaluator may take to answer that it is one. It has nothing to evaluate for that.
-const PROBE: Duration = Duration::from_secs(60);
-
-/// How many lines are kept of what somebody says who does not answer.
-const MOST_SAID: usize = 5;
-
-/// Settings of a `nixConfig` that Nix takes without asking (nix `src/libflake/config.cc`).
-const HARMLESS: &[&str] = &[
-    "bash-prompt",
-    "bash-prompt-prefix",
-    "bash-prompt-suffix",
-    "flake-registry",
-    "commit-lock-file-summary",
-    "commit-lockfile-summary",
-];
+use crate::memory::Meter;
+use crate::nix_eval_jobs::{self, EvaluatorKind, Event, NixEvalJobsError};
+use crate::prepare::{Prepared, Unprepared, prepare};
+use crate::said::Said;
+use crate::walk::unended;
+use crate::{
+    Details, Ended, FlakeConfig, FoundTarget, Inspect, JobRoot, JobSource, KeepAnswers, Selection, Walk, crew,
+};
 
 /// Tells which attributes are targets, given a source as the user wrote it, and the root of a flake's sources as a
 /// store path with the flake's directory in it (none for a file): it may hold a configuration. An error ends the
@@ -68,8 +40,6 @@ pub struct Request<'a> {
     pub evaluator: EvaluatorKind,
     /// How many evaluator processes, at least 1.
     pub workers: usize,
-    /// How many MiB each of them may take.
-    pub max_memory: Option<u64>,
     /// Whether files and the environment may be read.
     pub impure: bool,
     /// Whether errors come with their whole trace.
@@ -84,6 +54,12 @@ pub struct Request<'a> {
     pub details: Details,
     /// Whether derivations are written to the store.
     pub instantiate: bool,
+    /// How many bytes of memory all evaluator processes may have together; nothing for a share of what is available.
+    pub memory: Option<u64>,
+    /// Where answers are kept between runs, if anywhere.
+    pub answers: Option<&'a dyn KeepAnswers>,
+    /// A hash of the settings of Nix that an evaluation depends on, or why it cannot be told what it depends on.
+    pub settings: Result<String, String>,
 }
 
 /// A flake or a file, and what is asked for in it.
@@ -103,7 +79,7 @@ pub struct Root {
 
 impl Root {
     /// Whether it is a flake, which is locked first.
-    fn is_flake(&self) -> bool {
+    pub(crate) fn is_flake(&self) -> bool {
         match &self.jobs {
             Some(jobs) => matches!(jobs.source, JobSource::Flake(_)),
             None => self.file.is_none(),
@@ -121,6 +97,8 @@ pub enum Heard {
         /// How many are left.
         left: usize,
     },
+    /// How far it is.
+    Progress(Progress),
     /// A target was found.
     Found(Box<Found>),
     /// Something Nix or the flake said.
@@ -134,6 +112,23 @@ pub enum Heard {
     Config(FlakeConfig),
     /// Nothing for a moment: evaluation goes on.
     Waiting,
+}
+
+/// How far the evaluation of a root is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Progress {
+    /// How many attributes were looked at.
+    pub done: usize,
+    /// How many of them did not evaluate.
+    pub failed: usize,
+    /// How many are looked at now.
+    pub in_work: usize,
+    /// How many are known to be left.
+    pub left: usize,
+    /// How many bytes of memory the evaluators have.
+    pub memory: u64,
+    /// How many they may have.
+    pub budget: u64,
 }
 
 /// A target and the root it comes from.
@@ -170,14 +165,35 @@ pub enum EvaluateError {
 #[derive(Debug, Default)]
 pub struct Evaluators {
     kept: Vec<Evaluator>,
-    roots: Vec<nix_eval_jobs::Kept>,
+    /// Whether some of what was found comes from processes that are gone, or from no process of this run.
+    has_unprotected: bool,
+    roots: Vec<TempRoots>,
+    links: Vec<nix_eval_jobs::Kept>,
 }
 
 impl Evaluators {
+    pub(crate) fn new(kept: Vec<Evaluator>, has_unprotected: bool) -> Self {
+        Self { kept, has_unprotected, ..Self::default() }
+    }
+
     /// Keeps what others keep, too.
     pub fn extend(&mut self, others: Self) {
         self.kept.extend(others.kept);
+        self.has_unprotected |= others.has_unprotected;
         self.roots.extend(others.roots);
+        self.links.extend(others.links);
+    }
+
+    /// Whether some derivations that were found are not protected.
+    #[must_use]
+    pub fn has_unprotected(&self) -> bool {
+        self.has_unprotected
+    }
+
+    /// Protects what is protected by these, too.
+    pub fn protect(&mut self, roots: TempRoots) {
+        self.roots.push(roots);
+        self.has_unprotected = false;
     }
 }
 
@@ -194,6 +210,8 @@ pub fn evaluate(
     hear: &mut dyn FnMut(Heard),
 ) -> Result<Evaluators, EvaluateError> {
     let mut kept = Evaluators::default();
+    let mut meter = Meter::new();
+    let budget = Budget::new(request.memory, meter.available(), request.workers);
     for root in &request.roots {
         if stop.load(Ordering::Relaxed) {
             whole(root, None, hear);
@@ -203,9 +221,12 @@ pub fn evaluate(
             // Nix may have got the same signal, and says that it failed.
             Err(_) if stop.load(Ordering::Relaxed) => whole(root, None, hear),
             Ok(prepared) if request.evaluator == EvaluatorKind::NixEvalJobs => {
-                kept.roots.extend(walk_by_nix_eval_jobs(request, root, &prepared, stop, hear)?);
+                kept.links.extend(walk_by_nix_eval_jobs(request, root, &prepared, stop, hear)?);
             }
-            Ok(prepared) => kept.kept.extend(walk(request, root, &prepared, stop, hear)?),
+            Ok(prepared) => {
+                let evaluators = crew::walk(request, root, prepared, budget.clone(), &mut meter, stop, hear)?;
+                kept.extend(evaluators);
+            }
             Err(Unprepared::Nix(NixError::NotFound)) => return Err(NixError::NotFound.into()),
             Err(Unprepared::Nix(error)) if error.is_of_store() => return Err(error.into()),
             Err(Unprepared::Nix(error)) => {
@@ -231,189 +252,8 @@ fn whole(root: &Root, ended: Option<Ended>, hear: &mut dyn FnMut(Heard)) {
     hear(Heard::Found(Box::new(Found { source: root.source.clone(), target })));
 }
 
-/// Everything it takes to start an evaluator on a root.
-#[derive(Debug)]
-struct Prepared {
-    nix: Nix,
-    purity: Purity,
-    definitions: Vec<String>,
-    /// A function of Nix from one that makes an answer to `inspect`.
-    inspect: String,
-    show_trace: bool,
-    instantiate: bool,
-    selection: Selection,
-}
-
-enum Unprepared {
-    Nix(NixError),
-    Evaluate(EvaluateError),
-    Stopped,
-}
-
-impl From<EvaluateError> for Unprepared {
-    fn from(error: EvaluateError) -> Self {
-        Self::Evaluate(error)
-    }
-}
-
-fn prepare(
-    request: &Request<'_>,
-    root: &Root,
-    stop: &AtomicBool,
-    hear: &mut dyn FnMut(Heard),
-) -> Result<Prepared, Unprepared> {
-    let select = |root_path: Option<&str>| {
-        (request.select)(&root.source, root_path)
-            .map_err(|error| Unprepared::from(EvaluateError::Selection(error)))
-    };
-    let inspect = |call: &str| {
-        format!("(finish: ({}) finish {} ({call}) root)", one_line(INSPECT), request.details.function())
-    };
-    let (show_trace, instantiate) = (request.show_trace, request.instantiate);
-    if !root.is_flake() {
-        let (definitions, inspect) = match (&root.jobs, &root.file) {
-            (Some(jobs), _) => (jobs.definitions(&root.source), jobs.inspect(&request.details)),
-            (None, Some(file)) => {
-                let file = quote(&file.to_string_lossy());
-                // An absolute path is needed: the repl has another idea of what is relative.
-                let definition = format!(
-                    "root = let value = import (/. + {file}); in if builtins.isFunction value then value {{ }} else value"
-                );
-                (vec![definition], inspect(AUTO_CALL))
-            }
-            (None, None) => (Vec::new(), String::new()),
-        };
-        let (nix, purity) = (request.nix.clone(), Purity::Impure);
-        let selection = select(None)?;
-        return Ok(Prepared { nix, purity, definitions, inspect, show_trace, instantiate, selection });
-    }
-    let options = LockOptions {
-        override_inputs: &request.override_inputs,
-        reference_lock_file: request.reference_lock_file.as_deref(),
-        impure: request.impure,
-    };
-    let mut go_on = || {
-        hear(Heard::Waiting);
-        !stop.load(Ordering::Relaxed)
-    };
-    let locked = LockedFlake::lock(&request.nix, &root.source, &options, &mut go_on);
-    let (flake, said) = locked.map_err(Unprepared::Nix)?.ok_or(Unprepared::Stopped)?;
-    for line in said.lines() {
-        say(line, hear);
-    }
-    let (name, inspect) = match &root.jobs {
-        Some(jobs) => ("flake", jobs.inspect(&request.details)),
-        None => ("root", inspect(NO_CALL)),
-    };
-    let mut definitions = flake.definitions(name);
-    definitions.extend(root.jobs.iter().flat_map(|jobs| jobs.definitions(&root.source)));
-    let mut prepared = Prepared {
-        nix: request.nix.clone(),
-        purity: if request.impure { Purity::Impure } else { Purity::Pure },
-        definitions,
-        inspect,
-        show_trace,
-        instantiate,
-        selection: select(Some(&flake.root()))?,
-    };
-    let mut evaluator = prepared.start_and_probe(PROBE, stop, hear)?;
-    let expression =
-        format!("{} + builtins.toJSON ({})", quote(evaluator.mark()), flake.config_expression(name));
-    let mut wait = |_: Talk<'_>| hear(Heard::Waiting);
-    let config = match evaluator.ask(&expression, stop, &mut wait) {
-        Answer::Text(json) => parse_config(&json),
-        Answer::Stopped => return Err(Unprepared::Stopped),
-        // The flake's own error comes again, with its place, when its outputs are looked at.
-        Answer::Error(_) | Answer::Died(_) | Answer::Silent => FlakeConfig::default(),
-    };
-    apply_config(request, config, &mut prepared, hear);
-    Ok(prepared)
-}
-
-fn apply_config(
-    request: &Request<'_>,
-    mut config: FlakeConfig,
-    prepared: &mut Prepared,
-    hear: &mut dyn FnMut(Heard),
-) {
-    config.0.retain(|name, _| !HARMLESS.contains(&name.as_str()));
-    if config.0.is_empty() {
-        return;
-    }
-    let names = config.0.keys().cloned().collect::<Vec<_>>().join(", ");
-    if !request.accept_flake_config {
-        let text = format!(
-            "the flake asks for Nix settings that are not used: {names}; `--accept-flake-config` uses them"
-        );
-        hear(Heard::Said { severity: Severity::Warning, text });
-        return;
-    }
-    for (name, value) in &config.0 {
-        prepared.nix.set_option(name, value);
-    }
-    hear(Heard::Config(config));
-}
-
-impl Prepared {
-    fn start(&self) -> io::Result<Evaluator> {
-        let flags: &[&str] = if self.show_trace { &["--show-trace"] } else { &[] };
-        let mut evaluator = Evaluator::start(&self.nix, self.purity, flags, &self.definitions)?;
-        if !self.instantiate {
-            evaluator.write_nothing();
-        }
-        let finish = format!("(value: reply: {} + builtins.toJSON reply)", quote(evaluator.mark()));
-        evaluator.define(&format!("inspect = {} {finish}", self.inspect))?;
-        Ok(evaluator)
-    }
-
-    /// Starts an evaluator and sees that it answers, and is as pure as it should be.
-    fn start_and_probe(
-        &mut self,
-        limit: Duration,
-        stop: &AtomicBool,
-        hear: &mut dyn FnMut(Heard),
-    ) -> Result<Evaluator, Unprepared> {
-        loop {
-            let mut evaluator = self.start().map_err(EvaluateError::Start)?;
-            let probe = format!("{} + builtins.toJSON (builtins ? currentSystem)", quote(evaluator.mark()));
-            let mut said = Vec::new();
-            let mut listen = |talk: Talk<'_>| match talk {
-                Talk::Line(line) if said.len() < MOST_SAID => said.push(line.to_owned()),
-                Talk::Line(_) => {}
-                Talk::Nothing => hear(Heard::Waiting),
-            };
-            match evaluator.ask_within(Some(limit), &probe, stop, &mut listen) {
-                Answer::Text(text) if text == "true" && self.purity == Purity::Pure => {
-                    self.purity = Purity::Restricted;
-                }
-                Answer::Text(text) if text == "true" || text == "false" => return Ok(evaluator),
-                Answer::Stopped => return Err(Unprepared::Stopped),
-                Answer::Silent => {
-                    let mut text = format!("it did not answer within {} seconds", limit.as_secs());
-                    for line in &said {
-                        text.push_str("\nit said: ");
-                        text.push_str(line);
-                    }
-                    return Err(EvaluateError::Strange(text).into());
-                }
-                Answer::Text(text) | Answer::Error(text) | Answer::Died(text) => {
-                    return Err(EvaluateError::Strange(text).into());
-                }
-            }
-        }
-    }
-}
-
-/// What a worker tells.
-enum Told {
-    Said(String),
-    Answered { worker: usize, inspect: Inspect, answer: Result<String, String> },
-    Stopped,
-    Lost(io::Error),
-}
-
 /// What to look for at a root.
-fn explore(request: &Request<'_>, root: &Root, prepared: &Prepared) -> Box<dyn Explore> {
+pub(crate) fn explore(request: &Request<'_>, root: &Root, prepared: &Prepared) -> Box<dyn Explore> {
     if root.jobs.is_some() {
         return Box::new(Jobs::new(request.details.constituents));
     }
@@ -430,82 +270,8 @@ fn explore(request: &Request<'_>, root: &Root, prepared: &Prepared) -> Box<dyn E
     Box::new(walk)
 }
 
-fn walk(
-    request: &Request<'_>,
-    root: &Root,
-    prepared: &Prepared,
-    stop: &Arc<AtomicBool>,
-    hear: &mut dyn FnMut(Heard),
-) -> Result<Vec<Evaluator>, EvaluateError> {
-    let mut walk = explore(request, root, prepared);
-    std::thread::scope(|scope| {
-        let (told, tell) = unbounded::<Told>();
-        let mut jobs: Vec<Sender<Inspect>> = Vec::new();
-        let mut workers = Vec::new();
-        let mut idle = Vec::new();
-        let mut in_work: HashMap<usize, Inspect> = HashMap::new();
-        // How many of them will not answer any more.
-        let mut stopped = 0;
-        let mut lost = None;
-        loop {
-            while !stop.load(Ordering::Relaxed)
-                && lost.is_none()
-                && (!idle.is_empty() || jobs.len() < request.workers.max(1))
-                && let Some(inspect) = walk.take_next()
-            {
-                hear(Heard::Evaluating { attr: inspect.path.clone(), left: walk.left() });
-                let worker = idle.pop().unwrap_or_else(|| {
-                    // A process is started only when there is work for it.
-                    let (job, todo) = unbounded();
-                    let told = told.clone();
-                    let number = jobs.len();
-                    jobs.push(job);
-                    workers.push(scope.spawn(move || work(number, prepared, &todo, &told, stop)));
-                    number
-                });
-                in_work.insert(worker, inspect.clone());
-                // A worker that is gone has said so already.
-                let _ = jobs[worker].send(inspect);
-            }
-            if in_work.len() == stopped {
-                break;
-            }
-            let heard = match tell.recv_timeout(TICK) {
-                Ok(heard) => heard,
-                Err(RecvTimeoutError::Timeout) => {
-                    hear(Heard::Waiting);
-                    continue;
-                }
-                Err(RecvTimeoutError::Disconnected) => break,
-            };
-            match heard {
-                Told::Said(line) => say(&line, hear),
-                Told::Stopped => stopped += 1,
-                Told::Lost(error) => {
-                    stopped += 1;
-                    lost = Some(error);
-                }
-                Told::Answered { worker, inspect, answer } => {
-                    in_work.remove(&worker);
-                    idle.push(worker);
-                    for target in walk.answer(inspect, answer.as_deref().map_err(Clone::clone)) {
-                        hear(Heard::Found(Box::new(Found { source: root.source.clone(), target })));
-                    }
-                }
-            }
-        }
-        conclude(root, &mut *walk, in_work.into_values().collect(), stop, hear);
-        drop(jobs);
-        let evaluators = workers.into_iter().filter_map(|worker| worker.join().ok().flatten()).collect();
-        match lost {
-            Some(error) => Err(EvaluateError::Start(error)),
-            None => Ok(evaluators),
-        }
-    })
-}
-
 /// Says what there is to say when everything was looked at, or the evaluation was stopped.
-fn conclude(
+pub(crate) fn conclude(
     root: &Root,
     walk: &mut dyn Explore,
     in_work: Vec<Inspect>,
@@ -535,16 +301,7 @@ fn walk_by_nix_eval_jobs(
     stop: &AtomicBool,
     hear: &mut dyn FnMut(Heard),
 ) -> Result<Option<nix_eval_jobs::Kept>, EvaluateError> {
-    let start = Start {
-        nix: &prepared.nix,
-        definitions: &prepared.definitions,
-        inspect: &prepared.inspect,
-        pure: prepared.purity != Purity::Impure,
-        show_trace: prepared.show_trace,
-        instantiate: prepared.instantiate,
-        workers: request.workers,
-        memory: request.max_memory,
-    };
+    let start = prepared.start_of_nix_eval_jobs(request);
     let mut walk = explore(request, root, prepared);
     let kept = nix_eval_jobs::explore(&start, &mut *walk, stop, &mut |walk, event| match event {
         Event::Answer(inspect, answer) => {
@@ -553,110 +310,13 @@ fn walk_by_nix_eval_jobs(
                 hear(Heard::Found(Box::new(Found { source: root.source.clone(), target })));
             }
         }
-        Event::Said(line) => say(line, hear),
+        Event::Said(line) => {
+            if let Some(Said { severity, text, .. }) = Said::read(line) {
+                hear(Heard::Said { severity, text });
+            }
+        }
         Event::Waiting => hear(Heard::Waiting),
     })?;
     conclude(root, &mut *walk, Vec::new(), stop, hear);
     Ok(kept)
-}
-
-/// Answers one attribute after another; a process that dies over one is replaced.
-fn work(
-    worker: usize,
-    prepared: &Prepared,
-    todo: &Receiver<Inspect>,
-    told: &Sender<Told>,
-    stop: &AtomicBool,
-) -> Option<Evaluator> {
-    let mut evaluator = None;
-    for inspect in todo {
-        let current = match evaluator.as_mut() {
-            Some(current) => current,
-            None => match prepared.start() {
-                Ok(started) => evaluator.insert(started),
-                Err(error) => {
-                    let _ = told.send(Told::Lost(error));
-                    return None;
-                }
-            },
-        };
-        let mut talk = |talk: Talk<'_>| {
-            if let Talk::Line(line) = talk {
-                let _ = told.send(Told::Said(line.to_owned()));
-            }
-        };
-        let answer = match current.ask(&inspect.question(), stop, &mut talk) {
-            Answer::Text(text) => Ok(text),
-            Answer::Error(error) => Err(error),
-            Answer::Died(error) => {
-                evaluator = None;
-                Err(error)
-            }
-            // It has all the time it wants.
-            Answer::Stopped | Answer::Silent => {
-                let _ = told.send(Told::Stopped);
-                return None;
-            }
-        };
-        let _ = told.send(Told::Answered { worker, inspect, answer });
-    }
-    evaluator
-}
-
-/// Passes on a line that is neither answer nor error.
-fn say(line: &str, hear: &mut dyn FnMut(Heard)) {
-    let line = line.trim_end();
-    // The repl's greeting.
-    if line.is_empty()
-        || line.starts_with("Welcome to Nix")
-        || line == "Type :? for help."
-        || line.starts_with("Nix 2.")
-        || line.starts_with("Lix ")
-    {
-        return;
-    }
-    let (severity, text) = if let Some(text) = line.strip_prefix("warning:") {
-        // What comes after a colon is on lines of its own, which are details.
-        (Severity::Warning, text.trim().trim_end_matches(':'))
-    } else if let Some(text) = line.strip_prefix("trace:") {
-        (Severity::Notice, text.trim())
-    } else if line.starts_with("building '") {
-        (Severity::Notice, line)
-    } else {
-        (Severity::Detail, line)
-    };
-    hear(Heard::Said { severity, text: text.to_owned() });
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use fs_err as fs;
-    use std::os::unix::fs::PermissionsExt;
-
-    #[test]
-    fn a_repl_that_talks_nonsense_is_no_evaluator() {
-        let directory = tempfile::tempdir().unwrap();
-        let fake = directory.path().join("nix");
-        fs::write(&fake, "#!/bin/sh\nwhile read -r line; do echo what; done\n").unwrap();
-        fs::set_permissions(&fake, std::fs::Permissions::from_mode(0o755)).unwrap();
-        let mut nix = Nix::find().unwrap();
-        nix.set_env("PATH", format!("{}:/usr/bin:/bin", directory.path().display()));
-        let mut prepared = Prepared {
-            nix,
-            purity: Purity::Pure,
-            definitions: vec!["root = 1".to_owned()],
-            inspect: "(finish: path: wanted: finish null 1)".to_owned(),
-            show_trace: false,
-            instantiate: true,
-            selection: Selection::new(&[], &[], &["x".to_owned()]).unwrap(),
-        };
-        let mut waited = 0;
-        let mut hear = |_: Heard| waited += 1;
-        let probed = prepared.start_and_probe(Duration::from_secs(1), &AtomicBool::new(false), &mut hear);
-        let Err(Unprepared::Evaluate(error)) = probed else { panic!("it was taken for an evaluator") };
-        let said = error.to_string();
-        assert!(said.contains("did not answer within 1 second") && said.contains("it said: what"), "{said}");
-        assert!(waited > 2);
-    }
 }

@@ -151,11 +151,17 @@ pub struct Walk {
 impl Inspect {
     /// What an evaluator is asked, where `inspect` is `nix/inspect.nix` or `nix/job.nix` for some root.
     pub(crate) fn question(&self) -> String {
-        let list = |names: &[String]| {
-            let names: Vec<String> = names.iter().map(|name| quote(name)).collect();
-            format!("[{}]", names.join(" "))
-        };
-        let wanted = match (&self.reason, &self.wanted) {
+        format!("inspect {} {}", list_in_nix(self.path.names()), self.wanted_in_nix())
+    }
+
+    /// Whether what is there is asked for, and nothing particular about it.
+    pub(crate) fn is_plain(&self) -> bool {
+        !matches!(self.reason, Reason::Program { .. } | Reason::Refused { .. } | Reason::Aggregate(_))
+    }
+
+    /// What is wanted there, as the question's last argument.
+    pub(crate) fn wanted_in_nix(&self) -> String {
+        match (&self.reason, &self.wanted) {
             (Reason::Program { .. }, _) => quote("program"),
             (Reason::Refused { .. }, _) => quote("name"),
             (Reason::Aggregate(constituents), _) => {
@@ -163,10 +169,15 @@ impl Inspect {
                 format!("{{ aggregate = [ {} ]; }}", constituents.join(" "))
             }
             (_, None) => "null".to_owned(),
-            (_, Some(wanted)) => list(wanted),
-        };
-        format!("inspect {} {wanted}", list(self.path.names()))
+            (_, Some(wanted)) => list_in_nix(wanted),
+        }
     }
+}
+
+/// A list of strings in Nix.
+pub(crate) fn list_in_nix(names: &[String]) -> String {
+    let names: Vec<String> = names.iter().map(|name| quote(name)).collect();
+    format!("[{}]", names.join(" "))
 }
 
 impl Walk {

@@ -73,6 +73,21 @@ pub enum Event {
         /// How many attributes are known to be left after it.
         left: u64,
     },
+    /// How far the evaluation is.
+    EvaluationProgress {
+        /// How many attributes were looked at.
+        done: u64,
+        /// How many of them did not evaluate.
+        failed: u64,
+        /// How many are looked at now.
+        in_work: u64,
+        /// How many are known to be left.
+        left: u64,
+        /// How many bytes of memory the evaluators have.
+        memory: u64,
+        /// How many they may have.
+        budget: u64,
+    },
     /// A target was found.
     TargetFound {
         /// The target. What is not known of one that did not evaluate is left out.
@@ -218,6 +233,7 @@ impl Event {
             Self::ActionSettled { verdict, .. } => redact_action_verdict(verdict),
             Self::StageStarted { .. }
             | Self::Evaluating { .. }
+            | Self::EvaluationProgress { .. }
             | Self::Planned { .. }
             | Self::PhaseStarted { .. }
             | Self::BuildEnded { .. }

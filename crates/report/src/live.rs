@@ -76,7 +76,12 @@ fn status_line(summary: &Summary, now: Stamp, width: usize) -> String {
 fn evaluating(summary: &Summary, head: &str, width: usize) -> String {
     let failed = summary.target_counts().get(&VerdictKind::NotEvaluated).copied().unwrap_or(0);
     let failed = if failed > 0 { format!(", {failed} not evaluated") } else { String::new() };
-    let found = format!("{head}evaluating: {}{failed}", count_targets(summary));
+    let progress = summary.evaluated.filter(|(done, ..)| *done > 0).map(|(done, in_work, memory)| {
+        let attributes = plural(usize::try_from(done).unwrap_or(usize::MAX), "attribute");
+        format!(", {done} {attributes} done, {in_work} in work, {} MiB", memory >> 20)
+    });
+    let progress = progress.unwrap_or_default();
+    let found = format!("{head}evaluating: {}{failed}{progress}", count_targets(summary));
     let Some((attr, left)) = &summary.evaluating else { return fit(&found, width) };
     if attr.is_empty() {
         // The outputs themselves.
@@ -237,6 +242,9 @@ mod tests {
         let mut summary = fixture::fold(&events[..15]);
         summary.evaluating = Some(("packages.x86_64-linux.\u{1b}[2Ja-rather-long-name".into(), 12));
         insta::assert_snapshot!(frame(&summary, now(3), 70, 10, Style::default()).join("\n"), @"3.1s evaluating: 6 targets packages.x86_64-…rather-long-name (12 left)");
+        summary.evaluated = Some((30, 2, 412 << 20));
+        insta::assert_snapshot!(frame(&summary, now(3), 140, 10, Style::default()).join("\n"), @"3.1s evaluating: 6 targets, 30 attributes done, 2 in work, 412 MiB packages.x86_64-linux.a-rather-long-name (12 left)");
+        summary.evaluated = None;
     }
 
     #[test]

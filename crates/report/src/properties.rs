@@ -122,6 +122,14 @@ fn of_the_run() -> impl Strategy<Value = Event> {
         prop::sample::select(vec![Stage::Evaluate, Stage::Gate, Stage::Plan, Stage::Build, Stage::Act])
             .prop_map(|stage| Event::StageStarted { stage }),
         (text(), any::<u64>()).prop_map(|(attr, left)| Event::Evaluating { attr, left }),
+        (any::<u64>(), any::<u64>()).prop_map(|(done, memory)| Event::EvaluationProgress {
+            done,
+            failed: 0,
+            in_work: 1,
+            left: 2,
+            memory,
+            budget: memory,
+        }),
         (text(), text()).prop_map(|(url, problem)| Event::SubstituterFailed { url, problem }),
         (prop::sample::select(severities), text())
             .prop_map(|(severity, text)| Event::Message { severity, text }),

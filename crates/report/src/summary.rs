@@ -37,6 +37,8 @@ pub struct Summary {
     pub stages: Vec<(Stage, Stamp)>,
     /// The attribute that is evaluated, and how many are left.
     pub evaluating: Option<(String, u64)>,
+    /// How far the evaluation is: attributes that are done, those in work, and bytes of memory in use.
+    pub evaluated: Option<(u64, u64, u64)>,
     /// The targets.
     pub targets: BTreeMap<TargetId, TargetState>,
     /// The derivations of the plan, inputs before what needs them.
@@ -100,8 +102,12 @@ impl Summary {
                     self.stages.push((*stage, at));
                 }
                 self.evaluating = None;
+                self.evaluated = None;
             }
             Event::Evaluating { attr, left } => self.evaluating = Some((attr.clone(), *left)),
+            Event::EvaluationProgress { done, in_work, memory, .. } => {
+                self.evaluated = Some((*done, *in_work, *memory));
+            }
             Event::TargetFound { target } => self.found(target),
             Event::SubstituterFailed { url, problem } => {
                 self.substituters_failed.push((url.clone(), problem.clone()));

@@ -29,6 +29,7 @@ const NEWEST: u64 = 0x0126;
 
 /// What is asked for (`WorkerProto::Op`).
 mod operation {
+    pub(super) const ADD_TEMP_ROOT: u64 = 11;
     pub(super) const ADD_INDIRECT_ROOT: u64 = 12;
     pub(super) const SET_OPTIONS: u64 = 19;
     pub(super) const QUERY_VALID_PATHS: u64 = 31;
@@ -100,7 +101,12 @@ impl Daemon {
     /// When nobody listens there, or somebody who speaks no protocol from 1.32 on.
     pub fn connect(socket: &Path) -> Result<Self, DaemonError> {
         let connect = |source| DaemonError::Connect { socket: socket.to_owned(), source };
-        let stream = UnixStream::connect(socket).map_err(connect)?;
+        Self::over(UnixStream::connect(socket).map_err(connect)?, socket)
+    }
+
+    /// Talks to a daemon at the other end of a stream; `socket` is what it is called.
+    pub(crate) fn over(stream: UnixStream, socket: &Path) -> Result<Self, DaemonError> {
+        let connect = |source| DaemonError::Connect { socket: socket.to_owned(), source };
         stream.set_read_timeout(Some(GREETING)).map_err(connect)?;
         let mut this = Self {
             from: BufReader::new(stream.try_clone().map_err(connect)?),
@@ -151,6 +157,31 @@ impl Daemon {
             valid.insert(path);
         }
         Ok(valid)
+    }
+
+    /// Keeps paths from the garbage collector as long as this connection lasts, whether they are valid or not.
+    ///
+    /// # Errors
+    /// When the daemon does not answer.
+    pub(crate) fn add_temp_roots<'p>(
+        &mut self,
+        paths: impl IntoIterator<Item = &'p StorePath>,
+    ) -> Result<(), DaemonError> {
+        let paths: Vec<&StorePath> = paths.into_iter().collect();
+        // Many at once, but not so many that their answers do not fit on the way.
+        for some in paths.chunks(256) {
+            let mut request = Vec::new();
+            for path in some {
+                wire::number(&mut request, operation::ADD_TEMP_ROOT);
+                wire::string(&mut request, path.as_str());
+            }
+            self.send(&request)?;
+            for _ in some {
+                self.work_done()?;
+                self.number()?;
+            }
+        }
+        Ok(())
     }
 
     /// Tells of a link outside of the store that keeps what it points to.

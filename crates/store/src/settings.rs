@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 use crate::{Nix, NixError, error_text, strip_ansi};
 
@@ -39,7 +40,106 @@ pub struct Settings {
     pub sandbox: bool,
     /// What they see of it all the same: `PATH`, `PATH=WHAT`, with a `?` at the end when it may be missing.
     pub sandbox_paths: Vec<String>,
+    /// A hash of all settings that the result of a pure evaluation may depend on.
+    pub evaluation: String,
+    /// A setting that lets evaluation depend on what is no setting.
+    pub impure: Option<String>,
 }
+
+/// Settings by which a pure evaluation gives the same whatever they are: how things are fetched, built, kept and told.
+/// All others, and those of versions to come, count.
+const BESIDE_EVALUATION: &[&str] = &[
+    "accept-flake-config",
+    "access-tokens",
+    "allow-dirty",
+    "allowed-users",
+    "always-allow-substitutes",
+    "auto-optimise-store",
+    "bash-prompt",
+    "bash-prompt-prefix",
+    "bash-prompt-suffix",
+    "build-dir",
+    "build-fallback",
+    "build-hook",
+    "build-poll-interval",
+    "build-users-group",
+    "builders",
+    "builders-use-substitutes",
+    "commit-lock-file-summary",
+    "commit-lockfile-summary",
+    "compress-build-log",
+    "connect-timeout",
+    "cores",
+    "diff-hook",
+    "download-attempts",
+    "download-buffer-size",
+    "download-speed",
+    "enforce-determinism",
+    "eval-cache",
+    "extra-platforms",
+    "fallback",
+    "filter-syscalls",
+    "flake-registry",
+    "fsync-metadata",
+    "fsync-store-paths",
+    "gc-reserved-space",
+    "hashed-mirrors",
+    "http-connections",
+    "http2",
+    "id-count",
+    "keep-build-log",
+    "keep-derivations",
+    "keep-env-derivations",
+    "keep-failed",
+    "keep-going",
+    "keep-outputs",
+    "log-lines",
+    "max-build-log-size",
+    "max-free",
+    "max-jobs",
+    "max-silent-time",
+    "max-substitution-jobs",
+    "min-free",
+    "min-free-check-interval",
+    "nar-buffer-size",
+    "narinfo-cache-negative-ttl",
+    "narinfo-cache-positive-ttl",
+    "netrc-file",
+    "nix-path",
+    "post-build-hook",
+    "pre-build-hook",
+    "preallocate-contents",
+    "print-missing",
+    "require-drop-supplementary-groups",
+    "require-sigs",
+    "run-diff-hook",
+    "sandbox",
+    "sandbox-build-dir",
+    "sandbox-dev-shm-size",
+    "sandbox-fallback",
+    "sandbox-paths",
+    "secret-key-files",
+    "ssl-cert-file",
+    "stalled-download-timeout",
+    "start-id",
+    "store",
+    "substitute",
+    "substituters",
+    "sync-before-registering",
+    "system-features",
+    "tarball-ttl",
+    "timeout",
+    "trusted-public-keys",
+    "trusted-substituters",
+    "trusted-users",
+    "use-cgroups",
+    "use-registries",
+    "use-sqlite-wal",
+    "use-xdg-base-directories",
+    "user-agent-suffix",
+    "warn-dirty",
+    "warn-large-path-threshold",
+];
 
 impl Settings {
     /// Asks Nix.
@@ -84,7 +184,21 @@ impl Settings {
         if system.is_empty() {
             return Err("it has no setting `system`".to_owned());
         }
+        let counts = all.iter().filter(|(name, _)| !BESIDE_EVALUATION.contains(&name.as_str()));
+        let counting: BTreeMap<&String, &Value> =
+            counts.map(|(name, setting)| (name, &setting.value)).collect();
+        let text = serde_json::to_string(&counting).map_err(|error| error.to_string())?;
+        let evaluation = Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+        let is_empty = |value: &&Value| match value {
+            Value::Array(items) => items.is_empty(),
+            Value::String(text) => text.is_empty(),
+            other => **other == Value::Bool(false),
+        };
+        let impure = ["plugin-files", "allow-unsafe-native-code-during-evaluation"];
+        let impure = impure.into_iter().find(|name| value(name).is_some_and(|value| !is_empty(&value)));
         Ok(Self {
+            evaluation,
+            impure: impure.map(str::to_owned),
             system,
             extra_platforms: list("extra-platforms"),
             system_features: list("system-features"),
@@ -170,6 +284,20 @@ mod tests {
         }
         assert_eq!((settings.require_sigs, settings.substitute, settings.max_jobs), (false, true, 4));
         assert_eq!(settings.http_connections, 25);
+    }
+
+    #[test]
+    fn an_evaluation_depends_on_all_settings_but_those_that_are_known_not_to_matter() {
+        let read = |more: &str| {
+            Settings::parse(&format!(r#"{{"system":{{"value":"x86_64-linux"}}{more}}}"#)).unwrap()
+        };
+        let plain = read("");
+        assert_eq!(read(r#","cores":{"value":3}"#).evaluation, plain.evaluation);
+        for more in [r#","restrict-eval":{"value":true}"#, r#","of-some-day":{"value":1}"#] {
+            assert_ne!(read(more).evaluation, plain.evaluation, "{more}");
+        }
+        assert_eq!(read(r#","plugin-files":{"value":[]}"#).impure, None);
+        assert_eq!(read(r#","plugin-files":{"value":["/p.so"]}"#).impure.as_deref(), Some("plugin-files"));
     }
 
     #[test]

@@ -73,6 +73,7 @@ pub(crate) fn eval(args: &EvalArgs) -> Result<ExitCode, CommandError> {
             &setup,
             &asked,
             &nix,
+            None,
             &stop,
             &mut |one| {
                 comment(args, &one, is_jobs);

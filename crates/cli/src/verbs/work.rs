@@ -129,6 +129,8 @@ pub(crate) fn work(args: &WorkArgs) -> Result<ExitCode, CommandError> {
 /// Finds Nix, with what the flags say of it.
 fn setup(args: &WorkArgs) -> Result<Setup, CommandError> {
     let nix = NixArgs {
+        eval_memory: None,
+        no_eval_cache: false,
         options: args.store.options.clone(),
         store: args.store.store.clone(),
         accept_flake_config: false,

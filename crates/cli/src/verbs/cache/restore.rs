@@ -153,6 +153,7 @@ fn evaluated(args: &RestoreArgs, installables: Vec<String>) -> Result<Asked, Com
         &setup,
         &wanted,
         &args.nix,
+        None,
         &stop,
         &mut |one| asked.take(&one.target, one.verdict),
         &mut |heard| {

@@ -1,0 +1,211 @@
+//! What was evaluated before, in a directory of the user's cache, and in the depot of a run.
+
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashSet};
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+use phoenix_depot::BlobName;
+use phoenix_evaluate::{Fingerprint, KeepAnswers};
+use phoenix_model::{Severity, StorePath};
+use phoenix_store::{PathInfos, Validity};
+
+use crate::blobs::{self, runtime};
+use crate::depots;
+use crate::error::CommandError;
+use crate::kept::Kept;
+use crate::setup::{Setup, var};
+
+/// How many evaluations are kept: on this machine those that were used last, in a depot the newest.
+const KEPT: usize = 100;
+
+/// How hard what is kept is compressed: it is written while somebody waits.
+const LEVEL: i32 = 1;
+
+/// More than any evaluation comes to, unpacked.
+const MOST: u64 = 1 << 30;
+
+/// Where evaluations lie in a depot: below it the fingerprint, and below that what was made later is larger.
+const EVALUATIONS: &str = "evaluations/";
+
+/// The evaluations that are kept.
+pub(crate) struct KeptAnswers<'s> {
+    setup: &'s Setup,
+    /// On this machine.
+    directory: Option<PathBuf>,
+    /// In a depot.
+    depot: Option<RefCell<&'s mut Kept>>,
+    /// What there is to say.
+    said: RefCell<Vec<(Severity, String)>>,
+}
+
+impl<'s> KeptAnswers<'s> {
+    /// In `$XDG_CACHE_HOME/phoenix`, else `~/.cache/phoenix`, and in the depot, if there is one.
+    pub(crate) fn open(setup: &'s Setup, depot: Option<&'s mut Kept>) -> Self {
+        let cache = var("XDG_CACHE_HOME")
+            .map(PathBuf::from)
+            .or_else(|| var("HOME").map(|home| Path::new(&home).join(".cache")));
+        Self {
+            setup,
+            directory: cache.map(|cache| cache.join("phoenix/evaluations")),
+            depot: depot.map(RefCell::new),
+            said: RefCell::default(),
+        }
+    }
+
+    /// What there is to say by now.
+    pub(crate) fn said(&self) -> Vec<(Severity, String)> {
+        self.said.take()
+    }
+
+    fn read_here(&self, fingerprint: &Fingerprint) -> Option<Vec<u8>> {
+        let path = self.directory.as_ref()?.join(fingerprint.as_str());
+        let file = std::fs::File::open(path).ok()?;
+        // What is used is kept; where that cannot be noted, it goes a little earlier.
+        let _ = file.set_modified(std::time::SystemTime::now());
+        unpacked(file)
+    }
+
+    fn write_here(&self, fingerprint: &Fingerprint, packed: &[u8]) -> io::Result<()> {
+        let Some(directory) = &self.directory else { return Ok(()) };
+        fs::create_dir_all(directory)?;
+        let file = tempfile::NamedTempFile::new_in(directory)?;
+        fs::write(file.path(), packed)?;
+        file.persist(directory.join(fingerprint.as_str())).map_err(|error| error.error)?;
+        forget_old(directory)
+    }
+
+    fn read_depot(&self, fingerprint: &Fingerprint) -> Result<Option<Vec<u8>>, CommandError> {
+        let Some(kept) = &self.depot else { return Ok(None) };
+        let kept = kept.borrow();
+        let depot = kept.depot();
+        let bytes = runtime()?.block_on(async {
+            match depot.newest(&prefix(fingerprint)).await? {
+                Some(blob) if blob.size <= MOST => blobs::read(depot.as_ref(), &blob).await.map(Some),
+                _ => Ok(None),
+            }
+        });
+        let bytes = bytes
+            .map_err(|error| CommandError::because("the depot does not tell what was evaluated", &error))?;
+        Ok(bytes.and_then(|bytes| unpacked(bytes.as_slice())))
+    }
+
+    /// Keeps answers in the depot, and the derivations that they are of use with.
+    fn write_depot(
+        &self,
+        fingerprint: &Fingerprint,
+        packed: &[u8],
+        needs: &BTreeSet<StorePath>,
+    ) -> Result<(), CommandError> {
+        let Some(kept) = &self.depot else { return Ok(()) };
+        let mut kept = kept.borrow_mut();
+        let layout = &self.setup.eval_layout;
+        let infos = PathInfos::open(layout).map_err(|error| depots::no_look(&error))?;
+        let paths = depots::closure(&infos, needs.iter().cloned().collect())?;
+        let saved = kept.save(layout, &paths, &mut *self.said.borrow_mut())?;
+        if let Some(pack) = &saved.pack {
+            kept.see(pack.as_str())?;
+        }
+        let cannot = |error: &dyn std::error::Error| {
+            CommandError::because("the depot does not keep what was evaluated", error)
+        };
+        let unique = depots::new_name().to_string();
+        let unique = unique.rsplit('/').next().unwrap_or_default();
+        let name =
+            BlobName::new(format!("{}{unique}", prefix(fingerprint))).map_err(|error| cannot(&error))?;
+        let depot = kept.depot().clone();
+        runtime()?.block_on(async {
+            let bytes = packed.to_vec();
+            blobs::create(depot.as_ref(), &name, bytes).await.map_err(|error| cannot(&error))?;
+            let mut all = depot.list(EVALUATIONS).await.unwrap_or_default();
+            all.sort_by_key(|blob| std::cmp::Reverse(blob.created));
+            blobs::forget(&depot, all.into_iter().skip(KEPT)).await;
+            Ok(())
+        })
+    }
+
+    /// Brings paths from the depot into the store that is evaluated in.
+    fn bring_back(&self, missing: &[StorePath]) {
+        let Some(kept) = self.depot.as_ref().filter(|_| !missing.is_empty()) else { return };
+        let mut kept = kept.borrow_mut();
+        let there: Vec<StorePath> = missing.iter().filter(|path| kept.has(path)).cloned().collect();
+        if there.is_empty() {
+            return;
+        }
+        let setup = self.setup;
+        let store = setup.copy_from.as_ref().unwrap_or(&setup.store);
+        let said = &mut *self.said.borrow_mut();
+        match kept.restore(&there, &setup.eval_layout, store, &setup.eval_nix, said) {
+            Ok(restored) => {
+                let text = format!("{} derivations and sources are from the depot", restored.paths.len());
+                said.push((Severity::Detail, text));
+            }
+            Err(error) => {
+                let error = CommandError::because("no derivation can be had from the depot", &error);
+                said.push((Severity::Warning, error.in_one_line()));
+            }
+        }
+    }
+
+    fn warn(&self, done: Result<(), CommandError>) {
+        if let Err(error) = done {
+            self.said.borrow_mut().push((Severity::Warning, error.in_one_line()));
+        }
+    }
+}
+
+fn prefix(fingerprint: &Fingerprint) -> String {
+    format!("{EVALUATIONS}{}/", fingerprint.as_str())
+}
+
+fn unpacked(packed: impl io::Read) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    zstd::stream::read::Decoder::new(packed).ok()?.take(MOST).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
+}
+
+/// Forgets what was not used for long.
+fn forget_old(directory: &Path) -> io::Result<()> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        all.push((entry.metadata()?.modified()?, entry.path()));
+    }
+    all.sort();
+    let surplus = all.len().saturating_sub(KEPT);
+    for (_, path) in all.into_iter().take(surplus) {
+        // Another run may be forgetting it too.
+        let _ = fs::remove_file(path);
+    }
+    Ok(())
+}
+
+impl KeepAnswers for KeptAnswers<'_> {
+    fn recall(&self, fingerprint: &Fingerprint) -> Option<Vec<u8>> {
+        self.read_here(fingerprint).or_else(|| match self.read_depot(fingerprint) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                self.warn(Err(error));
+                None
+            }
+        })
+    }
+
+    fn keep(&self, fingerprint: &Fingerprint, bytes: &[u8], needs: &BTreeSet<StorePath>) {
+        // It can only make the next evaluation faster.
+        let Ok(packed) = zstd::bulk::compress(bytes, LEVEL) else { return };
+        let _ = self.write_here(fingerprint, &packed);
+        self.warn(self.write_depot(fingerprint, &packed, needs));
+    }
+
+    fn present(&self, paths: &BTreeSet<StorePath>) -> HashSet<StorePath> {
+        let mut validity = Validity::open(&self.setup.eval_nix, Some(&self.setup.eval_layout));
+        // What cannot be told is evaluated.
+        let mut valid = validity.valid(paths).unwrap_or_default();
+        let missing: Vec<StorePath> = paths.iter().filter(|path| !valid.contains(path)).cloned().collect();
+        self.bring_back(&missing);
+        valid.extend(validity.valid(&missing).unwrap_or_default());
+        valid
+    }
+}

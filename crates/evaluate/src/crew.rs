@@ -1,0 +1,428 @@
+//! Workers at work on a walk, within a budget of memory.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{Scope, ScopedJoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use phoenix_model::Severity;
+
+use crate::answers::Known;
+use crate::budget::{Budget, Load};
+use crate::evaluator::{Evaluator, Handle};
+use crate::explore::Explore;
+use crate::memory::{Meter, shown};
+use crate::pool::{EvaluateError, Evaluators, Found, Heard, Progress, Request, Root, conclude, explore};
+use crate::prepare::Prepared;
+use crate::said::Said;
+use crate::spread::Spread;
+use crate::walk::Inspect;
+use crate::worker::{Job, Reply, Told, work};
+
+/// How often it is looked how much memory there is.
+const TICK: Duration = Duration::from_millis(50);
+
+/// Evaluates a root; what is returned protects what it found, as far as the processes are left.
+pub(crate) fn walk(
+    request: &Request<'_>,
+    root: &Root,
+    mut prepared: Prepared,
+    budget: Budget,
+    meter: &mut Meter,
+    stop: &Arc<AtomicBool>,
+    hear: &mut dyn FnMut(Heard),
+) -> Result<Evaluators, EvaluateError> {
+    let mut walk = explore(request, root, &prepared);
+    let known_before = prepared.answers.len();
+    let mut answers = std::mem::take(&mut prepared.answers);
+    let (told, tell) = unbounded();
+    let ended = std::thread::scope(|scope| {
+        let mut crew = Crew {
+            scope,
+            prepared: &prepared,
+            stop,
+            most: request.workers.max(1),
+            budget,
+            meter,
+            told,
+            workers: Vec::new(),
+            spread: Spread::default(),
+            alone: VecDeque::new(),
+            gone: 0,
+            lost: None,
+            progress: Progress::default(),
+            available: u64::MAX,
+            ended: known_before > 0,
+        };
+        let mut desk = Desk { root, walk: &mut *walk, answers: &mut answers, hear };
+        crew.run(&tell, &mut desk);
+        let left = crew.left();
+        conclude(root, desk.walk, left, stop, desk.hear);
+        crew.dismiss()
+    });
+    if let (Some(fingerprint), Some(keep)) = (&prepared.fingerprint, request.answers)
+        && answers.len() > known_before
+        && let Some(bytes) = answers.to_bytes()
+    {
+        keep.keep(fingerprint, &bytes, &answers.needs());
+    }
+    ended
+}
+
+/// Where answers go: to the walk, to whoever hears, and to those that are kept.
+struct Desk<'d> {
+    root: &'d Root,
+    walk: &'d mut dyn Explore,
+    answers: &'d mut crate::answers::Answers,
+    hear: &'d mut dyn FnMut(Heard),
+}
+
+impl Desk<'_> {
+    /// What has to be asked for next: what is known is answered at once. Counts what was answered, and what did not
+    /// evaluate.
+    fn next(&mut self, progress: &mut Progress) -> Vec<Inspect> {
+        let mut next = Vec::new();
+        while let Some(inspect) = self.walk.take_next() {
+            let Some(known) = self.known(&inspect) else {
+                next.push(inspect);
+                continue;
+            };
+            for (severity, text) in known.said {
+                (self.hear)(Heard::Said { severity, text });
+            }
+            self.take_in(inspect, known.answer, progress);
+        }
+        next
+    }
+
+    /// What is known of an attribute. A derivation is the same whether all names below it are asked for or none.
+    fn known(&self, inspect: &Inspect) -> Option<Known> {
+        if let Some(known) = self.answers.get(&inspect.question()) {
+            return Some(known.clone());
+        }
+        let wanted = match &inspect.wanted {
+            _ if !inspect.is_plain() => return None,
+            None => Some(Vec::new()),
+            Some(names) if names.is_empty() => None,
+            Some(_) => return None,
+        };
+        let mut other = inspect.clone();
+        other.wanted = wanted;
+        let known = self.answers.get(&other.question())?;
+        known.is_derivation().then(|| known.clone())
+    }
+
+    fn take_in(&mut self, inspect: Inspect, answer: Result<String, String>, progress: &mut Progress) {
+        progress.done += 1;
+        progress.failed += usize::from(answer.is_err());
+        for target in self.walk.answer(inspect, answer.as_deref().map_err(Clone::clone)) {
+            (self.hear)(Heard::Found(Box::new(Found { source: self.root.source.clone(), target })));
+        }
+    }
+
+    fn say(&mut self, severity: Severity, text: String) {
+        (self.hear)(Heard::Said { severity, text });
+    }
+}
+
+/// A worker as the crew sees it.
+struct Worker<'scope> {
+    jobs: Sender<Job>,
+    thread: ScopedJoinHandle<'scope, Option<Evaluator>>,
+    /// Its process, if it has one.
+    handle: Option<Handle>,
+    /// What its process had when it was last looked at.
+    resident: u64,
+    at_work: Option<AtWork>,
+}
+
+/// What a worker is at.
+struct AtWork {
+    inspect: Inspect,
+    /// What the process had when it began.
+    began: u64,
+    /// It has the whole budget for itself.
+    alone: bool,
+    /// The process was stopped, when it had so much.
+    killed: Option<u64>,
+    /// It waits for a build.
+    waits: bool,
+}
+
+struct Crew<'scope, 'env, 'c> {
+    scope: &'scope Scope<'scope, 'env>,
+    prepared: &'env Prepared,
+    stop: &'env AtomicBool,
+    /// How many workers there may be.
+    most: usize,
+    budget: Budget,
+    meter: &'c mut Meter,
+    told: Sender<Told>,
+    workers: Vec<Worker<'scope>>,
+    spread: Spread<Inspect>,
+    /// What needed more memory than there was, and is tried again with nobody beside it.
+    alone: VecDeque<Inspect>,
+    /// How many workers will not answer any more.
+    gone: usize,
+    lost: Option<io::Error>,
+    progress: Progress,
+    /// What the machine has left.
+    available: u64,
+    /// A process that answered something is gone.
+    ended: bool,
+}
+
+impl Crew<'_, '_, '_> {
+    /// Works until nothing is left, or until it is stopped.
+    fn run(&mut self, tell: &Receiver<Told>, desk: &mut Desk<'_>) {
+        self.progress.budget = self.budget.total();
+        let next = desk.next(&mut self.progress);
+        self.spread.give(0, next);
+        let mut looked = Instant::now();
+        loop {
+            if !self.stop.load(Ordering::Relaxed) && self.lost.is_none() {
+                self.hand_out(desk);
+            }
+            if self.in_work() == self.gone {
+                return;
+            }
+            let heard = tell.recv_timeout(TICK);
+            if looked.elapsed() >= TICK {
+                self.look(desk);
+                looked = Instant::now();
+            }
+            match heard {
+                Ok(heard) => self.heard(heard, desk),
+                Err(RecvTimeoutError::Timeout) => (desk.hear)(Heard::Waiting),
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn in_work(&self) -> usize {
+        self.workers.iter().filter(|worker| worker.at_work.is_some()).count()
+    }
+
+    /// Gives work to everybody for whom there is some, and room.
+    fn hand_out(&mut self, desk: &mut Desk<'_>) {
+        if self.workers.iter().any(|worker| worker.at_work.as_ref().is_some_and(|work| work.alone)) {
+            return;
+        }
+        while !self.spread.is_empty() {
+            let waiting =
+                self.workers.iter().filter_map(|worker| worker.at_work.as_ref()).filter(|work| work.waits);
+            // Who waits for a build needs no processor.
+            let most = self.most + waiting.count().min(self.most);
+            if self.in_work() >= most {
+                return;
+            }
+            // Whoever has a process goes first.
+            let idle = (0..self.workers.len()).filter(|&number| self.workers[number].at_work.is_none());
+            let worker = idle.min_by_key(|&number| self.workers[number].handle.is_none());
+            let resident = worker.map_or(0, |number| self.workers[number].resident);
+            let fresh = self.budget.is_too_large(resident);
+            let others = self.loads(worker);
+            if !self.budget.may_begin(if fresh { 0 } else { resident }, &others, self.available) {
+                return;
+            }
+            let worker = worker.unwrap_or_else(|| self.hire());
+            let Some(inspect) = self.spread.take(worker) else { return };
+            self.begin(worker, inspect, fresh, false, desk);
+        }
+        if self.in_work() == 0
+            && let Some(inspect) = self.alone.pop_front()
+        {
+            // Everybody else makes room.
+            let worker = if self.workers.is_empty() { self.hire() } else { 0 };
+            for number in 0..self.workers.len() {
+                if number != worker {
+                    self.ended |= self.workers[number].handle.is_some();
+                    let _ = self.workers[number].jobs.send(Job::End);
+                    self.workers[number].handle = None;
+                    self.workers[number].resident = 0;
+                }
+            }
+            self.begin(worker, inspect, true, true, desk);
+        }
+    }
+
+    fn begin(&mut self, number: usize, inspect: Inspect, fresh: bool, alone: bool, desk: &mut Desk<'_>) {
+        let left = self.spread.len() + self.alone.len();
+        (desk.hear)(Heard::Evaluating { attr: inspect.path.clone(), left });
+        let worker = &mut self.workers[number];
+        if fresh {
+            self.ended |= worker.handle.is_some();
+            worker.handle = None;
+            worker.resident = 0;
+        }
+        let began = worker.resident;
+        worker.at_work = Some(AtWork { inspect: inspect.clone(), began, alone, killed: None, waits: false });
+        // A worker that is gone has said so already.
+        let _ = worker.jobs.send(Job::Ask { inspect, fresh });
+    }
+
+    /// One more worker. Its process is started when it has work.
+    fn hire(&mut self) -> usize {
+        let (jobs, todo) = unbounded();
+        let (number, told) = (self.workers.len(), self.told.clone());
+        let (prepared, stop) = (self.prepared, self.stop);
+        let thread = self.scope.spawn(move || work(number, prepared, &todo, &told, stop));
+        self.workers.push(Worker { jobs, thread, handle: None, resident: 0, at_work: None });
+        number
+    }
+
+    /// What every process but one has.
+    fn loads(&self, without: Option<usize>) -> Vec<Load> {
+        let others = self.workers.iter().enumerate().filter(|(number, _)| Some(*number) != without);
+        others
+            .map(|(number, worker)| Load {
+                worker: number,
+                resident: worker.resident,
+                began: worker.at_work.as_ref().map(|work| work.began),
+            })
+            .collect()
+    }
+
+    /// Looks at the memory, and stops a process if there is too little.
+    fn look(&mut self, desk: &mut Desk<'_>) {
+        let processes: Vec<Option<u32>> =
+            self.workers.iter().map(|worker| worker.handle.as_ref().and_then(Handle::id)).collect();
+        let ids: Vec<u32> = processes.iter().flatten().copied().collect();
+        let mut resident = self.meter.resident(&ids).into_iter();
+        for (worker, process) in self.workers.iter_mut().zip(&processes) {
+            worker.resident = process.and_then(|_| resident.next()).unwrap_or(0);
+        }
+        self.available = self.meter.available();
+        self.progress.memory = self.workers.iter().map(|worker| worker.resident).sum();
+        self.progress.in_work = self.in_work();
+        self.progress.left = self.spread.len() + self.alone.len();
+        (desk.hear)(Heard::Progress(self.progress));
+        // One at a time: its memory is free a moment later.
+        let dying = self
+            .workers
+            .iter()
+            .any(|worker| worker.at_work.as_ref().is_some_and(|work| work.killed.is_some()));
+        if dying {
+            return;
+        }
+        if let Some(victim) = self.budget.victim(&self.loads(None), self.available) {
+            let worker = &mut self.workers[victim];
+            if let (Some(work), Some(handle)) = (&mut worker.at_work, &worker.handle) {
+                work.killed = Some(worker.resident);
+                handle.kill();
+            }
+        }
+    }
+
+    fn heard(&mut self, told: Told, desk: &mut Desk<'_>) {
+        match told {
+            Told::Started { worker, handle } => self.workers[worker].handle = Some(handle),
+            Told::Said { worker, said } => self.said(worker, said, desk),
+            Told::Stopped => self.gone += 1,
+            Told::Lost(error) => {
+                self.gone += 1;
+                self.lost = Some(error);
+            }
+            Told::Answered { worker, inspect, reply } => self.answered(worker, inspect, reply, desk),
+        }
+    }
+
+    fn said(&mut self, worker: usize, said: Said, desk: &mut Desk<'_>) {
+        let Said { severity, text, building } = said;
+        let text = match (&building, &mut self.workers[worker].at_work) {
+            (Some(drv_path), Some(work)) => {
+                work.waits = true;
+                format!("evaluation of {} waits for a build of {drv_path}", work.inspect.path)
+            }
+            _ => text,
+        };
+        desk.say(severity, text);
+    }
+
+    fn answered(&mut self, number: usize, inspect: Inspect, reply: Reply, desk: &mut Desk<'_>) {
+        let worker = &mut self.workers[number];
+        let Some(work) = worker.at_work.take() else { return };
+        if work.killed.is_none() && worker.resident > 0 {
+            self.budget.learn(work.began, worker.resident);
+        }
+        let (answer, known) = match reply {
+            Reply::Text { json, said } => (Ok(json.clone()), Known::new(Ok(json), said)),
+            Reply::Error { error, said, thrown } => {
+                let known = thrown.then(|| Known::new(Err(error.clone()), said)).flatten();
+                (Err(error), known)
+            }
+            Reply::Died(death) => {
+                let resident = std::mem::take(&mut worker.resident);
+                worker.handle = None;
+                self.ended = true;
+                let may_be_memory = work.killed.is_some() || death.may_be_memory;
+                if may_be_memory && !work.alone {
+                    let text = format!("{} needs much memory: it is evaluated again alone", inspect.path);
+                    desk.say(Severity::Detail, text);
+                    self.alone.push_back(inspect);
+                    return;
+                }
+                let error = match work.killed {
+                    Some(resident) => self.too_much(resident),
+                    None if may_be_memory => {
+                        format!("{}; it had {} when last seen", death.words, shown(resident))
+                    }
+                    None => death.words,
+                };
+                (Err(error), None)
+            }
+        };
+        if let (Some(known), Some(_)) = (known, &self.prepared.fingerprint) {
+            desk.answers.insert(inspect.question(), known);
+        }
+        desk.take_in(inspect, answer, &mut self.progress);
+        let next = desk.next(&mut self.progress);
+        self.spread.give(number, next);
+    }
+
+    /// What to say of something that needs more memory than there is.
+    fn too_much(&self, resident: u64) -> String {
+        if resident > self.budget.limit() {
+            format!(
+                "it needs more memory than evaluation may have: the evaluator was stopped when it had {}, alone, of {} \
+                 (`--eval-memory` gives it more)",
+                shown(resident),
+                shown(self.budget.total())
+            )
+        } else {
+            format!(
+                "it needs more memory than this machine has left: the evaluator was stopped when it had {}, alone, and \
+                 {} were available",
+                shown(resident),
+                shown(self.available)
+            )
+        }
+    }
+
+    /// What was not answered.
+    fn left(&mut self) -> Vec<Inspect> {
+        let in_work =
+            self.workers.iter_mut().filter_map(|worker| worker.at_work.take()).map(|work| work.inspect);
+        let mut left: Vec<Inspect> = in_work.collect();
+        left.extend(self.spread.drain());
+        left.extend(self.alone.drain(..));
+        left
+    }
+
+    /// Lets everybody go.
+    fn dismiss(self) -> Result<Evaluators, EvaluateError> {
+        let mut threads = BTreeMap::new();
+        for (number, worker) in self.workers.into_iter().enumerate() {
+            drop(worker.jobs);
+            threads.insert(number, worker.thread);
+        }
+        let evaluators = threads.into_values().filter_map(|thread| thread.join().ok().flatten()).collect();
+        match self.lost {
+            Some(error) => Err(EvaluateError::Start(error)),
+            None => Ok(Evaluators::new(evaluators, self.ended)),
+        }
+    }
+}

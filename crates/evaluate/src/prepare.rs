@@ -1,0 +1,361 @@
+//! From a root to everything it takes to start evaluators on it.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use phoenix_model::Severity;
+use phoenix_store::{Nix, NixError};
+
+use crate::answers::{Answers, Fingerprint};
+use crate::evaluator::{Answer, Evaluator, Purity, Talk, quote};
+use crate::flake::{LockOptions, one_line, parse_config};
+use crate::nix_eval_jobs::{EvaluatorKind, Start};
+use crate::pool::{EvaluateError, Heard, Request, Root};
+use crate::said::Said;
+use crate::{FlakeConfig, LockedFlake, Selection};
+
+/// What `nix-build` does to functions it meets in a file: those that need no argument are called
+/// (nix `src/libexpr/eval.cc`, `autoCallFunction`). One without any named argument cannot be told from `x: …`.
+const AUTO_CALL: &str = "value: if builtins.isFunction value && builtins.functionArgs value != { } \
+    && builtins.all (name: (builtins.functionArgs value).${name}) (builtins.attrNames (builtins.functionArgs value)) \
+    then value { } else value";
+
+/// In a flake functions are functions.
+const NO_CALL: &str = "value: value";
+
+const INSPECT: &str = include_str!("nix/inspect.nix");
+
+/// Makes the text of an answer.
+const FINISH: &str = include_str!("nix/finish.nix");
+
+/// How long an evaluator may take to answer that it is one. It has nothing to evaluate for that.
+const PROBE: Duration = Duration::from_secs(60);
+
+/// How many lines are kept of what somebody says who does not answer.
+const MOST_SAID: usize = 5;
+
+/// Settings of a `nixConfig` that Nix takes without asking (nix `src/libflake/config.cc`).
+const HARMLESS: &[&str] = &[
+    "bash-prompt",
+    "bash-prompt-prefix",
+    "bash-prompt-suffix",
+    "flake-registry",
+    "commit-lock-file-summary",
+    "commit-lockfile-summary",
+];
+
+/// Everything it takes to start an evaluator on a root.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    nix: Nix,
+    purity: Purity,
+    definitions: Vec<String>,
+    /// A function of Nix from one that makes an answer to `inspect`.
+    inspect: String,
+    show_trace: bool,
+    instantiate: bool,
+    pub(crate) selection: Selection,
+    /// What answers may be kept under.
+    pub(crate) fingerprint: Option<Fingerprint>,
+    /// What was answered before.
+    pub(crate) answers: Answers,
+    /// An evaluator that has been started already.
+    started: Mutex<Option<Evaluator>>,
+}
+
+/// Why there is nothing to evaluate.
+pub(crate) enum Unprepared {
+    Nix(NixError),
+    Evaluate(EvaluateError),
+    Stopped,
+}
+
+impl From<EvaluateError> for Unprepared {
+    fn from(error: EvaluateError) -> Self {
+        Self::Evaluate(error)
+    }
+}
+
+/// Fetches and locks a flake, and finds out what it asks for.
+pub(crate) fn prepare(
+    request: &Request<'_>,
+    root: &Root,
+    stop: &AtomicBool,
+    hear: &mut dyn FnMut(Heard),
+) -> Result<Prepared, Unprepared> {
+    let select = |root_path: Option<&str>| {
+        (request.select)(&root.source, root_path)
+            .map_err(|error| Unprepared::from(EvaluateError::Selection(error)))
+    };
+    let inspect = |call: &str| {
+        format!("(finish: ({}) finish {} ({call}) root)", one_line(INSPECT), request.details.function())
+    };
+    let blank = |purity: Purity, definitions: Vec<String>, inspect: String, selection: Selection| Prepared {
+        nix: request.nix.clone(),
+        purity,
+        definitions,
+        inspect,
+        show_trace: request.show_trace,
+        instantiate: request.instantiate,
+        selection,
+        fingerprint: None,
+        answers: Answers::default(),
+        started: Mutex::default(),
+    };
+    if !root.is_flake() {
+        let (definitions, inspect) = match (&root.jobs, &root.file) {
+            (Some(jobs), _) => (jobs.definitions(&root.source), jobs.inspect(&request.details)),
+            (None, Some(file)) => {
+                let file = quote(&file.to_string_lossy());
+                // An absolute path is needed: the repl has another idea of what is relative.
+                let definition = format!(
+                    "root = let value = import (/. + {file}); in if builtins.isFunction value then value {{ }} else value"
+                );
+                (vec![definition], inspect(AUTO_CALL))
+            }
+            (None, None) => (Vec::new(), String::new()),
+        };
+        not_kept(request, root, "what is no flake may read whatever there is", hear);
+        return Ok(blank(Purity::Impure, definitions, inspect, select(None)?));
+    }
+    let options = LockOptions {
+        override_inputs: &request.override_inputs,
+        reference_lock_file: request.reference_lock_file.as_deref(),
+        impure: request.impure,
+    };
+    let mut go_on = || {
+        hear(Heard::Waiting);
+        !stop.load(Ordering::Relaxed)
+    };
+    let locked = LockedFlake::lock(&request.nix, &root.source, &options, &mut go_on);
+    let (flake, said) = locked.map_err(Unprepared::Nix)?.ok_or(Unprepared::Stopped)?;
+    for Said { severity, text, .. } in said.lines().filter_map(Said::read) {
+        hear(Heard::Said { severity, text });
+    }
+    let (name, inspect) = match &root.jobs {
+        Some(jobs) => ("flake", jobs.inspect(&request.details)),
+        None => ("root", inspect(NO_CALL)),
+    };
+    let mut definitions = flake.definitions(name);
+    definitions.extend(root.jobs.iter().flat_map(|jobs| jobs.definitions(&root.source)));
+    let purity = if request.impure { Purity::Impure } else { Purity::Pure };
+    let mut prepared = blank(purity, definitions, inspect, select(Some(&flake.root()))?);
+    match prepared.fingerprint(request, &flake) {
+        Ok(fingerprint) => prepared.recall(request, root, fingerprint, hear),
+        Err(why) => not_kept(request, root, &why, hear),
+    }
+    if let Some(config) = prepared.answers.config() {
+        apply_config(request, config, &mut prepared, hear);
+        return Ok(prepared);
+    }
+    let mut evaluator = prepared.start_and_probe(PROBE, stop, hear)?;
+    if prepared.purity == Purity::Restricted && prepared.fingerprint.take().is_some() {
+        not_kept(request, root, "evaluation in this version of Nix is not pure: it knows the time", hear);
+    }
+    let expression =
+        format!("{} + builtins.toJSON ({})", quote(evaluator.mark()), flake.config_expression(name));
+    let mut wait = |_: Talk<'_>| hear(Heard::Waiting);
+    let config = match evaluator.ask(&expression, stop, &mut wait) {
+        Answer::Text(json) => {
+            let config = parse_config(&json);
+            prepared.answers.set_config(&config);
+            config
+        }
+        Answer::Stopped => return Err(Unprepared::Stopped),
+        Answer::Died(_) => return Ok(prepared),
+        // The flake's own error comes again, with its place, when its outputs are looked at.
+        Answer::Error(_) | Answer::Silent => FlakeConfig::default(),
+    };
+    if !apply_config(request, config, &mut prepared, hear) {
+        prepared.started = Mutex::new(Some(evaluator));
+    }
+    Ok(prepared)
+}
+
+/// Says why what is answered for a root is not kept.
+fn not_kept(request: &Request<'_>, root: &Root, why: &str, hear: &mut dyn FnMut(Heard)) {
+    if request.answers.is_some() {
+        let text = format!("the evaluation of {} is not kept: {why}", root.source);
+        hear(Heard::Said { severity: Severity::Detail, text });
+    }
+}
+
+/// Uses what a flake asks for as far as it may; whether evaluators have to be started anew for it.
+fn apply_config(
+    request: &Request<'_>,
+    mut config: FlakeConfig,
+    prepared: &mut Prepared,
+    hear: &mut dyn FnMut(Heard),
+) -> bool {
+    config.0.retain(|name, _| !HARMLESS.contains(&name.as_str()));
+    if config.0.is_empty() {
+        return false;
+    }
+    let names = config.0.keys().cloned().collect::<Vec<_>>().join(", ");
+    if !request.accept_flake_config {
+        let text = format!(
+            "the flake asks for Nix settings that are not used: {names}; `--accept-flake-config` uses them"
+        );
+        hear(Heard::Said { severity: Severity::Warning, text });
+        return false;
+    }
+    for (name, value) in &config.0 {
+        prepared.nix.set_option(name, value);
+    }
+    hear(Heard::Config(config));
+    true
+}
+
+impl Prepared {
+    /// What an evaluation of this is a function of, or why that cannot be told.
+    fn fingerprint(&self, request: &Request<'_>, flake: &LockedFlake) -> Result<Fingerprint, String> {
+        if request.answers.is_none() {
+            return Err("it is to be kept nowhere".to_owned());
+        }
+        if request.evaluator == EvaluatorKind::NixEvalJobs {
+            return Err("nix-eval-jobs evaluates it".to_owned());
+        }
+        if request.impure {
+            return Err("with --impure it may read whatever there is".to_owned());
+        }
+        if let Some(input) = flake.unlocked_input() {
+            return Err(format!("the input `{input}` has no hash in the lock file"));
+        }
+        let settings = request.settings.as_ref().map_err(Clone::clone)?;
+        let flags = format!("{} {}", self.show_trace, request.accept_flake_config);
+        let text = [&self.inspect, FINISH, request.nix.version(), settings, &flags];
+        Ok(Fingerprint::of(text.into_iter().chain(self.definitions.iter().map(String::as_str))))
+    }
+
+    /// Takes in what was answered before and can be used.
+    fn recall(
+        &mut self,
+        request: &Request<'_>,
+        root: &Root,
+        fingerprint: Fingerprint,
+        hear: &mut dyn FnMut(Heard),
+    ) {
+        let recalled = request.answers.and_then(|kept| Some((kept, kept.recall(&fingerprint)?)));
+        self.fingerprint = Some(fingerprint);
+        let Some((kept, mut answers)) =
+            recalled.and_then(|(kept, bytes)| Some((kept, Answers::from_bytes(&bytes)?)))
+        else {
+            return;
+        };
+        let lost = answers.retain_with(&kept.present(&answers.needs()));
+        let mut text = format!("{} answers about {} are known", answers.len(), root.source);
+        if lost > 0 {
+            text.push_str(&format!(", and {lost} more whose derivations are not in the store any more"));
+        }
+        hear(Heard::Said { severity: Severity::Detail, text });
+        self.answers = answers;
+    }
+
+    /// Starts an evaluator, or takes the one that has been started already.
+    pub(crate) fn evaluator(&self) -> io::Result<Evaluator> {
+        let started = self.started.lock().unwrap_or_else(PoisonError::into_inner).take();
+        started.map_or_else(|| self.start(), Ok)
+    }
+
+    fn start(&self) -> io::Result<Evaluator> {
+        let flags: &[&str] = if self.show_trace { &["--show-trace"] } else { &[] };
+        let mut evaluator = Evaluator::start(&self.nix, self.purity, flags, &self.definitions)?;
+        if !self.instantiate {
+            evaluator.write_nothing();
+        }
+        let finish = format!("({}) {}", one_line(FINISH), quote(evaluator.mark()));
+        evaluator.define(&format!("inspect = {} ({finish})", self.inspect))?;
+        Ok(evaluator)
+    }
+
+    /// What nix-eval-jobs is started with, to answer instead.
+    pub(crate) fn start_of_nix_eval_jobs<'p>(&'p self, request: &Request<'_>) -> Start<'p> {
+        Start {
+            nix: &self.nix,
+            definitions: &self.definitions,
+            inspect: &self.inspect,
+            pure: self.purity != Purity::Impure,
+            show_trace: self.show_trace,
+            instantiate: self.instantiate,
+            workers: request.workers,
+            // Each of them has a share, in MiB.
+            memory: request.memory.map(|bytes| (bytes >> 20) / request.workers.max(1) as u64),
+        }
+    }
+
+    /// Starts an evaluator and sees that it answers, and is as pure as it should be.
+    fn start_and_probe(
+        &mut self,
+        limit: Duration,
+        stop: &AtomicBool,
+        hear: &mut dyn FnMut(Heard),
+    ) -> Result<Evaluator, Unprepared> {
+        loop {
+            let mut evaluator = self.start().map_err(EvaluateError::Start)?;
+            let probe = format!("{} + builtins.toJSON (builtins ? currentSystem)", quote(evaluator.mark()));
+            let mut said = Vec::new();
+            let mut listen = |talk: Talk<'_>| match talk {
+                Talk::Line(line) if said.len() < MOST_SAID => said.push(line.to_owned()),
+                Talk::Line(_) => {}
+                Talk::Nothing => hear(Heard::Waiting),
+            };
+            match evaluator.ask_within(Some(limit), &probe, &probe, stop, &mut listen) {
+                Answer::Text(text) if text == "true" && self.purity == Purity::Pure => {
+                    self.purity = Purity::Restricted;
+                }
+                Answer::Text(text) if text == "true" || text == "false" => return Ok(evaluator),
+                Answer::Stopped => return Err(Unprepared::Stopped),
+                Answer::Silent => {
+                    let mut text = format!("it did not answer within {} seconds", limit.as_secs());
+                    for line in &said {
+                        text.push_str("\nit said: ");
+                        text.push_str(line);
+                    }
+                    return Err(EvaluateError::Strange(text).into());
+                }
+                Answer::Text(text) | Answer::Error(text) => {
+                    return Err(EvaluateError::Strange(text).into());
+                }
+                Answer::Died(death) => return Err(EvaluateError::Strange(death.words).into()),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fs_err as fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_repl_that_talks_nonsense_is_no_evaluator() {
+        let directory = tempfile::tempdir().unwrap();
+        let fake = directory.path().join("nix");
+        fs::write(&fake, "#!/bin/sh\nwhile read -r line; do echo what; done\n").unwrap();
+        fs::set_permissions(&fake, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let mut nix = Nix::find().unwrap();
+        nix.set_env("PATH", format!("{}:/usr/bin:/bin", directory.path().display()));
+        let mut prepared = Prepared {
+            nix,
+            purity: Purity::Pure,
+            definitions: vec!["root = 1".to_owned()],
+            inspect: "(finish: root)".to_owned(),
+            show_trace: false,
+            instantiate: true,
+            selection: Selection::new(&[], &[], &["x".to_owned()]).unwrap(),
+            fingerprint: None,
+            answers: Answers::default(),
+            started: Mutex::default(),
+        };
+        let mut waited = 0;
+        let mut hear = |_: Heard| waited += 1;
+        let probed = prepared.start_and_probe(Duration::from_secs(1), &AtomicBool::new(false), &mut hear);
+        let Err(Unprepared::Evaluate(error)) = probed else { panic!("it was taken for an evaluator") };
+        let said = error.to_string();
+        assert!(said.contains("did not answer within 1 second") && said.contains("it said: what"), "{said}");
+        assert!(waited > 2);
+    }
+}
