@@ -83,7 +83,7 @@ fn test(checkout: &Path, directory: &Path, program: &Path, path: &OsString, vers
         .env("NIX_EVAL_JOBS_BIN", program)
         .env("NIX_REMOTE", format!("local?root={}", home.join("root").display()))
         // Nothing is to be asked of a network.
-        .env("NIX_CONFIG", "substituters =\nflake-registry =\n")
+        .env("NIX_CONFIG", "substituters =\n")
         .env("HOME", &home)
         .env("XDG_CACHE_HOME", home.join("cache"))
         .env("PYTHONDONTWRITEBYTECODE", "1")

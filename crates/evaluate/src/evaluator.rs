@@ -472,13 +472,14 @@ impl Drop for Evaluator {
     }
 }
 
-/// Whether an error says that an evaluator ended over it, which is no error of Nix's language.
+/// Whether an error is none of Nix's language: its stack overflowed, which Nix survives since 2.30 or so, or the
+/// evaluator ended over it.
 #[must_use]
 pub fn is_crash(error: &str) -> bool {
     let last = error.lines().next_back().unwrap_or_default().trim_start_matches('(');
-    ["the evaluator crashed", "the evaluator was", "the evaluator ended", "it needs more memory than"]
-        .iter()
-        .any(|begin| last.starts_with(begin))
+    let ends =
+        ["the evaluator crashed", "the evaluator was", "the evaluator ended", "it needs more memory than"];
+    ends.iter().any(|begin| last.starts_with(begin)) || error.contains("stack overflow")
 }
 
 /// A word nobody can know beforehand: the random name of a directory made for this process.
@@ -527,6 +528,14 @@ pub(crate) fn quote(text: &str) -> String {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_crash_is_told_from_errors_of_the_language() {
+        assert!(is_crash("stack overflow; max-call-depth exceeded\n\nat /x.nix:1:2:"));
+        assert!(is_crash("boom\n(the evaluator was killed, maybe for want of memory)"));
+        assert!(!is_crash("infinite recursion encountered"));
+        assert!(!is_crash("the evaluator crashed\nis what a flake says"));
+    }
 
     proptest! {
         #[test]

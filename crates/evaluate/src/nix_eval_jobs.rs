@@ -13,8 +13,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use crossbeam_channel::{RecvTimeoutError, Sender, unbounded};
 use fs_err as fs;
+use phoenix_model::nix32;
 use phoenix_store::{Nix, error_text, strip_ansi};
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Deserialize;
@@ -181,8 +184,14 @@ fn hand_over(start: &Start<'_>, questions: &[Inspect]) -> Result<String, NixEval
     Ok(format!(
         "import (fetchTree {{ type = \"path\"; path = {}; narHash = {}; }} + \"/default.nix\")",
         quote(path),
-        quote(hash.trim())
+        quote(&sri(hash.trim()))
     ))
+}
+
+/// A hash as `nix-store --query --hash` tells it, in the form that all versions take for a `narHash`.
+fn sri(hash: &str) -> String {
+    let bytes = hash.strip_prefix("sha256:").and_then(nix32::decode);
+    bytes.map_or_else(|| hash.to_owned(), |bytes| format!("sha256-{}", BASE64_STANDARD.encode(bytes)))
 }
 
 /// How a run of the program ended.
@@ -381,6 +390,13 @@ mod tests {
     fn failure(said: &str) -> Failure {
         let lines: Vec<String> = said.lines().map(str::to_owned).collect();
         Failure::of(&lines, "exit status: 1")
+    }
+
+    #[test]
+    fn hashes_are_told_as_nix_takes_them() {
+        // Both of nothing.
+        let sri_of = sri("sha256:0mdqa9w1p6cmli6976v4wi0sw9r4p5prkj7lzfd1877wk11c9c73");
+        assert_eq!(sri_of, "sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=");
     }
 
     #[test]

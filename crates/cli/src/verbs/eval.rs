@@ -168,7 +168,9 @@ fn comment(args: &EvalArgs, one: &FoundOne, is_jobs: bool) {
         Some(Verdict::NotEvaluated { error }) => {
             // For those who read no lines, as nix-eval-jobs does.
             if is_jobs {
-                say(args, Severity::Error, &format!("{attr}: {error}"));
+                let recursion = phoenix_evaluate::is_crash(error) && !error.contains("infinite recursion");
+                let why = if recursion { " (possible infinite recursion)" } else { "" };
+                say(args, Severity::Error, &format!("{attr}: {error}{why}"));
             }
             if let Some(hint) = hint_for(error) {
                 say(args, Severity::Notice, &format!("hint: {hint}"));
