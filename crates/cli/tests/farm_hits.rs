@@ -184,6 +184,7 @@ fn a_matrix_of_std_for_a_flake_without_its_actions_is_an_error_that_says_so() {
     let ran = ran.says("there is no action of std").says("`ci.ACTION = true`");
     assert_eq!(ran.stdout, "");
     let empty = format!("{}#.__std.ci.none", flake.reference());
-    let _ = env.phoenix(&[&args[..6], &["q", "--depot", &depot, &empty]].concat()).ends_with(120).says("opts in");
+    let _ =
+        env.phoenix(&[&args[..6], &["q", "--depot", &depot, &empty]].concat()).ends_with(120).says("opts in");
     let _ = env.phoenix(&["report", "--plan", "p", "--depot", &depot, "--ledger", "dir:/x"]).ends_with(1);
 }

@@ -329,8 +329,9 @@ fn a_signal_ends_an_action_with_all_it_started() {
 #[test]
 fn a_signal_ends_a_gate_that_computes() {
     let env = TestEnv::new();
-    let flake =
-        Flake::new(r#"{ ci.${system}.loop = { type = "ci-work-unit"; findWork = "console.log('begun'); for (;;) {}"; }; }"#);
+    let flake = Flake::new(
+        r#"{ ci.${system}.loop = { type = "ci-work-unit"; findWork = "console.log('begun'); for (;;) {}"; }; }"#,
+    );
     let mut child = common::start(&env, &["run", "--json", &flake.reference()]);
     let mut stderr = std::io::BufReader::new(child.stderr.take().unwrap());
     let mut line = String::new();
