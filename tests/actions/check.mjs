@@ -309,6 +309,31 @@ exit 100
     assert.equal(new Set(tokens).size, 5)
     for (const token of tokens) assert.equal(stdout.split(`::${token}::`).length, 2)
   },
+  async 'the run of std hands on a store elsewhere, and its variables to the steps that follow'(repository) {
+    repository.write('phoenix.sh', '#!/bin/sh\nprintf "<%s>" "$@"\necho "$PRJ_ROOT $OWNER_AND_REPO $BRANCH"\n')
+    const file = join(repository.home, 'env')
+    const run = (store) => {
+      writeFileSync(file, '')
+      const told = spawnSync(process.execPath, [join(root, 'run/main.mjs')], {
+        env: {
+          PATH: process.env.PATH, PHOENIX_CI_BIN: join(repository.directory, 'phoenix.sh'), GITHUB_ENV: file,
+          GITHUB_WORKSPACE: '/ws', RUNNER_TEMP: '/tmp/r', GITHUB_REPOSITORY: 'o/r', GITHUB_REF_NAME: 'main',
+          INPUT_REMOTESTORE: store,
+          INPUT_DISCOVERY_JSON: JSON.stringify({ plan: 'p', slot: 3, cell: 'c', block: 'b', name: 'n', action: 'publish', actionDrv: '/nix/store/x.drv' }),
+        },
+        encoding: 'utf8',
+      })
+      assert.equal(told.status, 0, told.stdout + told.stderr)
+      return told.stdout
+    }
+    const store = 'ssh-ng://eu.nixbuild.net'
+    assert.ok(run(store).includes(`<--slot><3>`) && run(store).includes(`<--store><${store}><--builders><>/ws o/r main`), run(store))
+    for (const none of ['', 'false']) assert.doesNotMatch(run(none), /--store/)
+    const told = readFileSync(file, 'utf8')
+    for (const [name, value] of [['cell', 'c'], ['block', 'b'], ['target', 'n'], ['action', 'publish'], ['actionDrv', '/nix/store/x.drv'], ['PRJ_ROOT', '/ws'], ['PRJ_DATA_HOME', '/tmp/r/prj/.data']]) {
+      assert.match(told, new RegExp(`^${name}<<.*\\n${value.replaceAll('/', '\\/')}\\n`, 'm'))
+    }
+  },
   async 'what is a secret in the environment is hidden before anything is shown'(repository) {
     repository.write('phoenix.sh', '#!/bin/sh\necho "$CACHIX_AUTH_TOKEN"\n')
     const told = spawnSync(process.execPath, [join(root, 'work/main.mjs')], {

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use phoenix_model::{FailureClass, Stamp};
+use phoenix_model::{Event, FailureClass, Stamp};
 
 use super::fixture::{drv, farm, kinds, plan};
 use super::*;
@@ -363,4 +363,25 @@ fn what_was_built_teaches_the_estimates() {
     let mut estimates = crate::Estimates::default();
     plan.learn(&outcome, &mut estimates);
     assert_eq!((estimates.known(&drv(0)), estimates.bytes(&drv(0))), (Some(42.0), 7));
+}
+
+#[test]
+fn what_is_heard_late_happened_when_it_did_and_nothing_is_yet_to_come() {
+    use crate::run::{Happening, Run};
+    let drafts = [(1.0, vec![])];
+    for (told, begun, ended) in
+        [(Some(at(50)), at(49), at(50)), (Some(at(500)), at(99), at(100)), (None, at(99), at(100))]
+    {
+        let mut run = Run::default();
+        let planned = Happening::Planned { plan: plan(&drafts), targets: vec![], saved_seconds: 0.0 };
+        drop(run.apply(at(0), planned));
+        let mut collector = Collector::new(&farm(&drafts, 1), Limits::default());
+        let Record::Outcome(mut outcome) = built(0, 1, 0) else { panic!() };
+        outcome.built[0].ended = told;
+        let news = collector.news(at(100), &[claim(0, 1, 0), Record::Outcome(outcome)], &mut run);
+        let when =
+            |is: fn(&Event) -> bool| news.iter().find(|logged| is(&logged.event)).map(|logged| logged.at);
+        assert_eq!(when(|event| matches!(event, Event::BuildStarted { .. })), Some(begun), "{told:?}");
+        assert_eq!(when(|event| matches!(event, Event::DerivationSettled { .. })), Some(ended), "{told:?}");
+    }
 }
