@@ -224,7 +224,8 @@ impl Prepared {
             return Err(format!("the input `{input}` has no hash in the lock file"));
         }
         let settings = request.settings.as_ref().map_err(Clone::clone)?;
-        let flags = format!("{} {}", self.show_trace, request.accept_flake_config);
+        // What writes nothing evaluates otherwise: purely, also where a repl is not pure.
+        let flags = format!("{} {} {}", self.show_trace, request.accept_flake_config, self.instantiate);
         let text = [&self.inspect, FINISH, request.nix.version(), settings, &flags];
         Ok(Fingerprint::of(text.into_iter().chain(self.definitions.iter().map(String::as_str))))
     }
