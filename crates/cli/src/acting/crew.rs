@@ -27,7 +27,7 @@ pub(crate) struct Crew<T> {
 
 /// What is heard of an action.
 enum Heard {
-    Event(Event),
+    Event(Box<Event>),
     Ended(ActionId),
 }
 
@@ -42,7 +42,7 @@ impl Teller {
     /// Tells what happens.
     pub(crate) fn event(&self, event: Event) {
         // Nobody hears it when we are to stop.
-        let _ = self.tell.send(Heard::Event(event));
+        let _ = self.tell.send(Heard::Event(Box::new(event)));
     }
 
     /// Whether to end now.
@@ -106,7 +106,7 @@ impl<T: Send + 'static> Crew<T> {
         loop {
             let left = until.saturating_duration_since(Instant::now());
             match self.told.recv_timeout(left.min(TICK)) {
-                Ok(Heard::Event(event)) => recorder.record(event),
+                Ok(Heard::Event(event)) => recorder.record(*event),
                 Ok(Heard::Ended(id)) => {
                     let thread = self.running.remove(&id)?;
                     return Some((id, thread.join().ok()));

@@ -57,7 +57,9 @@ fn fetch(paths: &[StorePath], setup: &Setup) -> Result<(), CommandError> {
     if setup.layout.is_some() || paths.is_empty() {
         return Ok(());
     }
-    let valid = Validity::open(&setup.eval_nix, Some(&setup.eval_layout)).valid(paths).map_err(no_look)?;
+    let valid = Validity::open(&setup.eval_nix, Some(&setup.eval_layout))
+        .valid(paths)
+        .map_err(|error| no_look(&error))?;
     let lacking: Vec<&StorePath> = paths.iter().filter(|path| !valid.contains(*path)).collect();
     if lacking.is_empty() {
         return Ok(());
@@ -71,12 +73,13 @@ fn fetch(paths: &[StorePath], setup: &Setup) -> Result<(), CommandError> {
 }
 
 fn missing(setup: &Setup, paths: &[StorePath]) -> Result<Vec<StorePath>, CommandError> {
-    let valid = Validity::open(&setup.nix, setup.layout.as_ref()).valid(paths).map_err(no_look)?;
+    let valid =
+        Validity::open(&setup.nix, setup.layout.as_ref()).valid(paths).map_err(|error| no_look(&error))?;
     Ok(paths.iter().filter(|path| !valid.contains(*path)).cloned().collect())
 }
 
-fn no_look(error: ValidityError) -> CommandError {
-    CommandError::because("cannot look into the store", &error)
+fn no_look(error: &ValidityError) -> CommandError {
+    CommandError::because("cannot look into the store", error)
 }
 
 /// How an action is run: as it is where its store is where it says, else as `nix shell` makes it so.
