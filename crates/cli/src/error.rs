@@ -122,7 +122,8 @@ pub(crate) fn is_of_machine(message: &str) -> bool {
     DISK_FULL_WORDS.iter().chain(&words).any(|words| message.contains(words))
 }
 
-const DISK_FULL: &str = "the disk is full: `nix-collect-garbage` frees what nothing uses";
+const DISK_FULL: &str =
+    "the disk is full: make room there; in a Nix store `nix-collect-garbage` frees what nothing uses";
 
 /// What to do about an error of Nix or of the system, where that is known.
 pub(crate) fn hint_for(message: &str) -> Option<&'static str> {
