@@ -79,7 +79,7 @@ impl JobRoot {
 
     /// A function of Nix from a function that makes the answer to one that inspects.
     pub(crate) fn inspect(&self, details: &Details) -> String {
-        let JobRoot { force_recurse, .. } = self;
+        let Self { force_recurse, .. } = self;
         format!(
             "(finish: ({}) finish {} phoenixCall {force_recurse} root)",
             one_line(JOB),

@@ -163,7 +163,7 @@ fn comment(args: &EvalArgs, one: &FoundOne, is_jobs: bool) {
     let attr = one.target.attr();
     match &one.verdict {
         Some(Verdict::Skipped { reason }) => {
-            say(args, Severity::Notice, &format!("skipped {attr}: {reason}"))
+            say(args, Severity::Notice, &format!("skipped {attr}: {reason}"));
         }
         Some(Verdict::NotEvaluated { error }) => {
             // For those who read no lines, as nix-eval-jobs does.
