@@ -122,8 +122,8 @@ fn real(directory: &Path, nixpkgs: &Path) -> Subject {
 }
 
 fn measure(base: &Path, directory: &Path, subject: &mut Subject) {
-    let has_jobs = Command::new("nix-eval-jobs").arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
-    let has_jobs = { has_jobs }.status().is_ok_and(|status| status.success());
+    let has_jobs =
+        Command::new("nix-eval-jobs").arg("--version").output().is_ok_and(|ran| ran.status.success());
     let mut all: Vec<(String, Vec<Taken>)> = Vec::new();
     let mut note = |what: String, taken: Taken| {
         eprintln!("{what}: {taken:.2?}");

@@ -335,7 +335,7 @@ pub(crate) fn protect<'p>(
 pub(crate) fn tell(recorder: &mut Recorder, heard: Heard) {
     match heard {
         Heard::Evaluating { attr, left } => {
-            recorder.record(Event::Evaluating { attr: attr.to_string(), left: number(left) })
+            recorder.record(Event::Evaluating { attr: attr.to_string(), left: number(left) });
         }
         Heard::Said { severity, text } => recorder.say(severity, text),
         Heard::Config(config) => {

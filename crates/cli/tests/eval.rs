@@ -414,7 +414,8 @@ fn what_is_kept_is_what_a_fresh_evaluation_gives_whatever_is_changed() {
     let path = flake.reference();
     let git = format!("git+file://{}", flake.path().display());
     let flake = &flake;
-    let edits: Vec<(&str, Box<dyn Fn() + '_>)> = vec![
+    type Edit<'e> = (&'e str, Box<dyn Fn() + 'e>);
+    let edits: Vec<Edit<'_>> = vec![
         ("nothing", Box::new(|| ())),
         ("a README", Box::new(|| flake.write("README", "hello"))),
         ("a file that is read", Box::new(|| flake.write("text", "b"))),

@@ -93,7 +93,7 @@ impl Desk<'_> {
             for (severity, text) in known.said {
                 (self.hear)(Heard::Said { severity, text });
             }
-            self.take_in(inspect, known.answer, progress);
+            self.take_in(inspect, &known.answer, progress);
         }
         next
     }
@@ -115,7 +115,7 @@ impl Desk<'_> {
         known.is_derivation().then(|| known.clone())
     }
 
-    fn take_in(&mut self, inspect: Inspect, answer: Result<String, String>, progress: &mut Progress) {
+    fn take_in(&mut self, inspect: Inspect, answer: &Result<String, String>, progress: &mut Progress) {
         progress.done += 1;
         progress.failed += usize::from(answer.is_err());
         for target in self.walk.answer(inspect, answer.as_deref().map_err(Clone::clone)) {
@@ -378,7 +378,7 @@ impl Crew<'_, '_, '_> {
         if let (Some(known), Some(_)) = (known, &self.prepared.fingerprint) {
             desk.answers.insert(inspect.question(), known);
         }
-        desk.take_in(inspect, answer, &mut self.progress);
+        desk.take_in(inspect, &answer, &mut self.progress);
         let next = desk.next(&mut self.progress);
         self.spread.give(number, next);
     }

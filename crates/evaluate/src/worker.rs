@@ -76,12 +76,9 @@ pub(crate) fn work(
                 }
             },
         };
-        let reply = match ask(worker, current, prepared, &inspect, told, stop) {
-            Some(reply) => reply,
-            None => {
-                let _ = told.send(Told::Stopped);
-                return None;
-            }
+        let Some(reply) = ask(worker, current, prepared, &inspect, told, stop) else {
+            let _ = told.send(Told::Stopped);
+            return None;
         };
         if matches!(reply, Reply::Died(_)) {
             evaluator = None;

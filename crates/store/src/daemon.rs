@@ -101,11 +101,11 @@ impl Daemon {
     /// When nobody listens there, or somebody who speaks no protocol from 1.32 on.
     pub fn connect(socket: &Path) -> Result<Self, DaemonError> {
         let connect = |source| DaemonError::Connect { socket: socket.to_owned(), source };
-        Self::over(UnixStream::connect(socket).map_err(connect)?, socket)
+        Self::over(&UnixStream::connect(socket).map_err(connect)?, socket)
     }
 
     /// Talks to a daemon at the other end of a stream; `socket` is what it is called.
-    pub(crate) fn over(stream: UnixStream, socket: &Path) -> Result<Self, DaemonError> {
+    pub(crate) fn over(stream: &UnixStream, socket: &Path) -> Result<Self, DaemonError> {
         let connect = |source| DaemonError::Connect { socket: socket.to_owned(), source };
         stream.set_read_timeout(Some(GREETING)).map_err(connect)?;
         let mut this = Self {
