@@ -320,8 +320,8 @@ pub(crate) fn protect<'p>(
     derivations: impl Iterator<Item = &'p StorePath>,
     recorder: &mut Recorder,
 ) {
-    let roots =
-        TempRoots::start(&setup.eval_nix).and_then(|mut roots| roots.add(derivations).map(|()| roots));
+    let roots = TempRoots::start(&setup.eval_nix, &setup.eval_way())
+        .and_then(|mut roots| roots.add(derivations).map(|()| roots));
     match roots {
         Ok(roots) => evaluators.protect(roots),
         Err(error) => {

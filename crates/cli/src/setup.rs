@@ -1,7 +1,7 @@
 //! From flags and environment to a Nix that can be used.
 
 use phoenix_schedule::{Builders, Machine};
-use phoenix_store::{Layout, Nix, RemoteBuilder, Settings, StoreEnv, initialise};
+use phoenix_store::{Layout, Nix, RemoteBuilder, Settings, StoreEnv, Way, initialise};
 
 use crate::args::{BuilderArgs, NixArgs};
 use crate::error::CommandError;
@@ -105,6 +105,13 @@ pub(crate) fn var(name: &str) -> Option<String> {
 }
 
 impl Setup {
+    /// The way into the store that is evaluated in.
+    pub(crate) fn eval_way(&self) -> Way {
+        let socket = var("NIX_DAEMON_SOCKET_PATH");
+        let store = self.copy_from.as_deref().unwrap_or(&self.store);
+        Way::into(&self.eval_layout, Some(store), store_env().remote.as_deref(), socket.as_deref())
+    }
+
     /// Who builds: this machine and its remote builders. Nothing is known of who builds for a store that
     /// is elsewhere.
     pub(crate) fn builders(&self) -> Builders {

@@ -9,25 +9,29 @@ use std::process::{Child, Command, Stdio};
 use phoenix_model::StorePath;
 
 use crate::daemon::DaemonError;
-use crate::{Daemon, Nix};
+use crate::{Daemon, Nix, Way};
 
 /// What the process is called in messages.
 const NAME: &str = "nix-daemon --stdio";
 
-/// Protects store paths from the garbage collector until it is dropped: a `nix-daemon` that speaks to nobody but us, and
-/// itself works on the store, or hands on to the daemon that does.
+/// Protects store paths from the garbage collector until it is dropped: a connection to the daemon of the store, or to a
+/// `nix-daemon` that speaks to nobody but us, where there is none.
 #[derive(Debug)]
 pub struct TempRoots {
     connection: Daemon,
-    child: Child,
+    child: Option<Child>,
 }
 
 impl TempRoots {
-    /// Starts the process, for the store that `nix` is set to.
+    /// Connects to the daemon, if that is the way into the store; else starts the process, for the store that `nix` is
+    /// set to.
     ///
     /// # Errors
     /// When it cannot be started, or does not answer.
-    pub fn start(nix: &Nix) -> Result<Self, DaemonError> {
+    pub fn start(nix: &Nix, way: &Way) -> Result<Self, DaemonError> {
+        if let Way::Daemon(socket) = way {
+            return Ok(Self { connection: Daemon::connect(socket)?, child: None });
+        }
         let connect = |source: io::Error| DaemonError::Connect { socket: NAME.into(), source };
         let (ours, theirs) = UnixStream::pair().map_err(connect)?;
         let mut command = Command::new("nix-daemon");
@@ -38,7 +42,7 @@ impl TempRoots {
         // It holds their end of the stream, which has to close when the process ends.
         drop(command);
         match Daemon::over(&ours, Path::new(NAME)) {
-            Ok(connection) => Ok(Self { connection, child }),
+            Ok(connection) => Ok(Self { connection, child: Some(child) }),
             Err(error) => {
                 crate::group::end(&mut child);
                 Err(error)
@@ -57,6 +61,8 @@ impl TempRoots {
 
 impl Drop for TempRoots {
     fn drop(&mut self) {
-        crate::group::end(&mut self.child);
+        if let Some(child) = &mut self.child {
+            crate::group::end(child);
+        }
     }
 }

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use phoenix_model::StorePath;
-use phoenix_store::{Nix, TempRoots};
+use phoenix_store::{Nix, TempRoots, Way};
 use phoenix_testkit::NixRoot;
 
 #[test]
@@ -28,7 +28,10 @@ fn what_is_protected_outlives_the_garbage_collector() {
         let directory = root.store_dir();
         let path = |number| StorePath::parse(&format!("{directory}/{number:032}-x")).unwrap();
         let many: Vec<StorePath> = (0..600).map(path).collect();
-        let mut roots = TempRoots::start(&nix).unwrap();
+        let environment = root.env();
+        let socket = environment.iter().find(|(name, _)| *name == "NIX_DAEMON_SOCKET_PATH").unwrap();
+        let way = if through_daemon { Way::Daemon(socket.1.clone().into()) } else { Way::Direct };
+        let mut roots = TempRoots::start(&nix, &way).unwrap();
         // That there are many, and that they are not there, is no matter.
         roots.add(many.iter().chain([&StorePath::parse(&kept).unwrap()])).unwrap();
         root.run("nix-store", &["--gc"]);

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use phoenix_evaluate::{Heard, Special};
 use phoenix_model::{Severity, Verdict, redact};
-use phoenix_store::{Roots, Way};
+use phoenix_store::Roots;
 
 use self::asked::Manner;
 use self::line::{Fields, Line};
@@ -133,11 +133,7 @@ fn lock_file(args: &EvalArgs) -> Result<Option<std::path::PathBuf>, CommandError
 }
 
 fn open_roots(setup: &Setup) -> Result<Roots, CommandError> {
-    let env = setup::store_env();
-    let socket = var("NIX_DAEMON_SOCKET_PATH");
-    let store = setup.copy_from.as_deref().unwrap_or(&setup.store);
-    let way = Way::into(&setup.eval_layout, Some(store), env.remote.as_deref(), socket.as_deref());
-    Roots::open(&setup.eval_layout, &way)
+    Roots::open(&setup.eval_layout, &setup.eval_way())
         .map_err(|error| CommandError::because("cannot keep derivations from the garbage collector", &error))
 }
 
