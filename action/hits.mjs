@@ -14,7 +14,7 @@ const depot = () => process.env.PHOENIX_DEPOT || 'github:'
  * Plans for these installables, and sets the output `hits`. A gate that could not answer, or an attribute that does not
  * evaluate, makes the job red: the hits beside it are set all the same.
  */
-export async function discover(format, installables) {
+export async function discover(format, installables, environment = {}) {
   const runner = (name) => process.env[name] ?? ''
   // A workflow may have several discoveries.
   const which = createHash('sha256').update(installables.join('\n')).digest('hex').slice(0, 8)
@@ -24,7 +24,7 @@ export async function discover(format, installables) {
       ...['plan', '--runners', 'auto', '--matrix', format, '--actions', 'run'],
       ...['--plan', plan, '--depot', depot(), '--', ...installables],
     ],
-    { read: true },
+    { read: true, environment },
   )
   const hits = parsed(made.stdout)
   if (hits === undefined) throw new Error(`nothing was discovered: phoenix plan ${end(made)}`)
@@ -38,14 +38,17 @@ export async function discover(format, installables) {
 }
 
 /** Builds, and runs, what a hit is. */
-export async function work({ plan, slot }, args = []) {
+export async function work({ plan, slot }, args = [], environment = {}) {
   if (typeof plan !== 'string' || !Number.isInteger(slot)) {
     throw new Error('the target names no plan: hand over a hit as the discovery printed it, `${{ toJSON(matrix.target) }}`')
   }
-  const worked = await phoenix([
-    ...['work', '--plan', plan, '--slot', String(slot), '--depot', depot(), '--ledger', ledgerOf(plan), '--time-limit', '345'],
-    ...args,
-  ])
+  const worked = await phoenix(
+    [
+      ...['work', '--plan', plan, '--slot', String(slot), '--depot', depot(), '--ledger', ledgerOf(plan), '--time-limit', '345'],
+      ...args,
+    ],
+    { groups: true, environment },
+  )
   if (worked.code !== 0) throw new Error(`it is red: phoenix work ${end(worked)}; the log says why`)
 }
 

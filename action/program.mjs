@@ -1,11 +1,14 @@
 // Runs phoenix. What only actions are told (the token of the job's services) reaches it in its environment, and
 // no step that follows.
 import { spawn } from 'node:child_process'
-import { randomUUID } from 'node:crypto'
 import { findProgram } from './binary.mjs'
+import { Muted } from './muted.mjs'
 
 /** Variables that hold nothing but a secret, of those that Nix, its caches and registries are given. */
 const SECRET = /^(GITHUB_TOKEN|GH_TOKEN|CACHIX_AUTH_TOKEN|CACHIX_SIGNING_KEY|ATTIC_TOKEN|AWS_SECRET_ACCESS_KEY|AWS_SESSION_TOKEN|AZURE_STORAGE_KEY|NIX_SIGNING_KEY|PHOENIX_SIGN_KEY)$/
+
+/** How long what a program printed is waited for when it has ended, in milliseconds. */
+const LAST_WORDS = 5_000
 
 /** Asks the runner to hide what is a secret in our environment, also where it came by another way than `secrets`. */
 function hideSecrets() {
@@ -22,30 +25,38 @@ function hideSecrets() {
 /**
  * Runs phoenix with these arguments until it ends; hands on the signals by which a runner cancels.
  *
- * With `read`, its standard output is returned instead of shown; `environment` adds variables. Answers
- * `{ code, signal, stdout }`.
+ * With `read`, its standard output is returned instead of shown; with `groups`, it has logs in groups; `environment`
+ * adds variables. Answers `{ code, signal, stdout }`.
  */
-export async function phoenix(args, { read = false, environment = {} } = {}) {
+export async function phoenix(args, { read = false, groups = false, environment = {} } = {}) {
   const program = await findProgram()
-  // What strangers wrote is in the logs that it shows: nothing of that is a command to the runner. All goes through
-  // one pipe, so that no line of it comes after the end of that.
+  // What strangers wrote is in the logs that it shows: nothing of that is a command to the runner.
   hideSecrets()
-  const mute = randomUUID()
-  process.stdout.write(`::stop-commands::${mute}\n`)
-  const child = spawn(program, args, { stdio: ['ignore', read ? 'pipe' : 1, 1], env: { ...process.env, ...environment } })
+  const muted = new Muted()
+  const [verb, ...rest] = args
+  const child = spawn(program, groups ? [verb, '--log-groups', ...rest] : args, {
+    stdio: [groups ? 'pipe' : 'ignore', 'pipe', 'pipe'],
+    env: { ...process.env, ...environment },
+  })
   const told = ['SIGINT', 'SIGTERM'].map((signal) => [signal, () => child.kill(signal)])
   for (const [signal, hand] of told) process.on(signal, hand)
   const parts = []
-  child.stdout?.on('data', (part) => parts.push(part))
+  if (read) child.stdout.on('data', (part) => parts.push(part))
+  else muted.listen(child.stdout)
+  muted.listen(child.stderr)
+  // Neither as an argument nor in the environment, which all that it starts may see. One that does not read it has ended.
+  child.stdin?.on('error', () => {}).end(`${muted.mark}\n`)
   try {
     const [code, signal] = await new Promise((resolve, reject) => {
       child.on('error', (problem) => reject(new Error(`cannot run ${program}: ${problem.message}`)))
       child.on('close', (...end) => resolve(end))
+      // Something that it left behind may hold its pipes.
+      child.on('exit', (...end) => setTimeout(resolve, LAST_WORDS, end).unref())
     })
     return { code, signal, stdout: Buffer.concat(parts).toString('utf8') }
   } finally {
     for (const [signal, hand] of told) process.off(signal, hand)
-    process.stdout.write(`::${mute}::\n`)
+    muted.end()
   }
 }
 

@@ -36,7 +36,7 @@ function command(name, text) {
 }
 
 /** A text in which nothing can end a workflow command or begin another. */
-function escaped(text) {
+export function escaped(text) {
   return String(text).replaceAll('%', '%25').replaceAll('\r', '%0D').replaceAll('\n', '%0A')
 }
 

@@ -79,8 +79,11 @@ exec ${phoenix} "$verb" --store "$PHOENIX_TEST_STORES/$store" "$@"
     writeFileSync(join(this.home, 'etc/nix.conf'), conf)
   }
 
-  /** Runs the workflow `.github/workflows/NAME`. Answers how it ended and everything that was printed. */
-  async run(name, { event = {}, on = 'push', token, apart = false, attempt = 1 } = {}) {
+  /**
+   * Runs the workflow `.github/workflows/NAME`, and `meanwhile` at the same time. Answers how it ended and everything
+   * that was printed.
+   */
+  async run(name, { event = {}, on = 'push', token, apart = false, attempt = 1, meanwhile = async () => {} } = {}) {
     this.git()
     this.runs += 1
     writeFileSync(join(this.home, 'event.json'), JSON.stringify(event))
@@ -118,8 +121,9 @@ exec ${phoenix} "$verb" --store "$PHOENIX_TEST_STORES/$store" "$@"
     const child = spawn(this.act, args, { cwd: this.directory, stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, HOME: this.home } })
     let text = ''
     for (const stream of [child.stdout, child.stderr]) stream.on('data', (part) => (text += part))
-    const code = await new Promise((resolve) => child.on('close', resolve))
-    return { code, text }
+    const ended = new Promise((resolve) => child.on('close', resolve))
+    await meanwhile()
+    return { code: await ended, text }
   }
 
   /** How often each builder has run: a mark that each leaves outside of the store. */
@@ -131,15 +135,34 @@ exec ${phoenix} "$verb" --store "$PHOENIX_TEST_STORES/$store" "$@"
     }
   }
 
+  /** Sends a signal to the program of an action, as a runner does that is told to cancel; waits until it runs. */
+  async signal(action, signal, isTime) {
+    const own = `PHOENIX_TEST_STORES=${this.stores}`
+    for (let tries = 0; tries < 600; tries += 1) {
+      for (const pid of isTime() ? readdirSync('/proc').filter((name) => /^\d+$/.test(name)) : []) {
+        try {
+          const [program] = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0').slice(1)
+          if (!program?.endsWith(`${action}/main.mjs`)) continue
+          if (!readFileSync(`/proc/${pid}/environ`, 'utf8').split('\0').includes(own)) continue
+        } catch {
+          continue // It has ended meanwhile.
+        }
+        return process.kill(Number(pid), signal)
+      }
+      await new Promise((resolve) => setTimeout(resolve, 100))
+    }
+    throw new Error(`there was no ${action} to signal`)
+  }
+
   /** A flake of derivations, each with what it needs; every builder leaves a mark. */
   flake(derivations, more = '') {
     const marks = join(this.home, 'marks')
     const path = process.env.PATH
-    const one = ([name, { needs = [], text = name, fails = false }]) => `
+    const one = ([name, { needs = [], text = name, fails = false, says = '', waits = false }]) => `
       ${name} = derivation {
         inherit system; name = "${name}"; builder = "/bin/sh"; PATH = "${path}";
         needs = [ ${needs.join(' ')} ];
-        args = [ "-c" "echo ${name} >>${marks}; sleep 0.2; ${fails ? `test -e ${this.home}/mended-${name} || { echo this is why ${name} fails; exit 3; }; echo >$out` : `echo ${text} >$out`}" ];
+        args = [ "-c" "echo ${name} >>${marks}; sleep 0.2; ${says}${waits ? `test -e ${this.home}/mended-${name} || sleep 60; ` : ''}${fails ? `test -e ${this.home}/mended-${name} || { echo this is why ${name} fails; exit 3; }; echo >$out` : `echo ${text} >$out`}" ];
       };`
     this.write('flake.nix', `{
   outputs = _: let system = "x86_64-linux"; all = rec {${Object.entries(derivations).map(one).join('')}

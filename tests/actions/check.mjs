@@ -72,7 +72,7 @@ jobs:
     strategy: { fail-fast: false, matrix: { target: '\${{ fromJSON(needs.discover.outputs.hits).images.publish }}' } }
     steps:
       - uses: phoenix-ci/phoenix-ci/run@v1
-      - run: test "$cell/$block/$target:$action" = app/images/site:publish
+      - run: test "$cell/$block/$target:$action" = app/images/site:publish && test "$PRJ_ROOT" = "$GITHUB_WORKSPACE" && test -d "$PRJ_DATA_HOME" && test -n "$TERM"
 `
 const FOUR = { base: {}, left: { needs: ['base'] }, right: { needs: ['base'] }, top: { needs: ['left', 'right'] } }
 
@@ -145,6 +145,37 @@ const tests = {
     repository.write('.github/workflows/again.yml', AGAIN(plan))
     ended(await repository.run('again.yml', { apart: true, attempt: 2 }), 0)
     assert.deepEqual(repository.builds(), ['bad', 'bad', 'base', 'left', 'right', 'top'])
+  },
+  async 'the pipeline: logs of what is built are in groups, and that of what failed is open'(repository) {
+    const evil = "echo '::error::from a builder'; echo '::endgroup::'; echo told by a builder; "
+    repository.flake({ good: { says: evil }, bad: { needs: ['good'], says: evil, fails: true } })
+    repository.write('.github/workflows/ci.yml', PIPELINE)
+    const { text } = ended(await repository.run('ci.yml', { apart: true }), 1)
+    const work = text.split('\n').filter((line) => /Work \(/.test(line)).map((line) => line.replace(/^.*?\] */, '').trim())
+    const at = (part, from = 0) => work.findIndex((line, index) => index >= from && line.includes(part))
+    const begin = at('::group::built good in ')
+    const end = at('\u2753  ::endgroup::', begin)
+    assert.ok(begin > 0 && end > begin, text)
+    assert.ok(work.slice(begin, end).some((line) => line.endsWith('good> told by a builder')), text)
+    const failed = at('FAILED bad', end)
+    assert.ok(failed > end && !work[failed].includes('::group::'), text)
+    assert.ok(at('bad> this is why bad fails', failed) > failed, text)
+    assert.equal(work.filter((line) => line.includes('::group::')).length, 1, text)
+    assert.doesNotMatch(text, /\u2757 {2}::error::from a builder/u)
+  },
+  async 'the pipeline: a run that is superseded keeps what it built, and its report says so'(repository) {
+    repository.flake({ base: {}, slow: { needs: ['base'], waits: true } })
+    repository.write('.github/workflows/ci.yml', PIPELINE)
+    const meanwhile = () => repository.signal('work', 'SIGINT', () => repository.builds().includes('slow'))
+    const { text } = ended(await repository.run('ci.yml', { apart: true, meanwhile }), 1)
+    assert.match(text, /stopping \(runner 0: SIGINT\)/)
+    assert.match(repository.uploadedFile('events.jsonl'), /"event":"cancelling"/)
+    assert.match(repository.said('report --plan'), /cancelled +packages\.x86_64-linux\.slow/)
+    assert.match(repository.said('report --plan'), /built +packages\.x86_64-linux\.base/)
+    repository.forgetStore()
+    repository.mend('slow')
+    ended(await repository.run('ci.yml', { apart: true }), 0)
+    assert.deepEqual(repository.builds(), ['base', 'slow', 'slow'])
   },
   async 'phoenix-ci v1: units say what is built and run, each hit is a job, and the second run has none'(repository) {
     const ran = join(repository.home, 'ran')
@@ -233,8 +264,75 @@ const tests = {
     // What stands between the two lines is shown and not followed.
     const lines = told.stdout.trimEnd().split('\n')
     const [, token] = /^::stop-commands::([0-9a-f-]{36})$/.exec(lines[0])
-    assert.deepEqual(lines.slice(1, 4), ['::error::I am the runner', '::error::I am, too', `::${token}::`])
-    assert.deepEqual(lines.slice(4), ['::error::a build failed on this runner; the report says which'])
+    assert.deepEqual(lines.slice(1, 3).sort(), ['::error::I am the runner', '::error::I am, too'])
+    assert.deepEqual(lines.slice(3), [`::${token}::`, '::error::a build failed on this runner; the report says which'])
+    assert.deepEqual(heeded(told.stdout), ['error a build failed on this runner; the report says which'])
+  },
+  async 'groups are commands of ours alone, whatever builders print and programs see'(repository) {
+    // One that prints what it can find out, and a line that never ends.
+    repository.write('phoenix.sh', `#!/bin/bash
+read -r mark
+{
+  env | grep -c -- "$mark"; tr '\\0' '\\n' </proc/$$/cmdline | grep -c -- "$mark"
+  echo "building x"
+  echo "::endgroup::"; echo "##[endgroup]"; echo "::stop-commands::mine"; echo "::mine::"; echo "::error::early"
+  echo " $mark begin not at the beginning"
+  echo "$mark begin built 100% x::error::y"
+  echo "x> ::error::inside"
+  echo "::group::false"
+  printf 'a long line %s' "$(head -c 3000000 /dev/zero | tr '\\0' y)"; echo "$mark end"
+  echo "$mark begin second"
+  echo "inside"
+  echo "$mark end"
+  printf '::error::without an end'
+} >&2
+exit 100
+`)
+    const told = spawnSync(process.execPath, [join(root, 'work/main.mjs')], {
+      env: { PATH: process.env.PATH, PHOENIX_CI_BIN: join(repository.directory, 'phoenix.sh'), INPUT_PLAN: 'p', INPUT_SLOT: '0' },
+      encoding: 'utf8',
+      maxBuffer: 1 << 24,
+    })
+    assert.equal(told.status, 1)
+    const { stdout } = told
+    assert.deepEqual(heeded(stdout), [
+      'group built 100% x::error::y',
+      // What came after a line that is too long was in the middle of it, so that the next group ends this one.
+      'endgroup ',
+      'group second',
+      'endgroup ',
+      'error a build failed on this runner; the report says which',
+    ])
+    assert.match(stdout, /^::stop-commands::.*\n0\n0\nbuilding x\n/)
+    // Each token is for one time.
+    const tokens = [...stdout.matchAll(/^::stop-commands::([0-9a-f-]{36})$/gm)].map(([, token]) => token)
+    assert.equal(new Set(tokens).size, 5)
+    for (const token of tokens) assert.equal(stdout.split(`::${token}::`).length, 2)
+  },
+  async 'the run of std hands on a store elsewhere, and its variables to the steps that follow'(repository) {
+    repository.write('phoenix.sh', '#!/bin/sh\nprintf "<%s>" "$@"\necho "$PRJ_ROOT $OWNER_AND_REPO $BRANCH"\n')
+    const file = join(repository.home, 'env')
+    const run = (store) => {
+      writeFileSync(file, '')
+      const told = spawnSync(process.execPath, [join(root, 'run/main.mjs')], {
+        env: {
+          PATH: process.env.PATH, PHOENIX_CI_BIN: join(repository.directory, 'phoenix.sh'), GITHUB_ENV: file,
+          GITHUB_WORKSPACE: '/ws', RUNNER_TEMP: '/tmp/r', GITHUB_REPOSITORY: 'o/r', GITHUB_REF_NAME: 'main',
+          INPUT_REMOTESTORE: store,
+          INPUT_DISCOVERY_JSON: JSON.stringify({ plan: 'p', slot: 3, cell: 'c', block: 'b', name: 'n', action: 'publish', actionDrv: '/nix/store/x.drv' }),
+        },
+        encoding: 'utf8',
+      })
+      assert.equal(told.status, 0, told.stdout + told.stderr)
+      return told.stdout
+    }
+    const store = 'ssh-ng://eu.nixbuild.net'
+    assert.ok(run(store).includes(`<--slot><3>`) && run(store).includes(`<--store><${store}><--builders><>/ws o/r main`), run(store))
+    for (const none of ['', 'false']) assert.doesNotMatch(run(none), /--store/)
+    const told = readFileSync(file, 'utf8')
+    for (const [name, value] of [['cell', 'c'], ['block', 'b'], ['target', 'n'], ['action', 'publish'], ['actionDrv', '/nix/store/x.drv'], ['PRJ_ROOT', '/ws'], ['PRJ_DATA_HOME', '/tmp/r/prj/.data']]) {
+      assert.match(told, new RegExp(`^${name}<<.*\\n${value.replaceAll('/', '\\/')}\\n`, 'm'))
+    }
   },
   async 'what is a secret in the environment is hidden before anything is shown'(repository) {
     repository.write('phoenix.sh', '#!/bin/sh\necho "$CACHIX_AUTH_TOKEN"\n')
@@ -276,6 +374,22 @@ const tests = {
     ended(await repository.run('ci.yml'), 1)
     assert.match(repository.uploadedFile('report.html'), /not today/)
   },
+}
+
+/** The commands that a runner follows in what was printed (actions/runner, `ActionCommandManager.cs`). */
+function heeded(text) {
+  const followed = []
+  let token
+  for (const line of text.split('\n')) {
+    const [, name, value] = /^\s*::([^ :]+)(?: [^:]*)?::(.*)$/.exec(line) ?? /##\[([^ \]]+)[^\]]*\](.*)$/.exec(line) ?? []
+    if (name === undefined) continue
+    if (token) {
+      if (name === token) token = undefined
+    } else if (name === 'stop-commands') token = value
+    else followed.push(`${name} ${value.replaceAll('%0D', '\r').replaceAll('%0A', '\n').replaceAll('%25', '%')}`)
+  }
+  assert.equal(token, undefined, 'commands are heeded again in the end')
+  return followed
 }
 
 function ended(run, code) {

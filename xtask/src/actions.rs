@@ -13,6 +13,9 @@ use crate::process::{cargo, on_path, output, root, run, say, target};
 const ACT: (&str, &str) = ("act", "github.com/nektos/act@v0.2.89");
 const ACTIONLINT: (&str, &str) = ("actionlint", "github.com/rhysd/actionlint/cmd/actionlint@v1.7.12");
 
+/// A registry of images.
+const REGISTRY: (&str, &str) = ("registry", "github.com/distribution/distribution/v3/cmd/registry@v3.0.0");
+
 /// The oldest Go that makes them, as major and minor version.
 const OLDEST_GO: (u32, u32) = (1, 24);
 
@@ -39,6 +42,10 @@ pub(crate) fn actions(mut args: Args<'_>) -> Result<()> {
     run(Command::new(zizmor(&tools)?).args(["--offline", "--quiet", "."]).current_dir(root()))?;
     say("--- where an action has its program from\n");
     run(Command::new("node").arg("tests/actions/binary.mjs").arg(root()).current_dir(root()))?;
+    say("--- images in a real registry\n");
+    let registry = go_program(&tools, REGISTRY)?;
+    let tests = ["test", "--package", "phoenix-gate", "--test", "registry"];
+    run(cargo(&tests).env("PHOENIX_TEST_REGISTRY", registry))?;
     say("--- act\n");
     run(&mut cargo(&["build", "--package", "phoenix-cli"]))?;
     run(&mut cargo(&["build", "--package", "phoenix-testkit", "--example", "github"]))?;

@@ -30,6 +30,12 @@ impl<'a> Args<'a> {
         Ok(Some(self.left.remove(at)))
     }
 
+    /// The first word that is no flag, if there is one.
+    pub(crate) fn word(&mut self) -> Option<&'a str> {
+        let at = self.left.iter().position(|word| !word.starts_with('-'))?;
+        Some(self.left.remove(at))
+    }
+
     /// An error when anything is left.
     pub(crate) fn finish(self) -> Result<()> {
         match self.left.first() {

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::args::Args;
 use crate::process::{cargo, run, say};
-use crate::{Result, actions, architecture, browser, demo, github_clients, nix_versions, test};
+use crate::{Result, actions, architecture, browser, demo, eval_jobs, github_clients, nix_versions, test};
 
 type Step = (&'static str, fn() -> Result<()>);
 
@@ -16,12 +16,14 @@ const STEPS: &[Step] = &[
             .env("RUSTDOCFLAGS", "--deny warnings"))
     }),
     ("architecture", || architecture::architecture(Args::new(&["--check".to_owned()]))),
-    ("test", || test::test(&[])),
+    // All that fails is told at once.
+    ("test", || test::test(&["--no-fail-fast".to_owned()])),
     ("seeds", test::seeds),
     ("github-clients", github_clients::github_clients),
     ("actions", || actions::actions(Args::new(&["--allow-skip".to_owned()]))),
     ("browser", || browser::browser(Args::new(&["--allow-skip".to_owned()]))),
     ("nix-versions", || nix_versions::nix_versions(Args::new(&["--allow-skip".to_owned()]))),
+    ("eval-jobs", || eval_jobs::eval_jobs(Args::new(&["--allow-skip".to_owned()]))),
     ("demo", demo::demo),
 ];
 

@@ -7,6 +7,7 @@ mod bench;
 mod browser;
 mod ci;
 mod demo;
+mod eval_jobs;
 mod github_clients;
 mod nix;
 mod nix_versions;
@@ -32,6 +33,9 @@ usage: cargo xtask VERB
   actions [--allow-skip]     our actions and workflows, checked by actionlint and zizmor, and run by act; needs Go,
                              Python and Node.js
   browser [--allow-skip]     the HTML report in a real browser: clicks, keys, pictures; needs Node.js and Chromium
+  eval-jobs [CHECKOUT] [--allow-skip] [--only installed|trixie|sid|VERSION]
+                             nix-eval-jobs' own tests against `phoenix eval`, on each version of Nix; CHECKOUT (or
+                             $NIX_EVAL_JOBS_CHECKOUT) is its repository; needs Python and pytest
   architecture [--check]     draw the dependency picture in docs/architecture.md, or check that it is true
   bench [NAME...]            the benchmarks; their figures are in docs/benchmarks.md
   ci                         everything that has to hold
@@ -66,6 +70,7 @@ fn task(words: &[String]) -> Result<()> {
         "github-clients" => Args::new(rest).finish().and_then(|()| github_clients::github_clients()),
         "actions" => actions::actions(Args::new(rest)),
         "browser" => browser::browser(Args::new(rest)),
+        "eval-jobs" => eval_jobs::eval_jobs(Args::new(rest)),
         "architecture" => architecture::architecture(Args::new(rest)),
         "bench" => bench::bench(rest),
         "ci" => Args::new(rest).finish().and_then(|()| ci::ci()),

@@ -56,6 +56,16 @@ pub(crate) fn nix_versions(mut args: Args<'_>) -> Result<()> {
     let allow_skip = args.flag("--allow-skip");
     let only = args.value("--only")?;
     args.finish()?;
+    on_each(allow_skip, only, "end-to-end tests", &end_to_end)
+}
+
+/// Does something with each version of Nix on a PATH.
+pub(crate) fn on_each(
+    allow_skip: bool,
+    only: Option<&str>,
+    what: &str,
+    each: &dyn Fn(&OsString, &str) -> Result<()>,
+) -> Result<()> {
     if let Some(only) = only.filter(|only| !is_name(only) && !only.starts_with(|c: char| c.is_ascii_digit()))
     {
         return Err(format!("`{only}` is neither a version of Nix nor one of installed, trixie and sid"));
@@ -79,7 +89,7 @@ pub(crate) fn nix_versions(mut args: Args<'_>) -> Result<()> {
         known.push(format!("{} ({version})", edition.name));
         if only.is_none_or(|only| only == edition.name || is_version(&version, only)) {
             say(&format!("--- Nix {version} ({})\n", edition.name));
-            end_to_end(&path, &version)?;
+            each(&path, &version)?;
             tested.push(version);
         }
     }
@@ -87,7 +97,7 @@ pub(crate) fn nix_versions(mut args: Args<'_>) -> Result<()> {
         say(&format!("{line}\n"));
     }
     match (tested.is_empty(), only) {
-        (false, _) => say(&format!("end-to-end tests passed on Nix {}\n", tested.join(", "))),
+        (false, _) => say(&format!("{what} passed on Nix {}\n", tested.join(", "))),
         // What was asked for could not be had, which may be, or does not exist, which may not.
         (true, Some(only)) if skipped.is_empty() => {
             return Err(format!("no Nix is `{only}`; there are {}", known.join(", ")));

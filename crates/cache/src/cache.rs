@@ -59,8 +59,8 @@ impl Cache {
         self.branch = Some((branch.into(), run));
     }
 
-    /// Says how long after a save it is looked whether others know of it, where packs are found by the newest only;
-    /// a second if nothing is said.
+    /// Says how long after a save it is looked, at the latest, whether others know of it, where packs are found by the
+    /// newest only; a second if nothing is said. Where the depot is quick it is looked sooner.
     pub fn set_meeting(&mut self, after: Duration) {
         self.meet_after = after;
     }

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use std::{io, thread};
 
 use bytes::Bytes;
@@ -38,6 +38,13 @@ const MEET: usize = 5;
 /// How long it is waited for a pack to be seen, in units of the first pause; depots may be late by minutes, which is
 /// too long for a job to wait at its end.
 const LATEST: u32 = 20;
+
+/// How many times as long as a save was blind for others it is waited until it is seen, and then as long again for them to
+/// be: they were blind for about as long, on the same service.
+const BLIND: u32 = 2;
+
+/// Which part of [`Cache::set_meeting`]'s time is waited at least.
+const SHORTEST: u32 = 8;
 
 /// How many finished frames wait to be sent, at most; each has some megabytes.
 const FRAMES_WAITING: usize = 4;
@@ -126,7 +133,11 @@ impl Cache {
         };
         // What others have made meanwhile is said too.
         let newest = Newest { depot: depot.clone(), listed, runtime: self.runtime.handle() };
-        let others = || newest.merged(statement).encode();
+        let asked = OnceLock::new();
+        let others = || {
+            asked.get_or_init(Instant::now);
+            newest.merged(statement).encode()
+        };
         let written = write(&reading, threads.max(1), others, &to_depot);
         let given_up = match &written {
             Err(error) => Some(error.to_string()),
@@ -139,6 +150,7 @@ impl Cache {
         }
         drop(to_depot);
         let created = self.runtime.block_on(creation);
+        let blind = asked.get().map_or(Duration::MAX, Instant::elapsed);
         let damaged =
             |problem| Trouble::Pack { depot: depot.location().to_owned(), pack: name.to_string(), problem };
         // When the depot took no more, it says why.
@@ -156,7 +168,7 @@ impl Cache {
                 saved.size = size;
                 saved.pack = Some(name.clone());
                 self.damage_is_news = false;
-                self.meet(name);
+                self.meet(name, blind);
                 Ok(saved)
             }
             Ok(Ok(Created::Taken)) => Err(damaged(PackError::Damaged("another pack has this name"))),
@@ -174,9 +186,10 @@ impl Cache {
     pub fn tell(&mut self, name: &BlobName) -> Result<(), Trouble> {
         let name = &scoped(name, self.packs.depot().scopes().as_ref());
         let statement = self.packs.statement();
+        // What it says was read when the packs were.
         self.runtime.block_on(self.packs.say(name, &statement))?;
         self.damage_is_news = false;
-        self.meet(name);
+        self.meet(name, Duration::MAX);
         Ok(())
     }
 
@@ -200,16 +213,18 @@ impl Cache {
     }
 
     /// Sees to it that a pack is found where only the newest can be asked for: when another was made in the same
-    /// moment, which does not know it, one is made that knows both. That this may fail costs a rebuild.
-    fn meet(&mut self, name: &BlobName) {
+    /// moment, which does not know it, one is made that knows both. That this may fail costs a rebuild. For so long
+    /// it was `blind`: from when it asked for others until it could be seen itself.
+    fn meet(&mut self, name: &BlobName, blind: Duration) {
         if self.packs.is_listed() {
             return;
         }
         let mut name = name.clone();
+        let first = blind.saturating_mul(BLIND).clamp(self.meet_after / SHORTEST, self.meet_after);
         for round in 0..MEET {
             let begun = Instant::now();
             let late = self.meet_after * LATEST;
-            let mut pause = self.meet_after;
+            let mut pause = first;
             // Until the depot shows it.
             while begun.elapsed() < late {
                 thread::sleep(pause);

@@ -1,6 +1,6 @@
 //! Restoring through the daemon, where the store may not be written.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
 use std::{io, thread};
 
@@ -49,7 +49,8 @@ impl Cache {
             base_names(daemon.valid(&all)?)
         };
         let (closure, missing) = self.catalog().closure(names, |name| valid.contains(name));
-        let mut handing = Handing { restored: Restored { missing, ..Restored::default() }, left: Vec::new() };
+        let restored = Restored { missing, ..Restored::default() };
+        let mut handing = Handing { restored, left: Vec::new(), refused: HashSet::new() };
         for info in &closure {
             match self.ready(info, into) {
                 Ok(ready) => handing.left.push(ready),
@@ -159,6 +160,8 @@ struct Handing {
     restored: Restored,
     /// In the order of references.
     left: Vec<Ready>,
+    /// The names of the keys that signed what the daemon did not take for want of a signature.
+    refused: HashSet<BTreeSet<String>>,
 }
 
 impl Handing {
@@ -179,10 +182,13 @@ impl Handing {
         let Some((_, named)) = named else { return Err(DaemonError::Refused(words)) };
         let named = named.clone();
         if words.contains("lacks a") && words.contains("signature") {
-            // It will say the same of each that nobody signed, in words about this one.
+            // It will say the same of each that nobody signed, in words about this one. One that was signed may have a
+            // wrong signature; of the keys of a second one it is clear that it does not know them.
             let why = "the Nix daemon takes only what a key in its trusted-public-keys signed, and does not trust this user";
+            let keys = self.left.iter().find(|ready| ready.info.path == named).map(|ready| keys(&ready.info));
+            let keys = keys.filter(|keys| !self.refused.insert(keys.clone())).unwrap_or_default();
             let unsigned =
-                |info: &ValidPathInfo| info.signatures.is_empty() && info.content_address.is_none();
+                |info: &ValidPathInfo| info.content_address.is_none() && self::keys(info).is_subset(&keys);
             let (refused, left): (Vec<Ready>, Vec<Ready>) = std::mem::take(&mut self.left)
                 .into_iter()
                 .partition(|ready| ready.info.path == named || unsigned(&ready.info));
@@ -202,6 +208,11 @@ impl Handing {
         let bad: HashSet<&str> = self.restored.failed.iter().map(|(name, _)| name.as_str()).collect();
         self.left.retain(|ready| !bad.contains(ready.info.path.base_name()));
     }
+}
+
+/// The names of the keys that signed something.
+fn keys(info: &ValidPathInfo) -> BTreeSet<String> {
+    info.signatures.iter().filter_map(|signature| Some(signature.split_once(':')?.0.to_owned())).collect()
 }
 
 fn base_names(paths: HashSet<StorePath>) -> HashSet<String> {

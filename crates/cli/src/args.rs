@@ -5,8 +5,12 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 mod cache;
+mod dialect;
+mod eval;
 
 pub(crate) use cache::{PushArgs, ServeArgs};
+pub(crate) use dialect::understand;
+pub(crate) use eval::{EvalArgs, JobsArgs};
 
 /// Continuous integration for Nix flakes that does no work twice.
 #[derive(Debug, Parser)]
@@ -22,7 +26,12 @@ pub(crate) enum Verb {
     Run(RunArgs),
     /// Show what `run` would do: what would be built, what is where, in which order
     Plan(PlanArgs),
-    /// Evaluate targets and print them as JSON lines (nix-eval-jobs' schema)
+    /// Evaluate targets and print them as JSON lines (a stand-in for nix-eval-jobs)
+    ///
+    /// An INSTALLABLE is what `run` would build: its targets, and exit code 120 if one does not evaluate. With --flake,
+    /// --expr, or a file, it is what nix-eval-jobs would find: every derivation below that, through sets with
+    /// `recurseForDerivations = true`; then an attribute that does not evaluate is a line like others, and the exit
+    /// code is 0, or 1 if an evaluator crashed. Called by the name nix-eval-jobs, it takes that program's arguments.
     Eval(EvalArgs),
     /// Work on a plan that `plan --runners` shipped, beside other workers
     Work(WorkArgs),
@@ -281,6 +290,28 @@ pub(crate) struct NixArgs {
     /// Evaluate anew what was evaluated before, and keep nothing of it
     #[arg(long)]
     pub(crate) no_eval_cache: bool,
+
+    /// Who evaluates
+    #[arg(long, value_enum, value_name = "PROGRAM", default_value = "nix")]
+    pub(crate) evaluator: EvaluatorProgram,
+}
+
+/// Who evaluates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum EvaluatorProgram {
+    /// Processes of the Nix on PATH
+    Nix,
+    /// The nix-eval-jobs on PATH
+    NixEvalJobs,
+}
+
+impl From<EvaluatorProgram> for phoenix_evaluate::EvaluatorKind {
+    fn from(program: EvaluatorProgram) -> Self {
+        match program {
+            EvaluatorProgram::Nix => Self::Nix,
+            EvaluatorProgram::NixEvalJobs => Self::NixEvalJobs,
+        }
+    }
 }
 
 /// How Nix builds.
@@ -360,7 +391,7 @@ impl BuildArgs {
 }
 
 /// What is said.
-#[derive(Debug, Args, Clone)]
+#[derive(Debug, Default, Args, Clone)]
 #[command(next_help_heading = "Output")]
 pub(crate) struct TalkArgs {
     /// Print the builders' logs
@@ -382,6 +413,11 @@ pub(crate) struct TalkArgs {
     /// Write everything that happens as JSON lines
     #[arg(long, value_name = "FILE")]
     pub(crate) events: Option<PathBuf>,
+
+    /// For programs that show our lines: each log comes in one piece, between the lines `MARK begin TITLE` and `MARK
+    /// end` where it ended well. MARK is the first line of standard input, so that nobody who prints knows it
+    #[arg(long, hide = true)]
+    pub(crate) log_groups: bool,
 }
 
 #[derive(Debug, Args)]
@@ -565,22 +601,6 @@ pub(crate) struct WorkArgs {
     pub(crate) builder: BuilderArgs,
     #[command(flatten)]
     pub(crate) talk: TalkArgs,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct EvalArgs {
-    #[command(flatten)]
-    pub(crate) wanted: Wanted,
-    #[command(flatten)]
-    pub(crate) nix: NixArgs,
-
-    /// Say nothing but the targets
-    #[arg(long, conflicts_with = "verbose", help_heading = "Output")]
-    pub(crate) quiet: bool,
-
-    /// Say more
-    #[arg(short, long, action = clap::ArgAction::Count, help_heading = "Output")]
-    pub(crate) verbose: u8,
 }
 
 #[derive(Debug, Args)]

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
-use phoenix_evaluate::EvaluateError;
+use phoenix_evaluate::{EvaluateError, NixEvalJobsError};
 use phoenix_store::NixError;
 
 /// Exit code of a usage or internal error.
@@ -85,6 +85,11 @@ impl From<EvaluateError> for CommandError {
             EvaluateError::Selection(message) => Self::new(message),
             EvaluateError::Strange(_) => Self::because("cannot evaluate", &error)
                 .hint("phoenix knows Nix from 2.8 on; does `nix repl` start and answer when you call it?"),
+            EvaluateError::NixEvalJobs(NixEvalJobsError::NotFound) => {
+                Self::because("cannot evaluate", &error).hint(
+                    "install it beside Nix, or leave --evaluator out: phoenix needs nothing but Nix itself",
+                )
+            }
             other => Self::because("cannot evaluate", &other),
         }
     }
@@ -117,7 +122,8 @@ pub(crate) fn is_of_machine(message: &str) -> bool {
     DISK_FULL_WORDS.iter().chain(&words).any(|words| message.contains(words))
 }
 
-const DISK_FULL: &str = "the disk is full: `nix-collect-garbage` frees what nothing uses";
+const DISK_FULL: &str =
+    "the disk is full: make room there; in a Nix store `nix-collect-garbage` frees what nothing uses";
 
 /// What to do about an error of Nix or of the system, where that is known.
 pub(crate) fn hint_for(message: &str) -> Option<&'static str> {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use phoenix_evaluate::{
-    Ended, Evaluators, Found, GlobError, Heard, Installable, KeepAnswers, Request, Root, Selection, Special,
-    is_system,
+    Detailed, Details, Ended, Evaluators, Found, GlobError, Heard, Installable, KeepAnswers, Request, Root,
+    Selection, Special, Unavailable, is_system,
 };
 use phoenix_model::{AttrPath, Event, Severity, StorePath, Target, TargetId, Verdict};
 use phoenix_schedule::RunnerKind;
@@ -34,6 +34,14 @@ pub(crate) struct Asked {
     pub(crate) installables: Vec<String>,
     /// The number of the first target that is found.
     pub(crate) first: u32,
+    /// What is told of derivations besides the usual.
+    pub(crate) details: Details,
+    /// Whether derivations are written to the store.
+    pub(crate) instantiate: bool,
+    /// A lock file to read instead of the flakes' own.
+    pub(crate) reference_lock_file: Option<PathBuf>,
+    /// How many MiB each evaluator process may take.
+    pub(crate) max_memory: Option<u64>,
 }
 
 /// What was found at an attribute.
@@ -44,6 +52,10 @@ pub(crate) struct FoundOne {
     pub(crate) verdict: Option<Verdict>,
     /// What it is, when it is no plain derivation.
     pub(crate) special: Option<Special>,
+    /// Why nixpkgs refuses it or something that it needs, if that is why it ended.
+    pub(crate) unavailable: Option<Unavailable>,
+    /// What was asked for besides.
+    pub(crate) details: Detailed,
 }
 
 /// What was found and what else there is to know after evaluating.
@@ -73,12 +85,10 @@ pub(crate) fn asked(wanted: &Wanted, system: &str) -> Result<Asked, CommandError
         None => flake_roots(&wanted.installables, system)?,
     };
     Ok(Asked {
-        roots,
         include: wanted.include.clone(),
         exclude: wanted.exclude.clone(),
         systems: wanted.systems.clone(),
-        installables,
-        first: 0,
+        ..Asked::of(roots, installables)
     })
 }
 
@@ -98,6 +108,26 @@ pub(crate) struct Named {
 }
 
 impl Asked {
+    fn of(roots: Vec<Root>, installables: Vec<String>) -> Self {
+        Self {
+            roots,
+            include: Vec::new(),
+            exclude: Vec::new(),
+            systems: Vec::new(),
+            installables,
+            first: 0,
+            details: Details::default(),
+            instantiate: true,
+            reference_lock_file: None,
+            max_memory: None,
+        }
+    }
+
+    /// Asks for the jobs below a root.
+    pub(crate) fn jobs(root: Root, shown: &str) -> Self {
+        Self::of(vec![root], vec![shown.to_owned()])
+    }
+
     /// Reads a name as it stands in a source that was asked for.
     pub(crate) fn name(&self, source: &str, name: &str, run: bool, system: &str) -> Result<Named, String> {
         let no = |why: &str| format!("`{name}` names no attribute{why}");
@@ -132,8 +162,7 @@ impl Asked {
                 roots.push(root);
             }
         }
-        let (include, exclude, installables) = Default::default();
-        Self { roots, include, exclude, systems: self.systems.clone(), installables, first }
+        Self { systems: self.systems.clone(), first, ..Self::of(roots, Vec::new()) }
     }
 }
 
@@ -150,7 +179,8 @@ fn file_root(file: &Path, attrs: &[String]) -> Result<Root, CommandError> {
     if asked.is_empty() {
         asked.push((vec![AttrPath::default()], Vec::new()));
     }
-    Ok(Root { source: file.display().to_string(), file: Some(absolute), asked, programs: Vec::new() })
+    let source = file.display().to_string();
+    Ok(Root { source, file: Some(absolute), asked, programs: Vec::new(), jobs: None })
 }
 
 /// One root for each flake, whatever number of its attributes is asked for.
@@ -175,6 +205,7 @@ fn flake_roots(texts: &[String], system: &str) -> Result<(Vec<Root>, Vec<String>
                 file: None,
                 asked: vec![asked],
                 programs: Vec::new(),
+                jobs: None,
             }),
         }
     }
@@ -227,8 +258,8 @@ pub(crate) fn evaluate(
     let fail_fast = std::cell::Cell::new(false);
     let configs = std::cell::RefCell::new(Vec::new());
     let select = |source: &str, root: Option<&str>| {
-        // A file has no root that a configuration would belong to.
-        let Some(root) = root else {
+        // A file has no root that a configuration would belong to, and jobs know no patterns.
+        let Some(root) = root.filter(|_| asked.roots.iter().all(|root| root.jobs.is_none())) else {
             return asked.selection(setup, &Config::default(), Selection::of_file);
         };
         let config = Config::load(&real_path(setup, root))?;
@@ -243,17 +274,25 @@ pub(crate) fn evaluate(
         roots: asked.roots.clone(),
         select: &select,
         extra_platforms: setup.settings.extra_platforms.clone(),
+        evaluator: args.evaluator.into(),
         workers: args.eval_workers,
         impure: args.impure,
         show_trace: args.show_trace,
         override_inputs: overrides(&args.override_input),
+        reference_lock_file: asked.reference_lock_file.clone(),
         accept_flake_config: args.accept_flake_config || setup.settings.accept_flake_config,
-        memory: args.eval_memory,
+        // A limit for each process is one for all of them together.
+        memory: asked
+            .max_memory
+            .map(|each| (each << 20) * args.eval_workers.max(1) as u64)
+            .or(args.eval_memory),
         answers: answers.as_ref().map(|kept| kept as &dyn KeepAnswers),
         settings: match &setup.settings.impure {
             Some(name) => Err(format!("with the setting `{name}` it may read whatever there is")),
             None => Ok(setup.settings.evaluation.clone()),
         },
+        details: asked.details.clone(),
+        instantiate: asked.instantiate,
     };
     let mut options = Vec::new();
     let mut next = asked.first;
@@ -296,7 +335,7 @@ pub(crate) fn protect<'p>(
 pub(crate) fn tell(recorder: &mut Recorder, heard: Heard) {
     match heard {
         Heard::Evaluating { attr, left } => {
-            recorder.record(Event::Evaluating { attr: attr.to_string(), left: number(left) })
+            recorder.record(Event::Evaluating { attr: attr.to_string(), left: number(left) });
         }
         Heard::Said { severity, text } => recorder.say(severity, text),
         Heard::Config(config) => {
@@ -375,7 +414,13 @@ fn target(setup: &Setup, id: TargetId, found: Found) -> FoundOne {
     {
         verdict = Some(Verdict::NotEvaluated { error });
     }
-    FoundOne { target, verdict, special: found.special }
+    FoundOne {
+        target,
+        verdict,
+        special: found.special,
+        unavailable: found.unavailable,
+        details: found.details,
+    }
 }
 
 /// Says of a target what its derivation says.

@@ -43,8 +43,8 @@ impl Kept {
     }
 
     /// Reads anew what the depot has.
-    pub(crate) fn look_again(&mut self, recorder: &mut Recorder) -> Result<(), CommandError> {
-        *self = Self::open(self.depot.clone(), self.budget, recorder)?;
+    pub(crate) fn look_again(&mut self, hearer: &mut dyn Hear) -> Result<(), CommandError> {
+        *self = Self::open(self.depot.clone(), self.budget, hearer)?;
         Ok(())
     }
 
@@ -176,26 +176,26 @@ impl Kept {
     }
 
     /// Brings paths into the store that is built in, with all they refer to, as far as they are there.
-    pub(crate) fn fetch(&mut self, paths: &[StorePath], setup: &Setup, recorder: &mut Recorder) {
+    pub(crate) fn fetch(&mut self, paths: &[StorePath], setup: &Setup, hearer: &mut dyn Hear) {
         let Some(layout) = setup.layout.as_ref().filter(|_| !paths.is_empty()) else { return };
-        match self.restore(paths, layout, &setup.store, &setup.nix, recorder) {
+        match self.restore(paths, layout, &setup.store, &setup.nix, hearer) {
             Ok(restored) => {
                 let size = restored.paths.iter().map(|info| info.nar_size).sum();
                 let (count, size) = (restored.paths.len(), HumanBytes(size));
                 if count > 0 {
                     let text = format!("{count} paths of {size} are from {}", self.location);
-                    recorder.say(Severity::Notice, text);
+                    hearer.hear(Severity::Notice, text);
                 }
                 if let Some((name, why)) = restored.failed.first() {
                     let count = restored.failed.len();
                     let text =
                         format!("{count} paths of {} cannot be had, such as {name}: {why}", self.location);
-                    recorder.say(Severity::Warning, text);
+                    hearer.hear(Severity::Warning, text);
                 }
             }
             Err(error) => {
                 let error = CommandError::because("nothing can be had from the depot", &error);
-                recorder.say(Severity::Warning, error.in_one_line());
+                hearer.hear(Severity::Warning, error.in_one_line());
             }
         }
     }

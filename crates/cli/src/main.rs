@@ -14,6 +14,7 @@ mod gates;
 mod history;
 mod kept;
 mod ledgers;
+mod mark;
 mod pipeline;
 mod pushing;
 mod recorder;
@@ -28,9 +29,10 @@ mod verbs;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
+use phoenix_store::{Nix, Settings};
 
-use crate::args::{Cli, Verb};
+use crate::args::{Cli, Verb, understand};
 use crate::error::EXIT_ERROR;
 
 /// Graphs are made in many threads and taken apart in one: the system's allocator takes its time over that.
@@ -38,7 +40,11 @@ use crate::error::EXIT_ERROR;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let words = std::env::args_os().collect();
+    // Where Nix does not tell of its settings, there are none that could be flags.
+    let mut settings = || Nix::find().and_then(|nix| Settings::flags(&nix)).unwrap_or_default();
+    let words = understand(words, &mut Cli::command(), &mut settings);
+    let cli = match Cli::try_parse_from(words) {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::Receiver;
+use phoenix_evaluate::Special;
 use phoenix_model::{Event, SCHEMA_VERSION, Severity, Stage, StorePath, Target, TargetId, Verdict};
 use phoenix_report::Summary;
 use phoenix_schedule::farm::FarmPlan;
@@ -48,6 +49,8 @@ pub(crate) struct Planned {
     pub(crate) actions: Actions,
     /// What has work by its gate.
     pub(crate) gated: Vec<Gated>,
+    /// Whether there is any action of std, with work or without.
+    pub(crate) has_std: bool,
     /// How many bytes the outputs of derivations have that were built, as far as that is known.
     pub(crate) sizes: BTreeMap<StorePath, u64>,
     /// What failed in earlier runs and is not tried again.
@@ -114,11 +117,11 @@ pub(crate) fn plan(
             kept.as_mut(),
             &stop,
             &mut |one| {
-                let FoundOne { target, verdict: ended, special } = one;
-                if let (Some(special), None) = (special, &ended) {
-                    gated.push(FoundOne { target, verdict: None, special: Some(special) });
+                if one.special.is_some() && one.verdict.is_none() {
+                    gated.push(one);
                     return;
                 }
+                let FoundOne { target, verdict: ended, .. } = one;
                 if ended.is_none() {
                     targets.push(target.clone());
                 }
@@ -142,6 +145,7 @@ pub(crate) fn plan(
     }
     let has_actions =
         evaluated.configs.iter().any(|(_, config)| !config.actions.is_empty() || !config.push.is_empty());
+    let has_std = gated.iter().any(|one| matches!(one.special, Some(Special::StdAction(_))));
     let mut answered = Answered::default();
     if (!gated.is_empty() || has_actions) && !stop.load(Ordering::Relaxed) {
         recorder.record(Event::StageStarted { stage: Stage::Gate });
@@ -193,6 +197,7 @@ pub(crate) fn plan(
         kept,
         actions: Actions::new(answered.actions),
         gated: answered.gated,
+        has_std,
         sizes: BTreeMap::new(),
         failures: Failures::default(),
         farm: None,

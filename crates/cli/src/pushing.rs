@@ -4,6 +4,7 @@ use std::io;
 use std::process::{Command, ExitStatus};
 
 use phoenix_model::StorePath;
+use phoenix_schedule::signal_name;
 use phoenix_store::Nix;
 use phoenix_substituter::redacted;
 
@@ -69,13 +70,18 @@ impl To {
         }
     }
 
-    /// The command, as people would write it.
-    fn client(&self) -> &'static str {
+    fn program(&self) -> &'static str {
         match self {
-            Self::Store(_) => "nix copy",
-            Self::Cachix(_) => "cachix push",
-            Self::Attic(_) => "attic push",
+            Self::Store(_) => "nix",
+            Self::Cachix(_) => "cachix",
+            Self::Attic(_) => "attic",
         }
+    }
+
+    /// The command, as people would write it.
+    fn client(&self) -> String {
+        let verb = if matches!(self, Self::Store(_)) { "copy" } else { "push" };
+        format!("{} {verb}", self.program())
     }
 
     /// Pushes paths, with all they refer to; `run` runs a client to its end.
@@ -103,13 +109,8 @@ impl To {
                 command.args(["--to", url]).args(is_derivation.then_some("--derivation")).args(names);
                 run(command)
             }
-            Self::Cachix(cache) => {
-                let mut command = Command::new("cachix");
-                nix.in_env(&mut command).args(["push", cache]).args(names);
-                run(command)
-            }
-            Self::Attic(cache) => {
-                let mut command = Command::new("attic");
+            Self::Cachix(cache) | Self::Attic(cache) => {
+                let mut command = Command::new(self.program());
                 nix.in_env(&mut command).args(["push", cache]).args(names);
                 run(command)
             }
@@ -127,7 +128,7 @@ impl To {
                 Err(how.hint("its own words are above; what was built is not touched by this"))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let program = self.client().split(' ').next().unwrap_or_default();
+                let program = self.program();
                 Err(CommandError::new(format!("{}: there is no `{program}` on PATH", failed()))
                     .hint(self.how_to_get()))
             }
@@ -154,11 +155,12 @@ impl To {
     }
 }
 
-fn ended(status: ExitStatus) -> String {
+/// How a program ended, in words.
+pub(crate) fn ended(status: ExitStatus) -> String {
     use std::os::unix::process::ExitStatusExt as _;
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit code {code}"),
-        (None, Some(signal)) => format!("signal {signal}"),
+        (None, Some(signal)) => format!("signal {}", signal_name(signal)),
         (None, None) => "no exit code".to_owned(),
     }
 }

@@ -115,9 +115,9 @@ impl Recorder {
         }
     }
 
-    /// Takes in events that were found out now.
-    pub(crate) fn take_in(&mut self, at: Stamp, events: impl IntoIterator<Item = Event>) {
-        for event in events {
+    /// Takes in events with the times that they happened at.
+    pub(crate) fn take_in(&mut self, events: impl IntoIterator<Item = Logged>) {
+        for Logged { at, event } in events {
             self.record_at(at, event);
         }
     }
@@ -127,8 +127,8 @@ impl Recorder {
         self.record_at(now(), event);
     }
 
-    /// Takes in an event.
-    fn record_at(&mut self, at: Stamp, mut event: Event) {
+    /// Takes in an event that happened at some time.
+    pub(crate) fn record_at(&mut self, at: Stamp, mut event: Event) {
         match &mut event {
             Event::LogLine { drv_path, line } if self.keeps_logs => self.log(drv_path.base_name(), line),
             Event::DerivationSettled { settled } => {

@@ -4,9 +4,10 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use phoenix_model::{Logged, Stamp};
-use phoenix_report::{Detail, Lines, Style, Summary, frame};
+use phoenix_report::{Detail, Groups, Lines, Shown, Style, Summary, frame};
 
 use crate::args::TalkArgs;
+use crate::mark::Mark;
 use crate::talk::{self, Terminal};
 
 /// How often the live view is drawn at the most.
@@ -18,8 +19,16 @@ const MOST_LINES: usize = 12;
 /// Shows events.
 #[derive(Debug)]
 pub(crate) struct Screen {
-    lines: Lines,
+    lines: How,
     live: Option<Live>,
+}
+
+/// How events become lines.
+#[derive(Debug)]
+enum How {
+    Lines(Lines),
+    /// With marks where parts that can be folded begin and end.
+    Groups(Groups, Mark),
 }
 
 #[derive(Debug)]
@@ -47,7 +56,14 @@ impl Screen {
             Live { bar, style, drawn: Instant::now() }
         });
         let lines = Lines::new(detail, args.print_build_logs, style);
-        Self { lines: if live.is_some() { lines.without_starts() } else { lines }, live }
+        let lines = match live {
+            Some(_) => How::Lines(lines.without_starts()),
+            None => match args.log_groups.then(Mark::read).flatten() {
+                Some(mark) => How::Groups(Groups::new(lines), mark),
+                None => How::Lines(lines),
+            },
+        };
+        Self { lines, live }
     }
 
     /// Shows an event that `summary` has taken in.
@@ -60,11 +76,9 @@ impl Screen {
                 }
                 live.draw(summary, logged.at, false);
             }
-            None => {
-                for line in lines {
-                    talk::stderr(&format!("{line}\n"));
-                }
-            }
+            // At once, so that nothing comes between the lines of a group.
+            None if lines.is_empty() => {}
+            None => talk::stderr(&(lines.join("\n") + "\n")),
         }
     }
 
@@ -84,6 +98,30 @@ impl Screen {
     pub(crate) fn finish(&mut self) {
         if let Some(live) = self.live.take() {
             live.bar.finish_and_clear();
+        }
+    }
+}
+
+impl How {
+    fn lines(&mut self, summary: &Summary, logged: &Logged) -> Vec<String> {
+        match self {
+            Self::Lines(lines) => lines.lines(summary, logged),
+            Self::Groups(groups, mark) => {
+                let shown = groups.shown(summary, logged).into_iter();
+                let line = |shown| match shown {
+                    Shown::Line(line) => line,
+                    Shown::Begin(title) => mark.begin(&title),
+                    Shown::End => mark.end(),
+                };
+                shown.map(line).collect()
+            }
+        }
+    }
+
+    fn heartbeat(&mut self, summary: &Summary, now: Stamp) -> Option<String> {
+        match self {
+            Self::Lines(lines) => lines.heartbeat(summary, now),
+            Self::Groups(groups, _) => groups.heartbeat(summary, now),
         }
     }
 }

@@ -26,7 +26,7 @@ pub(crate) struct Setup {
 
 /// Finds Nix and asks for its settings.
 pub(crate) fn setup(args: &NixArgs, build: Option<&BuilderArgs>) -> Result<Setup, CommandError> {
-    let mut nix = Nix::find()?;
+    let mut nix = nix()?;
     for (name, value) in pairs(&args.options) {
         nix.set_option(name, value);
     }
@@ -50,6 +50,14 @@ pub(crate) fn setup(args: &NixArgs, build: Option<&BuilderArgs>) -> Result<Setup
     drop(initialise(&eval_nix, &eval_layout));
     let copy_from = (eval_store != store).then_some(eval_store);
     Ok(Setup { eval_nix, nix, settings, eval_layout, layout, copy_from, store })
+}
+
+/// The Nix on PATH. What a job's services know the job by is ours alone: what it starts may be of strangers, and a builder
+/// may ask for any variable of who calls Nix (`impureEnvVars`).
+pub(crate) fn nix() -> Result<Nix, CommandError> {
+    let mut nix = Nix::find()?;
+    nix.hide_env("ACTIONS_RUNTIME_TOKEN");
+    Ok(nix)
 }
 
 /// What the environment says of stores.

@@ -1,5 +1,7 @@
 //! Drives the search for what is missing: reads derivations, looks into the store, asks substituters.
 
+mod known;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -12,6 +14,8 @@ use phoenix_substituter::Heard;
 use crate::error::CommandError;
 use crate::kept::Kept;
 use crate::setup::{Setup, var};
+
+pub(crate) use self::known::Known;
 
 /// How many derivations are read and held at once.
 const READ_AT_ONCE: usize = 1024;
@@ -51,14 +55,47 @@ pub(crate) fn search(
     stop: &AtomicBool,
     hear: &mut dyn FnMut(Searching<'_>),
 ) -> Result<Found, CommandError> {
-    let mut driver = Driver {
+    let driver = Driver {
         setup,
         depot,
+        known: None,
         search: Search::default(),
         validity: Validity::open(&setup.nix, setup.layout.as_ref()),
         failed: Vec::new(),
         whole: HashMap::new(),
     };
+    drive(driver, targets, estimates, stop, hear)
+}
+
+/// Finds out what is missing for more targets; what is known already is asked for no more.
+pub(crate) fn search_again(
+    setup: &Setup,
+    targets: &[Target],
+    estimates: &Estimates,
+    known: &mut Known,
+    stop: &AtomicBool,
+    hear: &mut dyn FnMut(Searching<'_>),
+) -> Result<Found, CommandError> {
+    let driver = Driver {
+        setup,
+        depot: None,
+        known: Some(known),
+        search: Search::default(),
+        validity: Validity::open(&setup.nix, setup.layout.as_ref()),
+        failed: Vec::new(),
+        whole: HashMap::new(),
+    };
+    drive(driver, targets, estimates, stop, hear)
+}
+
+fn drive(
+    mut driver: Driver<'_>,
+    targets: &[Target],
+    estimates: &Estimates,
+    stop: &AtomicBool,
+    hear: &mut dyn FnMut(Searching<'_>),
+) -> Result<Found, CommandError> {
+    let setup = driver.setup;
     let mut goals = Vec::new();
     for target in targets {
         if let Some(drv_path) = &target.drv_path {
@@ -76,6 +113,7 @@ pub(crate) fn search(
 struct Driver<'a> {
     setup: &'a Setup,
     depot: Option<&'a mut Kept>,
+    known: Option<&'a mut Known>,
     search: Search,
     validity: Validity,
     failed: Vec<String>,
@@ -105,6 +143,8 @@ impl Driver<'_> {
                     self.search.answer(&question.path, &Status::Present(Source::Store));
                 } else if let Some(source) = self.in_depot(&question) {
                     self.search.answer(&question.path, &Status::Present(source));
+                } else if let Some(status) = self.known.as_ref().and_then(|known| known.status(&question)) {
+                    self.search.answer(&question.path, status);
                 } else if ask && !question.store_only {
                     remote.push(question.path);
                 } else {
@@ -151,7 +191,12 @@ impl Driver<'_> {
                     hear(Searching::Waiting);
                     return Vec::new();
                 }
-                Heard::Answer { path, status, .. } => self.search.answer(&path, &status),
+                Heard::Answer { path, status, found } => {
+                    self.search.answer(&path, &status);
+                    if let Some(known) = &mut self.known {
+                        known.learn(path, status, found);
+                    }
+                }
                 Heard::Failed { url, problem } => {
                     hear(Searching::Trouble { url: &url, problem: &problem });
                     self.failed.push(url);

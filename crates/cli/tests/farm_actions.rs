@@ -178,20 +178,24 @@ fn an_action_may_take_longer_than_a_heartbeat() {
 fn an_action_whose_worker_is_lost_is_red_before_long_and_not_begun_again() {
     let env = TestEnv::new();
     let flake = slow(60);
+    // As many as run at once, so that the last one is not begun.
+    let slow = |number: u32| format!("[[actions]]\nname = \"slow{number}\"\nrun = \"slow\"\n");
+    let quick = "[[actions]]\nname = \"quick\"\nrun = \"quick\"\n";
+    flake.write("phoenix.toml", &format!("{}{quick}", (1..=4).map(slow).collect::<String>()));
     let (places, _) = plan(&env, &flake, "u", "1");
     let mut args = vec!["work", "--slot", "0"];
     args.extend(places.iter().map(String::as_str));
     let mut worker = start(&env, &args);
-    until(&mut worker, "slow> begun");
+    until(&mut worker, "slow4> begun");
     worker.kill().unwrap();
     worker.wait().unwrap();
     let since = std::time::Instant::now();
     let told = report(&env, &places, 1);
     assert!(since.elapsed().as_secs() < 60, "{:?}", since.elapsed());
-    assert_eq!(verdicts(&told)[0], ("slow".to_owned(), "failed".to_owned()), "{told:#}");
+    assert_eq!(verdicts(&told)[0], ("slow1".to_owned(), "failed".to_owned()), "{told:#}");
     // Who comes after it leaves that alone, and does the rest.
     let ran = env.phoenix(&args).ends_with(0).says("done quick");
-    assert!(!ran.stderr.contains("slow> begun"), "{ran}");
+    assert!(!ran.stderr.contains("> begun"), "{ran}");
 }
 
 /// Reads what a worker says until it has said this.
@@ -237,4 +241,79 @@ fn a_worker_lost_in_a_build_and_one_in_an_action_keep_no_report_waiting() {
     // The Nix of the first may have built on, so that the second found it there.
     let green = ["built", "cached"].map(|verdict| told["summary"]["targets"][verdict].as_u64().unwrap());
     assert_eq!(green.iter().sum::<u64>(), 2, "{told:#}");
+}
+
+#[test]
+fn one_worker_runs_at_once_what_does_not_need_each_other() {
+    let env = TestEnv::new();
+    // Each ends only when the other has begun.
+    let meet = |name: &str, other: &str| {
+        let (own, other) = (env.file(name).display().to_string(), env.file(other).display().to_string());
+        format!(
+            r#"{name} = d "{name}" "mkdir -p $out/bin; printf '#!/bin/sh\n: > {own}; for i in $(seq 200); do test -e {other} && exit 0; sleep 0.1; done; exit 1\n' > $out/bin/{name}; chmod +x $out/bin/{name}" {{ }};"#
+        )
+    };
+    let flake =
+        Flake::new(&format!("{{ packages.${{system}} = {{ {} {} }}; }}", meet("l", "r"), meet("r", "l")));
+    flake.write(
+        "phoenix.toml",
+        "[[actions]]\nname = \"l\"\nrun = \"l\"\n[[actions]]\nname = \"r\"\nrun = \"r\"\n",
+    );
+    let (places, _) = plan(&env, &flake, "w", "1");
+    let mut args = vec!["work", "--slot", "0"];
+    args.extend(places.iter().map(String::as_str));
+    let _ = env.phoenix(&args).ends_with(0).says("done l").says("done r");
+    let told = report(&env, &places, 0);
+    assert!(verdicts(&told).iter().all(|(_, verdict)| verdict == "done"), "{told:#}");
+}
+
+#[test]
+fn a_report_that_comes_late_knows_when_everything_was() {
+    let env = TestEnv::new();
+    let flake = Flake::new(
+        r#"{ packages.${system} = {
+          first = d "first" "/bin/sleep 1; echo > $out" { };
+          act = d "act" "mkdir -p $out/bin; printf '#!/bin/sh\nsleep 1\n' > $out/bin/act; chmod +x $out/bin/act" { };
+        }; }"#,
+    );
+    flake.write("phoenix.toml", "[[actions]]\nname = \"act\"\nrun = \"act\"\n");
+    let (places, _) = plan(&env, &flake, "x", "1");
+    let mut args = vec!["work", "--slot", "0"];
+    args.extend(places.iter().map(String::as_str));
+    let _ = env.phoenix(&args).ends_with(0);
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    let told = report(&env, &places, 0);
+    let time = |value: &Value| value.as_u64().unwrap_or_else(|| panic!("{value} in {told:#}"));
+    let (began, ended) = (time(&told["startedAt"]), time(&told["endedAt"]));
+    // The build and the action, and what came after them.
+    assert!(ended - began >= 4000, "{told:#}");
+}
+
+#[test]
+fn what_workers_left_that_were_told_to_stop_is_cancelled_and_the_report_says_so_before_long() {
+    let env = TestEnv::new();
+    let flake = Flake::new(
+        r#"{ packages.${system} = rec {
+          quick = d "quick" "echo > $out" { };
+          slow = d "slow" "/bin/sleep 60; echo > $out" { inherit quick; };
+        }; }"#,
+    );
+    flake.write("phoenix.toml", "[[actions]]\nname = \"after\"\nrun = \"slow\"\n");
+    let (places, _) = plan(&env, &flake, "y", "1");
+    let mut args = vec!["work", "--slot", "0"];
+    args.extend(places.iter().map(String::as_str));
+    let mut worker = start(&env, &args);
+    until(&mut worker, "building slow");
+    env.nix.run("kill", &["-INT", &worker.id().to_string()]);
+    assert_eq!(worker.wait().unwrap().code(), Some(130));
+    let since = std::time::Instant::now();
+    let told = report(&env, &places, 130);
+    assert!(since.elapsed().as_secs() < 40, "{:?}", since.elapsed());
+    let target = |name: &str| {
+        let attr = format!("packages.{}.{name}", env.system());
+        let mut targets = told["targets"].as_array().unwrap().iter();
+        targets.find(|target| target["attr"] == attr).unwrap()["verdict"].clone()
+    };
+    assert_eq!((target("quick"), target("slow")), ("built".into(), "cancelled".into()), "{told:#}");
+    assert_eq!(verdicts(&told), [("after".to_owned(), "blocked".to_owned())], "{told:#}");
 }

@@ -139,3 +139,52 @@ fn hits_of_std_are_by_block_and_action_and_their_actions_are_sourced_once() {
     let (hits, _) = plan(&env, "std", "q", &installable, 0);
     assert_eq!(hits.as_object().unwrap().keys().collect::<Vec<_>>(), ["images"], "{hits:#}");
 }
+
+#[test]
+fn all_that_a_row_builds_is_in_its_store_when_it_runs_whoever_built_it() {
+    let env = TestEnv::new();
+    let ran = env.file("ran").display().to_string();
+    // The program knows the path and does not refer to it.
+    let flake = Flake::new(&format!(
+        r#"let
+          site = ok "site";
+          path = builtins.unsafeDiscardStringContext "${{site}}";
+          unit = findWork: {{ type = "ci-work-unit"; inherit findWork; }};
+        in {{
+          packages.${{system}}.site = site;
+          apps.${{system}}.deploy = {{ type = "app"; program = "${{d "deploy" "mkdir -p $out/bin; printf '#!/bin/sh\ncat ${{path}} >> {ran}\n' > $out/bin/deploy; chmod +x $out/bin/deploy" {{ }}}}/bin/deploy"; }};
+          ci.${{system}} = {{
+            builds = unit "return {{ build: ['site'] }}";
+            runs = unit "return {{ build: ['site'], run: ['deploy'] }}";
+          }};
+        }}"#
+    ));
+    let installable = format!("{}#.ci.{}", flake.reference(), env.system());
+    let (hits, places) = plan(&env, "v1", "p", &installable, 0);
+    let slot = |name: &str| {
+        let mut hits = hits.as_array().unwrap().iter();
+        let attr = format!("ci.{}.{name}", env.system());
+        hits.find(|hit| hit["attrPath"] == attr).unwrap_or_else(|| panic!("{name} in {hits:?}"))["slot"]
+            .clone()
+    };
+    env.forget_store();
+    let _ = end(work(&env, &places, &slot("builds"))).ends_with(0);
+    env.forget_store();
+    let ended = end(work(&env, &places, &slot("runs"))).ends_with(0);
+    assert_eq!(fs::read_to_string(&ran).unwrap(), "site\n", "{ended}");
+}
+
+#[test]
+fn a_matrix_of_std_for_a_flake_without_its_actions_is_an_error_that_says_so() {
+    let env = TestEnv::new();
+    let flake = Flake::new(r#"{ packages.${system}.a = ok "a"; empty = { }; __std.ci.none = [ ]; }"#);
+    let depot = env.depot();
+    let args = ["plan", "--runners", "auto", "--matrix", "std", "--plan", "p", "--depot", &depot];
+    let ran = env.phoenix(&[&args[..], &[&flake.reference()]].concat()).ends_with(1);
+    let ran = ran.says("there is no action of std").says("`ci.ACTION = true`");
+    assert_eq!(ran.stdout, "");
+    let empty = format!("{}#.__std.ci.none", flake.reference());
+    let _ =
+        env.phoenix(&[&args[..6], &["q", "--depot", &depot, &empty]].concat()).ends_with(120).says("opts in");
+    let _ = env.phoenix(&["report", "--plan", "p", "--depot", &depot, "--ledger", "dir:/x"]).ends_with(1);
+}

@@ -241,6 +241,41 @@ fn actions_of_a_configuration_run_in_the_order_of_their_needs() {
     assert_eq!(fs::read_to_string(log["log"].as_str().unwrap()).unwrap(), "tool ran \n");
 }
 
+/// A program that does something.
+fn program(name: &str, script: &str) -> String {
+    format!(
+        r#"{name} = d "{name}" "mkdir -p $out/bin; printf '#!/bin/sh\n{script}\n' > $out/bin/{name}; chmod +x $out/bin/{name}" {{ }};"#
+    )
+}
+
+#[test]
+fn actions_that_do_not_need_each_other_run_at_the_same_time() {
+    let env = TestEnv::new();
+    // Each of the first two ends only when the other has begun.
+    let meet = |own: &str, other: &str| {
+        let (own, other) = (env.file(own).display().to_string(), env.file(other).display().to_string());
+        format!(": > {own}; for i in $(seq 200); do test -e {other} && exit 0; sleep 0.1; done; exit 1")
+    };
+    let flake = Flake::new(&format!(
+        "{{ packages.${{system}} = {{ {} {} {} }}; }}",
+        program("left", &meet("l", "r")),
+        program("right", &meet("r", "l")),
+        program("last", &format!("echo > {}", env.file("last").display())),
+    ));
+    let action_of =
+        |name: &str, more: &str| format!("[[actions]]\nname = \"{name}\"\nrun = \"{name}\"\n{more}");
+    let actions =
+        [action_of("last", "needs = [\"left\", \"right\"]\n"), action_of("left", ""), action_of("right", "")];
+    flake.write("phoenix.toml", &actions.concat());
+    let (ran, report) = run(&env, &["--actions", "run", &flake.reference()], |_| {});
+    let ran = ran.ends_with(0);
+    assert_eq!(["left", "right", "last"].map(|name| action(&report, name).0), ["done"; 3], "{ran}");
+    let at = |words: &str| ran.stderr.find(words).unwrap();
+    for ended in ["done left", "done right"] {
+        assert!(at(ended) < at("started last"), "{ran}");
+    }
+}
+
 #[test]
 fn on_github_actions_run_on_the_default_branch_and_never_for_forks() {
     let env = TestEnv::new();
@@ -294,14 +329,132 @@ fn a_signal_ends_an_action_with_all_it_started() {
 #[test]
 fn a_signal_ends_a_gate_that_computes() {
     let env = TestEnv::new();
-    let flake =
-        Flake::new(r#"{ ci.${system}.loop = { type = "ci-work-unit"; findWork = "for (;;) {}"; }; }"#);
-    let child = common::start(&env, &["run", "--json", &flake.reference()]);
-    std::thread::sleep(std::time::Duration::from_secs(2));
+    let flake = Flake::new(
+        r#"{ ci.${system}.loop = { type = "ci-work-unit"; findWork = "console.log('begun'); for (;;) {}"; }; }"#,
+    );
+    let mut child = common::start(&env, &["run", "--json", &flake.reference()]);
+    let mut stderr = std::io::BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("begun") {
+        line.clear();
+        assert_ne!(std::io::BufRead::read_line(&mut stderr, &mut line).unwrap(), 0, "it ended");
+    }
     let since = std::time::Instant::now();
     let _ = env.nix.run("kill", &["-TERM", &child.id().to_string()]);
     let ran = common::end(child).ends_with(130);
     assert!(since.elapsed().as_secs() < 20);
     let report = Report(serde_json::from_str(&ran.stdout).unwrap());
     assert_eq!(report.verdict(&format!("ci.{}.loop", env.system())), "cancelled");
+}
+
+/// A registry on the loopback that wants a token, which `user` with `hunter2` gets; it has no image.
+fn registry() -> String {
+    use std::io::{BufRead, BufReader, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    let name = host.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let lines = BufReader::new(&stream).lines().map_while(Result::ok);
+            let head =
+                lines.take_while(|line| !line.is_empty()).collect::<Vec<_>>().join("\n").to_lowercase();
+            let wants = format!("www-authenticate: Bearer realm=\"http://{name}/token\",service=\"r\"\r\n");
+            let (status, more, body) = if head.contains("bearer abc") {
+                ("404 Not Found", String::new(), "")
+            } else if head.starts_with("get /token") && head.contains("basic dxnlcjpodw50zxiy") {
+                ("200 OK", String::new(), r#"{"token":"abc","access_token":"abc"}"#)
+            } else {
+                ("401 Unauthorized", wants, "")
+            };
+            let length = body.len();
+            let reply = format!(
+                "HTTP/1.1 {status}\r\n{more}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+            );
+            let _ = stream.write_all(reply.as_bytes());
+        }
+    });
+    host
+}
+
+#[test]
+fn a_login_that_a_credential_helper_keeps_opens_a_registry_and_is_never_seen() {
+    use std::os::unix::fs::PermissionsExt;
+    let env = TestEnv::new();
+    let host = registry();
+    let flake = Flake::new(&format!(
+        r#"{{ __std.ci.${{system}} = [{{
+          name = "app"; cell = "app"; block = "images"; blockType = "containers"; action = "publish";
+          meta.image = "{host}/owner/app:1"; targetDrv = null; proviso = null;
+          actionDrv = (d "publish" "echo > $out" {{ }}).drvPath;
+        }}]; }}"#
+    ));
+    let docker = env.file("docker");
+    fs::create_dir_all(&docker).unwrap();
+    let config = serde_json::json!({ "auths": { &host: {} }, "credHelpers": { &host: "test" } });
+    fs::write(docker.join("config.json"), config.to_string()).unwrap();
+    let helper = docker.join("docker-credential-test");
+    let path = format!("{}:{}", docker.display(), std::env::var("PATH").unwrap());
+    let args = ["--verbose", &flake.reference()];
+    let with = |script: &str| {
+        fs::write(&helper, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&helper, std::fs::Permissions::from_mode(0o755)).unwrap();
+        run(&env, &args, |command| {
+            command.env("PATH", &path).env("DOCKER_CONFIG", &docker);
+        })
+    };
+    let asked = env.file("asked");
+    let (ran, report) = with(&format!(
+        r#"[ "$*" = get ] || exit 9; cat > {}; echo '{{"Username":"user","Secret":"hunter2"}}'"#,
+        asked.display()
+    ));
+    let ran = ran.ends_with(0);
+    assert_eq!(fs::read_to_string(&asked).unwrap(), host);
+    assert_eq!(report.0["actions"][0]["verdict"], "skipped", "{ran}");
+    let runs = String::from_utf8(
+        std::process::Command::new("grep").args(["-r", "hunter2"]).arg(env.file("")).output().unwrap().stdout,
+    );
+    let runs = runs.unwrap().replace("docker/docker-credential-test", "");
+    assert!(!ran.to_string().contains("hunter2") && !runs.contains(".state"), "{runs}");
+    // One that does not say leaves it unknown, which is red.
+    let (ran, report) = with("echo hunter2; exit 1");
+    let ran = ran.ends_with(1);
+    assert_eq!(report.verdict(report.attrs().first().unwrap()), "failed", "{ran}");
+    let _ = ran.says("docker-credential-test does not say");
+}
+
+#[test]
+fn nothing_of_a_flake_sees_the_token_of_the_job() {
+    let env = TestEnv::new();
+    let ran = env.file("ran").display().to_string();
+    let flake = Flake::new(&format!(
+        r#"let
+          say = d "say" "mkdir -p $out/bin; printf '#!/bin/sh\necho action:$ACTIONS_RUNTIME_TOKEN:$OTHER >> {ran}\n' > $out/bin/say; chmod +x $out/bin/say" {{ }};
+          fetched = d "fetched" "echo built:$ACTIONS_RUNTIME_TOKEN:$OTHER >> {ran}; printf x > $out" {{
+            impureEnvVars = [ "ACTIONS_RUNTIME_TOKEN" "OTHER" ];
+            outputHashMode = "flat"; outputHashAlgo = "sha256";
+            outputHash = "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881";
+          }};
+        in {{
+          packages.${{system}} = {{ inherit say fetched; }};
+          ci.${{system}}.gate = {{ type = "ci-work-unit"; findWork = ''
+            await execUtils.execSh("echo gate:$ACTIONS_RUNTIME_TOKEN:$OTHER >> {ran}")
+            return {{ }}
+          ''; }};
+          __std.ci.${{system}} = [{{
+            name = "n"; cell = "c"; block = "b"; blockType = "x"; action = "run"; meta = null; targetDrv = null;
+            proviso = builtins.toFile "proviso" "echo proviso:\${{ACTIONS_RUNTIME_TOKEN:-}}:$OTHER >> {ran}; exit 1";
+            actionDrv = say.drvPath;
+          }}];
+        }}"#
+    ));
+    flake.write("phoenix.toml", "[[actions]]\nname = \"say\"\nrun = \"say\"\n");
+    let (ran_as, _) = run(&env, &["--actions", "run", &flake.reference()], |command| {
+        command.env("ACTIONS_RUNTIME_TOKEN", "secret-token").env("OTHER", "seen");
+    });
+    let _ = ran_as.ends_with(0);
+    let text = fs::read_to_string(&ran).unwrap();
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["action::seen", "built::seen", "gate::seen", "proviso::seen"]);
 }

@@ -271,6 +271,27 @@ fn who_may_not_write_the_store_has_the_daemon_do_it() {
 }
 
 #[test]
+fn a_daemon_that_does_not_know_a_key_is_asked_twice_and_not_for_each_path() {
+    let env = TestEnv::new();
+    let names: Vec<String> = (0..8).map(|number| format!("p{number}")).collect();
+    let outputs: String = names.iter().map(|name| format!("{name} = ok \"{name}\"; ")).collect();
+    let flake = Flake::new(&format!("{{ packages.${{system}} = {{ {outputs} }}; }}"));
+    let paths: Vec<String> = names.iter().map(|name| env.output(&flake, name)).collect();
+    let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+    let (secret, _) = env.key("unknown-1");
+    let depot = env.depot();
+    let save = ["cache", "save", "--depot", &depot, "--sign-key", &secret];
+    let _ = env.phoenix(&[&save[..], &paths].concat()).ends_with(0).says("saved 8 paths");
+    env.forget_store();
+    let env = env.through_daemon();
+    env.nix.configure("trusted-users =");
+    let _daemon = env.nix.daemon().unwrap();
+    let Some(ran) = as_nobody(&env, &paths) else { return };
+    let ran = ran.ends_with(1).says("takes only what a key in its trusted-public-keys signed");
+    let _ = ran.says("restored 0 paths of 0 B in 2 requests");
+}
+
+#[test]
 fn through_the_daemon_damage_costs_only_what_needs_it() {
     let env = TestEnv::new();
     let flake = Flake::new(OUTPUTS);

@@ -149,7 +149,7 @@ fn needs(json: &str) -> Option<Vec<StorePath>> {
     let path = |value: &Value| StorePath::parse(value.as_str()?).ok();
     match answer.get("kind")?.as_str()? {
         "derivation" => Some(vec![path(answer.get("drvPath")?)?]),
-        "set" | "other" | "missing" | "stdActions" => Some(Vec::new()),
+        "set" | "other" | "missing" | "name" | "stdActions" => Some(Vec::new()),
         _ => answer.get("context")?.as_array()?.iter().map(path).collect(),
     }
 }

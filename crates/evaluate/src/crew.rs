@@ -8,19 +8,19 @@ use std::thread::{Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
-use phoenix_model::{AttrPath, Severity};
+use phoenix_model::Severity;
 
-use crate::Walk;
 use crate::answers::Known;
 use crate::budget::{Budget, Load};
 use crate::evaluator::{Evaluator, Handle};
+use crate::explore::Explore;
 use crate::memory::{Meter, shown};
-use crate::pool::{EvaluateError, Evaluators, Found, Heard, Progress, Request, Root};
+use crate::pool::{EvaluateError, Evaluators, Found, Heard, Progress, Request, Root, conclude, explore};
 use crate::prepare::Prepared;
 use crate::said::Said;
 use crate::spread::Spread;
 use crate::walk::Inspect;
-use crate::worker::{Job, Reply, Told, question, work};
+use crate::worker::{Job, Reply, Told, work};
 
 /// How often it is looked how much memory there is.
 const TICK: Duration = Duration::from_millis(50);
@@ -35,16 +35,7 @@ pub(crate) fn walk(
     stop: &Arc<AtomicBool>,
     hear: &mut dyn FnMut(Heard),
 ) -> Result<Evaluators, EvaluateError> {
-    let mut walk = Walk::new(prepared.selection.clone(), request.extra_platforms.clone());
-    if root.file.is_none() {
-        walk = walk.of_flake();
-    }
-    for (candidates, outputs) in &root.asked {
-        walk.add(candidates.clone(), outputs.clone());
-    }
-    for candidates in &root.programs {
-        walk.add_program(candidates.clone());
-    }
+    let mut walk = explore(request, root, &prepared);
     let known_before = prepared.answers.len();
     let mut answers = std::mem::take(&mut prepared.answers);
     let (told, tell) = unbounded();
@@ -66,10 +57,10 @@ pub(crate) fn walk(
             available: u64::MAX,
             ended: known_before > 0,
         };
-        let mut desk = Desk { root, walk: &mut walk, answers: &mut answers, hear };
+        let mut desk = Desk { root, walk: &mut *walk, answers: &mut answers, hear };
         crew.run(&tell, &mut desk);
         let left = crew.left();
-        desk.finish(left, stop.load(Ordering::Relaxed));
+        conclude(root, desk.walk, left, stop, desk.hear);
         crew.dismiss()
     });
     if let (Some(fingerprint), Some(keep)) = (&prepared.fingerprint, request.answers)
@@ -84,7 +75,7 @@ pub(crate) fn walk(
 /// Where answers go: to the walk, to whoever hears, and to those that are kept.
 struct Desk<'d> {
     root: &'d Root,
-    walk: &'d mut Walk,
+    walk: &'d mut dyn Explore,
     answers: &'d mut crate::answers::Answers,
     hear: &'d mut dyn FnMut(Heard),
 }
@@ -102,29 +93,29 @@ impl Desk<'_> {
             for (severity, text) in known.said {
                 (self.hear)(Heard::Said { severity, text });
             }
-            self.take_in(inspect, known.answer, progress);
+            self.take_in(inspect, &known.answer, progress);
         }
         next
     }
 
     /// What is known of an attribute. A derivation is the same whether all names below it are asked for or none.
     fn known(&self, inspect: &Inspect) -> Option<Known> {
-        if let Some(known) = self.answers.get(&question(inspect)) {
+        if let Some(known) = self.answers.get(&inspect.question()) {
             return Some(known.clone());
         }
         let wanted = match &inspect.wanted {
-            _ if inspect.is_program() => return None,
+            _ if !inspect.is_plain() => return None,
             None => Some(Vec::new()),
             Some(names) if names.is_empty() => None,
             Some(_) => return None,
         };
         let mut other = inspect.clone();
         other.wanted = wanted;
-        let known = self.answers.get(&question(&other))?;
+        let known = self.answers.get(&other.question())?;
         known.is_derivation().then(|| known.clone())
     }
 
-    fn take_in(&mut self, inspect: Inspect, answer: Result<String, String>, progress: &mut Progress) {
+    fn take_in(&mut self, inspect: Inspect, answer: &Result<String, String>, progress: &mut Progress) {
         progress.done += 1;
         progress.failed += usize::from(answer.is_err());
         for target in self.walk.answer(inspect, answer.as_deref().map_err(Clone::clone)) {
@@ -134,24 +125,6 @@ impl Desk<'_> {
 
     fn say(&mut self, severity: Severity, text: String) {
         (self.hear)(Heard::Said { severity, text });
-    }
-
-    /// Says what there is to say at the end.
-    fn finish(&mut self, left: Vec<Inspect>, stopped: bool) {
-        let found = if stopped {
-            self.walk.stopped(left)
-        } else {
-            let from_root = self.root.asked.iter().any(|(paths, _)| paths.contains(&AttrPath::default()));
-            let idle = if from_root { self.walk.idle_patterns() } else { Vec::new() };
-            for pattern in idle {
-                let text = format!("the pattern `{pattern}` matches nothing in {}", self.root.source);
-                self.say(Severity::Warning, text);
-            }
-            self.walk.finish()
-        };
-        for target in found {
-            (self.hear)(Heard::Found(Box::new(Found { source: self.root.source.clone(), target })));
-        }
     }
 }
 
@@ -403,9 +376,9 @@ impl Crew<'_, '_, '_> {
             }
         };
         if let (Some(known), Some(_)) = (known, &self.prepared.fingerprint) {
-            desk.answers.insert(question(&inspect), known);
+            desk.answers.insert(inspect.question(), known);
         }
-        desk.take_in(inspect, answer, &mut self.progress);
+        desk.take_in(inspect, &answer, &mut self.progress);
         let next = desk.next(&mut self.progress);
         self.spread.give(number, next);
     }

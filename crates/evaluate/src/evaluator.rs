@@ -160,6 +160,8 @@ pub(crate) struct Evaluator {
     at: Option<String>,
     /// Whether it is at work on something that nobody waits for any more.
     busy: bool,
+    /// Whether nothing may be written to the store.
+    read_only: bool,
     _home: tempfile::TempDir,
 }
 
@@ -213,6 +215,7 @@ impl Evaluator {
             mark,
             at: None,
             busy: false,
+            read_only: false,
             _home: home,
         };
         for definition in definitions {
@@ -235,6 +238,12 @@ impl Evaluator {
         &self.mark
     }
 
+    /// Has it write nothing to the store. No repl can be told so: each question gets a process of its own.
+    pub(crate) fn write_nothing(&mut self) {
+        self.read_only = true;
+        self.flags.push("--readonly-mode".to_owned());
+    }
+
     /// Gives it one more definition.
     pub(crate) fn define(&mut self, definition: &str) -> io::Result<()> {
         self.definitions.push(definition.to_owned());
@@ -249,7 +258,7 @@ impl Evaluator {
         stop: &AtomicBool,
         talk: &mut dyn FnMut(Talk<'_>),
     ) -> Answer {
-        let Some(name) = question.name else {
+        let Some(name) = question.name.filter(|_| !self.read_only) else {
             return self.ask_within(None, &question.whole(), &question.whole(), stop, talk);
         };
         let neighbours =
@@ -283,6 +292,9 @@ impl Evaluator {
         stop: &AtomicBool,
         talk: &mut dyn FnMut(Talk<'_>),
     ) -> Answer {
+        if self.read_only {
+            return self.ask_alone(expression);
+        }
         let begin = Instant::now();
         let print = |name: &str| format!(":p {name}");
         let sent = self
@@ -406,7 +418,7 @@ impl Evaluator {
         let end = match self.child.wait() {
             Ok(status) => match (status.code(), status.signal()) {
                 (_, Some(11 | 7 | 10)) => {
-                    "the evaluator crashed, most likely because its stack overflowed (infinite recursion)"
+                    "the evaluator crashed, most likely because its stack overflowed (possible infinite recursion)"
                         .to_owned()
                 }
                 (_, Some(9)) => {
@@ -460,6 +472,16 @@ impl Drop for Evaluator {
     }
 }
 
+/// Whether an error is none of Nix's language: its stack overflowed, which Nix survives since 2.30 or so, or the
+/// evaluator ended over it.
+#[must_use]
+pub fn is_crash(error: &str) -> bool {
+    let last = error.lines().next_back().unwrap_or_default().trim_start_matches('(');
+    let ends =
+        ["the evaluator crashed", "the evaluator was", "the evaluator ended", "it needs more memory than"];
+    ends.iter().any(|begin| last.starts_with(begin)) || error.contains("stack overflow")
+}
+
 /// A word nobody can know beforehand: the random name of a directory made for this process.
 fn mark(directory: &std::path::Path) -> String {
     let name = directory.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -506,6 +528,14 @@ pub(crate) fn quote(text: &str) -> String {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_crash_is_told_from_errors_of_the_language() {
+        assert!(is_crash("stack overflow; max-call-depth exceeded\n\nat /x.nix:1:2:"));
+        assert!(is_crash("boom\n(the evaluator was killed, maybe for want of memory)"));
+        assert!(!is_crash("infinite recursion encountered"));
+        assert!(!is_crash("the evaluator crashed\nis what a flake says"));
+    }
 
     proptest! {
         #[test]

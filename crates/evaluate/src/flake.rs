@@ -1,6 +1,7 @@
 //! Locking a flake: from a reference to sources and a lock file.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use phoenix_store::{Nix, NixError, error_text};
 use serde::Deserialize;
@@ -42,6 +43,7 @@ struct Metadata {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LockOptions<'a> {
     pub(crate) override_inputs: &'a [(String, String)],
+    pub(crate) reference_lock_file: Option<&'a Path>,
     pub(crate) impure: bool,
 }
 
@@ -63,6 +65,9 @@ impl LockedFlake {
         }
         for (input, replacement) in options.override_inputs {
             command.args(["--override-input", input, replacement]);
+        }
+        if let Some(file) = options.reference_lock_file {
+            command.arg("--reference-lock-file").arg(file);
         }
         command.arg(reference);
         let Some(output) = nix.output_while(&mut command, &shown, go_on)? else { return Ok(None) };
@@ -252,7 +257,13 @@ mod tests {
 
     #[test]
     fn expressions_fit_on_a_line() {
-        for text in [CALL_FLAKE, include_str!("nix/inspect.nix")] {
+        for text in [
+            CALL_FLAKE,
+            include_str!("nix/inspect.nix"),
+            include_str!("nix/job.nix"),
+            include_str!("nix/call.nix"),
+            include_str!("nix/details.nix"),
+        ] {
             let line = one_line(text);
             assert!(!line.contains('\n') && !line.contains('#') && line.len() > 100);
         }

@@ -10,9 +10,16 @@ use phoenix_store::{Nix, NixError, TempRoots};
 
 use crate::budget::Budget;
 use crate::evaluator::Evaluator;
+use crate::explore::Explore;
+use crate::jobs::Jobs;
 use crate::memory::Meter;
-use crate::prepare::{Unprepared, prepare};
-use crate::{Ended, FlakeConfig, FoundTarget, KeepAnswers, Selection, crew};
+use crate::nix_eval_jobs::{self, EvaluatorKind, Event, NixEvalJobsError};
+use crate::prepare::{Prepared, Unprepared, prepare};
+use crate::said::Said;
+use crate::walk::unended;
+use crate::{
+    Details, Ended, FlakeConfig, FoundTarget, Inspect, JobRoot, JobSource, KeepAnswers, Selection, Walk, crew,
+};
 
 /// Tells which attributes are targets, given a source as the user wrote it, and the root of a flake's sources as a
 /// store path with the flake's directory in it (none for a file): it may hold a configuration. An error ends the
@@ -29,6 +36,8 @@ pub struct Request<'a> {
     pub select: &'a Select<'a>,
     /// Systems this machine builds for besides those selected.
     pub extra_platforms: Vec<String>,
+    /// Who evaluates.
+    pub evaluator: EvaluatorKind,
     /// How many evaluator processes, at least 1.
     pub workers: usize,
     /// Whether files and the environment may be read.
@@ -37,8 +46,14 @@ pub struct Request<'a> {
     pub show_trace: bool,
     /// Inputs of the flakes to replace, as `--override-input` takes them.
     pub override_inputs: Vec<(String, String)>,
+    /// A lock file to read instead of the flakes' own.
+    pub reference_lock_file: Option<PathBuf>,
     /// Whether settings that a flake asks for are used.
     pub accept_flake_config: bool,
+    /// What is told of derivations besides the usual.
+    pub details: Details,
+    /// Whether derivations are written to the store.
+    pub instantiate: bool,
     /// How many bytes of memory all evaluator processes may have together; nothing for a share of what is available.
     pub memory: Option<u64>,
     /// Where answers are kept between runs, if anywhere.
@@ -58,6 +73,18 @@ pub struct Root {
     pub asked: Vec<(Vec<AttrPath>, Vec<String>)>,
     /// What is to be run: the first candidate that exists.
     pub programs: Vec<Vec<AttrPath>>,
+    /// All jobs that are there, instead.
+    pub jobs: Option<JobRoot>,
+}
+
+impl Root {
+    /// Whether it is a flake, which is locked first.
+    pub(crate) fn is_flake(&self) -> bool {
+        match &self.jobs {
+            Some(jobs) => matches!(jobs.source, JobSource::Flake(_)),
+            None => self.file.is_none(),
+        }
+    }
 }
 
 /// What is heard while evaluating.
@@ -125,6 +152,9 @@ pub enum EvaluateError {
     /// An evaluator process could not be started.
     #[error("cannot start an evaluator (`nix repl`)")]
     Start(#[from] io::Error),
+    /// nix-eval-jobs cannot be used.
+    #[error(transparent)]
+    NixEvalJobs(#[from] NixEvalJobsError),
     /// The evaluator does not speak as expected.
     #[error("`nix repl` of this version of Nix cannot be used as an evaluator: {0}")]
     Strange(String),
@@ -138,11 +168,12 @@ pub struct Evaluators {
     /// Whether some of what was found comes from processes that are gone, or from no process of this run.
     has_unprotected: bool,
     roots: Vec<TempRoots>,
+    links: Vec<nix_eval_jobs::Kept>,
 }
 
 impl Evaluators {
     pub(crate) fn new(kept: Vec<Evaluator>, has_unprotected: bool) -> Self {
-        Self { kept, has_unprotected, roots: Vec::new() }
+        Self { kept, has_unprotected, ..Self::default() }
     }
 
     /// Keeps what others keep, too.
@@ -150,6 +181,7 @@ impl Evaluators {
         self.kept.extend(others.kept);
         self.has_unprotected |= others.has_unprotected;
         self.roots.extend(others.roots);
+        self.links.extend(others.links);
     }
 
     /// Whether some derivations that were found are not protected.
@@ -188,6 +220,9 @@ pub fn evaluate(
         match prepare(request, root, stop, hear) {
             // Nix may have got the same signal, and says that it failed.
             Err(_) if stop.load(Ordering::Relaxed) => whole(root, None, hear),
+            Ok(prepared) if request.evaluator == EvaluatorKind::NixEvalJobs => {
+                kept.links.extend(walk_by_nix_eval_jobs(request, root, &prepared, stop, hear)?);
+            }
             Ok(prepared) => {
                 let evaluators = crew::walk(request, root, prepared, budget.clone(), &mut meter, stop, hear)?;
                 kept.extend(evaluators);
@@ -213,13 +248,75 @@ fn nix_message(error: NixError) -> String {
 
 /// A target for all of a root: it ended so, or was not reached.
 fn whole(root: &Root, ended: Option<Ended>, hear: &mut dyn FnMut(Heard)) {
-    let target = FoundTarget {
-        path: AttrPath::default(),
-        kind: phoenix_model::TargetKind::Unknown,
-        derivation: None,
-        wanted: Vec::new(),
-        special: None,
-        ended,
-    };
+    let target = FoundTarget { ended, ..unended(AttrPath::default(), phoenix_model::TargetKind::Unknown) };
     hear(Heard::Found(Box::new(Found { source: root.source.clone(), target })));
+}
+
+/// What to look for at a root.
+pub(crate) fn explore(request: &Request<'_>, root: &Root, prepared: &Prepared) -> Box<dyn Explore> {
+    if root.jobs.is_some() {
+        return Box::new(Jobs::new(request.details.constituents));
+    }
+    let mut walk = Walk::new(prepared.selection.clone(), request.extra_platforms.clone());
+    if root.file.is_none() {
+        walk = walk.of_flake();
+    }
+    for (candidates, outputs) in &root.asked {
+        walk.add(candidates.clone(), outputs.clone());
+    }
+    for candidates in &root.programs {
+        walk.add_program(candidates.clone());
+    }
+    Box::new(walk)
+}
+
+/// Says what there is to say when everything was looked at, or the evaluation was stopped.
+pub(crate) fn conclude(
+    root: &Root,
+    walk: &mut dyn Explore,
+    in_work: Vec<Inspect>,
+    stop: &AtomicBool,
+    hear: &mut dyn FnMut(Heard),
+) {
+    let targets = if stop.load(Ordering::Relaxed) {
+        walk.stopped(in_work)
+    } else {
+        let from_root = root.asked.iter().any(|(paths, _)| paths.contains(&AttrPath::default()));
+        let idle = if from_root { walk.idle_patterns() } else { Vec::new() };
+        for pattern in idle {
+            let text = format!("the pattern `{pattern}` matches nothing in {}", root.source);
+            hear(Heard::Said { severity: Severity::Warning, text });
+        }
+        walk.finish()
+    };
+    for target in targets {
+        hear(Heard::Found(Box::new(Found { source: root.source.clone(), target })));
+    }
+}
+
+fn walk_by_nix_eval_jobs(
+    request: &Request<'_>,
+    root: &Root,
+    prepared: &Prepared,
+    stop: &AtomicBool,
+    hear: &mut dyn FnMut(Heard),
+) -> Result<Option<nix_eval_jobs::Kept>, EvaluateError> {
+    let start = prepared.start_of_nix_eval_jobs(request);
+    let mut walk = explore(request, root, prepared);
+    let kept = nix_eval_jobs::explore(&start, &mut *walk, stop, &mut |walk, event| match event {
+        Event::Answer(inspect, answer) => {
+            hear(Heard::Evaluating { attr: inspect.path.clone(), left: walk.left() });
+            for target in walk.answer(inspect.clone(), answer.as_deref().map_err(Clone::clone)) {
+                hear(Heard::Found(Box::new(Found { source: root.source.clone(), target })));
+            }
+        }
+        Event::Said(line) => {
+            if let Some(Said { severity, text, .. }) = Said::read(line) {
+                hear(Heard::Said { severity, text });
+            }
+        }
+        Event::Waiting => hear(Heard::Waiting),
+    })?;
+    conclude(root, &mut *walk, Vec::new(), stop, hear);
+    Ok(kept)
 }

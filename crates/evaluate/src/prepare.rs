@@ -11,6 +11,7 @@ use phoenix_store::{Nix, NixError};
 use crate::answers::{Answers, Fingerprint};
 use crate::evaluator::{Answer, Evaluator, Purity, Talk, quote};
 use crate::flake::{LockOptions, one_line, parse_config};
+use crate::nix_eval_jobs::{EvaluatorKind, Start};
 use crate::pool::{EvaluateError, Heard, Request, Root};
 use crate::said::Said;
 use crate::{FlakeConfig, LockedFlake, Selection};
@@ -25,6 +26,9 @@ const AUTO_CALL: &str = "value: if builtins.isFunction value && builtins.functio
 const NO_CALL: &str = "value: value";
 
 const INSPECT: &str = include_str!("nix/inspect.nix");
+
+/// Makes the text of an answer.
+const FINISH: &str = include_str!("nix/finish.nix");
 
 /// How long an evaluator may take to answer that it is one. It has nothing to evaluate for that.
 const PROBE: Duration = Duration::from_secs(60);
@@ -47,10 +51,11 @@ const HARMLESS: &[&str] = &[
 pub(crate) struct Prepared {
     nix: Nix,
     purity: Purity,
-    /// What is done to a value before it is looked at, in Nix.
-    call: &'static str,
     definitions: Vec<String>,
+    /// A function of Nix from one that makes an answer to `inspect`.
+    inspect: String,
     show_trace: bool,
+    instantiate: bool,
     pub(crate) selection: Selection,
     /// What answers may be kept under.
     pub(crate) fingerprint: Option<Fingerprint>,
@@ -80,26 +85,46 @@ pub(crate) fn prepare(
     stop: &AtomicBool,
     hear: &mut dyn FnMut(Heard),
 ) -> Result<Prepared, Unprepared> {
-    if let Some(file) = &root.file {
-        let file = quote(&file.to_string_lossy());
-        // An absolute path is needed: the repl has another idea of what is relative.
-        let definition = format!(
-            "root = let value = import (/. + {file}); in if builtins.isFunction value then value {{ }} else value"
-        );
-        not_kept(request, root, "a file may read whatever there is", hear);
-        return Ok(Prepared {
-            nix: request.nix.clone(),
-            purity: Purity::Impure,
-            call: AUTO_CALL,
-            definitions: vec![definition],
-            show_trace: request.show_trace,
-            selection: (request.select)(&root.source, None).map_err(EvaluateError::Selection)?,
-            fingerprint: None,
-            answers: Answers::default(),
-            started: Mutex::default(),
-        });
+    let select = |root_path: Option<&str>| {
+        (request.select)(&root.source, root_path)
+            .map_err(|error| Unprepared::from(EvaluateError::Selection(error)))
+    };
+    let inspect = |call: &str| {
+        format!("(finish: ({}) finish {} ({call}) root)", one_line(INSPECT), request.details.function())
+    };
+    let blank = |purity: Purity, definitions: Vec<String>, inspect: String, selection: Selection| Prepared {
+        nix: request.nix.clone(),
+        purity,
+        definitions,
+        inspect,
+        show_trace: request.show_trace,
+        instantiate: request.instantiate,
+        selection,
+        fingerprint: None,
+        answers: Answers::default(),
+        started: Mutex::default(),
+    };
+    if !root.is_flake() {
+        let (definitions, inspect) = match (&root.jobs, &root.file) {
+            (Some(jobs), _) => (jobs.definitions(&root.source), jobs.inspect(&request.details)),
+            (None, Some(file)) => {
+                let file = quote(&file.to_string_lossy());
+                // An absolute path is needed: the repl has another idea of what is relative.
+                let definition = format!(
+                    "root = let value = import (/. + {file}); in if builtins.isFunction value then value {{ }} else value"
+                );
+                (vec![definition], inspect(AUTO_CALL))
+            }
+            (None, None) => (Vec::new(), String::new()),
+        };
+        not_kept(request, root, "what is no flake may read whatever there is", hear);
+        return Ok(blank(Purity::Impure, definitions, inspect, select(None)?));
     }
-    let options = LockOptions { override_inputs: &request.override_inputs, impure: request.impure };
+    let options = LockOptions {
+        override_inputs: &request.override_inputs,
+        reference_lock_file: request.reference_lock_file.as_deref(),
+        impure: request.impure,
+    };
     let mut go_on = || {
         hear(Heard::Waiting);
         !stop.load(Ordering::Relaxed)
@@ -109,17 +134,14 @@ pub(crate) fn prepare(
     for Said { severity, text, .. } in said.lines().filter_map(Said::read) {
         hear(Heard::Said { severity, text });
     }
-    let mut prepared = Prepared {
-        nix: request.nix.clone(),
-        purity: if request.impure { Purity::Impure } else { Purity::Pure },
-        call: NO_CALL,
-        definitions: flake.definitions("root"),
-        show_trace: request.show_trace,
-        selection: (request.select)(&root.source, Some(&flake.root())).map_err(EvaluateError::Selection)?,
-        fingerprint: None,
-        answers: Answers::default(),
-        started: Mutex::default(),
+    let (name, inspect) = match &root.jobs {
+        Some(jobs) => ("flake", jobs.inspect(&request.details)),
+        None => ("root", inspect(NO_CALL)),
     };
+    let mut definitions = flake.definitions(name);
+    definitions.extend(root.jobs.iter().flat_map(|jobs| jobs.definitions(&root.source)));
+    let purity = if request.impure { Purity::Impure } else { Purity::Pure };
+    let mut prepared = blank(purity, definitions, inspect, select(Some(&flake.root()))?);
     match prepared.fingerprint(request, &flake) {
         Ok(fingerprint) => prepared.recall(request, root, fingerprint, hear),
         Err(why) => not_kept(request, root, &why, hear),
@@ -133,7 +155,7 @@ pub(crate) fn prepare(
         not_kept(request, root, "evaluation in this version of Nix is not pure: it knows the time", hear);
     }
     let expression =
-        format!("{} + builtins.toJSON ({})", quote(evaluator.mark()), flake.config_expression("root"));
+        format!("{} + builtins.toJSON ({})", quote(evaluator.mark()), flake.config_expression(name));
     let mut wait = |_: Talk<'_>| hear(Heard::Waiting);
     let config = match evaluator.ask(&expression, stop, &mut wait) {
         Answer::Text(json) => {
@@ -192,6 +214,9 @@ impl Prepared {
         if request.answers.is_none() {
             return Err("it is to be kept nowhere".to_owned());
         }
+        if request.evaluator == EvaluatorKind::NixEvalJobs {
+            return Err("nix-eval-jobs evaluates it".to_owned());
+        }
         if request.impure {
             return Err("with --impure it may read whatever there is".to_owned());
         }
@@ -199,8 +224,9 @@ impl Prepared {
             return Err(format!("the input `{input}` has no hash in the lock file"));
         }
         let settings = request.settings.as_ref().map_err(Clone::clone)?;
-        let flags = format!("{} {}", self.show_trace, request.accept_flake_config);
-        let text = [INSPECT, self.call, request.nix.version(), settings, &flags];
+        // What writes nothing evaluates otherwise: purely, also where a repl is not pure.
+        let flags = format!("{} {} {}", self.show_trace, request.accept_flake_config, self.instantiate);
+        let text = [&self.inspect, FINISH, request.nix.version(), settings, &flags];
         Ok(Fingerprint::of(text.into_iter().chain(self.definitions.iter().map(String::as_str))))
     }
 
@@ -237,10 +263,27 @@ impl Prepared {
     fn start(&self) -> io::Result<Evaluator> {
         let flags: &[&str] = if self.show_trace { &["--show-trace"] } else { &[] };
         let mut evaluator = Evaluator::start(&self.nix, self.purity, flags, &self.definitions)?;
-        let inspect =
-            format!("inspect = ({}) {} ({}) root", one_line(INSPECT), quote(evaluator.mark()), self.call);
-        evaluator.define(&inspect)?;
+        if !self.instantiate {
+            evaluator.write_nothing();
+        }
+        let finish = format!("({}) {}", one_line(FINISH), quote(evaluator.mark()));
+        evaluator.define(&format!("inspect = {} ({finish})", self.inspect))?;
         Ok(evaluator)
+    }
+
+    /// What nix-eval-jobs is started with, to answer instead.
+    pub(crate) fn start_of_nix_eval_jobs<'p>(&'p self, request: &Request<'_>) -> Start<'p> {
+        Start {
+            nix: &self.nix,
+            definitions: &self.definitions,
+            inspect: &self.inspect,
+            pure: self.purity != Purity::Impure,
+            show_trace: self.show_trace,
+            instantiate: self.instantiate,
+            workers: request.workers,
+            // Each of them has a share, in MiB.
+            memory: request.memory.map(|bytes| (bytes >> 20) / request.workers.max(1) as u64),
+        }
     }
 
     /// Starts an evaluator and sees that it answers, and is as pure as it should be.
@@ -299,9 +342,10 @@ mod tests {
         let mut prepared = Prepared {
             nix,
             purity: Purity::Pure,
-            call: NO_CALL,
             definitions: vec!["root = 1".to_owned()],
+            inspect: "(finish: root)".to_owned(),
             show_trace: false,
+            instantiate: true,
             selection: Selection::new(&[], &[], &["x".to_owned()]).unwrap(),
             fingerprint: None,
             answers: Answers::default(),

@@ -6,6 +6,7 @@ use phoenix_model::StorePath;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::Detailed;
 use crate::special::Needed;
 
 /// What is at an attribute path.
@@ -22,7 +23,12 @@ pub(crate) enum Reply {
         /// Which of the names that are wanted below it exist.
         #[serde(default)]
         names: Vec<String>,
+        /// What else was asked for.
+        #[serde(default)]
+        details: Detailed,
     },
+    /// What a derivation is called: its name, and its package's name and version where they are told.
+    Name { name: String, pname: String },
     /// A phoenix `ci-work-unit`: the body of its `findWork`, and the unit itself.
     WorkUnit { find_work: Value, unit: Map<String, Value> },
     /// The list of std actions: how many there are.

@@ -3,16 +3,22 @@
 //! [`Walk`] never evaluates anything: it says which attribute path to inspect next, is told what is
 //! there, and finds targets. Attributes may be inspected in any order and several at a time.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::hash::{DefaultHasher, Hash, Hasher};
+mod endless;
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
 
 use phoenix_model::{AttrPath, StorePath, TargetKind};
 use serde_json::{Map, Value};
 
+pub(crate) use self::endless::{Endless, TooDeep};
+use crate::constituents::Constituent;
+use crate::evaluator::quote;
+use crate::explore::Explore;
 use crate::reply::{Reply, type_in_words};
 use crate::selection::{MAX_DEPTH, Unfit};
 use crate::special::{Needed, Program, Special, StdAction, WorkUnit};
-use crate::{Glob, Selection};
+use crate::unavailable::Refusal;
+use crate::{Detailed, Glob, Selection, Unavailable};
 
 /// How many names are suggested for one that does not exist.
 const SUGGESTIONS: usize = 3;
@@ -38,9 +44,6 @@ const BESIDE_OUTPUTS: &[&str] = &[
     "submodules",
 ];
 
-/// A set holds itself when so many sets on the way to one that is nested too deep have the same names.
-const LOOPS: usize = 4;
-
 /// An attribute to inspect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inspect {
@@ -48,12 +51,12 @@ pub struct Inspect {
     pub path: AttrPath,
     /// The names below it that matter; `None` for all.
     pub wanted: Option<Vec<String>>,
-    reason: Reason,
+    pub(crate) reason: Reason,
 }
 
 /// Why an attribute is looked at.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Reason {
+pub(crate) enum Reason {
     /// It was named: these places have not been tried yet, and those have, with the names that exist there.
     Named { rest: Vec<AttrPath>, tried: Vec<(AttrPath, Vec<String>)>, outputs: Vec<String> },
     /// A pattern leads to it.
@@ -64,6 +67,12 @@ enum Reason {
     InStd,
     /// It was named, to be run: these places have not been tried yet, and those have.
     Program { rest: Vec<AttrPath>, tried: Vec<(AttrPath, Vec<String>)> },
+    /// nixpkgs refuses something here, with this error: is it this package itself?
+    Refused { refusal: Refusal, error: String },
+    /// It is looked through as nix-eval-jobs does it.
+    Job,
+    /// It is an aggregate that is made anew with its constituents.
+    Aggregate(Vec<Constituent>),
 }
 
 /// A target the walk found.
@@ -81,6 +90,10 @@ pub struct FoundTarget {
     pub special: Option<Special>,
     /// Its verdict, when it has one already.
     pub ended: Option<Ended>,
+    /// Why nixpkgs refuses it or something that it needs, if that is why it ended.
+    pub unavailable: Option<Unavailable>,
+    /// What else was asked for.
+    pub details: Detailed,
 }
 
 /// The derivation of a target.
@@ -94,6 +107,20 @@ pub struct FoundDerivation {
     pub drv_path: StorePath,
     /// Its outputs, with the path where that is known.
     pub outputs: BTreeMap<String, Option<StorePath>>,
+}
+
+impl FoundDerivation {
+    /// Takes placeholders of paths that only the build tells for what they are.
+    pub(crate) fn new(
+        name: String,
+        system: String,
+        drv_path: StorePath,
+        outputs: BTreeMap<String, Option<String>>,
+    ) -> Self {
+        let path = |path: String| StorePath::parse(&path).ok();
+        let outputs = outputs.into_iter().map(|(name, value)| (name, value.and_then(path))).collect();
+        Self { name, system, drv_path, outputs }
+    }
 }
 
 /// How a target ended before anything was built.
@@ -116,20 +143,41 @@ pub struct Walk {
     entered: Vec<AttrPath>,
     /// Whether the root is a flake.
     is_flake: bool,
-    /// Sets that hold themselves: nothing below them is looked at any more.
-    endless: Vec<AttrPath>,
-    /// A hash of the names in each set that was entered.
-    names_in: HashMap<Vec<String>, u64>,
+    endless: Endless,
     /// What was left out below sets that were named, by which pattern.
     left_out: Vec<(AttrPath, String)>,
 }
 
 impl Inspect {
-    /// Whether what is asked for is the program that `nix run` would run.
-    #[must_use]
-    pub fn is_program(&self) -> bool {
-        matches!(self.reason, Reason::Program { .. })
+    /// What an evaluator is asked, where `inspect` is `nix/inspect.nix` or `nix/job.nix` for some root.
+    pub(crate) fn question(&self) -> String {
+        format!("inspect {} {}", list_in_nix(self.path.names()), self.wanted_in_nix())
     }
+
+    /// Whether what is there is asked for, and nothing particular about it.
+    pub(crate) fn is_plain(&self) -> bool {
+        !matches!(self.reason, Reason::Program { .. } | Reason::Refused { .. } | Reason::Aggregate(_))
+    }
+
+    /// What is wanted there, as the question's last argument.
+    pub(crate) fn wanted_in_nix(&self) -> String {
+        match (&self.reason, &self.wanted) {
+            (Reason::Program { .. }, _) => quote("program"),
+            (Reason::Refused { .. }, _) => quote("name"),
+            (Reason::Aggregate(constituents), _) => {
+                let constituents: Vec<String> = constituents.iter().map(Constituent::in_nix).collect();
+                format!("{{ aggregate = [ {} ]; }}", constituents.join(" "))
+            }
+            (_, None) => "null".to_owned(),
+            (_, Some(wanted)) => list_in_nix(wanted),
+        }
+    }
+}
+
+/// A list of strings in Nix.
+pub(crate) fn list_in_nix(names: &[String]) -> String {
+    let names: Vec<String> = names.iter().map(|name| quote(name)).collect();
+    format!("[{}]", names.join(" "))
 }
 
 impl Walk {
@@ -144,8 +192,7 @@ impl Walk {
             found: HashSet::new(),
             entered: Vec::new(),
             is_flake: false,
-            endless: Vec::new(),
-            names_in: HashMap::new(),
+            endless: Endless::default(),
             left_out: Vec::new(),
         }
     }
@@ -201,18 +248,18 @@ impl Walk {
             Reply::parse(json).map_err(|problem| format!("the evaluator's answer cannot be read: {problem}"))
         });
         let path = inspect.path.clone();
-        if self.is_endless(&path, &reply) {
+        if self.endless.contains(&path, matches!(reply, Ok(Reply::Set { .. }))) {
             return Vec::new();
         }
         let mut targets = match reply {
-            Err(error) => vec![ended(path, TargetKind::Unknown, Ended::NotEvaluated(error))],
-            Ok(Reply::Derivation { name, system, drv_path, outputs, names }) => {
-                let outputs = outputs
-                    .into_iter()
-                    .map(|(name, path)| (name, path.and_then(|path| StorePath::parse(&path).ok())))
-                    .collect();
-                self.derivation(inspect, FoundDerivation { name, system, drv_path, outputs }, &names)
+            reply if matches!(inspect.reason, Reason::Refused { .. }) => refused(inspect, reply),
+            Err(error) => self.error(inspect, error),
+            Ok(Reply::Derivation { name, system, drv_path, outputs, names, details }) => {
+                let derivation = FoundDerivation::new(name, system, drv_path, outputs);
+                self.derivation(inspect, derivation, &names, details)
             }
+            // Only asked of what was refused.
+            Ok(Reply::Name { .. }) => Vec::new(),
             Ok(Reply::WorkUnit { find_work, unit }) => {
                 let read = WorkUnit::read(&path.to_string(), find_work, unit).map(Special::WorkUnit);
                 self.work_unit(&inspect, TargetKind::WorkUnit, read)
@@ -231,12 +278,28 @@ impl Walk {
         targets
     }
 
+    /// What cannot be evaluated. Where a pattern leads to a package that nixpkgs refuses, nobody asked for it.
+    fn error(&mut self, inspect: Inspect, error: String) -> Vec<FoundTarget> {
+        match Refusal::of(&error) {
+            Some(refusal) if matches!(inspect.reason, Reason::Selected | Reason::Below) => {
+                let reason = Reason::Refused { refusal, error };
+                self.queue.push_front(Inspect { path: inspect.path, wanted: None, reason });
+                Vec::new()
+            }
+            refusal => vec![FoundTarget {
+                unavailable: refusal.map(|refusal| refusal.why),
+                ..ended(inspect.path, TargetKind::Unknown, Ended::NotEvaluated(error))
+            }],
+        }
+    }
+
     /// A derivation, and the names below it that patterns want.
     fn derivation(
         &mut self,
         inspect: Inspect,
         derivation: FoundDerivation,
         names: &[String],
+        details: Detailed,
     ) -> Vec<FoundTarget> {
         let path = inspect.path.clone();
         let is_selected = inspect.reason == Reason::Selected;
@@ -245,7 +308,7 @@ impl Walk {
             targets.extend(self.enter_selected(&path, names));
         }
         if !is_selected || self.selection.included(path.names()) {
-            targets.push(self.buildable(inspect, derivation));
+            targets.push(FoundTarget { details, ..self.buildable(inspect, derivation) });
         } else if names.is_empty()
             && let Some(pattern) = self.selection.set_expected(path.names())
         {
@@ -346,9 +409,9 @@ impl Walk {
         let queue = std::mem::take(&mut self.queue);
         let is_target = |inspect: &Inspect| match inspect.reason {
             Reason::Named { .. } => !inspect.path.names().is_empty(),
-            Reason::InStd | Reason::Program { .. } => true,
+            Reason::InStd | Reason::Program { .. } | Reason::Refused { .. } => true,
             Reason::Selected => self.selection.included(inspect.path.names()),
-            Reason::Below => false,
+            Reason::Below | Reason::Job | Reason::Aggregate(_) => false,
         };
         let left: Vec<AttrPath> =
             in_work.into_iter().chain(queue).filter(is_target).map(|inspect| inspect.path).collect();
@@ -421,15 +484,15 @@ impl Walk {
                 self.enter_below(&path, names)
             }
             Reason::Below => Vec::new(),
-            Reason::Selected | Reason::InStd | Reason::Program { .. } => vec![wrong_type(path, "set")],
+            _ => vec![wrong_type(path, "set")],
         }
     }
 
     fn enter_selected(&mut self, path: &AttrPath, names: &[String]) -> Vec<FoundTarget> {
-        if path.names().len() >= MAX_DEPTH {
-            return vec![self.too_deep(path)];
+        if let Some(too_deep) = self.endless.too_deep(path) {
+            return vec![self.leave_out(path, too_deep)];
         }
-        self.note_names(path, names);
+        self.endless.note_names(path, names);
         let at_flake = self.is_flake && path.names().is_empty();
         let is_hidden = |name: &str| name == RECURSE || (at_flake && BESIDE_OUTPUTS.contains(&name));
         let names: Vec<&String> = names
@@ -446,10 +509,10 @@ impl Walk {
     }
 
     fn enter_below(&mut self, path: &AttrPath, names: &[String]) -> Vec<FoundTarget> {
-        if path.names().len() >= MAX_DEPTH {
-            return vec![self.too_deep(path)];
+        if let Some(too_deep) = self.endless.too_deep(path) {
+            return vec![self.leave_out(path, too_deep)];
         }
-        self.note_names(path, names);
+        self.endless.note_names(path, names);
         let other_system = |name: &&String| self.selection.selects_system(name) == Some(false);
         for path in names.iter().rev().filter(|name| !other_system(name)).map(|name| path.child(name)) {
             match self.selection.excluded_by(path.names()) {
@@ -460,38 +523,12 @@ impl Walk {
         Vec::new()
     }
 
-    /// Whether something is below a set that has no end, which was told already. What can be built in that
-    /// set itself is a target like any other.
-    fn is_endless(&self, path: &AttrPath, reply: &Result<Reply, String>) -> bool {
-        let names = path.names();
-        let is_set = matches!(reply, Ok(Reply::Set { .. }));
-        let mut endless = self.endless.iter().map(AttrPath::names);
-        endless.any(|set| names.starts_with(set) && (is_set || names.len() > set.len() + 1))
-    }
-
-    /// Sets are nested deeper than anything real. Where the same names come again and again on the way there,
-    /// the first set that has them holds itself, and nothing more is looked at below it.
-    fn too_deep(&mut self, path: &AttrPath) -> FoundTarget {
-        let names_at = |depth: usize| self.names_in.get(&path.names()[..depth]);
-        let depths = 1..path.names().len();
-        let again = |start: usize| depths.clone().filter(|&depth| names_at(depth) == names_at(start)).count();
-        let start = depths.clone().find(|&start| names_at(start).is_some() && again(start) >= LOOPS);
-        let Some(start) = start else { return too_deep(path.clone()) };
-        let set = AttrPath(path.names()[..start].to_vec());
-        let (length, names) = (start + 1, set.names());
-        self.queue.retain(|inspect| {
-            !inspect.path.names().starts_with(names) || inspect.path.names().len() == length
-        });
-        self.endless.push(set.clone());
-        let error = format!("this set holds itself (`{path}` …) and has no end; `--exclude` leaves it out");
-        ended(set, TargetKind::Unknown, Ended::NotEvaluated(error))
-    }
-
-    /// Keeps in mind which names a set has.
-    fn note_names(&mut self, path: &AttrPath, names: &[String]) {
-        let mut hasher = DefaultHasher::new();
-        names.hash(&mut hasher);
-        self.names_in.insert(path.0.clone(), hasher.finish());
+    /// Nothing more is looked at below a set that holds itself.
+    fn leave_out(&mut self, path: &AttrPath, too_deep: TooDeep) -> FoundTarget {
+        if let TooDeep::Loop(set) = &too_deep {
+            drop_below(&mut self.queue, set);
+        }
+        endless_target(path, too_deep, "; `--exclude` leaves it out")
     }
 
     fn other(&self, inspect: Inspect, r#type: &str) -> Vec<FoundTarget> {
@@ -511,7 +548,7 @@ impl Walk {
                 );
                 vec![ended(path, TargetKind::Unknown, Ended::NotEvaluated(error))]
             }
-            Reason::Named { .. } | Reason::InStd => vec![wrong_type(path, r#type)],
+            _ => vec![wrong_type(path, r#type)],
         }
     }
 
@@ -525,7 +562,7 @@ impl Walk {
         let (mut rest, mut tried, outputs) = match inspect.reason {
             Reason::Named { rest, tried, outputs } => (rest, tried, Some(outputs)),
             Reason::Program { rest, tried } => (rest, tried, None),
-            Reason::Selected | Reason::Below | Reason::InStd => {
+            _ => {
                 // Nix 2.8 hands on names that are no text, by which nothing can be asked for.
                 if inspect.path.names().last().is_some_and(|name| name.contains(char::REPLACEMENT_CHARACTER))
                 {
@@ -548,6 +585,32 @@ impl Walk {
         };
         self.queue.push_front(Inspect { path, wanted: None, reason });
         Vec::new()
+    }
+}
+
+impl Explore for Walk {
+    fn take_next(&mut self) -> Option<Inspect> {
+        self.take_next()
+    }
+
+    fn left(&self) -> usize {
+        self.left()
+    }
+
+    fn answer(&mut self, inspect: Inspect, json: Result<&str, String>) -> Vec<FoundTarget> {
+        self.answer(inspect, json)
+    }
+
+    fn idle_patterns(&self) -> Vec<String> {
+        self.idle_patterns()
+    }
+
+    fn stopped(&mut self, in_work: Vec<Inspect>) -> Vec<FoundTarget> {
+        self.stopped(in_work)
+    }
+
+    fn finish(&mut self) -> Vec<FoundTarget> {
+        self.finish()
     }
 }
 
@@ -581,12 +644,52 @@ fn no_attribute(
     error
 }
 
-fn ended(path: AttrPath, kind: TargetKind, ended: Ended) -> FoundTarget {
+pub(crate) fn ended(path: AttrPath, kind: TargetKind, ended: Ended) -> FoundTarget {
     FoundTarget { ended: Some(ended), ..unended(path, kind) }
 }
 
-fn unended(path: AttrPath, kind: TargetKind) -> FoundTarget {
-    FoundTarget { path, kind, derivation: None, wanted: Vec::new(), special: None, ended: None }
+pub(crate) fn unended(path: AttrPath, kind: TargetKind) -> FoundTarget {
+    FoundTarget {
+        path,
+        kind,
+        derivation: None,
+        wanted: Vec::new(),
+        special: None,
+        ended: None,
+        unavailable: None,
+        details: Detailed::default(),
+    }
+}
+
+/// What nixpkgs refuses is skipped where it is this package itself; where it is something that is needed, the target
+/// cannot be had though nobody said so.
+fn refused(inspect: Inspect, reply: Result<Reply, String>) -> Vec<FoundTarget> {
+    let Reason::Refused { refusal, error } = inspect.reason else { return Vec::new() };
+    let is_itself = matches!(reply, Ok(Reply::Name { name, pname })
+        if name == refusal.package || pname == refusal.package);
+    let end = if is_itself { Ended::Skipped(refusal.reason()) } else { Ended::NotEvaluated(error) };
+    let unavailable = Some(refusal.why);
+    vec![FoundTarget { unavailable, ..ended(inspect.path, TargetKind::Unknown, end) }]
+}
+
+/// Leaves only what is directly in a set of what is to be looked at below it.
+pub(crate) fn drop_below(queue: &mut VecDeque<Inspect>, set: &AttrPath) {
+    let names = set.names();
+    queue.retain(|inspect| {
+        !inspect.path.names().starts_with(names) || inspect.path.names().len() == names.len() + 1
+    });
+}
+
+/// What to say of a set that is nested too deep.
+pub(crate) fn endless_target(path: &AttrPath, too_deep: TooDeep, advice: &str) -> FoundTarget {
+    let (set, error) = match too_deep {
+        TooDeep::Loop(set) => (set, format!("this set holds itself (`{path}` …) and has no end{advice}")),
+        TooDeep::Deep => (
+            path.clone(),
+            format!("sets are nested deeper than {MAX_DEPTH} levels here; does one hold itself?{advice}"),
+        ),
+    };
+    ended(set, TargetKind::Unknown, Ended::NotEvaluated(error))
 }
 
 fn wrong_type(path: AttrPath, r#type: &str) -> FoundTarget {
@@ -596,13 +699,6 @@ fn wrong_type(path: AttrPath, r#type: &str) -> FoundTarget {
 
 fn no_set(path: AttrPath, what: &str, pattern: &Glob) -> FoundTarget {
     let error = format!("it is {what}, where `{pattern}` needs a set");
-    ended(path, TargetKind::Unknown, Ended::NotEvaluated(error))
-}
-
-fn too_deep(path: AttrPath) -> FoundTarget {
-    let error = format!(
-        "sets are nested deeper than {MAX_DEPTH} levels here; does one hold itself? `--exclude` leaves it out"
-    );
     ended(path, TargetKind::Unknown, Ended::NotEvaluated(error))
 }
 

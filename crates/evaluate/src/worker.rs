@@ -9,7 +9,7 @@ use phoenix_model::Severity;
 use crate::evaluator::{Answer, Death, Evaluator, Handle, Question, Talk, quote};
 use crate::prepare::Prepared;
 use crate::said::Said;
-use crate::walk::Inspect;
+use crate::walk::{Inspect, list_in_nix};
 
 /// What a worker is to do.
 pub(crate) enum Job {
@@ -76,12 +76,9 @@ pub(crate) fn work(
                 }
             },
         };
-        let reply = match ask(worker, current, prepared, &inspect, told, stop) {
-            Some(reply) => reply,
-            None => {
-                let _ = told.send(Told::Stopped);
-                return None;
-            }
+        let Some(reply) = ask(worker, current, prepared, &inspect, told, stop) else {
+            let _ = told.send(Told::Stopped);
+            return None;
         };
         if matches!(reply, Reply::Died(_)) {
             evaluator = None;
@@ -110,9 +107,9 @@ fn ask(
             let _ = told.send(Told::Said { worker, said });
         }
     };
-    let (names, rest) = parts(inspect);
+    let (names, rest) = (inspect.path.names(), inspect.wanted_in_nix());
     let quoted = names.last().map(|name| quote(name));
-    let set = list(&names[..names.len().saturating_sub(1)]);
+    let set = list_in_nix(&names[..names.len().saturating_sub(1)]);
     let question = Question { function: "inspect", set, name: quoted.as_deref(), rest };
     match evaluator.ask_at(&question, stop, &mut talk) {
         Answer::Text(json) => Some(Reply::Text { json, said: words }),
@@ -132,25 +129,4 @@ fn is_thrown(evaluator: &mut Evaluator, question: &str, stop: &AtomicBool) -> bo
     let expression =
         format!("{} + builtins.toJSON (builtins.tryEval ({question})).success", quote(evaluator.mark()));
     evaluator.ask(&expression, stop, &mut |_| {}) == Answer::Text("false".to_owned())
-}
-
-/// What an evaluator is asked for an attribute, as it is known by.
-pub(crate) fn question(inspect: &Inspect) -> String {
-    let (names, rest) = parts(inspect);
-    format!("inspect {} {rest}", list(names))
-}
-
-/// The names of an attribute's path, and what is wanted of it.
-fn parts(inspect: &Inspect) -> (&[String], String) {
-    let wanted = match &inspect.wanted {
-        _ if inspect.is_program() => quote("program"),
-        None => "null".to_owned(),
-        Some(wanted) => list(wanted),
-    };
-    (inspect.path.names(), wanted)
-}
-
-fn list(names: &[String]) -> String {
-    let names: Vec<String> = names.iter().map(|name| quote(name)).collect();
-    format!("[{}]", names.join(" "))
 }

@@ -1,9 +1,10 @@
 //! Programs in process groups of their own, ended with everything they started.
 
+use std::ffi::OsString;
 use std::process::{ExitStatus, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 
 /// How much of an output is kept: its end.
@@ -30,7 +31,21 @@ impl Drop for Group {
 
 /// Runs a program to its end, and ends what it left behind. Dropping the future ends it, too.
 pub(crate) async fn run(command: Command) -> std::io::Result<Finished> {
-    let (mut child, group) = spawn(command)?;
+    let (child, group) = spawn(command)?;
+    finish(child, group, &[]).await
+}
+
+/// The same for a program that reads this on its standard input.
+pub(crate) async fn run_on(command: Command, input: &[u8]) -> std::io::Result<Finished> {
+    let (child, group) = spawn_with(command, Stdio::piped())?;
+    finish(child, group, input).await
+}
+
+async fn finish(mut child: Child, group: Group, input: &[u8]) -> std::io::Result<Finished> {
+    if let Some(mut stdin) = child.stdin.take() {
+        // One that does not read all of it says by its end what it makes of that.
+        let _ = stdin.write_all(input).await;
+    }
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let ended = async {
         let status = child.wait().await;
@@ -42,9 +57,23 @@ pub(crate) async fn run(command: Command) -> std::io::Result<Finished> {
     Ok(Finished { stdout: stdout?, stderr: stderr?, status: status? })
 }
 
+/// Gives a program variables besides those that we have; those without a value it does not get.
+pub(crate) fn set_env(command: &mut Command, env: &[(OsString, Option<OsString>)]) {
+    for (name, value) in env {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+}
+
 /// Starts a program in a group of its own.
-pub(crate) fn spawn(mut command: Command) -> std::io::Result<(Child, Group)> {
-    command.stdin(Stdio::null()).process_group(0).kill_on_drop(true);
+pub(crate) fn spawn(command: Command) -> std::io::Result<(Child, Group)> {
+    spawn_with(command, Stdio::null())
+}
+
+fn spawn_with(mut command: Command, stdin: Stdio) -> std::io::Result<(Child, Group)> {
+    command.stdin(stdin).process_group(0).kill_on_drop(true);
     let child = command.spawn()?;
     let group = Group(group_of(&child));
     Ok((child, group))

@@ -35,8 +35,8 @@ pub struct FindWork {
     pub bin: Option<std::path::PathBuf>,
     /// What both are always told, `--store` for example.
     pub nix_args: Vec<String>,
-    /// Variables that every program gets besides those that we have.
-    pub env: Vec<(OsString, OsString)>,
+    /// Variables that every program gets besides those that we have, and without a value those that none gets.
+    pub env: Vec<(OsString, Option<OsString>)>,
     /// Whether all outputs of a derivation are kept somewhere that Nix does not know of.
     pub is_kept: IsKept,
     /// Set when nobody waits for the answer any more: a body that computes sees nothing else.
@@ -144,12 +144,13 @@ impl FindWork {
                 let body: Function = inside.eval_with_options(script, options)?;
                 let prelude: Function = inside.eval(PRELUDE)?;
                 let unit = inside.json_parse(unit)?;
+                let env = inside.json_parse(host.variables())?;
                 let call = Function::new(inside.clone(), Async(move |name: String, args: String| {
                     let host = Arc::clone(&host);
                     async move { host.call(&name, &args).await }
                 }))?;
                 let say = Function::new(inside.clone(), move |level: String, text: String| say(Said { level, text }))?;
-                let promise: Promise = prelude.call((body, unit, call, say))?;
+                let promise: Promise = prelude.call((body, unit, call, say, env))?;
                 promise.into_future::<String>().await
             };
             run.await.catch(&ctx).map_err(|error| described(&error))

@@ -2,12 +2,13 @@
 
 mod challenge;
 mod credentials;
+mod helper;
 mod reference;
 
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT, WWW_AUTHENTICATE};
-use reqwest::{Client, RequestBuilder, Response, StatusCode};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, WWW_AUTHENTICATE};
+use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
 use serde::Deserialize;
 
 use crate::{Answer, GateError};
@@ -26,10 +27,11 @@ pub struct Registries {
     credentials: Credentials,
 }
 
+/// Some servers answer with both, and each of them may be alone.
 #[derive(Deserialize)]
 struct Token {
-    #[serde(alias = "access_token")]
-    token: String,
+    token: Option<String>,
+    access_token: Option<String>,
 }
 
 impl Registries {
@@ -72,42 +74,64 @@ impl Registries {
         if first.status() != StatusCode::UNAUTHORIZED {
             return Ok(first.status());
         }
-        let login = self.credentials.of(&reference.host);
-        let again = match challenge(&first) {
-            Some(Challenge::Bearer { realm, query }) => {
+        let Some(challenge) = challenge(&first) else { return Ok(first.status()) };
+        let login = self.credentials.of(&reference.host).await?;
+        let again = match challenge {
+            Challenge::Bearer { realm, query } => {
                 if reference.secure() && !realm.starts_with("https://") {
                     return Err(format!(
                         "{} wants credentials sent to {realm}, which is not https",
                         reference.host
                     ));
                 }
-                let asked = signed(self.client.get(&realm).query(&query), login);
-                let answered = send(asked).await?;
-                if !answered.status().is_success() {
-                    // Its 404 is about the token, and says nothing of the image.
-                    return Err(format!("{realm} gives no token: {}", answered.status()));
-                }
-                let token = answered.text().await.map_err(|error| in_words(&error))?;
-                let token: Token =
-                    serde_json::from_str(&token).map_err(|_| format!("{realm} answers without a token"))?;
-                manifest().bearer_auth(token.token)
+                manifest().bearer_auth(self.token(&realm, &query, login.as_ref()).await?)
             }
-            Some(Challenge::Basic) if login.is_some() => signed(manifest(), login),
-            _ => return Ok(first.status()),
+            Challenge::Basic => match &login {
+                Some(Login::Password { user, password }) => manifest().basic_auth(user, Some(password)),
+                Some(Login::Identity(_)) | None => return Ok(first.status()),
+            },
         };
         Ok(send(again).await?.status())
+    }
+
+    /// A token for the question, from where the registry says that they are given.
+    async fn token(
+        &self,
+        realm: &str,
+        query: &[(String, String)],
+        login: Option<&Login>,
+    ) -> Result<String, String> {
+        let asked = match login {
+            Some(Login::Identity(token)) => {
+                // As docker does (distribution, `registry/client/auth/session.go`).
+                let grant =
+                    [("grant_type", "refresh_token"), ("client_id", "phoenix-ci"), ("refresh_token", token)];
+                let own = grant.map(|(name, value)| (name.to_owned(), value.to_owned()));
+                let form: Vec<_> = own.into_iter().chain(query.iter().cloned()).collect();
+                // A query is written as a form is.
+                let form = Url::parse_with_params("form:", form).ok();
+                let form = form.as_ref().and_then(Url::query).unwrap_or_default().to_owned();
+                self.client.post(realm).header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(form)
+            }
+            Some(Login::Password { user, password }) => {
+                self.client.get(realm).query(query).basic_auth(user, Some(password))
+            }
+            None => self.client.get(realm).query(query),
+        };
+        let answered = send(asked).await?;
+        if !answered.status().is_success() {
+            // Its 404 is about the token, and says nothing of the image.
+            return Err(format!("{realm} gives no token: {}", answered.status()));
+        }
+        let token = answered.text().await.map_err(|error| in_words(&error))?;
+        let token: Option<Token> = serde_json::from_str(&token).ok();
+        let token = token.and_then(|token| token.token.or(token.access_token));
+        token.filter(|token| !token.is_empty()).ok_or_else(|| format!("{realm} answers without a token"))
     }
 }
 
 fn challenge(response: &Response) -> Option<Challenge> {
     Challenge::parse(response.headers().get(WWW_AUTHENTICATE)?.to_str().ok()?)
-}
-
-fn signed(request: RequestBuilder, login: Option<&Login>) -> RequestBuilder {
-    match login {
-        Some(login) => request.basic_auth(&login.user, Some(&login.password)),
-        None => request,
-    }
 }
 
 async fn send(request: RequestBuilder) -> Result<Response, String> {

@@ -18,8 +18,8 @@ pub struct Proviso {
     pub file: PathBuf,
     /// The action's compact JSON, its first argument.
     pub action: String,
-    /// Variables that it gets besides those that we have.
-    pub env: Vec<(OsString, OsString)>,
+    /// Variables that it gets besides those that we have, and without a value those that it does not get.
+    pub env: Vec<(OsString, Option<OsString>)>,
     /// How long it may take.
     pub time_out: Duration,
 }
@@ -34,7 +34,7 @@ impl Proviso {
         let mut command = Command::new("bash");
         command.args(["-o", "errexit", "-o", "nounset", "-o", "pipefail", "--"]);
         command.arg(&self.file).arg(&self.action).stdout(Stdio::null()).stderr(Stdio::piped());
-        command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        child::set_env(&mut command, &self.env);
         let proviso = || format!("proviso {}", self.file.display());
         let finished = tokio::time::timeout(self.time_out, child::run(command))
             .await

@@ -128,3 +128,21 @@ async fn nix_is_asked_and_an_error_is_not_cached() {
     let error = with("echo no such path >&2; exit 1").ask(LIMITS, say).await.unwrap_err();
     assert!(error.to_string().contains("no such path"), "{error}");
 }
+
+#[tokio::test]
+async fn timers_and_the_environment_are_those_of_node() {
+    let body = "const late = await new Promise(done => setTimeout(done, 20, 'late'));
+        clearTimeout(setTimeout(() => { throw new Error('never') }, 0));
+        await new Promise(done => setTimeout(done, 20));
+        return { build: [late, process.env.OURS, process.env.HIDDEN ?? 'hidden', core.getInput('attr paths')] }";
+    let set = |name: &str, value: Option<&str>| (name.into(), value.map(Into::into));
+    let env = vec![
+        set("OURS", Some("ours")),
+        set("INPUT_ATTR_PATHS", Some(" a ")),
+        set("HIDDEN", Some("x")),
+        set("HIDDEN", None),
+    ];
+    let answer = FindWork { env, ..unit(body) }.ask(LIMITS, Arc::new(|_| ())).await.unwrap();
+    let build = ["late", "ours", "hidden", "a"].map(str::to_owned).to_vec();
+    assert_eq!(answer, Answer::Work(Work { build, run: Vec::new() }));
+}

@@ -70,12 +70,17 @@ async fn slow_is_not_absent() {
     assert!(ask(&host, "{}").await.is_err());
 }
 
+/// A registry that gives tokens to `user` with the password `pass`, and for an identity token.
 fn guarded() -> String {
     registry(|head, host| {
+        if head.starts_with("POST /token ") {
+            return (OK.to_owned(), r#"{"access_token":"abc"}"#.to_owned());
+        }
         if head.starts_with("GET /token?service=reg&scope=repository%3Aowner%2Fapp%3Apull%2Cpush ") {
             // user:pass
             return match head.contains("Basic dXNlcjpwYXNz") {
-                true => (OK.to_owned(), r#"{"token":"abc"}"#.to_owned()),
+                // Docker Hub says it twice.
+                true => (OK.to_owned(), r#"{"token":"abc","access_token":"abc"}"#.to_owned()),
                 false => ("404 Not Found\r\n".to_owned(), String::new()),
             };
         }
@@ -99,4 +104,19 @@ async fn a_token_is_fetched_with_the_users_login() {
 async fn a_token_that_is_not_given_is_not_absence() {
     let error = ask(&guarded(), "{}").await.unwrap_err();
     assert!(error.contains("gives no token"), "{error}");
+}
+
+#[tokio::test]
+async fn an_identity_token_gets_a_token() {
+    let host = guarded();
+    let config = format!(r#"{{"auths":{{"{host}":{{"auth":"dXNlcjo=","identitytoken":"t0"}}}}}}"#);
+    assert_eq!(ask(&host, &config).await.unwrap(), Answer::Work(()));
+}
+
+#[tokio::test]
+async fn a_helper_that_is_not_there_is_not_absence_and_is_asked_only_where_a_login_is_wanted() {
+    let config = r#"{"credsStore":"of-nobody"}"#;
+    assert_eq!(ask(&always("404 Not Found"), config).await.unwrap(), Answer::Work(()));
+    let error = ask(&guarded(), config).await.unwrap_err();
+    assert!(error.contains("cannot start docker-credential-of-nobody"), "{error}");
 }

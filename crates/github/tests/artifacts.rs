@@ -46,7 +46,7 @@ fn quiet(github: &Github, job: u32, run: &str) -> ArtifactLedger<Artifacts> {
 }
 
 fn outcome(unit: u32, attempt: u32, slot: u32) -> Record {
-    let built = vec![Built { derivation: unit, seconds: 1.5, bytes: Some(7), cached: false }];
+    let built = vec![Built { derivation: unit, seconds: 1.5, bytes: Some(7), cached: false, ended: None }];
     Record::Outcome(Outcome {
         unit: UnitId(unit),
         attempt,

@@ -18,6 +18,20 @@ impl Stamp {
     pub fn seconds_since(self, earlier: Self) -> f64 {
         std::time::Duration::from_millis(self.0.saturating_sub(earlier.0)).as_secs_f64()
     }
+
+    /// The point so many seconds after this one.
+    #[must_use]
+    pub fn after_seconds(self, seconds: f64) -> Self {
+        let later = std::time::Duration::try_from_secs_f64(seconds).unwrap_or_default().as_millis();
+        Self(self.0.saturating_add(u64::try_from(later).unwrap_or(0)))
+    }
+
+    /// The point so many seconds before this one.
+    #[must_use]
+    pub fn before_seconds(self, seconds: f64) -> Self {
+        let earlier = std::time::Duration::try_from_secs_f64(seconds).unwrap_or_default().as_millis();
+        Self(self.0.saturating_sub(u64::try_from(earlier).unwrap_or(0)))
+    }
 }
 
 /// An event with its time: one line of an events file.

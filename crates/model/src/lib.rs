@@ -9,6 +9,7 @@ mod derivation;
 mod event;
 mod input_drvs;
 mod nar_hash;
+pub mod nix32;
 mod redact;
 mod status;
 mod store_path;

@@ -1,7 +1,7 @@
 //! Events in, documents out.
 //!
 //! [`Summary`] folds the events of a run; everything else is made from it: [`Lines`] for a log that is
-//! read later, [`frame()`] for a terminal that is watched, [`end()`] for its last page, [`json()`], [`junit()`] and
+//! read later, [`Groups`] where parts of it can be folded, [`frame()`] for a terminal that is watched, [`end()`] for its last page, [`json()`], [`junit()`] and
 //! [`markdown()`] for machines and forges, [`html()`] for a browser. Names and logs come from flakes that nobody has vetted: every
 //! renderer passes them through [`clean()`].
 
@@ -12,6 +12,7 @@ mod derivation_state;
 mod end;
 mod errors;
 mod gantt;
+mod groups;
 mod json;
 mod junit;
 mod lines;
@@ -36,6 +37,7 @@ pub use annotations::{Annotation, MOST_ANNOTATIONS, annotations};
 pub use clean::clean;
 pub use derivation_state::{DerivationState, Progress, TAIL_LINES};
 pub use end::end;
+pub use groups::{Groups, Shown};
 pub use json::{JsonDerivation, JsonReport, JsonTarget, json};
 pub use junit::junit;
 pub use lines::{Detail, Lines};

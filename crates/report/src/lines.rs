@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use phoenix_model::{
-    ActionVerdict, Event, FailureClass, Logged, SettledDerivation, Severity, Stage, Stamp, StorePath,
-    Verdict, VerdictKind,
+    ActionVerdict, Event, FailureClass, Logged, SettledDerivation, Severity, Stage, Stamp, Verdict,
+    VerdictKind,
 };
 
 use crate::action_state::kind_of;
@@ -38,6 +38,8 @@ pub struct Lines {
     style: Style,
     /// Whether a start is worth a line; not where running builds are in view.
     starts: bool,
+    /// Whether lines of logs are shown at all.
+    logs: bool,
     started: usize,
     last_line: Option<Stamp>,
     /// How often a failure was told whose reason is outside of the derivation, by reason.
@@ -49,7 +51,16 @@ impl Lines {
     /// without, the last lines of a log come when its build has failed.
     #[must_use]
     pub fn new(detail: Detail, print_logs: bool, style: Style) -> Self {
-        Self { detail, print_logs, style, starts: true, started: 0, last_line: None, alike: HashMap::new() }
+        Self {
+            detail,
+            print_logs,
+            style,
+            starts: true,
+            logs: true,
+            started: 0,
+            last_line: None,
+            alike: HashMap::new(),
+        }
     }
 
     /// Without lines for builds that start: for beside a live view, which shows them.
@@ -58,12 +69,18 @@ impl Lines {
         Self { starts: false, ..self }
     }
 
+    /// Without lines of logs: for who shows them otherwise.
+    pub(crate) fn without_logs(self) -> Self {
+        Self { logs: false, ..self }
+    }
+
     /// The lines for an event that `summary` has taken in already.
     pub fn lines(&mut self, summary: &Summary, logged: &Logged) -> Vec<String> {
         let lines = self.of_event(summary, logged);
         // The clock of signs of life starts with the first event.
         if !lines.is_empty() || self.last_line.is_none() {
-            self.last_line = Some(logged.at);
+            // What is heard of others may have happened before.
+            self.last_line = self.last_line.max(Some(logged.at));
         }
         lines
     }
@@ -108,7 +125,9 @@ impl Lines {
             Event::PhaseStarted { drv_path, phase } if verbose => {
                 vec![format!("{}: {}", drv_path.human_name(), clean(phase))]
             }
-            Event::LogLine { drv_path, line } if self.print_logs => vec![self.log_line(drv_path, line)],
+            Event::LogLine { drv_path, line } if self.print_logs && self.logs => {
+                vec![self.log_line(drv_path.human_name(), line)]
+            }
             Event::FetchStarted { path, from } if verbose => {
                 vec![format!("fetching {} from {}", path.name(), clean(from))]
             }
@@ -127,10 +146,9 @@ impl Lines {
                 let Some(state) = summary.actions.get(action) else { return Vec::new() };
                 vec![format!("started {}", clean(&state.action.name))]
             }
-            Event::ActionLine { action, line } if normal => {
+            Event::ActionLine { action, line } if normal && self.logs => {
                 let Some(state) = summary.actions.get(action) else { return Vec::new() };
-                let head = self.style.dim(&format!("{}>", clean(&state.action.name)));
-                vec![format!("{head} {}", clean_log(line))]
+                vec![self.log_line(&state.action.name, line)]
             }
             Event::ActionSettled { action, .. } => {
                 summary.actions.get(action).into_iter().filter_map(|state| self.action_ended(state)).collect()
@@ -199,9 +217,9 @@ impl Lines {
                 let head = format!("FAILED {name}{} ({class}): {}", time("after"), reason(drv_path, message));
                 let mut lines = vec![self.style.verdict(VerdictKind::Failed, &head)];
                 // Whoever wants it quiet finds the log on the last page.
-                let told = self.print_logs || self.detail == Detail::Quiet;
+                let told = self.print_logs || !self.logs || self.detail == Detail::Quiet;
                 if let (false, Some(state)) = (told, state) {
-                    lines.extend(state.tail.iter().map(|line| self.log_line(drv_path, line)));
+                    lines.extend(state.tail.iter().map(|line| self.log_line(name, line)));
                 }
                 lines
             }
@@ -224,8 +242,9 @@ impl Lines {
         shown.then(|| self.style.verdict(kind_of(Some(verdict)), &line))
     }
 
-    fn log_line(&self, drv_path: &StorePath, line: &str) -> String {
-        format!("{} {}", self.style.dim(&format!("{}>", drv_path.human_name())), clean_log(line))
+    /// A line that something printed.
+    pub(crate) fn log_line(&self, name: &str, line: &str) -> String {
+        format!("{} {}", self.style.dim(&format!("{}>", clean(name))), clean_log(line))
     }
 
     fn message(&self, severity: Severity, text: &str) -> Vec<String> {

@@ -8,7 +8,9 @@ use proptest::prelude::*;
 use unicode_width::UnicodeWidthStr;
 
 use crate::fixture::{drv, fold, target};
-use crate::{Detail, Lines, PAGE_LIMIT, Style, Summary, end, frame, html, json, junit, markdown};
+use crate::{
+    Detail, Groups, Lines, PAGE_LIMIT, Shown, Style, Summary, end, frame, html, json, junit, markdown,
+};
 
 /// Text that people write, and text that is out to do harm.
 fn text() -> impl Strategy<Value = String> {
@@ -244,8 +246,21 @@ proptest! {
             for detail in [Detail::Quiet, Detail::Normal, Detail::Verbose] {
                 let mut summary = Summary::default();
                 let mut lines = Lines::new(detail, print_logs, style);
+                let mut groups = Groups::new(lines.clone());
+                let mut open = false;
                 for logged in &events {
                     summary.apply(logged);
+                    for shown in groups.shown(&summary, logged) {
+                        match shown {
+                            Shown::Line(line) => prop_assert!(is_tame(&line, style), "{line:?}"),
+                            Shown::Begin(line) => {
+                                prop_assert!(is_tame(&line, style) && !open, "{line:?}");
+                                open = true;
+                            }
+                            Shown::End => prop_assert!(std::mem::take(&mut open)),
+                        }
+                    }
+                    prop_assert!(!open, "a group ends with what begins it");
                     for line in lines.lines(&summary, logged) {
                         prop_assert!(is_tame(&line, style), "{line:?}");
                     }

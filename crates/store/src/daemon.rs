@@ -30,6 +30,7 @@ const NEWEST: u64 = 0x0126;
 /// What is asked for (`WorkerProto::Op`).
 mod operation {
     pub(super) const ADD_TEMP_ROOT: u64 = 11;
+    pub(super) const ADD_INDIRECT_ROOT: u64 = 12;
     pub(super) const SET_OPTIONS: u64 = 19;
     pub(super) const QUERY_VALID_PATHS: u64 = 31;
     pub(super) const ADD_TO_STORE_NAR: u64 = 39;
@@ -100,11 +101,11 @@ impl Daemon {
     /// When nobody listens there, or somebody who speaks no protocol from 1.32 on.
     pub fn connect(socket: &Path) -> Result<Self, DaemonError> {
         let connect = |source| DaemonError::Connect { socket: socket.to_owned(), source };
-        Self::over(UnixStream::connect(socket).map_err(connect)?, socket)
+        Self::over(&UnixStream::connect(socket).map_err(connect)?, socket)
     }
 
     /// Talks to a daemon at the other end of a stream; `socket` is what it is called.
-    pub(crate) fn over(stream: UnixStream, socket: &Path) -> Result<Self, DaemonError> {
+    pub(crate) fn over(stream: &UnixStream, socket: &Path) -> Result<Self, DaemonError> {
         let connect = |source| DaemonError::Connect { socket: socket.to_owned(), source };
         stream.set_read_timeout(Some(GREETING)).map_err(connect)?;
         let mut this = Self {
@@ -181,6 +182,20 @@ impl Daemon {
             }
         }
         Ok(())
+    }
+
+    /// Tells of a link outside of the store that keeps what it points to.
+    ///
+    /// # Errors
+    /// When the daemon does not answer.
+    pub(crate) fn add_indirect_root(&mut self, link: &Path) -> Result<(), DaemonError> {
+        let mut request = Vec::new();
+        wire::number(&mut request, operation::ADD_INDIRECT_ROOT);
+        wire::string(&mut request, &link.to_string_lossy());
+        self.send(&request)?;
+        self.work_done()?;
+        // Always 1.
+        self.number().map(drop)
     }
 
     fn greet(&mut self) -> Result<(), DaemonError> {

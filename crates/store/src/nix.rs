@@ -21,7 +21,7 @@ const TICK: Duration = Duration::from_millis(100);
 pub struct Nix {
     version: String,
     options: Vec<(String, String)>,
-    env: Vec<(OsString, OsString)>,
+    env: Vec<(OsString, Option<OsString>)>,
 }
 
 /// Why Nix could not be called, or what it said.
@@ -116,7 +116,13 @@ impl Nix {
 
     /// Gives every later call a variable in its environment.
     pub fn set_env(&mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) {
-        self.env.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
+        self.env.push((name.as_ref().to_owned(), Some(value.as_ref().to_owned())));
+    }
+
+    /// Keeps a variable of ours from every later call, and from all that is started beside Nix: builders and the programs
+    /// of flakes see what is in their environment.
+    pub fn hide_env(&mut self, name: impl AsRef<OsStr>) {
+        self.env.push((name.as_ref().to_owned(), None));
     }
 
     /// A call of `nix` with a verb of one or two words.
@@ -148,12 +154,18 @@ impl Nix {
 
     /// Gives a call of another program, which works on the same store, the variables that calls of Nix get.
     pub fn in_env<'c>(&self, command: &'c mut Command) -> &'c mut Command {
-        command.envs(self.env.iter().map(|(name, value)| (name, value)))
+        for (name, value) in &self.env {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command
     }
 
-    /// The variables that every call gets.
+    /// The variables that every call gets, and those without a value that none gets.
     #[must_use]
-    pub fn env(&self) -> &[(OsString, OsString)] {
+    pub fn env(&self) -> &[(OsString, Option<OsString>)] {
         &self.env
     }
 

@@ -147,28 +147,22 @@ impl Settings {
     /// # Errors
     /// When Nix does not answer, or not in JSON.
     pub fn read(nix: &Nix) -> Result<Self, NixError> {
-        // `show-config` became `config show` in 2.18 or so; the old name is an alias with a warning.
-        let verb: &[&str] =
-            if nix.version_numbers() >= (2, 19) { &["config", "show"] } else { &["show-config"] };
-        let shown = format!("nix {}", verb.join(" "));
-        let output = nix.output(nix.nix(verb).arg("--json"), &shown)?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        if !output.status.success() {
-            return Err(NixError::Failed { command: shown, message: error_text(&said) });
-        }
-        // Nix's own commands refuse a value that does not fit, but some of them only warn and go on without.
-        if let Some(refused) = refused(&said) {
-            return Err(NixError::Setting(refused));
-        }
-        let text = String::from_utf8_lossy(&output.stdout);
+        let (text, shown) = show(nix)?;
         Self::parse(&text).map_err(|problem| NixError::Output { command: shown, problem })
     }
 
+    /// The names of all settings, and of each whether it is true or false.
+    ///
+    /// # Errors
+    /// When Nix does not answer, or not in JSON.
+    pub fn flags(nix: &Nix) -> Result<BTreeMap<String, bool>, NixError> {
+        let (text, shown) = show(nix)?;
+        let all: BTreeMap<String, Setting> = serde_json::from_str(&text)
+            .map_err(|error| NixError::Output { command: shown, problem: error.to_string() })?;
+        Ok(all.into_iter().map(|(name, setting)| (name, setting.value.is_boolean())).collect())
+    }
+
     fn parse(text: &str) -> Result<Self, String> {
-        #[derive(serde::Deserialize)]
-        struct Setting {
-            value: Value,
-        }
         let all: BTreeMap<String, Setting> = serde_json::from_str(text).map_err(|error| error.to_string())?;
         let value = |name: &str| all.get(name).map(|setting| &setting.value);
         let string = |name| value(name).and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -227,6 +221,30 @@ impl Settings {
             },
         })
     }
+}
+
+/// A setting, as Nix tells it.
+#[derive(serde::Deserialize)]
+struct Setting {
+    value: Value,
+}
+
+/// What Nix tells of all its settings, and the command that was asked.
+fn show(nix: &Nix) -> Result<(String, String), NixError> {
+    // `show-config` became `config show` in 2.18 or so; the old name is an alias with a warning.
+    let verb: &[&str] = if nix.version_numbers() >= (2, 19) { &["config", "show"] } else { &["show-config"] };
+    let shown = format!("nix {}", verb.join(" "));
+    let output = nix.output(nix.nix(verb).arg("--json"), &shown)?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    if !output.status.success() {
+        return Err(NixError::Failed { command: shown, message: error_text(&said) });
+    }
+    // Nix's own commands refuse a value that does not fit, but some of them only warn and go on without.
+    if let Some(refused) = refused(&said) {
+        return Err(NixError::Setting(refused));
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    Ok((text.into_owned(), shown))
 }
 
 /// A path that builders see, as nix.conf says it.

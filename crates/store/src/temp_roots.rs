@@ -37,7 +37,7 @@ impl TempRoots {
         let mut child = crate::group::spawn(&mut command).map_err(connect)?;
         // It holds their end of the stream, which has to close when the process ends.
         drop(command);
-        match Daemon::over(ours, Path::new(NAME)) {
+        match Daemon::over(&ours, Path::new(NAME)) {
             Ok(connection) => Ok(Self { connection, child }),
             Err(error) => {
                 crate::group::end(&mut child);

@@ -1,15 +1,21 @@
 //! Runs the double of GitHub's cache and artifact services until its standard input ends, for clients in other languages.
 //!
 //! It prints a job's environment as one line of JSON, with tokens of several kinds, and in the end how often
-//! each kind of request came, as another.
+//! each kind of request came, as another. An argument is how many milliseconds each answer is late.
 
 use std::io::{Read, Write};
+use std::time::Duration;
 
 use phoenix_testkit::github::{Github, Permission};
 use serde_json::{Map, Value, json};
 
 fn main() -> std::io::Result<()> {
     let github = Github::start()?;
+    if let Some(late) = std::env::args().nth(1) {
+        let late =
+            late.parse().map_err(|_| std::io::Error::other("the argument is a number of milliseconds"))?;
+        github.behave(|behaviour| behaviour.latency = Duration::from_millis(late));
+    }
     let (both, read) = (Permission::Both, Permission::Read);
     let (main, pull) = ("refs/heads/main", "refs/pull/7/merge");
     say(&json!({

@@ -114,13 +114,19 @@ impl Shipment {
         if shipment.fits() { Ok(shipment) } else { Err(ShipmentError::Unfit) }
     }
 
-    /// Whether an action runs what a derivation makes. What pushes waits until all is kept.
+    /// Whether an action waits for what a derivation makes: it runs that, or is to have it in its store, as all that the
+    /// unit builds it is of. What pushes waits until all is kept.
     #[must_use]
     pub fn is_for_action(&self, derivation: u32) -> bool {
         let Some(step) = self.plan.steps.get(derivation as usize) else { return false };
-        let runs = self.actions.iter().filter(|(_, verdict)| verdict.is_none());
-        runs.flat_map(|(action, _)| &action.paths)
-            .any(|path| step.outputs.iter().flatten().any(|out| out == path))
+        let goals = self.plan.goals.iter().zip(&self.goals);
+        let targets: Vec<TargetId> =
+            goals.filter(|(goal, _)| goal.step == Some(derivation)).map(|(_, target)| *target).collect();
+        let mut open = self.actions.iter().filter(|(_, verdict)| verdict.is_none()).map(|(action, _)| action);
+        open.any(|action| {
+            let runs = action.paths.iter().any(|path| step.outputs.iter().flatten().any(|out| out == path));
+            runs || (action.of.is_some() && action.builds.iter().any(|id| targets.contains(id)))
+        })
     }
 
     /// Whether positions that stand for the same things do.

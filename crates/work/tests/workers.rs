@@ -218,7 +218,7 @@ async fn who_takes_a_unit_over_is_told_where_that_is_which_was_built_of_it() {
     let ledger = InProcess::default();
     let first = UnitId(plan.at_place(0));
     let derivation = plan.units()[first.0 as usize].members[0];
-    let built = vec![Built { derivation, seconds: 2.0, bytes: None, cached: false }];
+    let built = vec![Built { derivation, seconds: 2.0, bytes: None, cached: false, ended: None }];
     let parcel = Some("packs/part".to_owned());
     let (stop, stopped) = watch::channel(None);
     let works = |slot: u32, built: Ends, stopped: watch::Receiver<Option<String>>| {

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -26,6 +27,9 @@ const PRIORITY: u32 = 30;
 
 /// Archives up to here, in bytes, are made before the answer begins, so that damage is a 404.
 const SMALL: u64 = 1 << 20;
+
+/// How long a client waits for the beginning of an archive: one that hears 404 asks the next substituter, or builds.
+const FIRST: Duration = Duration::from_secs(15);
 
 /// The body of an answer. When it fails, the connection is closed before the length that was promised.
 pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
@@ -116,15 +120,20 @@ impl Answers {
         let size = planned.located.info.nar_size;
         let mut parts = parts(planned.clone(), self.opened.clone(), from);
         let learn = |broken: &Broken| self.shelf.learn(&planned, *broken);
+        let nothing = Broken { why: Lost::Unreachable, pack: None };
+        let until = Instant::now() + FIRST;
+        let mut next = async || {
+            let next = tokio::time::timeout_at(until.into(), parts.recv()).await;
+            next.inspect_err(|_| self.opened.pause()).map_err(|_| nothing)
+        };
         if size <= SMALL {
             let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
-            while let Some(part) = parts.recv().await {
+            while let Some(part) = next().await? {
                 bytes.extend_from_slice(&part.inspect_err(learn)?);
             }
             return Ok(whole(bytes.into()));
         }
-        let nothing = Err(Broken { why: Lost::Unreachable, pack: None });
-        let first = parts.recv().await.unwrap_or(nothing).inspect_err(learn)?;
+        let first = next().await?.unwrap_or(Err(nothing)).inspect_err(learn)?;
         Ok(self.clone().streamed(first, parts, planned))
     }
 

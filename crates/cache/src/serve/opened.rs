@@ -176,7 +176,8 @@ impl Opened {
         }
     }
 
-    fn pause(&self) {
+    /// Leaves the depot alone for a while.
+    pub(super) fn pause(&self) {
         *self.paused_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + PAUSE);
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 
-use phoenix_testkit::NixRoot;
+use crate::place::Place;
 
 /// Which closure: so many paths of so many bytes in all.
 #[derive(Debug, Clone, Copy)]
@@ -75,10 +75,10 @@ impl Corpus {
     }
 
     /// Builds a variant into a store and returns the path that refers to all others.
-    pub(crate) fn build(&self, root: &NixRoot, variant: Variant) -> String {
+    pub(crate) fn build(&self, place: &Place, variant: Variant) -> String {
         let names: BTreeMap<&str, usize> =
             self.chosen.iter().zip(0..).map(|(package, at)| (package.name.as_str(), at)).collect();
-        let lists = root.path(&format!("lists-{variant:?}"));
+        let lists = place.path(&format!("lists-{variant:?}"));
         std::fs::create_dir_all(&lists).expect("a directory");
         let salt = if variant == Variant::OtherHashes { "other" } else { "" };
         let mut text = String::from("let\n  make = name: list: depends: derivation {\n");
@@ -119,8 +119,10 @@ impl Corpus {
         let _ = writeln!(text, "in make \"all\" \"{}\" [ {} ]", empty.display(), all.join(" "));
         let file = lists.join("default.nix");
         std::fs::write(&file, text).expect("a file");
-        let derivation = root.run("nix-instantiate", &[&file.display().to_string()]);
-        root.run("nix-store", &["--realise", derivation.lines().last().unwrap_or_default()])
+        let derivation = place.run("nix-instantiate", &[&file.display().to_string()]);
+        // Nobody loses anything if the machine stops, so the disk need not have each path before the next.
+        let derivation = derivation.lines().last().unwrap_or_default();
+        place.run("nix-store", &["--realise", derivation, "--option", "fsync-metadata", "false"])
     }
 }
 

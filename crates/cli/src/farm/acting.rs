@@ -1,23 +1,29 @@
 //! Actions of a plan that several workers share: who has nothing left to build runs them, each one once.
 
-use std::collections::{BTreeSet, HashSet};
+mod deed;
+mod seen;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use phoenix_depot::{BlobName, Depot};
-use phoenix_model::{Action, ActionId, ActionVerdict, Event, Severity, StorePath, Target, TargetId, Verdict};
+use phoenix_depot::Depot;
+use phoenix_model::{
+    ActionId, ActionVerdict, Event, Severity, Stage as RunStage, StorePath, Target, TargetId, Verdict,
+};
 use phoenix_schedule::farm::{Acted, FarmPlan, Outcome, Record, Slot, UnitId, action_unit};
 use phoenix_schedule::{Actions, Happening, Readiness, Run};
-use phoenix_store::Validity;
 use phoenix_work::{Hit, Shipment};
 
-use super::collecting::Collecting;
+pub(super) use seen::ActionsSeen;
+
+use deed::{Deed, Shelf};
+
+use super::collecting::{Collecting, Seen};
 use super::{collect, manner};
-use crate::acting::{built, run_action};
-use crate::blobs::{self, runtime};
+use crate::acting::{Crew, lost};
 use crate::error::CommandError;
-use crate::kept::Kept;
 use crate::ledgers::PlanMark;
 use crate::recorder::{Recorder, now};
 use crate::setup::Setup;
@@ -25,14 +31,8 @@ use crate::setup::Setup;
 /// How long a worker waits for what others wrote to come into sight: whoever writes last sees it all.
 const IN_SIGHT: Duration = Duration::from_secs(10);
 
-/// How long an action waits for others to keep what they built: at their end, or after ten minutes at most.
-const KEPT_SOON: Duration = Duration::from_secs(15 * 60);
-
-/// How often it looks whether they did.
-const AGAIN: Duration = Duration::from_secs(2);
-
-/// Where it is kept that an action of a plan is done, so that it is not when the plan is worked on again.
-const DONE: &str = "acted/";
+/// How often it looks whether to stop.
+const TICK: Duration = Duration::from_millis(100);
 
 /// How many lines of what an action printed are told to others.
 const LINES: usize = 25;
@@ -49,7 +49,7 @@ pub(crate) struct Stage<'s> {
     pub(crate) slot: Slot,
     pub(crate) setup: &'s Setup,
     pub(crate) depot: &'s Arc<dyn Depot>,
-    pub(crate) stop: &'s AtomicBool,
+    pub(crate) stop: &'s Arc<AtomicBool>,
 }
 
 /// The targets that somebody has to wait for who answers for this.
@@ -98,6 +98,10 @@ pub(crate) fn act(stage: &Stage<'_>, recorder: &mut Recorder) -> Result<bool, Co
             };
         }
     }
+    // Others hear of what was broken off.
+    while !acting.crew.is_idle() {
+        acting.hear(TICK, recorder)?;
+    }
     Ok(hit.is_none() && acting.well)
 }
 
@@ -112,12 +116,16 @@ struct Acting<'s> {
     /// The units that it answers for, and whether all have ended.
     own: Vec<UnitId>,
     closed: bool,
-    /// What is for others to run.
-    elsewhere: BTreeSet<ActionId>,
-    kept: Option<Kept>,
+    /// What its targets are called.
+    names: BTreeMap<TargetId, String>,
+    kept: Shelf,
+    /// What it runs now.
+    crew: Crew<Result<Acted, CommandError>>,
     /// Whether all that it ran is green.
     well: bool,
     heart: Heart,
+    /// How long it waits for what is new: longer while nothing is.
+    pause: Duration,
     waiting: Waiting,
     lapse_seconds: f64,
 }
@@ -127,19 +135,26 @@ impl<'s> Acting<'s> {
         let (shipment, slot, now) = (stage.shipment, stage.slot, Instant::now());
         let plan = Arc::new(shipment.farm.clone());
         let (settings, limits) = manner(stage.ledger);
-        let is_own = |id: &ActionId| hit.is_none_or(|hit| hit.actions.contains(id));
-        let ids = shipment.actions.iter().map(|(action, _)| action.id);
+        let mut actions = Actions::new(shipment.actions.iter().cloned());
+        // What is for others to run is as good as begun.
+        if let Some(hit) = hit {
+            let ids = shipment.actions.iter().map(|(action, _)| action.id);
+            ids.filter(|id| !hit.actions.contains(id)).for_each(|id| actions.started(id));
+        }
+        let collecting = collect(stage.ledger, stage.mark, &plan, limits)?;
         Ok(Self {
             stage,
             hit,
-            actions: Actions::new(shipment.actions.iter().cloned()),
-            collecting: collect(stage.ledger, stage.mark, &plan, limits)?,
+            actions,
+            pause: collecting.pace().0,
+            collecting,
             plan,
             run: run_of(shipment),
             own: hit.map(|hit| own_units(shipment, hit)).unwrap_or_default(),
             closed: false,
-            elsewhere: ids.filter(|id| !is_own(id)).collect(),
-            kept: None,
+            names: shipment.targets.iter().map(|(target, _)| (target.id, target.attr())).collect(),
+            kept: Shelf::default(),
+            crew: Crew::new(Arc::clone(stage.stop)),
             well: true,
             heart: Heart { slot, every: settings.beat, beaten: now, count: self::now().0 },
             waiting: Waiting { slot, news: now, beats: Vec::new(), listened: now },
@@ -149,7 +164,11 @@ impl<'s> Acting<'s> {
 
     /// Takes in what others did.
     fn take_in(&mut self, recorder: &mut Recorder) {
-        self.collecting.look_quietly(&mut self.run, recorder);
+        let (shortest, longest) = self.collecting.pace();
+        self.pause = match self.collecting.look_quietly(&mut self.run, recorder) {
+            Seen::New(1..) => shortest,
+            Seen::New(0) | Seen::NoAnswer => (self.pause * 2).min(longest),
+        };
         for (id, acted) in self.collecting.take_acted() {
             if self.actions.ended(id, acted.verdict) {
                 self.waiting.news = Instant::now();
@@ -169,67 +188,110 @@ impl<'s> Acting<'s> {
 
     /// Does what comes next; whether it ended well, when there is nothing more to do.
     fn go_on(&mut self, recorder: &mut Recorder) -> Result<Option<bool>, CommandError> {
-        match next(&self.actions, self.stage.shipment, &self.run, &self.elsewhere) {
+        let told = |id: TargetId| (self.names.get(&id).cloned().unwrap_or_default(), self.run.verdict(id));
+        match self.actions.next(told) {
             Some((id, Readiness::Ended(verdict))) => {
                 self.actions.ended(id, verdict);
                 Ok(None)
             }
-            Some((id, Readiness::Ready)) => self.run_one(id, recorder).map(|()| None),
-            Some((_, Readiness::Waiting)) | None => Ok(self.wait(recorder)),
+            Some((id, Readiness::Ready)) if self.crew.has_room() => {
+                self.begin_one(id, recorder).map(|()| None)
+            }
+            Some((_, Readiness::Ready | Readiness::Waiting)) | None => self.wait(recorder),
         }
     }
 
     /// Waits a little; whether it ended well, when nothing more is waited for.
-    fn wait(&mut self, recorder: &mut Recorder) -> Option<bool> {
-        let is_over = match self.hit {
-            Some(hit) => self.closed && hit.actions.iter().all(|&id| self.actions.verdict(id).is_some()),
-            None => self.actions.are_over() || self.waiting.news.elapsed() > IN_SIGHT,
-        };
-        if is_over {
-            return Some(true);
+    fn wait(&mut self, recorder: &mut Recorder) -> Result<Option<bool>, CommandError> {
+        if self.crew.is_idle() {
+            let is_over = match self.hit {
+                Some(hit) => self.closed && hit.actions.iter().all(|&id| self.actions.verdict(id).is_some()),
+                None => self.actions.are_over() || self.waiting.news.elapsed() > IN_SIGHT,
+            };
+            if is_over {
+                return Ok(Some(true));
+            }
+            if self.hit.is_some()
+                && self.waiting.is_in_vain(&mut self.collecting, self.lapse_seconds, recorder)
+            {
+                recorder.say(Severity::Error, "nobody is heard of any more who would end what is waited for");
+                return Ok(Some(false));
+            }
         }
-        if self.hit.is_some() && self.waiting.is_in_vain(&mut self.collecting, self.lapse_seconds, recorder) {
-            recorder.say(Severity::Error, "nobody is heard of any more who would end what is waited for");
-            return Some(false);
-        }
-        std::thread::sleep(self.collecting.pace().0.max(Duration::from_millis(50)));
-        None
+        self.hear(self.pause.max(Duration::from_millis(50)), recorder).map(|()| None)
     }
 
-    /// Runs an action, if it is for this worker.
-    fn run_one(&mut self, id: ActionId, recorder: &mut Recorder) -> Result<(), CommandError> {
-        let Some(action) = self.actions.get(id).cloned() else { return Ok(()) };
-        if !action.system.as_deref().is_none_or(|system| takes(self.stage.setup, system)) {
-            self.elsewhere.insert(id);
-            return Ok(());
+    /// Takes in what its own actions do, until one has ended, or so much time has passed.
+    fn hear(&mut self, most: Duration, recorder: &mut Recorder) -> Result<(), CommandError> {
+        let until = Instant::now() + most;
+        loop {
+            if let Some((id, ended)) = self.crew.hear(TICK.min(most), recorder) {
+                let verdict = match ended {
+                    Some(Ok(acted)) => return self.settle(id, acted, recorder),
+                    Some(Err(error)) => ActionVerdict::Failed { message: error.in_one_line() },
+                    None => lost(),
+                };
+                let settled =
+                    Event::ActionSettled { action: id, verdict: verdict.clone(), seconds: None, log: None };
+                recorder.record(settled);
+                return self.settle(
+                    id,
+                    Acted { verdict, seconds: None, log: Vec::new(), ended: None },
+                    recorder,
+                );
+            }
+            if self.stage.stop.load(Ordering::Relaxed) || Instant::now() >= until {
+                return Ok(());
+            }
         }
-        self.actions.started(id);
-        let (unit, slot) = (action_unit(&self.plan, id), self.stage.slot);
-        let (runtime, ledger) = self.collecting.ledger();
-        if !runtime.block_on(ledger.claim(unit, 1, slot)).map_err(|error| lost(&error))? {
-            return Ok(());
-        }
-        let (collecting, heart, stop) = (&self.collecting, &mut self.heart, self.stage.stop);
-        let mut go_on = |recorder: &mut Recorder| {
-            recorder.tick();
-            heart.beat(collecting);
-            !stop.load(Ordering::Relaxed)
-        };
-        let acted = once(self.stage, &action, &self.run, &mut self.kept, recorder, &mut go_on)?;
+    }
+
+    /// Takes in how an action of its own ended, and tells others.
+    fn settle(
+        &mut self,
+        id: ActionId,
+        mut acted: Acted,
+        recorder: &mut Recorder,
+    ) -> Result<(), CommandError> {
+        let state = recorder.summary().actions.get(&id);
+        let tail: Vec<String> = state.map(|state| &state.tail).into_iter().flatten().cloned().collect();
+        acted.ended = Some(now());
+        acted.log = tail[tail.len().saturating_sub(LINES)..].to_vec();
         self.well &= !acted.verdict.is_red();
         self.actions.ended(id, acted.verdict.clone());
         let outcome = Outcome {
-            unit,
+            unit: action_unit(&self.plan, id),
             attempt: 1,
-            slot,
+            slot: self.stage.slot,
             built: Vec::new(),
             failed: Vec::new(),
             parcel: None,
             action: Some(acted),
         };
         let (runtime, ledger) = self.collecting.ledger();
-        runtime.block_on(ledger.post(&Record::Outcome(outcome))).map_err(|error| lost(&error))?;
+        runtime.block_on(ledger.post(&Record::Outcome(outcome))).map_err(|error| unknown(&error))?;
         self.waiting.news = Instant::now();
+        Ok(())
+    }
+
+    /// Begins an action, if it is for this worker.
+    fn begin_one(&mut self, id: ActionId, recorder: &mut Recorder) -> Result<(), CommandError> {
+        self.actions.started(id);
+        let Some(action) = self.actions.get(id).cloned() else { return Ok(()) };
+        let Stage { setup, slot, .. } = *self.stage;
+        if !action.system.as_deref().is_none_or(|system| takes(setup, system)) {
+            return Ok(());
+        }
+        let (runtime, ledger) = self.collecting.ledger();
+        let claim = ledger.claim(action_unit(&self.plan, id), 1, slot);
+        if !runtime.block_on(claim).map_err(|error| unknown(&error))? {
+            return Ok(());
+        }
+        if recorder.summary().stage.is_none_or(|(stage, _)| stage != RunStage::Act) {
+            recorder.record(Event::StageStarted { stage: RunStage::Act });
+        }
+        let deed = Deed::of(self.stage, action, &self.run, self.kept.clone())?;
+        self.crew.begin(id, move |teller| deed.once(teller));
         Ok(())
     }
 
@@ -261,9 +323,7 @@ impl<'s> Acting<'s> {
             let more = if why.is_empty() { String::new() } else { format!(": {why}") };
             recorder.say(severity, format!("{}: {verdict}{more}", action.name));
         }
-        let kept = opened(&mut self.kept, self.stage, recorder)?;
-        let there: Vec<StorePath> = green.into_iter().filter(|path| kept.has(path)).collect();
-        kept.fetch(&there, self.stage.setup, recorder);
+        self.kept.bring(&green, self.stage.depot, self.stage.setup, recorder)?;
         Ok(well)
     }
 }
@@ -344,189 +404,10 @@ fn run_of(shipment: &Shipment) -> Run {
     run
 }
 
-/// The depot as it is now.
-fn opened<'k>(
-    kept: &'k mut Option<Kept>,
-    stage: &Stage<'_>,
-    recorder: &mut Recorder,
-) -> Result<&'k mut Kept, CommandError> {
-    Ok(match kept {
-        Some(kept) => {
-            kept.look_again(recorder)?;
-            kept
-        }
-        None => kept.insert(Kept::open(Arc::clone(stage.depot), u64::MAX, recorder)?),
-    })
-}
-
-fn lost(error: &phoenix_work::LedgerError) -> CommandError {
+fn unknown(error: &phoenix_work::LedgerError) -> CommandError {
     CommandError::because("whether an action is for this worker is unknown", error)
-}
-
-/// The next action that something can be told of, besides those that others have to run.
-fn next(
-    actions: &Actions,
-    shipment: &Shipment,
-    run: &Run,
-    elsewhere: &BTreeSet<ActionId>,
-) -> Option<(ActionId, Readiness)> {
-    let mut actions = actions.clone();
-    for &id in elsewhere {
-        actions.started(id);
-    }
-    actions.next(|id| {
-        let target = shipment.targets.iter().find(|(target, _)| target.id == id);
-        (target.map(|(target, _)| target.attr()).unwrap_or_default(), run.verdict(id))
-    })
 }
 
 fn takes(setup: &Setup, system: &str) -> bool {
     setup.settings.system == system || setup.settings.extra_platforms.iter().any(|other| other == system)
-}
-
-/// Runs an action, unless it is known to be done.
-fn once(
-    stage: &Stage<'_>,
-    action: &Action,
-    run: &Run,
-    kept: &mut Option<Kept>,
-    recorder: &mut Recorder,
-    go_on: &mut dyn FnMut(&mut Recorder) -> bool,
-) -> Result<Acted, CommandError> {
-    let done = BlobName::new(format!("{DONE}{}/{}", stage.reference, action.id.0))
-        .map_err(|error| CommandError::because("cannot remember what is done", &error))?;
-    let depot = stage.depot.as_ref();
-    match runtime()?.block_on(depot.find(&done)) {
-        Ok(Some(_)) => {
-            recorder.say(Severity::Notice, format!("{} was done before", action.name));
-            return Ok(Acted { verdict: ActionVerdict::Done, seconds: None, log: Vec::new() });
-        }
-        Ok(None) => {}
-        // To run it again might do harm.
-        Err(error) => {
-            let message = format!("whether it was done before is unknown: {error}");
-            return Ok(Acted { verdict: ActionVerdict::Failed { message }, seconds: None, log: Vec::new() });
-        }
-    }
-    recorder.record(Event::ActionFound { action: action.clone() });
-    recorder.record(Event::ActionStarted { action: action.id });
-    let begun = Instant::now();
-    let targets = stage.shipment.targets.iter().map(|(target, _)| (target, run.verdict(target.id)));
-    let built = built(run, targets);
-    let paths = if action.paths.is_empty() { &built } else { &action.paths };
-    let was_built: HashSet<&StorePath> = run.built_outputs().collect();
-    // Who built it may not have kept it yet.
-    let kept = loop {
-        let kept = opened(kept, stage, recorder)?;
-        let here = Validity::open(&stage.setup.nix, stage.setup.layout.as_ref())
-            .valid(paths)
-            .map_err(|error| CommandError::because("cannot look into the store", &error))?;
-        let is_missing = |path: &&StorePath| was_built.contains(path) && !here.contains(*path);
-        let missing: Vec<&StorePath> = paths.iter().filter(is_missing).collect();
-        let all_kept = missing.into_iter().all(|path| kept.has(path));
-        if all_kept || begun.elapsed() > KEPT_SOON || !go_on(recorder) {
-            break kept;
-        }
-        std::thread::sleep(AGAIN);
-    };
-    let there: Vec<StorePath> = paths.iter().filter(|path| kept.has(path)).cloned().collect();
-    kept.fetch(&there, stage.setup, recorder);
-    // What was stopped is not begun.
-    let verdict = if go_on(recorder) {
-        run_action(action, stage.setup, &built, recorder, go_on)
-    } else {
-        ActionVerdict::Cancelled
-    };
-    let seconds = Some(begun.elapsed().as_secs_f64());
-    recorder.record(Event::ActionSettled { action: action.id, verdict: verdict.clone(), seconds, log: None });
-    if verdict == ActionVerdict::Done
-        && let Err(error) = runtime()?.block_on(blobs::create(depot, &done, b"done".to_vec()))
-    {
-        let text = format!("{} is done, and it cannot be kept that it is: {error}", action.name);
-        recorder.say(Severity::Warning, text);
-    }
-    let state = recorder.summary().actions.get(&action.id);
-    let tail = state.map(|state| &state.tail).into_iter().flatten();
-    let tail: Vec<String> = tail.cloned().collect();
-    let log = tail[tail.len().saturating_sub(LINES)..].to_vec();
-    Ok(Acted { verdict, seconds, log })
-}
-
-/// The actions of a plan, as whoever collects outcomes sees them.
-pub(super) struct ActionsSeen {
-    actions: Actions,
-    told: BTreeSet<ActionId>,
-}
-
-impl ActionsSeen {
-    pub(super) fn new(actions: Vec<(Action, Option<ActionVerdict>)>, recorder: &mut Recorder) -> Self {
-        for (action, verdict) in &actions {
-            recorder.record(Event::ActionFound { action: action.clone() });
-            if let Some(verdict) = verdict.clone() {
-                recorder.record(Event::ActionSettled {
-                    action: action.id,
-                    verdict,
-                    seconds: None,
-                    log: None,
-                });
-            }
-        }
-        Self { actions: Actions::new(actions), told: BTreeSet::new() }
-    }
-
-    pub(super) fn are_over(&self) -> bool {
-        self.actions.are_over()
-    }
-
-    /// Takes in what is known of them by now.
-    pub(super) fn look(&mut self, collecting: &mut Collecting, run: &Run, recorder: &mut Recorder) {
-        for &id in collecting.acting() {
-            if self.told.insert(id) {
-                self.actions.started(id);
-                recorder.record(Event::ActionStarted { action: id });
-            }
-        }
-        for (id, Acted { verdict, seconds, log }) in collecting.take_acted() {
-            if self.actions.ended(id, verdict.clone()) {
-                for line in log {
-                    recorder.record(Event::ActionLine { action: id, line });
-                }
-                recorder.record(Event::ActionSettled { action: id, verdict, seconds, log: None });
-            }
-        }
-        while let Some((id, Readiness::Ended(verdict))) = self.next(run, recorder) {
-            self.actions.ended(id, verdict.clone());
-            recorder.record(Event::ActionSettled { action: id, verdict, seconds: None, log: None });
-        }
-    }
-
-    /// Nothing more will come; whether all went well.
-    pub(super) fn close(&mut self, why: &str, run: &Run, recorder: &mut Recorder) -> bool {
-        while let Some((id, Readiness::Ended(verdict))) = self.next(run, recorder) {
-            self.actions.ended(id, verdict.clone());
-            recorder.record(Event::ActionSettled { action: id, verdict, seconds: None, log: None });
-        }
-        let verdict = if run.is_cancelled() {
-            ActionVerdict::Cancelled
-        } else {
-            let why = why.strip_suffix(", and it is not built").unwrap_or(why);
-            ActionVerdict::Failed {
-                message: format!(
-                    "no runner ran it to its end ({why}); `phoenix work` in a slot runs what was not begun"
-                ),
-            }
-        };
-        for (action, verdict) in self.actions.close(&verdict) {
-            recorder.record(Event::ActionSettled { action, verdict, seconds: None, log: None });
-        }
-        !self.actions.any_red()
-    }
-
-    fn next(&self, run: &Run, recorder: &Recorder) -> Option<(ActionId, Readiness)> {
-        let summary = recorder.summary();
-        self.actions.next(|id| {
-            let name = summary.targets.get(&id).map(|state| summary.shown(&state.target));
-            (name.unwrap_or_default(), run.verdict(id))
-        })
-    }
 }

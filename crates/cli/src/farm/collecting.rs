@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use phoenix_model::{ActionId, Event, Severity, StorePath};
+use phoenix_model::{ActionId, Logged, Severity, StorePath};
 use phoenix_schedule::Run;
 use phoenix_schedule::farm::{Acted, Collector, FarmPlan, Limits, Outcome, Record, Slot, UnitId, action_of};
 use phoenix_work::{Cursor, Ledger, LedgerError};
@@ -26,6 +26,8 @@ pub(crate) struct Collecting {
     /// Who claimed what that was not given back, by unit and attempt; and what was given back.
     claims: BTreeMap<(u32, u32), Slot>,
     returned: BTreeSet<(u32, u32)>,
+    /// Who gave units back because they were told to stop, and why.
+    stopped: BTreeMap<UnitId, (Slot, String)>,
     /// The actions that somebody began, and how those ended that did.
     acting: BTreeSet<ActionId>,
     acted: Vec<(ActionId, Acted)>,
@@ -71,6 +73,7 @@ pub(crate) fn collect(
         left: BTreeSet::new(),
         claims: BTreeMap::new(),
         returned: BTreeSet::new(),
+        stopped: BTreeMap::new(),
         acting: BTreeSet::new(),
         acted: Vec::new(),
         failed: BTreeMap::new(),
@@ -84,12 +87,6 @@ impl Collecting {
     /// Whether everything has come to its end.
     pub(crate) fn is_over(&self) -> bool {
         self.collector.is_over()
-    }
-
-    /// The same, for whoever has the whole logs of builds.
-    pub(crate) fn without_logs(mut self) -> Self {
-        self.collector = self.collector.without_logs();
-        self
     }
 
     /// Whether so many workers, which is all, have begun.
@@ -110,6 +107,13 @@ impl Collecting {
         self.joined.iter().all(|slot| self.left.contains(slot) && !at_work.contains(slot))
     }
 
+    /// Who was told to stop and left something that nobody has taken since, and why.
+    pub(crate) fn stopped(&self) -> Option<String> {
+        let is_taken = |unit: UnitId| self.claims.keys().any(|(claimed, _)| *claimed == unit.0);
+        let mut left = self.stopped.iter().filter(|(unit, _)| self.is_open(**unit) && !is_taken(**unit));
+        left.next().map(|(_, (slot, reason))| format!("runner {}: {reason}", slot.0))
+    }
+
     /// How often the ledger is to be looked at: at first, and when nothing happens for long.
     pub(crate) fn pace(&self) -> (Duration, Duration) {
         self.pace
@@ -126,8 +130,8 @@ impl Collecting {
     }
 
     /// Takes in what is new without telling of it.
-    pub(crate) fn look_quietly(&mut self, run: &mut Run, recorder: &mut Recorder) {
-        self.look_and(run, recorder, &mut |_, _| {}, &mut |_, _| {});
+    pub(crate) fn look_quietly(&mut self, run: &mut Run, recorder: &mut Recorder) -> Seen {
+        self.look_and(run, recorder, &mut |_, _| {}, &mut |_, _| {})
     }
 
     /// Takes in what is new, after something that has to be known before it.
@@ -137,7 +141,7 @@ impl Collecting {
         recorder: &mut Recorder,
         before: &mut dyn FnMut(&mut Recorder, &[Record]),
     ) -> Seen {
-        let mut tell = |recorder: &mut Recorder, events| recorder.take_in(now(), events);
+        let mut tell = |recorder: &mut Recorder, events| recorder.take_in(events);
         self.look_and(run, recorder, before, &mut tell)
     }
 
@@ -146,57 +150,15 @@ impl Collecting {
         run: &mut Run,
         recorder: &mut Recorder,
         before: &mut dyn FnMut(&mut Recorder, &[Record]),
-        tell: &mut dyn FnMut(&mut Recorder, Vec<Event>),
+        tell: &mut dyn FnMut(&mut Recorder, Vec<Logged>),
     ) -> Seen {
         let (ledger, cursor) = (&self.ledger, &mut self.cursor);
         match self.runtime.block_on(ledger.since(cursor)) {
             Ok(records) => {
                 self.told = false;
                 before(recorder, &records);
-                let plan = self.collector.board().plan();
-                let derivations = plan.derivations();
                 for record in &records {
-                    if let Record::Outcome(outcome) = record {
-                        let failed = outcome.failed.iter().filter_map(|failure| {
-                            let drv_path = &derivations.get(failure.derivation as usize)?.drv_path;
-                            Some((drv_path.clone(), (outcome.slot, failure.log.clone())))
-                        });
-                        self.failed.extend(failed);
-                    }
-                    match record {
-                        Record::Claim { unit, .. } => self.acting.extend(action_of(plan, *unit)),
-                        Record::Outcome(Outcome { unit, action: Some(acted), .. }) => {
-                            self.acted.extend(action_of(plan, *unit).map(|action| (action, acted.clone())));
-                        }
-                        Record::Joined { .. }
-                        | Record::Outcome(_)
-                        | Record::Returned(_)
-                        | Record::Left { .. } => {}
-                    }
-                    let sizes = record.built().iter().filter_map(|built| {
-                        let drv_path = &derivations.get(built.derivation as usize)?.drv_path;
-                        Some((drv_path.clone(), built.bytes?))
-                    });
-                    self.sizes.extend(sizes);
-                    match record {
-                        Record::Joined { slot } => self.joined.insert(*slot),
-                        Record::Left { slot } => self.left.insert(*slot),
-                        Record::Claim { unit, attempt, slot } => {
-                            // Who claims an action has built what it can, and left the rest.
-                            if action_of(plan, *unit).is_none()
-                                && !self.returned.contains(&(unit.0, *attempt))
-                            {
-                                self.claims.insert((unit.0, *attempt), *slot);
-                            }
-                            self.joined.insert(*slot)
-                        }
-                        Record::Returned(returned) => {
-                            let claim = (returned.unit.0, returned.attempt);
-                            self.claims.remove(&claim);
-                            self.returned.insert(claim)
-                        }
-                        Record::Outcome(_) => continue,
-                    };
+                    self.take_in(record);
                 }
                 let events = self.collector.news(now(), &records, run);
                 tell(recorder, events);
@@ -205,6 +167,54 @@ impl Collecting {
             Err(error) => {
                 self.say(&error, recorder);
                 Seen::NoAnswer
+            }
+        }
+    }
+
+    /// Takes in what a record says of workers and actions; what it says of builds, the collector does.
+    fn take_in(&mut self, record: &Record) {
+        let plan = self.collector.board().plan();
+        let drv_path = |derivation: u32| {
+            plan.derivations().get(derivation as usize).map(|derivation| derivation.drv_path.clone())
+        };
+        let sizes =
+            record.built().iter().filter_map(|built| Some((drv_path(built.derivation)?, built.bytes?)));
+        self.sizes.extend(sizes);
+        match record {
+            Record::Joined { slot } => {
+                self.joined.insert(*slot);
+            }
+            Record::Left { slot } => {
+                self.left.insert(*slot);
+            }
+            Record::Claim { unit, attempt, slot } => {
+                self.joined.insert(*slot);
+                let claim = (unit.0, *attempt);
+                match action_of(plan, *unit) {
+                    // Who claims an action has built what it can, and left the rest.
+                    Some(action) => {
+                        self.acting.insert(action);
+                    }
+                    None if self.returned.contains(&claim) => {}
+                    None => {
+                        self.claims.insert(claim, *slot);
+                    }
+                }
+            }
+            Record::Returned(returned) => {
+                let claim = (returned.unit.0, returned.attempt);
+                self.claims.remove(&claim);
+                self.returned.insert(claim);
+                if returned.stopped {
+                    self.stopped.insert(returned.unit, (returned.slot, returned.reason.clone()));
+                }
+            }
+            Record::Outcome(Outcome { unit, slot, failed, action, .. }) => {
+                let failed = failed.iter();
+                self.failed.extend(failed.filter_map(|failure| {
+                    Some((drv_path(failure.derivation)?, (*slot, failure.log.clone())))
+                }));
+                self.acted.extend(action_of(plan, *unit).zip(action.clone()));
             }
         }
     }
@@ -276,8 +286,7 @@ impl Collecting {
 
     /// Nothing more will come: gives what has no verdict one.
     pub(crate) fn close(&mut self, why: &str, run: &mut Run, recorder: &mut Recorder) {
-        let at = now();
-        let events = self.collector.close(at, why, run);
-        recorder.take_in(at, events);
+        let events = self.collector.close(now(), why, run);
+        recorder.take_in(events);
     }
 }

@@ -301,11 +301,14 @@ impl Hands {
         for &derivation in derivations {
             let drv_path = &self.shipment.plan.steps[derivation as usize].drv_path;
             let Some((verdict, seconds)) = run.end_of(drv_path) else { continue };
+            let state = self.recorder.summary().of_derivation(drv_path);
+            let begun = state.and_then(|state| state.started).filter(|_| seconds.is_some());
             let seconds = seconds.unwrap_or_default();
+            let ended = begun.map(|begun| begun.after_seconds(seconds));
             match verdict {
                 Verdict::Built | Verdict::Cached { .. } => {
                     let cached = *verdict != Verdict::Built;
-                    ends.built.push(Built { derivation, seconds, bytes: None, cached });
+                    ends.built.push(Built { derivation, seconds, bytes: None, cached, ended });
                 }
                 Verdict::Failed { class, message } => {
                     let tail = self.recorder.summary().of_derivation(drv_path).map(|state| &state.tail);
@@ -318,7 +321,7 @@ impl Hands {
                     if class.is_of_machine() {
                         came_between = Some(message.clone());
                     }
-                    ends.failed.push(Failure { derivation, class, message, seconds, log });
+                    ends.failed.push(Failure { derivation, class, message, seconds, log, ended });
                 }
                 Verdict::Cancelled => came_between = Some("it was stopped".to_owned()),
                 // What it needs has failed.

@@ -22,6 +22,9 @@ use crate::{depots, history, ledgers, signals};
 /// How often a ledger is looked at that costs little: at first, and when nothing happens for long.
 const LOOK: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
+/// How long a worker that was told to stop is waited for: whoever restarts it does so at once.
+const BACK_WITHIN: Duration = Duration::from_secs(10);
+
 /// Collects all outcomes of a plan; returns what is then known of its run, which has ended.
 pub(crate) fn report(args: &ReportArgs, reference: &str, url: &str) -> Result<Summary, CommandError> {
     ledgers::check(url)?;
@@ -30,10 +33,9 @@ pub(crate) fn report(args: &ReportArgs, reference: &str, url: &str) -> Result<Su
     let (_, mut limits) = manner(url);
     limits.fail_fast = shipment.fail_fast;
     let plan = Arc::new(shipment.farm);
-    let mut collecting = collect(url, &mark, &plan, limits)?.without_logs();
+    let mut collecting = collect(url, &mark, &plan, limits)?;
     let mut state = State::open();
-    let talk = TalkArgs { print_build_logs: false, quiet: false, verbose: 0, json: false, events: None };
-    let mut recorder = Recorder::new(state.new_run()?, None, Screen::new(&talk))?;
+    let mut recorder = Recorder::new(state.new_run()?, None, Screen::new(&TalkArgs::default()))?;
     recorder.keep_logs(false);
     let stop = Arc::new(AtomicBool::new(false));
     let signals = signals::listen(&stop)?;
@@ -88,6 +90,11 @@ pub(crate) fn report(args: &ReportArgs, reference: &str, url: &str) -> Result<Su
         if only_acts && life.at.elapsed().as_secs_f64() > limits.lapse_seconds {
             break "nobody is left to run it".to_owned();
         }
+        // Who is told to stop goes on rarely, and at once.
+        let is_stopped = collecting.have_all_left(slots) && collecting.stopped().is_some();
+        if is_stopped && life.at.elapsed() > BACK_WITHIN {
+            break "the runners were stopped".to_owned();
+        }
         // One that is started again in its slot may be on its way.
         if collecting.have_all_left(slots) && life.at.elapsed().as_secs_f64() > limits.lapse_seconds {
             break "all runners left, and it is not built".to_owned();
@@ -100,6 +107,9 @@ pub(crate) fn report(args: &ReportArgs, reference: &str, url: &str) -> Result<Su
         std::thread::sleep(pause);
     };
     let over = collecting.is_over();
+    if let Some(reason) = collecting.stopped().filter(|_| !over && !run.is_cancelled()) {
+        recorder.apply(&mut run, Happening::Cancelled { reason });
+    }
     collecting.close(&why, &mut run, &mut recorder);
     let acted_well = actions.close(&why, &run, &mut recorder);
     if over {

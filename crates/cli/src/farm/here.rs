@@ -86,7 +86,7 @@ pub(crate) fn build(
     let plan = Arc::new(farm.farm.clone());
     // What follows builds runs in the store that they come home to.
     let (reference, mark) = ship(planned, farm, Besides::default(), None)?;
-    let mut collecting = collect(&ledger_url, &mark, &plan, limits)?.without_logs();
+    let mut collecting = collect(&ledger_url, &mark, &plan, limits)?;
     let mut farm = Workers {
         place: place.clone(),
         seen: seen_by_builders(&planned.setup),

@@ -55,7 +55,7 @@ impl<'k> Places<'k> {
 
     /// Takes in what was found at a name.
     pub(super) fn take(&mut self, one: FoundOne, fill: &Fill<'_>) {
-        let FoundOne { mut target, verdict, special } = one;
+        let FoundOne { mut target, verdict, special, .. } = one;
         match special {
             Some(Special::Program(program)) => {
                 let builds = program.needs.iter().map(|needed| self.needed(&target, needed, fill)).collect();

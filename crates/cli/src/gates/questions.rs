@@ -179,7 +179,7 @@ fn credentials() -> Result<Credentials, String> {
     Ok(Credentials::default())
 }
 
-fn env(nix: &Nix) -> Vec<(OsString, OsString)> {
+fn env(nix: &Nix) -> Vec<(OsString, Option<OsString>)> {
     nix.env().to_vec()
 }
 

@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::args::{CacheVerb, DepotArgs, SaveArgs, StoreArgs};
 use crate::depots::{self, no_look};
 use crate::error::{CommandError, hint_for};
-use crate::setup::{pairs, store_env};
+use crate::setup::{self, pairs, store_env};
 use crate::talk;
 use crate::tidy;
 use snapshot::Snapshot;
@@ -72,7 +72,7 @@ fn ended(troubled: bool) -> ExitCode {
 
 /// The store of the arguments: Nix set to it, and where it lies.
 fn store(args: &StoreArgs) -> Result<(Nix, Layout), CommandError> {
-    let mut nix = Nix::find()?;
+    let mut nix = setup::nix()?;
     for (name, value) in pairs(&args.options) {
         nix.set_option(name, value);
     }

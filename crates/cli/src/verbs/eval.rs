@@ -1,134 +1,203 @@
 //! `phoenix eval`: targets as JSON lines, in nix-eval-jobs' schema.
 
-use std::collections::BTreeMap;
+mod asked;
+mod cache_status;
+mod line;
+mod printing;
+
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use phoenix_evaluate::{Heard, Special};
-use phoenix_model::{Severity, StorePath, Target, Verdict, redact};
-use serde::Serialize;
+use phoenix_model::{Severity, Verdict, redact};
+use phoenix_store::{Roots, Way};
 
+use self::asked::Manner;
+use self::line::{Fields, Line};
+use self::printing::Printer;
 use crate::args::EvalArgs;
 use crate::error::{CommandError, hint_for};
 use crate::evaluating::FoundOne;
+use crate::setup::{Setup, var};
 use crate::{evaluating, setup, signals, talk};
 
-/// One line; the names are nix-eval-jobs'.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Line<'a> {
-    attr: String,
-    attr_path: &'a [String],
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    system: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    drv_path: Option<&'a StorePath>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    outputs: Option<&'a BTreeMap<String, Option<StorePath>>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    required_system_features: Option<Vec<String>>,
+/// How it went.
+#[derive(Debug, Clone, Copy, Default)]
+struct Outcome {
+    /// Something did not evaluate.
+    failed: bool,
+    /// An evaluator crashed, or there is no root to begin at.
+    fatal: bool,
 }
 
 /// Runs the verb.
 pub(crate) fn eval(args: &EvalArgs) -> Result<ExitCode, CommandError> {
-    let setup = setup::setup(&args.nix, None)?;
-    let asked = evaluating::asked(&args.wanted, &setup.settings.system)?;
+    let is_file = |path: &std::path::Path| fs_err::metadata(path).is_ok_and(|found| found.is_file());
+    let manner = asked::manner(args, &is_file)?;
+    let (search_paths, patterns) = asked::search_paths(args, &manner);
+    let roots_directory = args.jobs.gc_roots_dir.as_deref().map(asked::roots_directory).transpose()?;
+    let mut nix = args.nix.clone();
+    nix.eval_workers = args.jobs.workers.unwrap_or(nix.eval_workers);
+    let mut setup = setup::setup(&nix, None)?;
+    look_in(&mut setup, search_paths);
+    let mut asked = match &manner {
+        Manner::Jobs(source, shown) => {
+            evaluating::Asked::jobs(asked::root(args, source.clone(), shown)?, shown)
+        }
+        Manner::Targets => {
+            let wanted = crate::args::Wanted { include: patterns, ..args.wanted.clone() };
+            evaluating::asked(&wanted, &setup.settings.system)?
+        }
+    };
+    asked.details = asked::details(&args.jobs)?;
+    asked.instantiate = !args.jobs.no_instantiate;
+    asked.reference_lock_file = lock_file(args)?;
+    asked.max_memory = args.jobs.max_memory_size;
+    let mut roots = match roots_directory.filter(|_| asked.instantiate) {
+        Some(directory) => Some((directory, open_roots(&setup)?)),
+        None => None,
+    };
     let stop = Arc::new(AtomicBool::new(false));
     let _signals = signals::listen(&stop)?;
-    let mut failed = false;
-    let mut unwritten = None;
-    let listening = std::cell::Cell::new(true);
-    evaluating::evaluate(
-        &setup,
-        &asked,
-        &args.nix,
-        None,
-        &stop,
-        &mut |FoundOne { target, verdict, special }| {
-            failed |= matches!(verdict, Some(Verdict::NotEvaluated { .. }));
-            if let Some(Verdict::Skipped { reason }) = &verdict {
-                say(args, Severity::Notice, &format!("skipped {}: {reason}", target.attr()));
-                return;
-            }
-            if let Some(Verdict::NotEvaluated { error }) = &verdict
-                && let Some(hint) = hint_for(error)
-            {
-                say(args, Severity::Notice, &format!("hint: {hint}"));
-            }
-            if let (Some(Special::WorkUnit(_)), None) = (special, &verdict) {
-                let text =
-                    format!("{} is a work unit: `phoenix run` asks it what is to be built", target.attr());
-                say(args, Severity::Notice, &text);
-            }
-            // The evaluation was stopped before it.
-            if verdict.is_none() && target.drv_path.is_none() {
-                return;
-            }
-            let printed = print(&setup, &target, verdict.as_ref());
-            if !matches!(printed, Ok(true)) {
-                listening.set(false);
-                stop.store(true, Ordering::Relaxed);
-            }
-            if let Err(error) = printed {
-                unwritten.get_or_insert(error);
-            }
-        },
-        &mut |heard| {
-            if let Heard::Said { severity, text } = heard {
-                say(args, severity, &text);
-            }
-        },
-    )?;
-    if let Some(error) = unwritten {
-        return Err(error);
+    let fields = Fields { input_drvs: args.jobs.show_input_drvs, instantiated: asked.instantiate };
+    let is_jobs = manner != Manner::Targets;
+    let mut outcome = Outcome::default();
+    let mut unkept = None;
+    let tell = |severity: Severity, text: &str| say(args, severity, text);
+    let (way, lines) = printing::Way::new();
+    let (evaluated, printed) = std::thread::scope(|scope| {
+        let printer =
+            scope.spawn(|| printing::print_all(&setup, &lines, Printer::new(args.sorted), &stop, &tell));
+        let evaluated = evaluating::evaluate(
+            &setup,
+            &asked,
+            &nix,
+            None,
+            &stop,
+            &mut |one| {
+                comment(args, &one, is_jobs);
+                let Some(found) = to_print(&one) else { return };
+                outcome.failed |= matches!(one.verdict, Some(Verdict::NotEvaluated { .. }));
+                let line = Line::of(&setup, &one, fields);
+                outcome.fatal |= line.is_fatal() || (found == Printed::Error && line.attr_path.is_empty());
+                if let (Some((directory, roots)), Some(drv_path)) = (&mut roots, &one.target.drv_path)
+                    && let Err(error) = roots.add(&directory.join(drv_path.base_name()), drv_path)
+                {
+                    unkept.get_or_insert(error);
+                    stop.store(true, Ordering::Relaxed);
+                }
+                let looked_up = args.jobs.check_cache_status && one.target.drv_path.is_some();
+                way.send(line, looked_up.then_some(&one.target));
+            },
+            &mut |heard| {
+                if let Heard::Said { severity, text } = heard {
+                    say(args, severity, &text);
+                }
+            },
+        );
+        drop(way);
+        (evaluated, printer.join())
+    });
+    // What was printed is protected until here by whoever evaluated it.
+    let _evaluated = evaluated?;
+    let listening = printed.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+    if let Some(error) = unkept {
+        return Err(CommandError::because("cannot keep derivations from the garbage collector", &error));
     }
-    Ok(match (stop.load(Ordering::Relaxed) && listening.get(), failed) {
-        (true, _) => {
+    Ok(match (stop.load(Ordering::Relaxed) && listening, is_jobs, outcome) {
+        (true, _, _) => {
             talk::stderr("error: stopped before everything was evaluated\n");
             ExitCode::from(130)
         }
-        (false, true) => ExitCode::from(120),
-        (false, false) => ExitCode::SUCCESS,
+        (false, true, Outcome { fatal: true, .. }) => ExitCode::from(1),
+        (false, false, Outcome { failed: true, .. }) => ExitCode::from(120),
+        _ => ExitCode::SUCCESS,
     })
 }
 
-fn print(setup: &setup::Setup, target: &Target, verdict: Option<&Verdict>) -> Result<bool, CommandError> {
-    let error = match verdict {
-        Some(Verdict::NotEvaluated { error }) => Some(redact(error)),
-        _ => None,
-    };
-    let features = target.drv_path.as_ref().and_then(|drv_path| {
-        let read = phoenix_store::read_derivations(&setup.eval_layout, std::slice::from_ref(drv_path));
-        read.into_iter().next()?.ok().map(|derivation| derivation.required_features)
-    });
-    let line = Line {
-        attr: target.attr(),
-        attr_path: target.attr_path.names(),
-        error: error.as_deref(),
-        name: target.name.as_deref(),
-        system: target.system.as_deref(),
-        drv_path: target.drv_path.as_ref(),
-        outputs: target.drv_path.is_some().then_some(&target.outputs),
-        required_system_features: features,
-    };
-    match serde_json::to_string(&line) {
-        Ok(json) => talk::stdout(&format!("{json}\n")),
-        Err(error) => Err(CommandError::because("cannot write a target as JSON", &error)),
+/// Has `<…>` be looked for in these places first.
+fn look_in(setup: &mut Setup, mut places: Vec<String>) {
+    if places.is_empty() {
+        return;
+    }
+    places.extend(var("NIX_PATH"));
+    setup.eval_nix.set_env("NIX_PATH", places.join(":"));
+}
+
+fn lock_file(args: &EvalArgs) -> Result<Option<std::path::PathBuf>, CommandError> {
+    let Some(file) = &args.jobs.reference_lock_file else { return Ok(None) };
+    let file = fs_err::canonicalize(file)
+        .map_err(|error| CommandError::because("cannot use --reference-lock-file", &error))?;
+    Ok(Some(file))
+}
+
+fn open_roots(setup: &Setup) -> Result<Roots, CommandError> {
+    let env = setup::store_env();
+    let socket = var("NIX_DAEMON_SOCKET_PATH");
+    let store = setup.copy_from.as_deref().unwrap_or(&setup.store);
+    let way = Way::into(&setup.eval_layout, Some(store), env.remote.as_deref(), socket.as_deref());
+    Roots::open(&setup.eval_layout, &way)
+        .map_err(|error| CommandError::because("cannot keep derivations from the garbage collector", &error))
+}
+
+/// What is printed of something that was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Printed {
+    Derivation,
+    Error,
+}
+
+/// Whether something is printed at all: what is left out on purpose is not, nor what was not reached.
+fn to_print(one: &FoundOne) -> Option<Printed> {
+    match &one.verdict {
+        Some(Verdict::NotEvaluated { .. }) => Some(Printed::Error),
+        // nixpkgs refuses it, which is an error for those who read the lines.
+        Some(Verdict::Skipped { .. }) => one.unavailable.map(|_| Printed::Error),
+        _ => one.target.drv_path.as_ref().map(|_| Printed::Derivation),
+    }
+}
+
+/// Says of a target what does not belong to the data.
+fn comment(args: &EvalArgs, one: &FoundOne, is_jobs: bool) {
+    let attr = one.target.attr();
+    match &one.verdict {
+        Some(Verdict::Skipped { reason }) => {
+            say(args, Severity::Notice, &format!("skipped {attr}: {reason}"));
+        }
+        Some(Verdict::NotEvaluated { error }) => {
+            // For those who read no lines, as nix-eval-jobs does.
+            if is_jobs {
+                let recursion = phoenix_evaluate::is_crash(error) && !error.contains("infinite recursion");
+                let why = if recursion { " (possible infinite recursion)" } else { "" };
+                say(args, Severity::Error, &format!("{attr}: {error}{why}"));
+            }
+            if let Some(hint) = hint_for(error) {
+                say(args, Severity::Notice, &format!("hint: {hint}"));
+            }
+        }
+        None if matches!(one.special, Some(Special::WorkUnit(_))) => {
+            say(
+                args,
+                Severity::Notice,
+                &format!("{attr} is a work unit: `phoenix run` asks it what is to be built"),
+            );
+        }
+        _ => {}
     }
 }
 
 fn say(args: &EvalArgs, severity: Severity, text: &str) {
     let shown = match severity {
         Severity::Error | Severity::Warning | Severity::Notice => !args.quiet,
-        Severity::Detail => args.verbose > 0,
+        Severity::Detail => args.verbose > 0 || args.jobs.debug,
     };
     if shown {
-        let head = if severity == Severity::Warning { "warning: " } else { "" };
+        let head = match severity {
+            Severity::Warning => "warning: ",
+            Severity::Error => "error: ",
+            Severity::Notice | Severity::Detail => "",
+        };
         talk::stderr(&format!("{head}{}\n", redact(text)));
     }
 }

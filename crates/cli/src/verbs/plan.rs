@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
-use phoenix_model::{ActionVerdict, Severity, StorePath, Verdict};
+use phoenix_model::{ActionVerdict, Severity, StorePath, Verdict, VerdictKind};
 use phoenix_report::{Summary, TargetState, clean, human_seconds, plural};
 use serde::Serialize;
 
@@ -150,6 +150,16 @@ fn for_hits(
     args: &FarmArgs,
     format: Matrix,
 ) -> Result<More, CommandError> {
+    let is_lost = || planned.recorder.summary().target_counts().contains_key(&VerdictKind::NotEvaluated);
+    if format == Matrix::Std && !planned.has_std && !is_lost() {
+        // As std-action: who asks for a matrix of them and has none has it wrong.
+        let systems = planned.recorder.summary().systems.join(", ");
+        return Err(CommandError::new(format!("there is no action of std for {systems}, so that nothing has a row"))
+            .hint(
+                "`__std.ci.SYSTEM` is empty or not there: a block opts in with `ci.ACTION = true`, as in \
+                 (installables \"packages\" {ci.build = true;}); for other flakes there are `--matrix github` and `v1`",
+            ));
+    }
     let verdict = |id| planned.run.verdict(id);
     let rows = farm::hits(&planned.gated, &planned.targets, &planned.actions, verdict, format);
     if format == Matrix::Std {

@@ -9,7 +9,7 @@ use phoenix_model::{Event, SCHEMA_VERSION, Severity};
 use phoenix_schedule::farm::{Leaving, Slot, Worker};
 use tokio::sync::watch;
 
-use crate::args::{Format, NixArgs, WorkArgs};
+use crate::args::{EvaluatorProgram, Format, NixArgs, WorkArgs};
 use crate::error::{CommandError, EXIT_ERROR};
 use crate::farm::{self, NixExchange};
 use crate::kept::Kept;
@@ -139,6 +139,7 @@ fn setup(args: &WorkArgs) -> Result<Setup, CommandError> {
         show_trace: false,
         eval_store: None,
         eval_workers: 1,
+        evaluator: EvaluatorProgram::Nix,
     };
     setup::setup(&nix, Some(&args.builder))
 }

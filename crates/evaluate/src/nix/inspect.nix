@@ -1,18 +1,20 @@
-# What is at an attribute path below a value, as JSON. With `wanted` null all names of a set are told,
-# else only those of `wanted` that exist; with "program" it is what `nix run` would run. `call` is what is done to
-# a value before it is looked at.
-mark: call: root: path: wanted:
+# What is at an attribute path below a value. With `wanted` null all names of a set are told, else only those of
+# `wanted` that exist; with "program" it is what `nix run` would run, with "name" only what a derivation is called.
+# `finish` makes an answer of the value and what there is to say of it, `details` says more of a derivation, `call` is
+# what is done to a value before it is looked at.
+finish: details: call: root: path: wanted:
 let
   isDerivation = value: builtins.isAttrs value && (value.type or null) == "derivation";
 
   at = value: let called = call value; in below called;
   below = value: path:
-    if path == [ ] then (if wanted == "program" then program value else describe value)
+    if path == [ ] then finish value
+      (if wanted == "program" then program value else if wanted == "name" then nameOf value else describe value)
     # The actions of std are in a list.
     else if isStd && builtins.isList value then at (builtins.elemAt value (builtins.fromJSON (builtins.head path))) (builtins.tail path)
     else if builtins.isAttrs value && value ? ${builtins.head path}
     then at value.${builtins.head path} (builtins.tail path)
-    else {
+    else finish null {
       kind = "missing";
       left = builtins.length path;
       type = builtins.typeOf value;
@@ -41,12 +43,20 @@ let
     then { kind = "program"; program = file; needs = needed file; }
     else { kind = "other"; type = builtins.typeOf value; };
 
+  # What can be told of a derivation that nixpkgs refuses to evaluate.
+  nameOf = value: {
+    kind = "name";
+    name = value.name or "";
+    pname = if value ? pname && value ? version then "${value.pname}-${value.version}" else value.pname or "";
+  };
+
   describe = value:
     if isDerivation value then {
       kind = "derivation";
       inherit (value) name system drvPath;
       outputs = builtins.listToAttrs (map (output value) (value.outputs or [ "out" ]));
       names = if wanted == null then [ ] else builtins.filter (name: value ? ${name}) wanted;
+      details = details value;
     }
     else if builtins.isAttrs value && (value.type or null) == "ci-work-unit" then {
       kind = "workUnit";
@@ -74,11 +84,4 @@ let
       recurse = value.recurseForDerivations or null;
     }
     else { kind = "other"; type = builtins.typeOf value; };
-  # What an answer's text comes from goes with it where it is not a derivation alone.
-  answer = at root path;
-  text = builtins.toJSON answer;
-in mark + (
-  if builtins.elem answer.kind [ "workUnit" "stdAction" "program" ]
-  then builtins.toJSON (answer // { context = builtins.attrNames (builtins.getContext text); })
-  else text
-)
+in at root path

@@ -1,8 +1,10 @@
 //! What a script may ask of the machine: programs, and Nix's.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::process::Command;
@@ -15,7 +17,7 @@ use crate::child;
 pub(super) struct Host {
     pub(super) bin: Option<PathBuf>,
     pub(super) nix_args: Vec<String>,
-    pub(super) env: Vec<(OsString, OsString)>,
+    pub(super) env: Vec<(OsString, Option<OsString>)>,
     pub(super) is_kept: IsKept,
 }
 
@@ -26,14 +28,35 @@ impl Host {
             let drv: Result<(String,), _> = serde_json::from_str(args);
             return json!({ "ok": drv.is_ok_and(|(drv,)| (self.is_kept.0)(&drv)) }).to_string();
         }
+        if name == "sleep" {
+            let time: Result<(f64,), _> = serde_json::from_str(args);
+            let seconds = time.map_or(0.0, |(milliseconds,)| milliseconds / 1000.0);
+            tokio::time::sleep(Duration::try_from_secs_f64(seconds).unwrap_or_default()).await;
+            return json!({ "ok": null }).to_string();
+        }
         let answered = match self.command(name, args) {
             Ok((program, mut command)) => {
-                command.envs(self.env.iter().map(|(name, value)| (name, value)));
+                child::set_env(&mut command, &self.env);
                 finished(&program, command).await
             }
             Err(error) => Err(error),
         };
         answered.map_or_else(|error| json!({ "error": error }), |ok| json!({ "ok": ok })).to_string()
+    }
+
+    /// The variables that programs have, as an object. What is no UTF-8 is left out.
+    pub(super) fn variables(&self) -> String {
+        let mut all: BTreeMap<String, String> = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        for (name, value) in &self.env {
+            let Some(name) = name.to_str() else { continue };
+            match value.as_ref().and_then(|value| value.to_str()) {
+                Some(value) => drop(all.insert(name.to_owned(), value.to_owned())),
+                None => drop(all.remove(name)),
+            }
+        }
+        json!(all).to_string()
     }
 
     fn command(&self, name: &str, args: &str) -> Result<(String, Command), String> {

@@ -1,5 +1,5 @@
 // What a body of findWork sees, made of two functions of the host: `call` (a promise) and `say`.
-(async (body, self, hostCall, say) => {
+(async (body, self, hostCall, say, env) => {
   let failed = null
   const call = async (name, ...args) => {
     const reply = JSON.parse(await hostCall(name, JSON.stringify(args)))
@@ -19,6 +19,8 @@
       try { return await inside() } finally { core.endGroup() }
     },
     setOutput: (name, value) => say('output', `${name}=${shown(value)}`),
+    getInput: name => (env[`INPUT_${name.replace(/ /g, '_').toUpperCase()}`] ?? '').trim(),
+    isDebug: () => env.RUNNER_DEBUG === '1',
     setFailed: why => { failed = shown(why); say('error', failed) },
   }
 
@@ -55,6 +57,15 @@
       Promise.all(attributes.map(async it => nixDone(await call('nix', ['run', `${flake}#${it}`])))),
   }
 
+  const timers = new Set()
+  globalThis.setTimeout = (run, milliseconds = 0, ...values) => {
+    const timer = Symbol('timer')
+    timers.add(timer)
+    call('sleep', Number(milliseconds) || 0).then(() => timers.delete(timer) && run(...values))
+    return timer
+  }
+  globalThis.clearTimeout = timer => { timers.delete(timer) }
+  globalThis.process = { env }
   globalThis.console = console
   const value = await body(self, core, nix, execUtils)
   return JSON.stringify({ value, failed })

@@ -218,7 +218,14 @@ impl Board {
         }
         for (position, derivation) in (0..).zip(plan.derivations()) {
             if let Some(Hopeless { class, message }) = derivation.hopeless.clone() {
-                board.fail(Failure { derivation: position, class, message, seconds: 0.0, log: Vec::new() });
+                board.fail(Failure {
+                    derivation: position,
+                    class,
+                    message,
+                    seconds: 0.0,
+                    log: Vec::new(),
+                    ended: None,
+                });
             }
         }
         board
@@ -402,6 +409,7 @@ impl Board {
                 message: message.clone(),
                 seconds: 0.0,
                 log: Vec::new(),
+                ended: None,
             });
         }
         Effect::GivenUp

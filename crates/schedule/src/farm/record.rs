@@ -1,6 +1,6 @@
 //! What workers write in the ledger.
 
-use phoenix_model::{ActionVerdict, FailureClass};
+use phoenix_model::{ActionVerdict, FailureClass, Stamp};
 use serde::{Deserialize, Serialize};
 
 /// The number of a worker's place in the plan, counted from 0.
@@ -78,6 +78,9 @@ pub struct Acted {
     /// The last lines that it printed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub log: Vec<String>,
+    /// When it ended, by the clock of who tells; absent where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Stamp>,
 }
 
 /// A derivation that was built.
@@ -94,6 +97,9 @@ pub struct Built {
     /// Whether it was there after all, so that nothing was built.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub cached: bool,
+    /// When it ended, by the clock of who tells; absent where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Stamp>,
 }
 
 /// A derivation that failed by itself.
@@ -111,6 +117,9 @@ pub struct Failure {
     /// The last lines of its log.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub log: Vec<String>,
+    /// When it ended, by the clock of who tells; absent where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Stamp>,
 }
 
 /// What building a unit came to.

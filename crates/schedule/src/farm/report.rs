@@ -2,9 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
-use phoenix_model::{Event, Stamp, StorePath};
+use phoenix_model::{Event, Logged, Stamp, StorePath};
 
 use super::board::{Board, Effect, Limits};
 use super::plan::FarmPlan;
@@ -12,7 +11,7 @@ use super::record::{Built, Outcome, Record, Returned, Slot};
 use crate::run::{BuilderEnd, Happening, Run};
 
 /// Watches a ledger and tells a [`Run`] what the workers did, so that a farm's targets get their verdicts by
-/// the rules of every run, and its reports are made from the same events.
+/// the rules of every run, and its reports are made from the same events. Of logs it tells nothing: they come otherwise.
 #[derive(Debug)]
 pub struct Collector {
     board: Board,
@@ -20,8 +19,6 @@ pub struct Collector {
     told: HashSet<u32>,
     /// What was built of units that were given back, and by whom.
     partly: HashMap<u32, (Built, Slot)>,
-    /// Whether somebody else brings the logs.
-    has_logs: bool,
 }
 
 impl Collector {
@@ -30,13 +27,7 @@ impl Collector {
     pub fn new(plan: &Arc<FarmPlan>, limits: Limits) -> Self {
         let board = Board::new(plan, Vec::new(), limits);
         let told = board.failed().keys().copied().collect();
-        Self { board, built: HashSet::new(), told, partly: HashMap::new(), has_logs: false }
-    }
-
-    /// The same, for whoever has the whole logs: the last lines that come with failures are left out.
-    #[must_use]
-    pub fn without_logs(self) -> Self {
-        Self { has_logs: true, ..self }
+        Self { board, built: HashSet::new(), told, partly: HashMap::new() }
     }
 
     /// Whether everything has come to its end.
@@ -51,8 +42,9 @@ impl Collector {
         &self.board
     }
 
-    /// Takes in records that were seen now; returns the events that follow.
-    pub fn news(&mut self, now: Stamp, records: &[Record], run: &mut Run) -> Vec<Event> {
+    /// Takes in records that were seen now; returns the events that follow, each with the time that it happened at by the
+    /// clock of who told of it, or now.
+    pub fn news(&mut self, now: Stamp, records: &[Record], run: &mut Run) -> Vec<Logged> {
         let mut events = Vec::new();
         for record in records {
             let effect = self.board.apply(now, record);
@@ -70,7 +62,7 @@ impl Collector {
 
     /// Nothing more will come: whatever has no verdict gets one now. `why` says what happened to what nobody
     /// built, as in "no runner was left"; it is not read when all is well.
-    pub fn close(&mut self, now: Stamp, why: &str, run: &mut Run) -> Vec<Event> {
+    pub fn close(&mut self, now: Stamp, why: &str, run: &mut Run) -> Vec<Logged> {
         let mut events = Vec::new();
         // Nobody took up what was begun.
         let mut partly: Vec<(Built, Slot)> = self.partly.values().copied().collect();
@@ -89,7 +81,7 @@ impl Collector {
             hindered: BTreeMap::new(),
             last_words: why.to_owned(),
         };
-        events.extend(run.apply(now, Happening::BuilderEnded(end)));
+        events.extend(at(now, run.apply(now, Happening::BuilderEnded(end))));
         events
     }
 
@@ -103,20 +95,21 @@ impl Collector {
         }
     }
 
-    fn was_built(&mut self, now: Stamp, built: Built, slot: Slot, run: &mut Run, events: &mut Vec<Event>) {
+    fn was_built(&mut self, now: Stamp, built: Built, slot: Slot, run: &mut Run, events: &mut Vec<Logged>) {
         // What failed elsewhere by another account failed.
         if self.told.insert(built.derivation)
             && let Some(drv_path) = self.drv_path(built.derivation)
         {
             self.built.insert(built.derivation);
+            let ended = then(built.ended, now);
             if !built.cached {
-                events.extend(started(now, &drv_path, built.seconds, slot, run));
+                events.extend(started(ended, &drv_path, built.seconds, slot, run));
             }
-            events.extend(run.apply(now, Happening::Appeared { drv_path }));
+            events.extend(at(ended, run.apply(ended, Happening::Appeared { drv_path })));
         }
     }
 
-    fn outcome(&mut self, now: Stamp, outcome: &Outcome, run: &mut Run, events: &mut Vec<Event>) {
+    fn outcome(&mut self, now: Stamp, outcome: &Outcome, run: &mut Run, events: &mut Vec<Logged>) {
         for built in &outcome.built {
             let before = self.partly.get(&built.derivation).copied().filter(|(before, _)| !before.cached);
             let (built, slot) = before.unwrap_or((*built, outcome.slot));
@@ -126,16 +119,13 @@ impl Collector {
             if !self.told.contains(&failure.derivation)
                 && let Some(drv_path) = self.drv_path(failure.derivation)
             {
-                events.extend(started(now, &drv_path, failure.seconds, outcome.slot, run));
-                let whole = format!("(the last lines; the whole log is with runner {})", outcome.slot.0);
-                let lines = (!failure.log.is_empty()).then_some(whole).into_iter();
-                let lines = lines.chain(failure.log.iter().cloned()).filter(|_| !self.has_logs);
-                events.extend(lines.map(|line| Event::LogLine { drv_path: drv_path.clone(), line }));
+                let ended = then(failure.ended, now);
+                events.extend(started(ended, &drv_path, failure.seconds, outcome.slot, run));
             }
         }
     }
 
-    fn failures(&mut self, now: Stamp, run: &mut Run, events: &mut Vec<Event>) {
+    fn failures(&mut self, now: Stamp, run: &mut Run, events: &mut Vec<Logged>) {
         if self.board.failed().len() + self.built.len() == self.told.len() {
             return;
         }
@@ -144,7 +134,9 @@ impl Collector {
                 && let Some(drv_path) = self.drv_path(failure.derivation)
             {
                 let (class, message) = (failure.class, failure.message.clone());
-                events.extend(run.apply(now, Happening::BuildFailed { drv_path, class, message }));
+                let ended = then(failure.ended, now);
+                events
+                    .extend(at(ended, run.apply(ended, Happening::BuildFailed { drv_path, class, message })));
             }
         }
     }
@@ -154,10 +146,19 @@ impl Collector {
     }
 }
 
-/// The events of a build that began so many seconds ago.
-fn started(now: Stamp, drv_path: &StorePath, seconds: f64, slot: Slot, run: &mut Run) -> Vec<Event> {
-    let ago = Duration::try_from_secs_f64(seconds).unwrap_or_default().as_millis();
-    let at = Stamp(now.0.saturating_sub(u64::try_from(ago).unwrap_or(0)));
+/// When something happened that is heard of now: clocks differ, and nothing that is known is yet to come.
+fn then(told: Option<Stamp>, now: Stamp) -> Stamp {
+    told.map_or(now, |told| told.min(now))
+}
+
+fn at(at: Stamp, events: Vec<Event>) -> impl Iterator<Item = Logged> {
+    events.into_iter().map(move |event| Logged { at, event })
+}
+
+/// The events of a build that took so many seconds.
+fn started(ended: Stamp, drv_path: &StorePath, seconds: f64, slot: Slot, run: &mut Run) -> Vec<Logged> {
+    let begun = ended.before_seconds(seconds);
     let machine = format!("runner {}", slot.0);
-    run.apply(at, Happening::BuildStarted { drv_path: drv_path.clone(), machine })
+    let happening = Happening::BuildStarted { drv_path: drv_path.clone(), machine };
+    at(begun, run.apply(begun, happening)).collect()
 }

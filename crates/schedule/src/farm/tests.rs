@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use phoenix_model::{FailureClass, Stamp};
+use phoenix_model::{Event, FailureClass, Stamp};
 
 use super::fixture::{drv, farm, kinds, plan};
 use super::*;
@@ -19,7 +19,7 @@ fn claim(unit: u32, attempt: u32, slot: u32) -> Record {
 }
 
 fn built(unit: u32, attempt: u32, slot: u32) -> Record {
-    let built = vec![Built { derivation: unit, seconds: 1.0, bytes: None, cached: false }];
+    let built = vec![Built { derivation: unit, seconds: 1.0, bytes: None, cached: false, ended: None }];
     let unit = UnitId(unit);
     Record::Outcome(Outcome {
         unit,
@@ -34,8 +34,14 @@ fn built(unit: u32, attempt: u32, slot: u32) -> Record {
 
 fn failed(unit: u32, slot: u32) -> Record {
     let message = "builder failed".to_owned();
-    let failed =
-        vec![Failure { derivation: unit, class: FailureClass::Build, message, seconds: 1.0, log: vec![] }];
+    let failed = vec![Failure {
+        derivation: unit,
+        class: FailureClass::Build,
+        message,
+        seconds: 1.0,
+        log: vec![],
+        ended: None,
+    }];
     let unit = UnitId(unit);
     Record::Outcome(Outcome {
         unit,
@@ -86,7 +92,7 @@ fn a_unit_is_claimed_fetched_built_and_posted_and_then_the_next() {
     let build = Command::Build { unit: UnitId(0), derivations: vec![0] };
     assert_eq!(worker.apply(at(3), Notice::Fetched), [build]);
     let ended = Notice::Built {
-        built: vec![Built { derivation: 0, seconds: 1.0, bytes: None, cached: false }],
+        built: vec![Built { derivation: 0, seconds: 1.0, bytes: None, cached: false, ended: None }],
         failed: vec![],
         parcel: None,
     };
@@ -353,8 +359,29 @@ fn a_plan_is_read_as_it_was_written_and_a_damaged_one_is_not() {
 fn what_was_built_teaches_the_estimates() {
     let plan = farm(&[(1.0, vec![])], 1);
     let Record::Outcome(mut outcome) = built(0, 1, 0) else { unreachable!() };
-    outcome.built[0] = Built { derivation: 0, seconds: 42.0, bytes: Some(7), cached: false };
+    outcome.built[0] = Built { derivation: 0, seconds: 42.0, bytes: Some(7), cached: false, ended: None };
     let mut estimates = crate::Estimates::default();
     plan.learn(&outcome, &mut estimates);
     assert_eq!((estimates.known(&drv(0)), estimates.bytes(&drv(0))), (Some(42.0), 7));
+}
+
+#[test]
+fn what_is_heard_late_happened_when_it_did_and_nothing_is_yet_to_come() {
+    use crate::run::{Happening, Run};
+    let drafts = [(1.0, vec![])];
+    for (told, begun, ended) in
+        [(Some(at(50)), at(49), at(50)), (Some(at(500)), at(99), at(100)), (None, at(99), at(100))]
+    {
+        let mut run = Run::default();
+        let planned = Happening::Planned { plan: plan(&drafts), targets: vec![], saved_seconds: 0.0 };
+        drop(run.apply(at(0), planned));
+        let mut collector = Collector::new(&farm(&drafts, 1), Limits::default());
+        let Record::Outcome(mut outcome) = built(0, 1, 0) else { panic!() };
+        outcome.built[0].ended = told;
+        let news = collector.news(at(100), &[claim(0, 1, 0), Record::Outcome(outcome)], &mut run);
+        let when =
+            |is: fn(&Event) -> bool| news.iter().find(|logged| is(&logged.event)).map(|logged| logged.at);
+        assert_eq!(when(|event| matches!(event, Event::BuildStarted { .. })), Some(begun), "{told:?}");
+        assert_eq!(when(|event| matches!(event, Event::DerivationSettled { .. })), Some(ended), "{told:?}");
+    }
 }

@@ -629,6 +629,7 @@ impl Worker {
             message: message.clone(),
             seconds: 0.0,
             log: Vec::new(),
+            ended: None,
         });
         let outcome = Outcome {
             unit: UnitId(unit),

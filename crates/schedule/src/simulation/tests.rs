@@ -51,9 +51,11 @@ fn verdicts(plan: &Plan, farm: &Arc<FarmPlan>, records: &[Record], limits: Limit
     let mut events = run.apply(Stamp(0), planned);
     let mut collector = Collector::new(farm, limits);
     for (number, record) in (0..).zip(records) {
-        events.extend(collector.news(Stamp(number), std::slice::from_ref(record), &mut run));
+        let news = collector.news(Stamp(number), std::slice::from_ref(record), &mut run);
+        events.extend(news.into_iter().map(|logged| logged.event));
     }
-    events.extend(collector.close(Stamp(1 << 40), "no runner was left", &mut run));
+    let rest = collector.close(Stamp(1 << 40), "no runner was left", &mut run);
+    events.extend(rest.into_iter().map(|logged| logged.event));
     let settled: Vec<_> = events
         .into_iter()
         .filter_map(|event| match event {
@@ -285,7 +287,7 @@ fn what_was_built_of_a_unit_that_nobody_took_up_is_built() {
     let (plan, farm) = merged(&drafts, 1);
     assert_eq!(farm.units().len(), 1);
     let (unit, attempt, slot) = (UnitId(0), 1, Slot(0));
-    let built = |derivation| Built { derivation, seconds: 3.0, bytes: None, cached: false };
+    let built = |derivation| Built { derivation, seconds: 3.0, bytes: None, cached: false, ended: None };
     let records = [
         Record::Joined { slot },
         Record::Claim { unit, attempt, slot },

@@ -456,14 +456,14 @@ impl World<'_> {
                 (true, _) => (FailureClass::Build, "builder failed with exit code 1"),
                 (_, true) => (FailureClass::Killed, "builder failed due to signal 9 (Killed)"),
                 _ => {
-                    let built = Built { derivation, seconds: took, bytes: None, cached };
+                    let built = Built { derivation, seconds: took, bytes: None, cached, ended: None };
                     building.push((after(now, seconds), built));
                     continue;
                 }
             };
             hindered.push(derivation);
             let message = message.to_owned();
-            failed.push(Failure { derivation, class, message, seconds: took, log: vec![] });
+            failed.push(Failure { derivation, class, message, seconds: took, log: vec![], ended: None });
         }
         self.runners[worker].building = building;
         if interrupted {

@@ -34,7 +34,7 @@ where
 }
 
 fn outcome(unit: u32, attempt: u32, slot: u32) -> Record {
-    let built = vec![Built { derivation: unit, seconds: 1.5, bytes: Some(7), cached: false }];
+    let built = vec![Built { derivation: unit, seconds: 1.5, bytes: Some(7), cached: false, ended: None }];
     let parcel = Some("a place".to_owned());
     Record::Outcome(Outcome {
         unit: UnitId(unit),
@@ -101,7 +101,7 @@ async fn every_record_is_seen_once_by_everybody(one: Arc<dyn Ledger>, other: Arc
         slot: Slot(1),
         reason: "disk full: \"/\"\n\u{fc}".to_owned(),
         stopped: true,
-        built: vec![Built { derivation: 4, seconds: 1.5, bytes: None, cached: false }],
+        built: vec![Built { derivation: 4, seconds: 1.5, bytes: None, cached: false, ended: None }],
         parcel: Some("packs/a".to_owned()),
     };
     let records = [

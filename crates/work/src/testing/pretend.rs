@@ -102,10 +102,11 @@ impl Exchange for Pretend {
                     message,
                     seconds,
                     log: vec![],
+                    ended: None,
                 });
             } else {
                 self.builds[derivation as usize].fetch_add(1, Ordering::SeqCst);
-                ends.built.push(Built { derivation, seconds, bytes: None, cached: false });
+                ends.built.push(Built { derivation, seconds, bytes: None, cached: false, ended: None });
             }
         }
         Ok(ends)

@@ -94,7 +94,7 @@ mod tests {
                  device (os error 28)",
                 "warning: a is not restored: a part of it could not be read",
                 "warning: 2 paths (z, y) are not restored: each refers to what could not be had; z refers to a",
-                "hint: the disk is full: `nix-collect-garbage` frees what nothing uses",
+                "hint: the disk is full: make room there; in a Nix store `nix-collect-garbage` frees what nothing uses",
             ]
         );
         assert!(lines(&[]).is_empty());

@@ -19,6 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Serves until the process is told to end.
 pub(super) fn serve(args: &ServeArgs) -> Result<ExitCode, CommandError> {
+    without_huge_pages();
     let address = address(&args.listen)?;
     let sign = args.sign_key.as_deref().map(keys::secret).transpose()?;
     let trusted = keys::trusted(&args.trusted_key)?;
@@ -57,6 +58,14 @@ pub(super) fn serve(args: &ServeArgs) -> Result<ExitCode, CommandError> {
         remove_port(file, server_port);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Has the system give memory in small pages: with the huge ones that the allocator asks for, a server that runs
+/// beside builds for hours would hold twice as much.
+fn without_huge_pages() {
+    // Where that cannot be had, it serves all the same.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
 }
 
 /// The address of `HOST:PORT`; `localhost` is 127.0.0.1, whatever others make of it.

@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use phoenix_cache::{Cache, MakeArchive, Trouble};
 use phoenix_model::StorePath;
 use phoenix_pack::nar::{Parser, Writer};
-use phoenix_pack::{Damaged, Goal, PathInfo};
+use phoenix_pack::{Damaged, Goal, PackError, PathInfo};
 use sha2::{Digest, Sha256};
 
 use super::{ended, say, threads, warn};
@@ -23,7 +23,10 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<ExitCode, CommandError> {
     let packs: Mutex<BTreeSet<String>> = Mutex::default();
     let troubled = AtomicBool::new(false);
     let trouble = |trouble: Trouble| {
-        troubled.store(true, Ordering::Relaxed);
+        // What a later phoenix has written is no damage, and for that one to look at.
+        if !matches!(trouble, Trouble::Pack { problem: PackError::Version(_), .. }) {
+            troubled.store(true, Ordering::Relaxed);
+        }
         if let Some(pack) = trouble.pack() {
             packs.lock().unwrap_or_else(PoisonError::into_inner).insert(pack.to_owned());
         }

@@ -1,6 +1,6 @@
 //! Nix's base 32 (nix `src/libutil/hash.cc`, `printHash32`).
 
-use phoenix_model::NIX32_ALPHABET;
+use crate::NIX32_ALPHABET;
 
 /// The digits of some bytes, most significant first.
 #[must_use]

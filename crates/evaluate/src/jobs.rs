@@ -1,0 +1,295 @@
+//! Jobs as nix-eval-jobs finds them: every derivation below a root, through sets that ask for it.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use phoenix_model::{AttrPath, TargetKind};
+
+use crate::constituents::{Aggregate, Constituent, Job, Resolved, resolve};
+use crate::evaluator::quote;
+use crate::explore::Explore;
+use crate::flake::one_line;
+use crate::reply::Reply;
+use crate::unavailable::Refusal;
+use crate::walk::{Endless, Reason, TooDeep, drop_below, ended, endless_target};
+use crate::{Details, Ended, Expression, FoundDerivation, FoundTarget, Inspect};
+
+const CALL: &str = include_str!("nix/call.nix");
+const JOB: &str = include_str!("nix/job.nix");
+
+/// The root of jobs.
+#[derive(Debug, Clone)]
+pub struct JobRoot {
+    /// What it is in.
+    pub source: JobSource,
+    /// A function from what is there to the root.
+    pub select: Option<Expression>,
+    /// Whether all sets are looked through, whatever they ask for.
+    pub force_recurse: bool,
+    /// Arguments for functions on the way, by name.
+    pub arguments: Vec<(String, Expression)>,
+}
+
+/// Where a root of jobs is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JobSource {
+    /// At an attribute of a flake, or all of it with its inputs.
+    Flake(AttrPath),
+    /// In a file, or a directory with a `default.nix`.
+    File(std::path::PathBuf),
+    /// In a file of the search path, `<NAME>`.
+    SearchPath(String),
+    /// In an expression.
+    Expression(Expression),
+}
+
+impl JobRoot {
+    /// Definitions for an evaluator after which `root` is the root. A flake is `flake`, and called so by the user.
+    pub(crate) fn definitions(&self, shown: &str) -> Vec<String> {
+        let given: Vec<String> = self
+            .arguments
+            .iter()
+            .map(|(name, value)| format!("{} = {};", quote(name), value.as_str()))
+            .collect();
+        let call = format!("phoenixCall = ({}) {{ {} }}", one_line(CALL), given.join(" "));
+        let whole = match &self.source {
+            JobSource::Flake(path) => path.names().iter().fold("flake".to_owned(), |parent, name| {
+                let name = quote(name);
+                let error = quote(&format!("flake '{shown}' does not provide attribute '{path}'"));
+                format!(
+                    "(let parent = {parent}; in if parent ? {name} then parent.{name} else throw {error})"
+                )
+            }),
+            // An absolute path is needed: the repl has another idea of what is relative.
+            JobSource::File(file) => {
+                format!("phoenixCall (import (/. + {}))", quote(&file.to_string_lossy()))
+            }
+            JobSource::SearchPath(name) => format!("phoenixCall (import <{name}>)"),
+            JobSource::Expression(expression) => format!("phoenixCall {}", expression.as_str()),
+        };
+        let root = match &self.select {
+            None => whole,
+            Some(select) => format!(
+                "let selected = {} ({whole}); in if builtins.isAttrs selected then selected \
+                 else throw \"'--select' must evaluate to an attrset (the traversal root)\"",
+                select.as_str()
+            ),
+        };
+        vec![call, format!("root = {root}")]
+    }
+
+    /// A function of Nix from a function that makes the answer to one that inspects.
+    pub(crate) fn inspect(&self, details: &Details) -> String {
+        let Self { force_recurse, .. } = self;
+        format!(
+            "(finish: ({}) finish {} phoenixCall {force_recurse} root)",
+            one_line(JOB),
+            details.function()
+        )
+    }
+}
+
+/// The jobs below one root.
+#[derive(Debug, Default)]
+pub(crate) struct Jobs {
+    queue: VecDeque<Inspect>,
+    in_work: usize,
+    endless: Endless,
+    /// What aggregates may need, by name, where they are asked for.
+    known: BTreeMap<String, Known>,
+    with_constituents: bool,
+    resolved: bool,
+    /// Aggregates whose turn it is not yet.
+    aggregates: VecDeque<Aggregate>,
+    /// What is settled and could not be told yet.
+    settled: Vec<FoundTarget>,
+}
+
+#[derive(Debug)]
+struct Known {
+    job: Job,
+    /// Its derivation, and the output of it that is needed.
+    constituent: Option<Constituent>,
+    /// An aggregate waits here until all jobs are known.
+    waiting: Option<FoundTarget>,
+}
+
+impl Jobs {
+    pub(crate) fn new(with_constituents: bool) -> Self {
+        let root = Inspect { path: AttrPath::default(), wanted: None, reason: Reason::Job };
+        Self { queue: VecDeque::from([root]), with_constituents, ..Self::default() }
+    }
+
+    fn set(&mut self, path: &AttrPath, names: &[String]) -> Vec<FoundTarget> {
+        if names.is_empty() {
+            return Vec::new();
+        }
+        if let Some(too_deep) = self.endless.too_deep(path) {
+            if let TooDeep::Loop(set) = &too_deep {
+                drop_below(&mut self.queue, set);
+            }
+            return vec![endless_target(path, too_deep, "; `--select` can leave it out")];
+        }
+        self.endless.note_names(path, names);
+        // Depth first, in the order of the names.
+        for name in names.iter().rev() {
+            self.queue.push_front(Inspect { path: path.child(name), wanted: None, reason: Reason::Job });
+        }
+        Vec::new()
+    }
+
+    /// Keeps in mind what aggregates may need; an aggregate itself has to wait.
+    fn know(&mut self, target: FoundTarget) -> Vec<FoundTarget> {
+        if !self.with_constituents {
+            return vec![target];
+        }
+        let error = match &target.ended {
+            Some(Ended::NotEvaluated(error)) => Some(error.clone()),
+            _ => None,
+        };
+        let named = target.details.named_constituents.clone().unwrap_or_default();
+        let waits = error.is_none() && !named.is_empty();
+        let constituent = target.derivation.as_ref().map(Constituent::of);
+        let name = target.path.to_string();
+        let job = Job { error, named, glob: target.details.glob_constituents };
+        let (waiting, told) = if waits { (Some(target), Vec::new()) } else { (None, vec![target]) };
+        self.known.insert(name, Known { job, constituent, waiting });
+        told
+    }
+
+    /// Looks up what aggregates need, once all jobs are known.
+    fn resolve(&mut self) {
+        self.resolved = true;
+        let jobs = self.known.iter().map(|(name, known)| (name.clone(), known.job.clone())).collect();
+        match resolve(&jobs) {
+            Resolved::Order(order) => self.aggregates = order.into(),
+            Resolved::Cycle(failed) => {
+                for (name, error) in failed {
+                    self.settle(&name, Some(error));
+                }
+            }
+        }
+    }
+
+    fn settle(&mut self, name: &str, error: Option<String>) {
+        if let Some(mut target) = self.known.get_mut(name).and_then(|known| known.waiting.take()) {
+            target.ended = error.map(Ended::NotEvaluated);
+            self.settled.push(target);
+        }
+    }
+
+    /// The next aggregate that can be made anew.
+    fn next_aggregate(&mut self) -> Option<Inspect> {
+        while let Some(aggregate) = self.aggregates.pop_front() {
+            if let Some(error) = aggregate.error() {
+                if let Some(target) =
+                    self.known.get_mut(&aggregate.name).and_then(|known| known.waiting.as_mut())
+                {
+                    target.details.named_constituents = None;
+                }
+                self.settle(&aggregate.name, Some(error));
+                continue;
+            }
+            let needs =
+                aggregate.needs.iter().filter_map(|name| self.known.get(name)?.constituent.clone()).collect();
+            let Some(target) = self.known.get(&aggregate.name).and_then(|known| known.waiting.as_ref())
+            else {
+                continue;
+            };
+            return Some(Inspect {
+                path: target.path.clone(),
+                wanted: None,
+                reason: Reason::Aggregate(needs),
+            });
+        }
+        None
+    }
+
+    /// An aggregate was made anew, with what it needs.
+    fn aggregate(&mut self, path: &AttrPath, needs: Vec<Constituent>, reply: Result<Reply, String>) {
+        let name = path.to_string();
+        let Some(known) = self.known.get_mut(&name) else { return };
+        let Some(target) = known.waiting.as_mut() else { return };
+        let error = match reply {
+            Ok(Reply::Derivation { name, system, drv_path, outputs, .. }) => {
+                let derivation = FoundDerivation::new(name, system, drv_path, outputs);
+                known.constituent = Some(Constituent::of(&derivation));
+                target.derivation = Some(derivation);
+                target.details.named_constituents = None;
+                let more = needs.into_iter().map(|need| need.drv_path.as_str().to_owned());
+                target.details.constituents.get_or_insert_default().extend(more);
+                None
+            }
+            Ok(_) => Some("it is a derivation no more".to_owned()),
+            Err(error) => Some(error),
+        };
+        self.settle(&name, error);
+    }
+}
+
+impl Constituent {
+    fn of(derivation: &FoundDerivation) -> Self {
+        let output = derivation.outputs.keys().next().map_or("out", String::as_str);
+        Self { drv_path: derivation.drv_path.clone(), output: output.to_owned() }
+    }
+}
+
+impl Explore for Jobs {
+    fn take_next(&mut self) -> Option<Inspect> {
+        let mut next = self.queue.pop_front();
+        if next.is_none() && self.in_work == 0 && self.with_constituents {
+            if !self.resolved {
+                self.resolve();
+            }
+            next = self.next_aggregate();
+        }
+        self.in_work += usize::from(next.is_some());
+        next
+    }
+
+    fn left(&self) -> usize {
+        self.queue.len() + self.aggregates.len()
+    }
+
+    fn answer(&mut self, inspect: Inspect, json: Result<&str, String>) -> Vec<FoundTarget> {
+        self.in_work = self.in_work.saturating_sub(1);
+        let reply = json.and_then(|json| {
+            Reply::parse(json).map_err(|problem| format!("the evaluator's answer cannot be read: {problem}"))
+        });
+        let path = inspect.path;
+        if let Reason::Aggregate(needs) = inspect.reason {
+            self.aggregate(&path, needs, reply);
+            return std::mem::take(&mut self.settled);
+        }
+        if self.endless.contains(&path, matches!(reply, Ok(Reply::Set { .. }))) {
+            return Vec::new();
+        }
+        match reply {
+            Ok(Reply::Derivation { name, system, drv_path, outputs, details, .. }) => {
+                let derivation = FoundDerivation::new(name, system, drv_path, outputs);
+                let target = crate::walk::unended(path, TargetKind::Derivation);
+                self.know(FoundTarget { derivation: Some(derivation), details, ..target })
+            }
+            Ok(Reply::Set { names, .. }) => self.set(&path, &names),
+            // What cannot be built is passed by.
+            Ok(_) => Vec::new(),
+            Err(error) => {
+                let unavailable = Refusal::of(&error).map(|refusal| refusal.why);
+                let target = ended(path, TargetKind::Unknown, Ended::NotEvaluated(error));
+                self.know(FoundTarget { unavailable, ..target })
+            }
+        }
+    }
+
+    fn idle_patterns(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn stopped(&mut self, _: Vec<Inspect>) -> Vec<FoundTarget> {
+        self.queue.clear();
+        Vec::new()
+    }
+
+    fn finish(&mut self) -> Vec<FoundTarget> {
+        std::mem::take(&mut self.settled)
+    }
+}
