@@ -15,7 +15,7 @@ use crate::budget::{Budget, Load};
 use crate::evaluator::{Evaluator, Handle};
 use crate::explore::Explore;
 use crate::memory::{Meter, shown};
-use crate::pool::{EvaluateError, Evaluators, Found, Heard, Progress, Request, Root, conclude, explore};
+use crate::pool::{EvaluateError, Evaluators, Heard, Progress, Request, Root, conclude, explore, tell_found};
 use crate::prepare::Prepared;
 use crate::said::Said;
 use crate::spread::Spread;
@@ -118,9 +118,8 @@ impl Desk<'_> {
     fn take_in(&mut self, inspect: Inspect, answer: &Result<String, String>, progress: &mut Progress) {
         progress.done += 1;
         progress.failed += usize::from(answer.is_err());
-        for target in self.walk.answer(inspect, answer.as_deref().map_err(Clone::clone)) {
-            (self.hear)(Heard::Found(Box::new(Found { source: self.root.source.clone(), target })));
-        }
+        let found = self.walk.answer(inspect, answer.as_deref().map_err(Clone::clone));
+        tell_found(self.root, found, self.hear);
     }
 
     fn say(&mut self, severity: Severity, text: String) {

@@ -249,7 +249,14 @@ fn nix_message(error: NixError) -> String {
 /// A target for all of a root: it ended so, or was not reached.
 fn whole(root: &Root, ended: Option<Ended>, hear: &mut dyn FnMut(Heard)) {
     let target = FoundTarget { ended, ..unended(AttrPath::default(), phoenix_model::TargetKind::Unknown) };
-    hear(Heard::Found(Box::new(Found { source: root.source.clone(), target })));
+    tell_found(root, vec![target], hear);
+}
+
+/// Tells of targets that were found at a root.
+pub(crate) fn tell_found(root: &Root, targets: Vec<FoundTarget>, hear: &mut dyn FnMut(Heard)) {
+    for target in targets {
+        hear(Heard::Found(Box::new(Found { source: root.source.clone(), target })));
+    }
 }
 
 /// What to look for at a root.
@@ -289,9 +296,7 @@ pub(crate) fn conclude(
         }
         walk.finish()
     };
-    for target in targets {
-        hear(Heard::Found(Box::new(Found { source: root.source.clone(), target })));
-    }
+    tell_found(root, targets, hear);
 }
 
 fn walk_by_nix_eval_jobs(
@@ -306,9 +311,8 @@ fn walk_by_nix_eval_jobs(
     let kept = nix_eval_jobs::explore(&start, &mut *walk, stop, &mut |walk, event| match event {
         Event::Answer(inspect, answer) => {
             hear(Heard::Evaluating { attr: inspect.path.clone(), left: walk.left() });
-            for target in walk.answer(inspect.clone(), answer.as_deref().map_err(Clone::clone)) {
-                hear(Heard::Found(Box::new(Found { source: root.source.clone(), target })));
-            }
+            let found = walk.answer(inspect.clone(), answer.as_deref().map_err(Clone::clone));
+            tell_found(root, found, hear);
         }
         Event::Said(line) => {
             if let Some(Said { severity, text, .. }) = Said::read(line) {
