@@ -90,6 +90,8 @@ pub(super) fn keep(catalog: &Catalog, goal: &Goal, target: u64) -> Keeping {
             taking.take(root);
         }
     }
+    // What nobody needs has no room that was too small for what somebody needs.
+    let is_short = taking.is_short();
     // Everything else, newest first; a pack from outside stands where it was made.
     let mut rest: Vec<(u64, &str, Option<u64>)> = candidates
         .iter()
@@ -105,6 +107,7 @@ pub(super) fn keep(catalog: &Catalog, goal: &Goal, target: u64) -> Keeping {
     let mut outside = BTreeMap::new();
     for (_, name, size) in rest {
         match size {
+            None if is_short => taking.refuse(name),
             None => taking.take(name),
             Some(size) if taking.used + size <= target => {
                 taking.used += size;
@@ -210,6 +213,20 @@ impl Taking<'_> {
                     stack.pop();
                 }
             }
+        }
+    }
+
+    /// Whether there was no room for something.
+    fn is_short(&self) -> bool {
+        self.states.contains(&State::Dropped(Lost::NoRoom))
+    }
+
+    /// Lets a path go for which nothing was decided yet.
+    fn refuse(&mut self, name: &str) {
+        if let Some(&at) = self.by_name.get(name)
+            && self.states[at] == State::New
+        {
+            self.states[at] = State::Dropped(Lost::NoRoom);
         }
     }
 

@@ -313,6 +313,14 @@ fn what_live_branches_reach_stays_newest_first_and_the_rest_is_named() {
     assert_eq!(gone.len(), 3, "{gone:?}");
     assert!(gone.contains(&no_room(4)) && gone.contains(&no_room(5)), "{gone:?}");
 
+    // What main needs does not fit as a whole: nothing else has what is left, small and new as it is.
+    let mut small = World { packs: world.packs.clone() };
+    small.save(&mut small.catalog(), "small", 2, vec![path(7, &[500], &[], 7_000)]);
+    let plan = Collection::plan(&mut small.catalog(), &Goal { budget: 20_000, ..now.clone() });
+    let gone: Vec<_> = plan.dropped.iter().map(|gone| (gone.name.clone(), gone.why.clone())).collect();
+    assert!(gone.contains(&no_room(2)) && gone.contains(&no_room(7)), "{gone:?}");
+    assert!(!gone.contains(&no_room(1)), "{gone:?}");
+
     // What is named comes before that.
     let keep = Goal { keep: [name(4)].into(), budget: 13_000, ..now.clone() };
     let plan = world.collect(&keep, "f");
