@@ -8,6 +8,7 @@ mod collect;
 mod frames;
 mod local;
 mod name;
+mod order;
 mod packs;
 mod restore;
 mod save;

@@ -137,12 +137,10 @@ impl Packs {
         mut statement: Others,
         round: usize,
     ) -> Result<Option<BlobName>, Trouble> {
-        let others = newest_of(self.depot.as_ref(), &statement).await;
+        let others = newest_of(self.depot.as_ref(), &statement, Some(name)).await;
         let (scope, leaf) = scope_and_leaf(name.as_str());
         let strangers = others.into_iter().filter(|(other, _, said)| {
-            other != name.as_str()
-                && scope_and_leaf(other).0 == scope
-                && !said.known.contains_key(name.as_str())
+            scope_and_leaf(other).0 == scope && !said.known.contains_key(name.as_str())
         });
         let strangers: Vec<_> = strangers.collect();
         if strangers.is_empty() {
@@ -169,12 +167,9 @@ impl Packs {
     /// Whether a pack that was made here can be seen: it is the newest of its scope, or the newest knows it.
     pub(crate) async fn is_seen(&self, name: &BlobName) -> Result<bool, DepotError> {
         let (scope, _) = scope_and_leaf(name.as_str());
-        let Some(newest) = self.depot.newest(scope).await? else { return Ok(false) };
-        if newest.name == *name {
-            return Ok(true);
-        }
+        let Some(newest) = self.depot.newest_name(scope).await? else { return Ok(false) };
         // One that is known is older: ours is still to come.
-        Ok(!self.catalog.others().known.contains_key(newest.name.as_str()))
+        Ok(newest == *name || !self.catalog.others().known.contains_key(newest.as_str()))
     }
 
     /// What the next pack says: what is known, and which packs there are that could not be read.
@@ -491,30 +486,39 @@ fn scope_and_leaf(name: &str) -> (&str, &str) {
     name.split_at(name.rfind('/').map_or(0, |at| at + 1))
 }
 
-/// The newest pack of each scope that may be read.
-async fn newest(depot: &dyn Depot) -> Result<Vec<Blob>, DepotError> {
-    let prefixes = match depot.scopes().filter(|scopes| !scopes.read.is_empty()) {
+/// What the names of the packs of each scope begin with that may be read.
+fn prefixes(depot: &dyn Depot) -> Vec<String> {
+    match depot.scopes().filter(|scopes| !scopes.read.is_empty()) {
         Some(scopes) => scopes.read.iter().map(|scope| prefix(scope)).collect(),
         None => vec![PACKS.to_owned()],
-    };
-    let asking = stream::iter(prefixes).map(|prefix| async move { depot.newest(&prefix).await });
+    }
+}
+
+/// The newest pack of each scope that may be read.
+async fn newest(depot: &dyn Depot) -> Result<Vec<Blob>, DepotError> {
+    let asking = stream::iter(prefixes(depot)).map(|prefix| async move { depot.newest(&prefix).await });
     let found: Vec<Result<Option<Blob>, DepotError>> = asking.buffer_unordered(AT_ONCE).collect().await;
     found.into_iter().filter_map(Result::transpose).collect()
 }
 
-/// The newest packs that a statement does not know, with what they say of others, as far as that can be had.
-pub(crate) async fn newest_of(depot: &dyn Depot, statement: &Others) -> Vec<(String, PackInfo, Others)> {
-    let mut found = Vec::new();
-    for blob in newest(depot).await.unwrap_or_default() {
-        if statement.known.contains_key(blob.name.as_str()) {
-            continue;
+/// The newest packs that a statement does not know, other than this one, with what they say of others, as far as that
+/// can be had.
+pub(crate) async fn newest_of(
+    depot: &dyn Depot,
+    statement: &Others,
+    own: Option<&BlobName>,
+) -> Vec<(String, PackInfo, Others)> {
+    let read = |prefix: String| async move {
+        let name = depot.newest_name(&prefix).await.ok()??;
+        if Some(&name) == own || statement.known.contains_key(name.as_str()) {
+            return None;
         }
-        let said = read_directory(depot, &blob).await.ok().map(|read| Others::decode(read.others()));
-        if let Some(Ok(others)) = said {
-            found.push((blob.name.to_string(), info(&blob), others));
-        }
-    }
-    found
+        let blob = depot.find(&name).await.ok()??;
+        let said = Others::decode(read_directory(depot, &blob).await.ok()?.others()).ok()?;
+        Some((blob.name.to_string(), info(&blob), said))
+    };
+    let found = stream::iter(prefixes(depot)).map(read).buffer_unordered(AT_ONCE);
+    found.filter_map(async |found| found).collect().await
 }
 
 /// Reads the directory of a pack: one request for most, two for large ones.

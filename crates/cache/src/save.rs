@@ -11,19 +11,17 @@ use crossbeam_channel::{Sender, bounded};
 use futures_util::{StreamExt, stream};
 use phoenix_depot::{BlobName, Body, Created, Depot, DepotError, Problem};
 use phoenix_pack::{
-    Catalog, Chunk, ChunkId, ChunkSizes, Chunks, Compressor, Cutter, FrameBuilder, HASH_LENGTH, LEVEL,
-    Others, PackBuilder, PackError, PackedPath, PathInfo, References, SealedFrame, Use,
+    Catalog, Chunk, ChunkId, ChunkSizes, Chunks, Compressor, Cutter, FrameBuilder, LEVEL, Others,
+    PackBuilder, PackError, PackedPath, PathInfo, References, SealedFrame, Use,
 };
 use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use crate::name::scoped;
+use crate::order::order;
 use crate::packs::{newest_of, now};
 use crate::{Cache, Trouble};
-
-/// Archives from here on are read first, so that no thread is left alone with one at the end; in bytes.
-const LARGE: u64 = 16 << 20;
 
 /// What was saved longer ago than this, in milliseconds, is written down again when it is saved: it is still of
 /// use, which nobody would know otherwise. A week.
@@ -39,12 +37,12 @@ const MEET: usize = 5;
 /// too long for a job to wait at its end.
 const LATEST: u32 = 20;
 
-/// How many times as long as a save was blind for others it is waited until it is seen, and then as long again for them to
-/// be: they were blind for about as long, on the same service.
-const BLIND: u32 = 2;
+/// How many times as long as a save was blind for others it waits for them once it is seen: they were blind for about as
+/// long, on the same service.
+const BLIND: f64 = 1.5;
 
 /// Which part of [`Cache::set_meeting`]'s time is waited at least.
-const SHORTEST: u32 = 8;
+const SHORTEST: u32 = 20;
 
 /// How many finished frames wait to be sent, at most; each has some megabytes.
 const FRAMES_WAITING: usize = 4;
@@ -93,7 +91,7 @@ impl Cache {
         let old = (now() * 1000).saturating_sub(STALE);
         let is_stale = |path: &PathInfo| saved_at.get(&path.name).is_some_and(|&at| at < old);
         let catalog = self.packs.catalog();
-        let mut paths: Vec<PathInfo> = paths
+        let paths: Vec<PathInfo> = paths
             .into_iter()
             .filter_map(|path| {
                 let stale = is_stale(&path).then(|| path.clone());
@@ -110,16 +108,8 @@ impl Cache {
         let listed = self.packs.is_listed();
         let statement = self.packs.statement();
         let catalog = self.packs.catalog();
-        // By name, what follows the hash: so Nix asks a substituter (nix `src/libstore/build/goal.hh`,
-        // `CompareGoalPtrs`), and then a frame is opened once; and what has like names is often alike.
-        paths.sort_by(|a, b| {
-            let large =
-                |path: &PathInfo| std::cmp::Reverse(Some(path.nar_size).filter(|&size| size >= LARGE));
-            let name = |path: &PathInfo| path.name.get(HASH_LENGTH..).map(str::to_owned);
-            (large(a), name(a), &a.name).cmp(&(large(b), name(b), &b.name))
-        });
         let reading = Reading {
-            paths,
+            paths: order(paths),
             next: AtomicUsize::new(0),
             known: catalog.chunks(),
             new: Mutex::default(),
@@ -220,26 +210,28 @@ impl Cache {
             return;
         }
         let mut name = name.clone();
-        let first = blind.saturating_mul(BLIND).clamp(self.meet_after / SHORTEST, self.meet_after);
+        // Who asked just before this one could be seen is seen after as long a time as it takes to save.
+        let later =
+            blind.min(self.meet_after).mul_f64(BLIND).clamp(self.meet_after / SHORTEST, self.meet_after);
         for round in 0..MEET {
             let begun = Instant::now();
             let late = self.meet_after * LATEST;
-            let mut pause = first;
+            let mut pause = self.meet_after / SHORTEST;
             // Until the depot shows it.
-            while begun.elapsed() < late {
-                thread::sleep(pause);
-                pause = (pause * 2).min(late.saturating_sub(begun.elapsed()));
+            loop {
                 match self.runtime.block_on(self.packs.is_seen(&name)) {
                     Ok(true) => break,
-                    Ok(false) => {}
+                    Ok(false) if begun.elapsed() >= late => break,
+                    Ok(false) => thread::sleep(pause.min(late.saturating_sub(begun.elapsed()))),
                     Err(_) => return,
                 }
+                pause *= 2;
             }
-            // Who was a little later is seen when as much time has gone by again; and of several who meet there,
-            // each is to be at another time.
+            // The others are shown as late as this one, and of several who meet there, each is to be at another time.
             let lot = ChunkId::of(name.as_str().as_bytes()).0[0] % 8;
-            let spread = begun.elapsed().mul_f64(f64::from(lot) / 8.0 * round as f64);
-            thread::sleep((begun.elapsed() + spread).min(late));
+            let wait = later + begun.elapsed();
+            let spread = wait.mul_f64(f64::from(lot) / 8.0 * round as f64);
+            thread::sleep((wait + spread).min(late));
             let statement = self.packs.statement();
             match self.runtime.block_on(self.packs.meet(&name, statement, round)) {
                 Ok(Some(both)) => name = both,
@@ -265,7 +257,8 @@ impl Newest<'_> {
     /// A statement with what the newest pack knows, if that can be had.
     fn merged(&self, mut statement: Others) -> Others {
         if !self.listed {
-            for (name, info, others) in self.runtime.block_on(newest_of(self.depot.as_ref(), &statement)) {
+            let newest = self.runtime.block_on(newest_of(self.depot.as_ref(), &statement, None));
+            for (name, info, others) in newest {
                 statement.merge_later(others);
                 statement.known.insert(name, info);
             }

@@ -66,6 +66,15 @@ pub trait Depot: Debug + Send + Sync {
     /// When the depot did not give an answer.
     async fn newest(&self, prefix: &str) -> Result<Option<Blob>, DepotError>;
 
+    /// The name of what [`Depot::newest`] answers: one request less where the size of a blob has to be asked for.
+    ///
+    /// # Errors
+    ///
+    /// When the depot did not give an answer.
+    async fn newest_name(&self, prefix: &str) -> Result<Option<BlobName>, DepotError> {
+        Ok(self.newest(prefix).await?.map(|blob| blob.name))
+    }
+
     /// The bytes of a range of a blob, all of them. An empty range gives no bytes and asks nobody, wherever
     /// it is. All of the range is in memory at once: whoever wants much asks for it in pieces.
     ///

@@ -8,7 +8,7 @@ use reqwest::Client;
 
 use crate::download::{Download, Head, Missed, head};
 use crate::patience::{Passing, Patience};
-use crate::service::{Reserved, Service};
+use crate::service::{Matched, Reserved, Service};
 use crate::signed::Signed;
 use crate::upload::{Blocks, Upload};
 use crate::urls::Urls;
@@ -132,11 +132,21 @@ impl Cache {
             && self.size(key, matched.url).await.is_ok_and(|head| head.is_some_and(|head| head.size == size))
     }
 
-    async fn look(&self, asked: &str, takes: impl Fn(&BlobName) -> bool) -> Result<Option<Blob>, Problem> {
+    /// The entry that an answer names, and how it is read.
+    async fn look_for(
+        &self,
+        asked: &str,
+        takes: impl Fn(&BlobName) -> bool,
+    ) -> Result<Option<(BlobName, Matched)>, Problem> {
         self.service.may_read()?;
         let Some(matched) = self.service.look_up(asked).await? else { return Ok(None) };
         let Some(name) = key::name(&matched.key).filter(takes) else { return Ok(None) };
         self.urls.put(&matched.key, matched.url.clone());
+        Ok(Some((name, matched)))
+    }
+
+    async fn look(&self, asked: &str, takes: impl Fn(&BlobName) -> bool) -> Result<Option<Blob>, Problem> {
+        let Some((name, matched)) = self.look_for(asked, takes).await? else { return Ok(None) };
         let head = self.size(&matched.key, matched.url).await?;
         Ok(head.map(|head| Blob { name, size: head.size, created: head.modified }))
     }
@@ -239,6 +249,13 @@ impl Depot for Cache {
         let Some(asked) = key::prefix(prefix) else { return Ok(None) };
         let found = self.look(&asked, |found| found.as_str().starts_with(prefix)).await;
         found.map_err(|problem| self.error("looking for the newest of", prefix, problem))
+    }
+
+    async fn newest_name(&self, prefix: &str) -> Result<Option<BlobName>, DepotError> {
+        let Some(asked) = key::prefix(prefix) else { return Ok(None) };
+        let found = self.look_for(&asked, |found| found.as_str().starts_with(prefix)).await;
+        let found = found.map_err(|problem| self.error("looking for the newest of", prefix, problem))?;
+        Ok(found.map(|(name, _)| name))
     }
 
     async fn read(&self, blob: &Blob, range: Range<u64>) -> Result<Bytes, DepotError> {

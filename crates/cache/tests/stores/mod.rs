@@ -55,7 +55,7 @@ fn hash_of(archive: &[u8]) -> [u8; 32] {
 pub(crate) fn open(depot: &Arc<dyn Depot>) -> (Cache, Vec<String>) {
     let mut troubles = Vec::new();
     let mut cache = Cache::open(depot.clone(), &mut |trouble| troubles.push(trouble.to_string())).unwrap();
-    cache.set_meeting(Duration::from_millis(20));
+    cache.set_meeting(Duration::from_millis(200));
     (cache, troubles)
 }
 

@@ -138,7 +138,10 @@ impl Case {
     async fn newest(&self, prefix: &str) -> Option<String> {
         let newest = self.depot.newest(prefix).await;
         let newest = newest.unwrap_or_else(|error| panic!("the newest of {prefix} was not told: {error}"));
-        newest.map(|blob| blob.name.to_string())
+        let name = newest.map(|blob| blob.name.to_string());
+        let told = self.depot.newest_name(prefix).await.map(|name| name.map(|name| name.to_string()));
+        assert_eq!(told.ok(), Some(name.clone()), "the name of the newest of {prefix} is another");
+        name
     }
 
     /// What is listed, where the depot lists.
