@@ -8,7 +8,9 @@ mod answer;
 mod asked;
 mod nar;
 mod opened;
+mod ranges;
 mod shelf;
+mod wanted;
 
 use std::convert::Infallible;
 use std::io;

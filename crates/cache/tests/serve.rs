@@ -328,6 +328,36 @@ fn whoever_goes_along_a_pack_is_expected() {
 }
 
 #[test]
+fn what_was_asked_about_is_read_along() {
+    let depot = Arc::new(Moody::default());
+    let store = store(&[1_000_000; 40]);
+    save(&depot, "1", &store);
+    let served = serve(&depot, settings());
+    let read = |names: &[&String]| {
+        let before = depot.reads.load(Ordering::Relaxed);
+        let urls: Vec<String> = names.iter().map(|name| served.narinfo(name).unwrap().url).collect();
+        for (name, url) in names.iter().zip(urls) {
+            assert!(served.get(&url).body == store[*name].1, "{name}");
+        }
+        depot.reads.load(Ordering::Relaxed) - before
+    };
+    let names: Vec<&String> = store.keys().collect();
+    // 40 MB of noise, 20 frames, in ranges of two or three, though each is asked for when the one before is there.
+    let reads = read(&names);
+    assert!((7..=12).contains(&reads), "{reads}");
+    // Against the order.
+    let served_anew = serve(&depot, settings());
+    let before = depot.reads.load(Ordering::Relaxed);
+    let asked: Vec<_> =
+        names.iter().rev().map(|name| (*name, served_anew.narinfo(name).unwrap().url)).collect();
+    for (name, url) in asked {
+        assert!(served_anew.get(&url).body == store[name].1, "{name}");
+    }
+    let reads = depot.reads.load(Ordering::Relaxed) - before;
+    assert!(reads <= 14, "{reads}");
+}
+
+#[test]
 fn damage_is_not_found_and_never_a_wrong_end() {
     let depot = Arc::new(Moody::default());
     let store = store(&[300, 12_000_000, 500]);

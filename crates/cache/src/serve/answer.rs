@@ -61,7 +61,7 @@ impl Answers {
                     format!("StoreDir: {store_dir}\nWantMassQuery: 1\nPriority: {PRIORITY}\n"),
                 )
             }
-            Asked::NarInfo(hash_part) => self.narinfo(&hash_part).await,
+            Asked::NarInfo(hash_part) => self.narinfo(&hash_part, is_head).await,
             Asked::Nar(hash_part, nar_hash) => {
                 let range = request.headers().get(RANGE).and_then(|range| range.to_str().ok());
                 self.nar(&hash_part, &nar_hash, range.map_or(0, resume_at), is_head).await
@@ -74,12 +74,17 @@ impl Answers {
         answer
     }
 
-    async fn narinfo(&self, hash_part: &[u8; HASH_LENGTH]) -> Response<Body> {
+    async fn narinfo(&self, hash_part: &[u8; HASH_LENGTH], is_head: bool) -> Response<Body> {
         let mut narinfo = self.shelf.narinfo(hash_part);
         if narinfo.is_none() && self.shelf.look_again().await {
             narinfo = self.shelf.narinfo(hash_part);
         }
-        narinfo.map_or_else(|| status(StatusCode::NOT_FOUND), |said| text("text/x-nix-narinfo", said))
+        let Some((said, frames)) = narinfo else { return status(StatusCode::NOT_FOUND) };
+        if !is_head {
+            // Whoever asks what a path is goes on to ask for it.
+            self.opened.ranges.expect(*hash_part, &frames.iter().collect::<Vec<_>>());
+        }
+        text("text/x-nix-narinfo", said)
     }
 
     async fn nar(
@@ -124,7 +129,7 @@ impl Answers {
         let until = Instant::now() + FIRST;
         let mut next = async || {
             let next = tokio::time::timeout_at(until.into(), parts.recv()).await;
-            next.inspect_err(|_| self.opened.pause()).map_err(|_| nothing)
+            next.inspect_err(|_| self.opened.ranges.pause()).map_err(|_| nothing)
         };
         if size <= SMALL {
             let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default());

@@ -25,6 +25,9 @@ const AHEAD: usize = 8;
 /// How many frames one archive fetches ahead, at most.
 const AHEAD_EACH: usize = 4;
 
+/// How many frames are opened ahead of those of an archive.
+const NEXT: usize = 2;
+
 /// An archive that can be put together, and where its parts are.
 #[derive(Debug)]
 pub(super) struct Planned {
@@ -64,9 +67,16 @@ pub(super) fn parts(
     let (sender, receiver) = mpsc::channel(WAITING);
     tokio::spawn(async move {
         let _under_way = opened.one_more();
+        let info = &planned.located.info;
+        if let Some(path) = info.hash_part() {
+            opened.ranges.expect(*path, &planned.frames.values().collect::<Vec<_>>());
+        }
         fetch_beside(&planned, &opened);
-        let mut sending = Sending::new(sender, planned.located.info.nar_size, from, planned.check.clone());
+        let mut sending = Sending::new(sender, info.nar_size, from, planned.check.clone());
         let made = make(&planned, &opened, &mut sending).await;
+        if let Some(path) = info.hash_part() {
+            opened.ranges.forget(path);
+        }
         match made {
             Ok(()) => sending.finish(planned.located.info.nar_hash).await,
             Err(Stop::Broken(broken)) => sending.give_up(broken).await,
@@ -136,19 +146,26 @@ fn fetch_ahead(planned: &Planned, opened: &Arc<Opened>, pieces: &[Piece]) {
     }
 }
 
-/// Whoever asked for what lies on one side of an archive, and now for this, is on the way to the other side: paths
-/// that belong together lie together, in the order of references or against it.
+/// Begins to open what will be asked for next: what was asked about, and lies behind this archive in its pack. Of whoever
+/// did not ask about anything: who asked for what lies on one side of an archive, and now for this, is on the way to the
+/// other side, for paths that belong together lie together, in the order of references or against it.
 fn fetch_beside(planned: &Planned, opened: &Arc<Opened>) {
     if opened.under_way() > AHEAD {
         return;
     }
-    let next = match &planned.beside {
-        [Some(before), Some(after)] if opened.knows(before) => after,
-        [Some(before), Some(after)] if opened.knows(after) => before,
-        _ => return,
-    };
-    let (opened, next) = (opened.clone(), next.clone());
-    tokio::spawn(async move { opened.get(&next).await.map(drop) });
+    let last = planned.located.pieces.last().and_then(|piece| planned.frames.get(&(piece.pack, piece.frame)));
+    let mut next = last.map(|last| opened.next(last, NEXT)).unwrap_or_default();
+    if next.is_empty() {
+        next.extend(match &planned.beside {
+            [Some(before), Some(after)] if opened.knows(before) => Some(after.clone()),
+            [Some(before), Some(after)] if opened.knows(after) => Some(before.clone()),
+            _ => None,
+        });
+    }
+    for place in next {
+        let opened = opened.clone();
+        tokio::spawn(async move { opened.get(&place).await.map(drop) });
+    }
 }
 
 /// What is gathered, hashed and sent. One part is always held back: it goes only after the hash is known.

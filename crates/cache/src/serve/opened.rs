@@ -1,14 +1,16 @@
 //! Frames, fetched and opened once for all who ask for them at the same time, and kept for a while.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
-use phoenix_depot::{Blob, Depot, Problem};
-use phoenix_pack::Frame;
+use bytes::Bytes;
+use phoenix_depot::{Blob, Depot};
+use phoenix_pack::{Frame, PackError};
 use tokio::sync::{OnceCell, Semaphore};
 
+use super::ranges::Ranges;
 use crate::Trouble;
 use crate::workshop::{OpenFrame, Workshop};
 
@@ -21,18 +23,19 @@ const KEPT_FRAMES: usize = 1024;
 /// How many KiB of frames are on their way or being opened at once.
 const UNDER_WAY: u32 = 24 << 10;
 
-/// How long a depot may take for one frame.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// How long a depot that did not answer is left alone; what is asked for meanwhile is a miss at once.
-const PAUSE: Duration = Duration::from_secs(10);
-
 /// Where a frame is.
 #[derive(Debug, Clone)]
 pub(super) struct FramePlace {
     pub(super) blob: Blob,
     pub(super) number: u32,
     pub(super) frame: Frame,
+}
+
+impl FramePlace {
+    /// Its bytes in the pack.
+    pub(super) fn range(&self) -> Range<u64> {
+        self.frame.offset..self.frame.offset + u64::from(self.frame.stored)
+    }
 }
 
 /// Why a frame cannot be had.
@@ -54,13 +57,11 @@ pub(super) type Tell = dyn Fn(Trouble) + Send + Sync;
 
 /// The frames that were opened.
 pub(super) struct Opened {
-    depot: Arc<dyn Depot>,
+    pub(super) ranges: Arc<Ranges>,
     tell: Arc<Tell>,
     frames: Mutex<Frames>,
     room: Semaphore,
     workshop: Arc<Workshop>,
-    /// When the depot may be asked again.
-    paused_until: Mutex<Option<Instant>>,
     /// How many archives are being made of them.
     under_way: AtomicUsize,
 }
@@ -84,9 +85,9 @@ struct Frames {
 impl Opened {
     pub(super) fn new(depot: Arc<dyn Depot>, tell: Arc<Tell>) -> Self {
         let room = Semaphore::new(UNDER_WAY as usize);
-        let paused_until = Mutex::default();
         let (frames, workshop, under_way) = (Mutex::default(), Arc::default(), AtomicUsize::new(0));
-        Self { depot, tell, frames, room, workshop, paused_until, under_way }
+        let ranges = Arc::new(Ranges::new(depot, tell.clone()));
+        Self { ranges, tell, frames, room, workshop, under_way }
     }
 
     /// Counts an archive that is being made, until what this returns is dropped.
@@ -103,6 +104,12 @@ impl Opened {
     /// Whether a frame is here or on its way.
     pub(super) fn knows(&self, place: &FramePlace) -> bool {
         self.lock().cells.contains_key(&(place.blob.name.to_string(), place.number))
+    }
+
+    /// The next frames of a pack after this one that are wanted, and neither here nor on their way; up to so many.
+    pub(super) fn next(&self, place: &FramePlace, count: usize) -> Vec<FramePlace> {
+        let known = self.lock().known_in(place.blob.name.as_str(), false);
+        self.ranges.next(place, count, &known)
     }
 
     /// The bytes of a frame.
@@ -125,7 +132,8 @@ impl Opened {
             .await
             .clone();
         if read_here {
-            self.lock().settle(&key, result.is_ok());
+            let is_wanted = |(pack, number): &Key| self.ranges.is_wanted(pack, *number);
+            self.lock().settle(&key, result.is_ok(), &is_wanted);
         }
         result
     }
@@ -136,61 +144,43 @@ impl Opened {
 
     async fn read(&self, place: &FramePlace) -> Result<Arc<OpenFrame>, Lost> {
         let FramePlace { blob, frame, .. } = place;
-        if self.is_paused() {
-            return Err(Lost::Unreachable);
-        }
         let size = (u64::from(frame.stored) + u64::from(frame.length)) >> 10;
         let permits = u32::try_from(size).unwrap_or(u32::MAX).clamp(1, UNDER_WAY);
         // It is never closed.
         let Ok(_room) = self.room.acquire_many(permits).await else { return Err(Lost::Unreachable) };
-        let range = frame.offset..frame.offset + u64::from(frame.stored);
-        let stored = match tokio::time::timeout(PATIENCE, self.depot.read(blob, range)).await {
-            Ok(Ok(stored)) => stored,
-            Ok(Err(error)) => {
-                let lost = match error.problem {
-                    Problem::Gone => Lost::Gone,
-                    Problem::Short(_) => Lost::Damaged,
-                    _ => Lost::Unreachable,
-                };
-                if lost == Lost::Unreachable {
-                    self.pause();
-                }
-                (self.tell)(error.into());
-                return Err(lost);
-            }
-            Err(_) => {
-                self.pause();
-                return Err(Lost::Unreachable);
-            }
-        };
-        let (frame, workshop) = (*frame, self.workshop.clone());
-        let opened = tokio::task::spawn_blocking(move || workshop.open(&frame, &stored)).await;
-        match opened {
-            Ok(Ok(bytes)) => Ok(Arc::new(bytes)),
-            Ok(Err(problem)) => {
-                let pack = blob.name.to_string();
-                (self.tell)(Trouble::Pack { depot: self.depot.location().to_owned(), pack, problem });
-                Err(Lost::Damaged)
-            }
-            Err(_) => Err(Lost::Unreachable),
+        let pack = blob.name.to_string();
+        let open = self.lock().known_in(&pack, true);
+        let (stored, alone) = self.ranges.take(place, &open).await?;
+        let mut opened = self.open(frame, stored).await?;
+        if opened.is_err() && !alone {
+            // It may have been damaged on the way, with what was read along.
+            opened = self.open(frame, self.ranges.take_alone(place).await?).await?;
         }
+        opened.map(Arc::new).map_err(|problem| {
+            let depot = self.ranges.location().to_owned();
+            (self.tell)(Trouble::Pack { depot, pack, problem });
+            Lost::Damaged
+        })
     }
 
-    /// Leaves the depot alone for a while.
-    pub(super) fn pause(&self) {
-        *self.paused_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + PAUSE);
-    }
-
-    fn is_paused(&self) -> bool {
-        let until = *self.paused_until.lock().unwrap_or_else(PoisonError::into_inner);
-        until.is_some_and(|until| Instant::now() < until)
+    async fn open(&self, frame: &Frame, stored: Bytes) -> Result<Result<OpenFrame, PackError>, Lost> {
+        let (frame, workshop) = (*frame, self.workshop.clone());
+        let opening = tokio::task::spawn_blocking(move || workshop.open(&frame, &stored));
+        opening.await.map_err(|_| Lost::Unreachable)
     }
 }
 
 impl Frames {
-    /// Keeps a frame that was read, and lets go of what was not used for the longest time. One that could not be
-    /// read is tried anew by who comes next.
-    fn settle(&mut self, key: &Key, is_read: bool) {
+    /// The frames of a pack that are open, or, if not `only_open`, on their way.
+    fn known_in(&self, pack: &str, only_open: bool) -> HashSet<u32> {
+        let of_pack = self.cells.iter().filter(|((of, _), _)| of == pack);
+        let known = of_pack.filter(|(_, (cell, _))| !only_open || cell.initialized());
+        known.map(|((_, number), _)| *number).collect()
+    }
+
+    /// Keeps a frame that was read, and lets go of what nobody asked about and was not sent yet, and of what was not
+    /// used for the longest time. One that could not be read is tried anew by who comes next.
+    fn settle(&mut self, key: &Key, is_read: bool, is_wanted: &dyn Fn(&Key) -> bool) {
         if !is_read {
             self.cells.remove(key);
             return;
@@ -202,9 +192,8 @@ impl Frames {
         let mut kept: usize = self.cells.values().map(|(cell, _)| size(cell)).sum();
         while kept > KEPT || self.cells.len() > KEPT_FRAMES {
             let old = self.cells.iter().filter(|(other, (cell, _))| *other != key && cell.initialized());
-            let Some(oldest) = old.min_by_key(|(_, (_, used))| *used).map(|(key, _)| key.clone()) else {
-                break;
-            };
+            let oldest = old.min_by_key(|(other, (_, used))| (is_wanted(other), *used));
+            let Some(oldest) = oldest.map(|(key, _)| key.clone()) else { break };
             kept -= self.cells.remove(&oldest).map_or(0, |(cell, _)| size(&cell));
         }
     }

@@ -1,12 +1,13 @@
 //! What a server has to offer: the catalog, and what became known of it meanwhile.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use phoenix_depot::Depot;
 use phoenix_model::StorePath;
-use phoenix_pack::{HASH_LENGTH, PathInfo};
+use phoenix_pack::{HASH_LENGTH, Located, PathInfo};
 use phoenix_substituter::{
     self as substituter, ContentCheck, NarInfo, PublicKeys, SecretKey, is_content_addressed, nix32,
 };
@@ -65,10 +66,17 @@ impl Shelf {
         self.packs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The narinfo of a path that can be put together and may be served.
-    pub(super) fn narinfo(&self, hash_part: &[u8; HASH_LENGTH]) -> Option<String> {
-        let located = self.packs().catalog().locate(hash_part)?;
-        self.narinfo_of(hash_part, &located.info)
+    /// The narinfo of a path that can be put together and may be served, and the frames it is in.
+    pub(super) fn narinfo(&self, hash_part: &[u8; HASH_LENGTH]) -> Option<(String, Vec<FramePlace>)> {
+        let (located, frames) = {
+            let mut packs = self.packs();
+            let located = packs.catalog().locate(hash_part)?;
+            let frames = frames(&packs, &located);
+            (located, frames)
+        };
+        let said = self.narinfo_of(hash_part, &located.info)?;
+        // Of a pack that is not there any more nothing can be read along.
+        Some((said, frames.map(|frames| frames.into_values().collect()).unwrap_or_default()))
     }
 
     fn narinfo_of(&self, hash_part: &[u8; HASH_LENGTH], info: &PathInfo) -> Option<String> {
@@ -117,19 +125,8 @@ impl Shelf {
     pub(super) fn archive(&self, hash_part: &[u8; HASH_LENGTH], nar_hash: &[u8; 32]) -> Option<Planned> {
         let mut packs = self.packs();
         let located = packs.catalog().locate(hash_part).filter(|found| found.info.nar_hash == *nar_hash)?;
-        let place = |pack, number: u32| {
-            let (_, directory) = packs.peek().pack(pack)?;
-            let known = (number as usize) < directory.frames();
-            let frame = known.then(|| directory.frame(number as usize))?;
-            Some(FramePlace { blob: packs.blob(pack)?.clone(), number, frame })
-        };
-        let mut frames = HashMap::new();
-        for piece in &located.pieces {
-            let key = (piece.pack, piece.frame);
-            if let std::collections::hash_map::Entry::Vacant(entry) = frames.entry(key) {
-                entry.insert(place(piece.pack, piece.frame)?);
-            }
-        }
+        let frames = frames(&packs, &located)?;
+        let place = |pack, number| place(&packs, pack, number);
         let (first, last) = (located.pieces.first(), located.pieces.last());
         let beside = [
             first.and_then(|piece| place(piece.pack, piece.frame.checked_sub(1)?)),
@@ -186,6 +183,25 @@ impl Shelf {
         });
         tokio::time::timeout(LOOK_PATIENCE, looking).await.is_ok()
     }
+}
+
+/// Where a frame is, by the numbers of pack and frame.
+fn place(packs: &Packs, pack: u32, number: u32) -> Option<FramePlace> {
+    let (_, directory) = packs.peek().pack(pack)?;
+    let known = (number as usize) < directory.frames();
+    let frame = known.then(|| directory.frame(number as usize))?;
+    Some(FramePlace { blob: packs.blob(pack)?.clone(), number, frame })
+}
+
+/// The frames of a path, by the numbers of pack and frame.
+fn frames(packs: &Packs, located: &Located) -> Option<HashMap<(u32, u32), FramePlace>> {
+    let mut frames = HashMap::new();
+    for piece in &located.pieces {
+        if let Entry::Vacant(entry) = frames.entry((piece.pack, piece.frame)) {
+            entry.insert(place(packs, piece.pack, piece.frame)?);
+        }
+    }
+    Some(frames)
 }
 
 /// Tells each thing once.
