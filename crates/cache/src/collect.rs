@@ -102,11 +102,14 @@ impl Cache {
         packs.filter(|(_, _, directory)| has(directory)).map(|(_, name, _)| name.to_owned()).collect()
     }
 
-    /// Removes the packs that are damaged so that nothing of them can be read; those of a version that is not known
-    /// stay. Returns their names, each with whether it went.
-    pub fn remove_unusable(&mut self) -> Vec<(String, Result<(), DepotError>)> {
+    /// Removes the packs that are damaged so that nothing of them can be read and that `is_ours` knows by their names;
+    /// those of a version that is not known stay. Returns their names, each with whether it went.
+    pub fn remove_unusable(
+        &mut self,
+        is_ours: impl Fn(&str) -> bool,
+    ) -> Vec<(String, Result<(), DepotError>)> {
         let names = self.packs.unusable();
-        let removed = names.into_iter().map(|name| {
+        let removed = names.into_iter().filter(|name| is_ours(name)).map(|name| {
             let removed = self.runtime.block_on(self.packs.remove(&name));
             (name, removed)
         });

@@ -1,7 +1,7 @@
 //! Restoring: store paths out of packs.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::{io, thread};
 
@@ -94,6 +94,7 @@ impl Cache {
         let restoring = Restoring {
             located,
             next: AtomicUsize::new(0),
+            full: AtomicBool::new(false),
             frames,
             runtime: self.runtime.handle().clone(),
             take,
@@ -249,9 +250,28 @@ fn with_causes(error: &io::Error) -> String {
     text
 }
 
+/// Whether an error comes from a disk that takes no more.
+fn is_full(error: &io::Error) -> bool {
+    let is_full =
+        |error: &io::Error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if error.downcast_ref().is_some_and(is_full) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// Why a path was not tried.
+const FULL: &str = "it was not tried, for the disk is full";
+
 struct Restoring<'r> {
     located: Vec<Located>,
     next: AtomicUsize,
+    /// The disk takes no more: what is left need not be read.
+    full: AtomicBool,
     frames: Frames,
     runtime: Handle,
     take: &'r TakeArchive<'r>,
@@ -270,7 +290,14 @@ impl Restoring<'_> {
             let mut archive = |emit: &mut dyn FnMut(&[u8]) -> io::Result<()>| {
                 make(path, &mut pieces, &self.frames, &self.runtime, self.trouble, emit)
             };
-            let taken = (self.take)(&path.info, &mut archive).map_err(|error| with_causes(&error));
+            let taken = if self.full.load(Ordering::Relaxed) {
+                Err(FULL.to_owned())
+            } else {
+                (self.take)(&path.info, &mut archive).map_err(|error| {
+                    self.full.fetch_or(is_full(&error), Ordering::Relaxed);
+                    with_causes(&error)
+                })
+            };
             // What was not asked for need not be held for it.
             pieces.for_each(|piece| self.frames.skip(piece));
             self.ended.lock().unwrap_or_else(PoisonError::into_inner).insert(number, taken);

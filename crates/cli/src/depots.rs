@@ -80,6 +80,17 @@ pub(crate) fn new_name() -> BlobName {
     BlobName::new(format!("{PACKS}{now:013}-{lot:016x}")).expect("digits make a name")
 }
 
+/// Whether a blob has a name as packs have them, with a scope or without: what is called otherwise is somebody else's.
+pub(crate) fn is_name(name: &str) -> bool {
+    let leaf = name.rsplit('/').next().unwrap_or_default().split('+').next().unwrap_or_default();
+    let digits = |text: &str, length: usize, digit: fn(&u8) -> bool| {
+        text.len() == length && text.as_bytes().iter().all(digit)
+    };
+    leaf.split_once('-').is_some_and(|(made, lot)| {
+        digits(made, 13, u8::is_ascii_digit) && digits(lot, 16, u8::is_ascii_hexdigit)
+    })
+}
+
 /// The paths with all that they refer to.
 pub(crate) fn closure(infos: &PathInfos, roots: Vec<StorePath>) -> Result<Vec<ValidPathInfo>, CommandError> {
     let mut seen: HashSet<StorePath> = roots.iter().cloned().collect();
@@ -139,4 +150,19 @@ const PATHS_A_CALL: usize = 2000;
 pub(crate) fn leave_to_upstream(paths: &mut Vec<ValidPathInfo>, trusted_public_keys: &[String]) {
     let keys = PublicKeys::parse(trusted_public_keys.iter().map(String::as_str));
     paths.retain(|info| info.ultimate || !keys.signed(&phoenix_substituter::PathInfo::of_valid(info)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packs_are_known_by_their_names() {
+        let name = new_name();
+        assert!(is_name(name.as_str()) && is_name(&format!("{name}+2")));
+        assert!(is_name("packs/=main/1795821690963-1dd3da24c22379cf"));
+        for other in ["packs/notes.txt", "packs/1795821690963", "packs/x-1dd3da24c22379cf", ""] {
+            assert!(!is_name(other), "{other}");
+        }
+    }
 }

@@ -12,6 +12,7 @@ use phoenix_store::{Layout, Nix};
 use crate::error::CommandError;
 use crate::recorder::{Hear, Recorder};
 use crate::setup::Setup;
+use crate::talk;
 use crate::{depots, tidy};
 
 /// The depot of a run.
@@ -213,7 +214,10 @@ impl Kept {
             Ok(saved) => {
                 if saved.pack.is_some() {
                     let (count, size, place) = (saved.paths, HumanBytes(saved.size), &self.location);
-                    recorder.say(Severity::Notice, format!("{count} paths are kept in {place}, in {size}"));
+                    recorder.say(
+                        Severity::Notice,
+                        format!("{} kept in {place}, in {size}", talk::paths_are(count)),
+                    );
                     for (warning, text) in
                         tidy::after_save(&mut self.cache, self.depot.clone(), saved.size, self.budget)
                     {

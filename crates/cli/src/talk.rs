@@ -7,7 +7,19 @@ use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
 
+use phoenix_report::plural;
+
 use crate::error::CommandError;
+
+/// So many paths, in words.
+pub(crate) fn paths(count: usize) -> String {
+    format!("{count} {}", plural(count, "path"))
+}
+
+/// So many paths, as what something is said of.
+pub(crate) fn paths_are(count: usize) -> String {
+    format!("{} {}", paths(count), if count == 1 { "is" } else { "are" })
+}
 
 /// Writes to stderr at once.
 pub(crate) fn stderr(text: &str) {

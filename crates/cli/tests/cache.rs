@@ -139,7 +139,7 @@ fn a_run_builds_nothing_that_its_depot_has() {
     forget_store(&env);
     flake.outputs(&OUTPUTS.replace("chmod 644 $out/copy", "echo changed >> $out/uses"));
     let (ran, third) = run(&[]);
-    let _ = ran.ends_with(0).says("1 paths are kept in dir:");
+    let _ = ran.ends_with(0).says("1 path is kept in dir:");
     assert_eq!((third.count("targets", "cached"), third.count("derivations", "built")), (2, 1));
     let changed = third.field(&format!("packages.{}.app", env.system()), "outputs")["out"].as_str().unwrap();
     sound(&env, changed);
@@ -191,7 +191,7 @@ fn a_damaged_pack_is_told_and_nothing_wrong_comes_in() {
         .phoenix(&["cache", "restore", "--depot", &depot, &app])
         .ends_with(1)
         .says("cannot be used")
-        .says("1 paths are in no pack");
+        .says("1 path is in no pack");
 }
 
 #[test]
@@ -424,7 +424,12 @@ fn what_is_damaged_is_let_go_and_saved_anew() {
     }
     let _ = verify(&[]).ends_with(1);
     let _ = env.phoenix(&["cache", "ls", "--depot", &depot]).ends_with(1);
+    // What somebody else has put there is nobody's to remove.
+    let notes = env.file("depot/packs/notes.txt");
+    fs::write(&notes, "mine").unwrap();
     let _ = verify(&["--repair"]).ends_with(0);
+    assert_eq!(fs::read_to_string(&notes).unwrap(), "mine");
+    fs::remove_file(notes).unwrap();
     let _ = save().says("saved 3 paths");
     let _ = verify(&[]).ends_with(0).says("3 of 3 paths are whole");
     forget_store(&env);

@@ -57,7 +57,7 @@ fn many_packs_become_one_when_asked_and_when_a_save_finds_too_many() {
     let env = TestEnv::new();
     let paths: Vec<String> = (0..4).map(|at| add(&env, &format!("p{at}"), at, 30_000)).collect();
     for path in &paths {
-        let _ = cache(&env, &["save", path]).ends_with(0).says("saved 1 paths");
+        let _ = cache(&env, &["save", path]).ends_with(0).says("saved 1 path ");
     }
     // A plan is shown and nothing is done.
     let plan = cache(&env, &["gc", "--dry-run", "--json"]).ends_with(0);
@@ -92,7 +92,7 @@ fn many_packs_become_one_when_asked_and_when_a_save_finds_too_many() {
     // What was saved last is still known, although all of it is in a fold now.
     let last = all.last().unwrap();
     env.nix.run("nix-store", &["--delete", last]);
-    let _ = cache(&env, &["restore", "--latest"]).ends_with(0).says("restored 1 paths");
+    let _ = cache(&env, &["restore", "--latest"]).ends_with(0).says("restored 1 path ");
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn a_budget_keeps_what_is_named_and_what_live_branches_need() {
     come_back(&env, &paths[..2]);
     let _ = cache(&env, &["restore", &paths[2]]).ends_with(0);
     env.nix.run("nix-store", &["--delete", &paths[2]]);
-    let _ = cache(&env, &["restore", &paths[2]]).ends_with(1).says("1 paths are in no pack");
+    let _ = cache(&env, &["restore", &paths[2]]).ends_with(1).says("1 path is in no pack");
 
     // A save that goes over the budget lets go of the oldest that no branch needs, and says so.
     let more = add(&env, "more", 9, 100_000);

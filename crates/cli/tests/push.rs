@@ -49,7 +49,7 @@ fn a_closure_goes_to_another_store() {
     let there =
         |to: &str, path: &str| env.nix.output("nix", &["path-info", "--store", to, path]).status.success();
     let stores = ["one", "two", "three"].map(|name| format!("file://{}", env.file(name).display()));
-    let _ = push(&env, &stores[0], &[&app]).ends_with(0).says("pushed 1 paths").says("file://");
+    let _ = push(&env, &stores[0], &[&app]).ends_with(0).says("pushed 1 path,").says("file://");
     assert!(there(&stores[0], &app) && there(&stores[0], &lib));
     // What is new, and what is there at all, is more than that; derivations stay here.
     for (store, args) in stores[1..].iter().zip([&["--since", &snapshot][..], &["--all"][..]]) {

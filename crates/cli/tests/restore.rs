@@ -62,7 +62,7 @@ fn what_a_flake_wants_comes_back() {
     let _ = env.phoenix(&["cache", "save", "--depot", &env.depot(), &app]).ends_with(0).says("saved 5 paths");
     env.forget_store();
     let only_lib = format!("{}#lib", flake.reference());
-    let _ = restore(&env, &[&only_lib]).ends_with(0).says("restored 1 paths");
+    let _ = restore(&env, &[&only_lib]).ends_with(0).says("restored 1 path ");
     assert!(env.nix.is_valid(&lib) && !env.nix.is_valid(&app));
     // All that the flake wants, with a store path beside it, and a link.
     let link = env.file("link");
@@ -83,7 +83,7 @@ fn what_a_flake_wants_comes_back() {
     let _ = ran.says("no way").says("are in no pack").says("restored ");
     let data = format!("{}#data", flake.reference());
     let _ = restore(&env, &[&data]).ends_with(0);
-    let _ = restore(&env, &[&only_lib]).ends_with(1).says("1 paths are in no pack");
+    let _ = restore(&env, &[&only_lib]).ends_with(1).says("1 path is in no pack");
     let _ = restore(&env, &["/nowhere/flake"]).ends_with(120);
     let _ =
         restore(&env, &[&format!("{}/nothing", env.nix.store_dir())]).ends_with(1).says("not in the store");

@@ -15,6 +15,7 @@ use crate::error::CommandError;
 use crate::pushing::{To, ended};
 use crate::recorder::Hear;
 use crate::setup::{Setup, var};
+use crate::talk;
 
 /// How often it is looked whether to stop.
 const TICK: Duration = Duration::from_millis(50);
@@ -206,7 +207,7 @@ fn push(
     pushed?;
     teller.hear(
         Severity::Notice,
-        format!("pushed {} paths, with all they refer to, to {}", paths.len(), to.shown()),
+        format!("pushed {}, with all they refer to, to {}", talk::paths(paths.len()), to.shown()),
     );
     Ok(well)
 }

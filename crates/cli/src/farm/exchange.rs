@@ -20,6 +20,7 @@ use crate::error::{CommandError, DISK_FULL_WORDS};
 use crate::kept::Kept;
 use crate::recorder::Recorder;
 use crate::setup::Setup;
+use crate::talk;
 
 /// After how long what nobody waits for is kept, too: what a job that is cut off can lose.
 const KEEP_AFTER: Duration = Duration::from_secs(600);
@@ -396,7 +397,8 @@ impl Hands {
         match saved {
             Ok(saved) => {
                 if let Some(pack) = &saved.pack {
-                    let text = format!("{} paths are in {pack}, in {}", saved.paths, HumanBytes(saved.size));
+                    let text =
+                        format!("{} in {pack}, in {}", talk::paths_are(saved.paths), HumanBytes(saved.size));
                     self.recorder.say(Severity::Detail, text);
                 }
                 saved.pack.map(|pack| pack.to_string())

@@ -151,10 +151,10 @@ fn save(args: &SaveArgs) -> Result<ExitCode, CommandError> {
     let left_out =
         if upstream == 0 { String::new() } else { format!(", {upstream} left to their substituters") };
     match &saved.pack {
-        None => say(format!("nothing to save: {} paths are in the depot{left_out}", saved.known)),
+        None => say(format!("nothing to save: {} in the depot{left_out}", talk::paths_are(saved.known))),
         Some(pack) => say(format!(
-            "saved {} paths of {}, {} of that new, in {pack} ({}); {} were there{left_out}",
-            saved.paths,
+            "saved {} of {}, {} of that new, in {pack} ({}); {} were there{left_out}",
+            talk::paths(saved.paths),
             HumanBytes(saved.archives),
             HumanBytes(saved.new),
             HumanBytes(saved.size),

@@ -10,6 +10,7 @@ use crate::args::PushArgs;
 use crate::depots;
 use crate::error::CommandError;
 use crate::pushing::To;
+use crate::talk;
 
 /// Runs the verb.
 pub(super) fn push(args: &PushArgs) -> Result<ExitCode, CommandError> {
@@ -40,7 +41,7 @@ pub(super) fn push(args: &PushArgs) -> Result<ExitCode, CommandError> {
     for (some, is_derivation) in [(others, false), (derivations, true)] {
         to.push_all(&nix, &some, is_derivation, &mut run)?;
     }
-    say(format!("pushed {} paths, with all they refer to, to {}", paths.len(), to.shown()));
+    say(format!("pushed {}, with all they refer to, to {}", talk::paths(paths.len()), to.shown()));
     Ok(ExitCode::SUCCESS)
 }
 

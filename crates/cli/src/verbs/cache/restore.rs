@@ -15,7 +15,9 @@ use super::{keys, losses, open, say, snapshot, store, store_path, threads, warn}
 use crate::args::{RestoreArgs, StoreArgs, Wanted};
 use crate::depots::{self, no_look};
 use crate::error::{CommandError, hint_for};
+use crate::talk;
 use crate::{evaluating, setup, signals, tidy};
+use phoenix_report::plural;
 
 /// Exit code when something did not evaluate, as that of `run`.
 const EXIT_NOT_EVALUATED: u8 = 120;
@@ -64,15 +66,16 @@ pub(super) fn restore(args: &RestoreArgs) -> Result<ExitCode, CommandError> {
     }
     let bytes = restored.paths.iter().map(|info| info.nar_size).sum();
     say(format!(
-        "restored {} paths of {} in {} requests for {}",
-        restored.paths.len(),
+        "restored {} of {} in {} {} for {}",
+        talk::paths(restored.paths.len()),
         HumanBytes(bytes),
         restored.requests,
+        plural(restored.requests, "request"),
         HumanBytes(restored.bytes),
     ));
     if !restored.missing.is_empty() {
         let missing: Vec<&str> = restored.missing.iter().map(String::as_str).collect();
-        say(format!("{} paths are in no pack: {}", missing.len(), losses::few(&missing)));
+        say(format!("{} in no pack: {}", talk::paths_are(missing.len()), losses::few(&missing)));
     }
     let infos = depots::infos(&layout, url.as_deref())?;
     if let (Some(file), Some(before)) = (&args.snapshot, before) {

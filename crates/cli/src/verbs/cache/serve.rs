@@ -87,8 +87,10 @@ fn remove_port(file: &Path, port: u16) {
 
 /// Whoever waits for the file finds all of it.
 fn write_port(file: &Path, port: u16) -> Result<(), CommandError> {
-    let failed =
-        |error: std::io::Error| CommandError::because(format!("cannot write {}", file.display()), &error);
+    let failed = |error: std::io::Error| {
+        CommandError::because(format!("cannot write {}", file.display()), &error)
+            .hint("--port-file takes a file in a directory that is there and may be written")
+    };
     let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // Others may read it, too.
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o644);

@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 use super::{ended, say, threads, warn};
 use crate::args::VerifyArgs;
 use crate::error::CommandError;
+use crate::talk;
 use crate::{depots, tidy};
 
 /// Runs the verb.
@@ -72,7 +73,7 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<ExitCode, CommandError> {
     for (name, why) in &bad {
         say(format!("bad: {name}: {why}"));
     }
-    say(format!("{} of {all} paths are whole", all - bad.len()));
+    say(format!("{} of {} whole", all - bad.len(), talk::paths_are(all)));
     let paths: BTreeSet<String> = bad.iter().map(|(name, _)| name.clone()).collect();
     let packs = packs.into_inner().unwrap_or_else(PoisonError::into_inner);
     let is_bad = !paths.is_empty() || unread > 0 || troubled.into_inner();
@@ -118,7 +119,7 @@ fn repair(
     tidy::plan_lines(&plan).iter().for_each(say);
     let collected =
         cache.collect(&depots::new_name(), &plan, &mut trouble).map_err(|error| not_repaired(&error))?;
-    for (name, removed) in cache.remove_unusable() {
+    for (name, removed) in cache.remove_unusable(depots::is_name) {
         match removed {
             Ok(()) => say(format!("removed {name}, of which nothing can be read")),
             Err(error) => say(format!(
