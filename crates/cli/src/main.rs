@@ -19,6 +19,7 @@ mod pipeline;
 mod pushing;
 mod recorder;
 mod screen;
+mod secrets;
 mod setup;
 mod signals;
 mod state;

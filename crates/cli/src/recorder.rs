@@ -5,12 +5,13 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
-use phoenix_model::{Event, Logged, Severity, Stamp};
+use phoenix_model::{Event, Logged, Severity, Stamp, Verdict};
 use phoenix_report::Summary;
 use phoenix_schedule::{Happening, Run};
 
 use crate::error::CommandError;
 use crate::screen::Screen;
+use crate::secrets::secrets;
 use crate::talk;
 
 /// The most log files that are open at once.
@@ -108,7 +109,14 @@ impl Recorder {
     }
 
     /// Tells a run what happens now, and takes in the events that follow.
-    pub(crate) fn apply(&mut self, run: &mut Run, happening: Happening) {
+    pub(crate) fn apply(&mut self, run: &mut Run, mut happening: Happening) {
+        // The run keeps what it is told, and others are told by it.
+        match &mut happening {
+            Happening::Found { ended: Some(Verdict::NotEvaluated { error: text }), .. }
+            | Happening::Found { ended: Some(Verdict::Skipped { reason: text }), .. }
+            | Happening::BuildFailed { message: text, .. } => secrets().hide_in(text),
+            _ => {}
+        }
         let at = now();
         for event in run.apply(at, happening) {
             self.record_at(at, event);
@@ -128,7 +136,8 @@ impl Recorder {
     }
 
     /// Takes in an event that happened at some time.
-    pub(crate) fn record_at(&mut self, at: Stamp, mut event: Event) {
+    pub(crate) fn record_at(&mut self, at: Stamp, event: Event) {
+        let mut event = without_secrets(event);
         match &mut event {
             Event::LogLine { drv_path, line } if self.keeps_logs => self.log(drv_path.base_name(), line),
             Event::DerivationSettled { settled } => {
@@ -251,6 +260,22 @@ impl Recorder {
         self.summary.apply(&logged);
         self.screen.event(&self.summary, &logged);
     }
+}
+
+/// An event without the secrets of this process, wherever they stand in it.
+fn without_secrets(event: Event) -> Event {
+    let secrets = secrets();
+    if secrets.is_empty() {
+        return event;
+    }
+    let Ok(mut value) = serde_json::to_value(&event) else { return event };
+    if secrets.hide_in_value(&mut value) == 0 {
+        return event;
+    }
+    serde_json::from_value(value).unwrap_or_else(|_| Event::Message {
+        severity: Severity::Warning,
+        text: "an event is left out, for a secret is where its reader needs something else".to_owned(),
+    })
 }
 
 fn open<'a>(log: &'a mut Log, count: &mut usize) -> std::io::Result<&'a mut std::io::BufWriter<fs::File>> {

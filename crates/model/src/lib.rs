@@ -11,6 +11,7 @@ mod input_drvs;
 mod nar_hash;
 pub mod nix32;
 mod redact;
+mod secrets;
 mod status;
 mod store_path;
 mod target;
@@ -27,6 +28,7 @@ pub use event::{
 pub use input_drvs::{InputDrv, InputDrvs};
 pub use nar_hash::{NarHash, NarHashError};
 pub use redact::redact;
+pub use secrets::Secrets;
 pub use status::{Source, Status};
 pub use store_path::{NIX32_ALPHABET, PathKey, StorePath, StorePathError, StorePathRef};
 pub use target::{Target, TargetId, TargetKind};

@@ -11,8 +11,14 @@ use crate::args::Matrix;
 const MOST_ROWS: usize = 250;
 
 /// How many characters of a name are in a row, which says it to people: Linux hands no more than 128 KiB over in one
-/// variable, and the plan has the name.
-const LONGEST_NAME: usize = 1000;
+/// variable, and the plan has the name. Of many long ones there are fewer, so that all rows together are an output.
+const LONGEST_NAMES: [usize; 4] = [1000, 200, 60, 20];
+
+/// How many names a row tells, in the same order.
+const MOST_NAMES: [usize; 4] = [usize::MAX, 100, 10, 3];
+
+/// How many bytes all rows may have: GitHub takes 1 MB of all outputs of a job together.
+const LARGEST: usize = 800_000;
 
 /// Something that has work by its gate.
 #[derive(Debug, Clone, Default)]
@@ -39,6 +45,17 @@ pub(crate) struct Row {
     std: Option<Value>,
 }
 
+impl Row {
+    /// The block and the action of one of std.
+    fn pair(&self) -> (String, String) {
+        let word = |name: &str| {
+            let word = self.std.as_ref().and_then(|action| action.get(name)).and_then(Value::as_str);
+            word.unwrap_or_default().to_owned()
+        };
+        (word("block"), word("action"))
+    }
+}
+
 /// What has work: by its gate, or, for what has none, because it is to be built. `verdict` is that of a target, if it
 /// has one already.
 pub(crate) fn hits<'v>(
@@ -50,18 +67,22 @@ pub(crate) fn hits<'v>(
 ) -> Vec<Row> {
     let is_open = |id: &TargetId| !matches!(verdict(*id), Some(Verdict::Cached { .. }));
     let is_std = format == Matrix::Std;
+    let row = |one: &Gated| Row {
+        hit: Hit { name: one.attr.clone(), targets: one.targets.clone(), actions: one.actions.clone() },
+        build: one.build.clone(),
+        run: one.run.clone(),
+        std: one.std.clone(),
+    };
     let mut rows: Vec<Row> = Vec::new();
+    let mut idle: Vec<Row> = Vec::new();
     for one in gated.iter().filter(|one| one.std.is_some() == is_std) {
-        // What is only to be built, and exists, has no work.
-        if one.std.is_some() && one.actions.is_empty() && !one.targets.iter().any(is_open) {
-            continue;
+        let to_run = one.actions.iter().any(|id| actions.verdict(*id).is_none());
+        // What is only to be built, and exists, has no work; and what may not run here has none.
+        if one.std.is_some() && !to_run && !one.targets.iter().any(is_open) {
+            idle.push(row(one));
+        } else if to_run || !one.targets.is_empty() {
+            rows.push(row(one));
         }
-        rows.push(Row {
-            hit: Hit { name: one.attr.clone(), targets: one.targets.clone(), actions: one.actions.clone() },
-            build: one.build.clone(),
-            run: one.run.clone(),
-            std: one.std.clone(),
-        });
     }
     let of_gates: Vec<TargetId> = gated.iter().flat_map(|one| one.targets.clone()).collect();
     let plain = targets.iter().filter(|target| !is_std && !of_gates.contains(&target.id));
@@ -70,7 +91,22 @@ pub(crate) fn hits<'v>(
         rows.push(Row { hit, build: vec![target.attr()], run: Vec::new(), std: None });
     }
     if is_std {
-        return rows;
+        // std-action has a row for all that has no proviso, and workflows rely on a matrix that is there: of an action
+        // of which all exists one row stays, whose job ends at once.
+        for row in idle {
+            if !rows.iter().any(|other| other.pair() == row.pair()) {
+                rows.push(row);
+            }
+        }
+        let mut pairs: Vec<((String, String), Vec<Row>)> = Vec::new();
+        for row in rows {
+            match pairs.iter_mut().find(|(pair, _)| *pair == row.pair()) {
+                Some((_, rows)) => rows.push(row),
+                None => pairs.push((row.pair(), vec![row])),
+            }
+        }
+        // Each is a matrix of its own.
+        return pairs.iter().flat_map(|(_, rows)| at_most(rows, MOST_ROWS)).collect();
     }
     let mut rows = at_most(&rows, MOST_ROWS);
     let own = without_row(gated, actions);
@@ -104,6 +140,13 @@ fn at_most(rows: &[Row], most: usize) -> Vec<Row> {
             all.hit.actions.extend(&row.hit.actions);
             all.build.extend(row.build.clone());
             all.run.extend(row.run.clone());
+            let name = |row: &Row| Some(row.std.as_ref()?.get("name")?.as_str()?.to_owned());
+            if let (Some(one), Some(other)) = (name(&all), name(row)) {
+                all.std
+                    .as_mut()
+                    .and_then(Value::as_object_mut)
+                    .map(|action| action.insert("name".to_owned(), format!("{one}, {other}").into()));
+            }
         }
         all
     };
@@ -112,10 +155,26 @@ fn at_most(rows: &[Row], most: usize) -> Vec<Row> {
 
 /// The rows as the discovery of phoenix-ci v1 or of std-action prints them, with the plan and the slot of each.
 pub(crate) fn hits_rows(rows: &[Row], reference: &str, format: Matrix) -> Value {
+    let mut tried = LONGEST_NAMES.into_iter().zip(MOST_NAMES).map(|limits| {
+        let shown = shown(rows, reference, format, limits);
+        (shown.to_string().len(), shown)
+    });
+    let mut best = tried.next();
+    while best.as_ref().is_some_and(|(size, _)| *size > LARGEST)
+        && let Some(next) = tried.next()
+    {
+        best = Some(next);
+    }
+    best.map_or(Value::Null, |(_, shown)| shown)
+}
+
+/// The rows with so many characters of each name, and so many names in each.
+fn shown(rows: &[Row], reference: &str, format: Matrix, (longest, most): (usize, usize)) -> Value {
     let numbered = rows.iter().enumerate();
+    let short = |name: &str| short(name, longest);
     if format != Matrix::Std {
         let row = |(slot, row): (usize, &Row)| {
-            let all = |names: &[String]| names.iter().map(|name| short(name)).collect::<Vec<_>>();
+            let all = |names: &[String]| names.iter().take(most).map(|name| short(name)).collect::<Vec<_>>();
             json!({
                 "targets": { "build": all(&row.build), "run": all(&row.run) },
                 "attrPath": short(&row.hit.name),
@@ -128,10 +187,16 @@ pub(crate) fn hits_rows(rows: &[Row], reference: &str, format: Matrix) -> Value 
     let mut blocks: Map<String, Value> = Map::new();
     for (slot, row) in numbered {
         let Some(Value::Object(mut action)) = row.std.clone() else { continue };
+        if let Some(Value::String(name)) = action.get_mut("name") {
+            *name = short(name);
+        }
+        if most < usize::MAX {
+            // Nobody but a proviso reads what else there is, and it has.
+            action.retain(|key, _| STD_KEYS.contains(&key.as_str()));
+        }
         action.insert("plan".to_owned(), reference.into());
         action.insert("slot".to_owned(), slot.into());
-        let word = |name: &str| action.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-        let (block, name) = (word("block"), word("action"));
+        let (block, name) = row.pair();
         let of_block = blocks.entry(block).or_insert_with(|| json!({}));
         let of_action = of_block.as_object_mut().map(|block| block.entry(name).or_insert_with(|| json!([])));
         if let Some(list) = of_action.and_then(Value::as_array_mut) {
@@ -141,8 +206,11 @@ pub(crate) fn hits_rows(rows: &[Row], reference: &str, format: Matrix) -> Value 
     blocks.into()
 }
 
-fn short(name: &str) -> String {
-    match name.char_indices().nth(LONGEST_NAME) {
+/// What a row of std has where there is little room.
+const STD_KEYS: [&str; 6] = ["name", "cell", "block", "blockType", "action", "actionDrv"];
+
+fn short(name: &str, longest: usize) -> String {
+    match name.char_indices().nth(longest) {
         Some((end, _)) => format!("{}…", &name[..end]),
         None => name.to_owned(),
     }
@@ -176,6 +244,58 @@ mod tests {
         let json = hits_rows(&[row(&"\u{e9}".repeat(200_000))], "p", Matrix::V1);
         assert!(json.to_string().len() < 10_000);
         assert_eq!(json[0]["slot"], 0);
+    }
+
+    #[test]
+    fn all_rows_are_an_output_whatever_the_names() {
+        let name = |number: u32| format!("{number}.{}", "n".repeat(800));
+        let rows: Vec<Row> = (0..1000).map(|number| row(&name(number))).collect();
+        let json = hits_rows(&at_most(&rows, MOST_ROWS), "p", Matrix::V1);
+        assert!(json.to_string().len() <= LARGEST, "{}", json.to_string().len());
+        assert_eq!(json.as_array().unwrap().len(), 250);
+        let std = |number: u32| Row {
+            std: Some(json!({"block": "b", "action": "a", "name": name(number), "meta": "m".repeat(5_000)})),
+            ..row("x")
+        };
+        let json = hits_rows(&(0..250).map(std).collect::<Vec<_>>(), "p", Matrix::Std);
+        assert!(json.to_string().len() <= LARGEST, "{}", json.to_string().len());
+        assert_eq!(json["b"]["a"][249]["slot"], 249);
+    }
+
+    /// Gated actions of std, by number: those below `done` exist.
+    fn std_hits(count: u32, done: u32, actions: &[ActionId]) -> Value {
+        let gated: Vec<Gated> = (0..count)
+            .map(|number| Gated {
+                attr: format!("app.b.{number}.a"),
+                targets: vec![TargetId(number)],
+                actions: actions.to_vec(),
+                std: Some(json!({"block": "b", "action": "a", "name": number.to_string()})),
+                ..Gated::default()
+            })
+            .collect();
+        let cached = Verdict::Cached { from: phoenix_model::Source::Store };
+        let verdict = |id: TargetId| (id.0 < done).then_some(&cached);
+        hits_rows(&hits(&gated, &[], &Actions::default(), verdict, Matrix::Std), "p", Matrix::Std)
+    }
+
+    #[test]
+    fn a_matrix_of_std_is_there_though_all_of_it_exists() {
+        let names = |json: &Value| {
+            let rows = json["b"]["a"].as_array().cloned().unwrap_or_default();
+            rows.iter().map(|row| row["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(names(&std_hits(3, 1, &[])), ["1", "2"]);
+        assert_eq!(names(&std_hits(3, 3, &[])), ["0"]);
+        // What is to be run is, whatever exists.
+        assert_eq!(names(&std_hits(3, 3, &[ActionId(0)])).len(), 3);
+    }
+
+    #[test]
+    fn a_matrix_of_std_has_no_more_rows_than_github_takes() {
+        let json = std_hits(600, 0, &[]);
+        let rows = json["b"]["a"].as_array().unwrap();
+        assert_eq!(rows.len(), 200);
+        assert_eq!((&rows[0]["name"], &rows[1]["slot"]), (&json!("0, 1, 2"), &json!(1)));
     }
 
     #[test]

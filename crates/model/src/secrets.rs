@@ -1,0 +1,162 @@
+//! Secrets that a process was given, kept out of what it tells.
+
+use std::borrow::Cow;
+
+use serde_json::Value;
+
+/// What stands in the place of a secret.
+const HIDDEN: &str = "***";
+
+/// What is shorter would hide half of what is told.
+const SHORTEST: usize = 8;
+
+/// How the names of variables end that hold a secret, in upper case.
+const ENDINGS: [&str; 10] = [
+    "TOKEN",
+    "SECRET",
+    "PASSWORD",
+    "PASSWD",
+    "API_KEY",
+    "ACCESS_KEY",
+    "PRIVATE_KEY",
+    "SIGNING_KEY",
+    "SIGN_KEY",
+    "STORAGE_KEY",
+];
+
+/// Texts that nobody is to see.
+#[derive(Clone, Default)]
+pub struct Secrets(Vec<String>);
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} secrets", self.0.len())
+    }
+}
+
+impl Secrets {
+    /// Those among the variables of an environment: what names like `GITHUB_TOKEN` or `AWS_SECRET_ACCESS_KEY` hold, line by
+    /// line, and the `access-tokens` of a `NIX_CONFIG`. What is a file by its look, or short, is no secret.
+    pub fn among<'v>(variables: impl IntoIterator<Item = (&'v str, &'v str)>) -> Self {
+        let mut found = Vec::new();
+        for (name, value) in variables {
+            let name = name.to_ascii_uppercase();
+            if ENDINGS.iter().any(|ending| name.ends_with(ending)) {
+                found.extend(value.lines());
+            }
+            if name == "NIX_CONFIG" {
+                found.extend(value.lines().flat_map(access_tokens));
+            }
+        }
+        let is_secret = |text: &&str| text.len() >= SHORTEST && !text.starts_with(['/', '~']);
+        let mut secrets: Vec<String> =
+            found.into_iter().map(str::trim).filter(is_secret).map(str::to_owned).collect();
+        // One that is part of another comes after it.
+        secrets.sort_by(|a, b| (b.len(), a).cmp(&(a.len(), b)));
+        secrets.dedup();
+        Self(secrets)
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// A text without them.
+    #[must_use]
+    pub fn hide<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        let mut hidden = Cow::Borrowed(text);
+        for secret in &self.0 {
+            if hidden.contains(secret) {
+                hidden = Cow::Owned(hidden.replace(secret, HIDDEN));
+            }
+        }
+        hidden
+    }
+
+    /// Takes them out of a text.
+    pub fn hide_in(&self, text: &mut String) {
+        if let Cow::Owned(hidden) = self.hide(text) {
+            *text = hidden;
+        }
+    }
+
+    /// Takes them out of all texts of a value, but for its keys; how many texts had some.
+    pub fn hide_in_value(&self, value: &mut Value) -> usize {
+        match value {
+            Value::String(text) => match self.hide(text) {
+                Cow::Owned(hidden) => {
+                    *text = hidden;
+                    1
+                }
+                Cow::Borrowed(_) => 0,
+            },
+            Value::Array(values) => values.iter_mut().map(|value| self.hide_in_value(value)).sum(),
+            Value::Object(map) => map.values_mut().map(|value| self.hide_in_value(value)).sum(),
+            Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+        }
+    }
+}
+
+/// The tokens of a line of `nix.conf` that has some: `access-tokens = HOST=TOKEN …` (nix `src/libfetchers/fetch-settings.hh`).
+fn access_tokens(line: &str) -> Vec<&str> {
+    let Some((name, tokens)) = line.split_once('=') else { return Vec::new() };
+    if !matches!(name.trim(), "access-tokens" | "extra-access-tokens") {
+        return Vec::new();
+    }
+    let token = |word: &'_ str| word.find('=').map(|at| at + 1);
+    let tokens = tokens.split_whitespace().filter_map(|word| word.get(token(word)?..));
+    // Some kinds are told before a colon: `PAT:…`, `OAuth2:…`.
+    tokens.map(|token| token.split_once(':').map_or(token, |(_, token)| token)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn secrets() -> Secrets {
+        Secrets::among([
+            ("CACHIX_AUTH_TOKEN", "cachix-secret"),
+            ("github_token", "ghs_0123456789"),
+            ("SSH_PRIVATE_KEY", "-----BEGIN-----\nbase64base64\n"),
+            ("LONGER_TOKEN", "cachix-secret-longer"),
+            (
+                "NIX_CONFIG",
+                "sandbox = false\naccess-tokens = github.com=ghp_abcdefgh gitlab.com=PAT:glpat-12345",
+            ),
+            ("SHORT_TOKEN", "abc"),
+            ("AWS_WEB_IDENTITY_TOKEN", "/var/run/token/file"),
+            ("TOKEN_OF_MERIT", "not a secret"),
+            ("CACHE_KEY", "linux-main"),
+        ])
+    }
+
+    #[test]
+    fn what_variables_hold_is_hidden() {
+        let hide = |text: &str| secrets().hide(text).into_owned();
+        assert_eq!(hide("a cachix-secret, ghs_0123456789"), "a ***, ***");
+        assert_eq!(hide("cachix-secret-longer"), "***");
+        assert_eq!(hide("key: base64base64"), "key: ***");
+        assert_eq!(hide("ghp_abcdefgh glpat-12345"), "*** ***");
+        for text in ["abc", "/var/run/token/file", "not a secret", "linux-main", "PAT"] {
+            assert_eq!(hide(text), text);
+        }
+        assert!(Secrets::among([("A", "b")]).is_empty());
+    }
+
+    #[test]
+    fn all_texts_of_a_value_are_searched() {
+        let mut value = json!({"a": ["cachix-secret", {"b": "x ghs_0123456789"}], "n": 1});
+        assert_eq!(secrets().hide_in_value(&mut value), 2);
+        assert_eq!(value, json!({"a": ["***", {"b": "x ***"}], "n": 1}));
+        assert_eq!(secrets().hide_in_value(&mut value), 0);
+    }
+
+    #[test]
+    fn they_are_not_shown_by_a_debugger() {
+        assert_eq!(format!("{:?}", Secrets::among([("A_TOKEN", "cachix-secret")])), "1 secrets");
+    }
+}
