@@ -21,7 +21,7 @@ export async function discover(format, installables, environment = {}) {
   const plan = `${runner('GITHUB_RUN_ID')}-${runner('GITHUB_RUN_ATTEMPT') || '1'}-${which}`
   const made = await phoenix(
     [
-      ...['plan', '--runners', 'auto', '--matrix', format, '--actions', 'run'],
+      ...['plan', '--runners', 'auto', '--matrix', format],
       ...['--plan', plan, '--depot', depot(), '--', ...installables],
     ],
     { read: true, environment },

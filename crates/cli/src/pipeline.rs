@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::Receiver;
 use phoenix_evaluate::Special;
-use phoenix_model::{Event, SCHEMA_VERSION, Severity, Stage, StorePath, Target, TargetId, Verdict};
+use phoenix_model::{
+    ActionVerdict, Event, SCHEMA_VERSION, Severity, Stage, StorePath, Target, TargetId, Verdict,
+};
 use phoenix_report::Summary;
 use phoenix_schedule::farm::FarmPlan;
 use phoenix_schedule::{Actions, Estimates, Failures, Happening, Plan, Run, RunnerKind, RunnerKinds};
@@ -20,6 +22,7 @@ use crate::history::{self, History};
 use crate::kept::Kept;
 use crate::recorder::Recorder;
 use crate::screen::Screen;
+use crate::secrets::secrets;
 use crate::setup::{self, Setup};
 use crate::state::State;
 use crate::status::{self, Searching};
@@ -85,6 +88,7 @@ pub(crate) fn plan(
     nix: &NixArgs,
     build: &BuildArgs,
     talk: &TalkArgs,
+    permission: Permission,
     farm: Option<&MakeFarm<'_>>,
 ) -> Result<Planned, CommandError> {
     let mut setup = setup::setup(nix, Some(&build.builder))?;
@@ -156,7 +160,7 @@ pub(crate) fn plan(
             asked: &asked,
             nix,
             stop: &stop,
-            permission: Permission::of(build.actions),
+            permission,
             configs: &evaluated.configs,
             known: &targets,
             next: evaluated.count,
@@ -172,6 +176,13 @@ pub(crate) fn plan(
         recorder.apply(&mut run, Happening::Found { target, ended });
     }
     evaluated.evaluators.extend(answered.evaluators);
+    for (_, verdict) in &mut answered.actions {
+        if let Some(ActionVerdict::Failed { message: text } | ActionVerdict::Skipped { reason: text }) =
+            verdict
+        {
+            secrets().hide_in(text);
+        }
+    }
     for (action, verdict) in &answered.actions {
         recorder.record(Event::ActionFound { action: action.clone() });
         if let Some(verdict) = verdict.clone() {

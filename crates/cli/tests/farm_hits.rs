@@ -120,7 +120,9 @@ fn hits_of_std_are_by_block_and_action_and_their_actions_are_sourced_once() {
           }};
         in {{ __std.ci.${{system}} = [
           (action "a" "packages" "build" null "echo > $out")
-          (action "b" "images" "publish" null "echo 'echo \"$cell/$block/$target:$action\" >> {ran}' > $out")
+          (action "b" "images" "publish" null "echo 'echo \"$cell/$block/$target:$action $# $-\" >> {ran}' > $out")
+          (action "d" "deployments" "apply" null "printf 'false\\necho deployed\\n' > $out")
+          (action "e" "deployments" "apply" null "printf 'false | true\\necho deployed\\n' > $out")
           (action "c" "images" "publish" (builtins.toFile "no" "exit 1") "exit 1")
         ]; }}"#
     ));
@@ -134,10 +136,69 @@ fn hits_of_std_are_by_block_and_action_and_their_actions_are_sourced_once() {
     for hit in [publish, &hits["packages"]["build"][0]] {
         let _ = end(work(&env, &places, &hit["slot"])).ends_with(0);
     }
-    assert_eq!(fs::read_to_string(&ran).unwrap(), "app/images/b:publish\n");
-    // Once it is built, only what is published has work.
-    let (hits, _) = plan(&env, "std", "q", &installable, 0);
-    assert_eq!(hits.as_object().unwrap().keys().collect::<Vec<_>>(), ["images"], "{hits:#}");
+    let said = fs::read_to_string(&ran).unwrap();
+    // Without arguments, and what fails in it ends it.
+    let (name, flags) = said.trim().rsplit_once(' ').unwrap();
+    assert!(name == "app/images/b:publish 0" && flags.contains('e'), "{said}");
+    for hit in hits["deployments"]["apply"].as_array().unwrap() {
+        let ran = end(work(&env, &places, &hit["slot"])).ends_with(1);
+        assert!(!ran.stderr.contains("deployed"), "{ran}");
+    }
+    // All that is built exists now. A workflow counts on the matrix, so one row of it stays, whose job does nothing.
+    let (hits, places) = plan(&env, "std", "q", &installable, 0);
+    let blocks = hits.as_object().unwrap().keys().collect::<Vec<_>>();
+    assert_eq!(blocks, ["deployments", "images", "packages"], "{hits:#}");
+    env.forget_store();
+    let _ = end(work(&env, &places, &hits["packages"]["build"][0]["slot"])).ends_with(0);
+}
+
+#[test]
+fn what_a_configuration_asks_for_runs_where_its_user_allows_it() {
+    let env = TestEnv::new();
+    let ran = env.file("ran");
+    let flake = Flake::new(&format!(
+        r#"let tool = d "tool" "mkdir -p $out/bin; printf '#!/bin/sh\necho >> {}\n' > $out/bin/tool; chmod +x $out/bin/tool" {{ }}; in {{
+          apps.${{system}}.tool = {{ type = "app"; program = "${{tool}}/bin/tool"; }};
+          ci.${{system}}.unit = {{ type = "ci-work-unit"; findWork = "return {{ run: ['tool'] }}"; }};
+        }}"#,
+        ran.display()
+    ));
+    let event = env.file("event.json");
+    fs::write(&event, r#"{"repository":{"full_name":"o/r","default_branch":"main"}}"#).unwrap();
+    let installable = format!("{}#.ci.{}", flake.reference(), env.system());
+    let rows = |number: usize, branch: &str| {
+        let name = format!("p{number}");
+        let mut command = env.command();
+        command.args(["plan", "--runners", "auto", "--matrix", "v1", "--plan", &name]);
+        command.args(["--depot", &env.depot(), &installable]);
+        command.env("GITHUB_ACTIONS", "true").env("GITHUB_REF_NAME", branch);
+        command.env("GITHUB_REPOSITORY", "o/r").env("GITHUB_EVENT_PATH", &event);
+        let ran = common::Ran::from(command.output().unwrap()).ends_with(0);
+        let hits: Value = serde_json::from_str(&ran.stdout).unwrap();
+        hits.as_array()
+            .unwrap()
+            .iter()
+            .map(|hit| hit["attrPath"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let unit = format!("ci.{}.unit", env.system());
+    // What a unit finds is run on any branch, as by phoenix-ci v1; what it does not know is not.
+    let own = "[[actions]]\nname = \"own\"\nrun = \"tool\"\n";
+    flake.write("phoenix.toml", own);
+    assert_eq!(rows(0, "main"), [unit.clone(), "phoenix.toml".to_owned()]);
+    assert_eq!(rows(1, "feature"), [unit.clone()]);
+    // What is said of branches holds for both.
+    flake.write("phoenix.toml", &format!("refs = [\"main\"]\n{own}"));
+    assert_eq!(rows(2, "main"), [unit.clone(), "phoenix.toml".to_owned()]);
+    assert_eq!(rows(3, "feature"), [unit]);
+    let ledger = format!("dir:{}", env.file("ledger").display());
+    let places =
+        |name: &str| ["--plan", name, "--depot", &env.depot(), "--ledger", &ledger].map(str::to_owned);
+    // It builds what would be run.
+    let _ = end(work(&env, &places("p3"), &json!(0))).ends_with(0);
+    assert!(!ran.exists());
+    let _ = end(work(&env, &places("p1"), &json!(0))).ends_with(0);
+    assert!(ran.exists());
 }
 
 #[test]

@@ -304,6 +304,77 @@ fn on_github_actions_run_on_the_default_branch_and_never_for_forks() {
 }
 
 #[test]
+fn what_the_user_says_of_branches_holds_whatever_the_flag() {
+    let env = TestEnv::new();
+    let flake = Flake::new(&format!(r#"let {TOOL} in {{ packages.${{system}} = {{ inherit tool; }}; }}"#));
+    let action_with = |refs: &str| format!("[[actions]]\nname = \"deploy\"\nrun = \"tool\"\n{refs}");
+    let event = env.file("event.json");
+    fs::write(&event, r#"{"repository":{"full_name":"o/r","default_branch":"main"}}"#).unwrap();
+    for (toml, verdict) in [
+        (format!("refs = [\"release-*\"]\n{}", action_with("")), "skipped"),
+        (action_with("refs = [\"main\"]\n"), "skipped"),
+        (action_with("refs = [\"feature\"]\n"), "done"),
+        (action_with(""), "done"),
+    ] {
+        flake.write("phoenix.toml", &toml);
+        let (ran, report) = run(&env, &["--actions", "run", &flake.reference()], |command| {
+            command.env("GITHUB_ACTIONS", "true").env("GITHUB_REF_NAME", "feature");
+            command.env("GITHUB_REPOSITORY", "o/r").env("GITHUB_EVENT_PATH", &event);
+        });
+        assert_eq!(action(&report, "deploy").0, verdict, "{toml}: {ran}");
+    }
+}
+
+#[test]
+fn secrets_are_in_no_record_whoever_prints_them() {
+    let env = TestEnv::new();
+    let flake = Flake::new(
+        r#"let
+          tool = d "tool" "mkdir -p $out/bin; printf '#!/bin/sh\necho \"token $CACHIX_AUTH_TOKEN.\"; exit 3\n' > $out/bin/tool; chmod +x $out/bin/tool" { };
+        in {
+          packages.${system} = { inherit tool; };
+          ci.${system}.unit = {
+            type = "ci-work-unit";
+            findWork = "throw new Error('with ' + (await execUtils.execSh('echo $CACHIX_AUTH_TOKEN')).stdout)";
+          };
+        }"#,
+    );
+    flake.write("phoenix.toml", "[[actions]]\nname = \"deploy\"\nrun = \"tool\"\n");
+    let events = env.file("events.jsonl");
+    let secret = "cachix-is-told-this";
+    let mut places = Vec::new();
+    for (exclude, words) in [("**.unit", "token ***."), ("**.tool", "with ***")] {
+        let (depot, reference) = (env.depot(), flake.reference());
+        let args = ["--actions", "run", "--events", events.to_str().unwrap(), "--depot", &depot];
+        let args = [&args[..], &["--exclude", exclude, &reference]].concat();
+        let (ran, _) = run(&env, &args, |command| {
+            command.env("CACHIX_AUTH_TOKEN", secret);
+        });
+        let ran = ran.ends_with(1).says(words);
+        let page = env.file("page.html");
+        let args = ["report", events.to_str().unwrap(), "--html", page.to_str().unwrap()];
+        let _ = env.phoenix(&args);
+        assert!(fs::read_to_string(&page).unwrap().contains("***"));
+        places.extend([ran.stdout, ran.stderr]);
+    }
+    // The logs and the records of the run, and what is kept for others.
+    let mut directories = vec![env.file("")];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).unwrap().map(|entry| entry.unwrap()) {
+            match entry.file_type().unwrap() {
+                kind if kind.is_dir() => directories.push(entry.path()),
+                kind if kind.is_file() => {
+                    places.push(String::from_utf8_lossy(&fs::read(entry.path()).unwrap()).into_owned());
+                }
+                _ => {}
+            }
+        }
+    }
+    assert!(places.iter().all(|text| !text.contains(secret)));
+    assert!(places.iter().any(|text| text == "token ***.\n"), "the log of the action is kept");
+}
+
+#[test]
 fn a_signal_ends_an_action_with_all_it_started() {
     let env = TestEnv::new();
     let flake = Flake::new(

@@ -14,6 +14,7 @@ use super::crew::Teller;
 use crate::error::CommandError;
 use crate::pushing::{To, ended};
 use crate::recorder::Hear;
+use crate::secrets::secrets;
 use crate::setup::{Setup, var};
 use crate::talk;
 
@@ -42,7 +43,7 @@ pub(crate) fn run_action(
         Ok(Some(status)) if status.success() => ActionVerdict::Done,
         Ok(Some(status)) => ActionVerdict::Failed { message: format!("it ended with {}", ended(status)) },
         Ok(None) => ActionVerdict::Cancelled,
-        Err(error) => ActionVerdict::Failed { message: error.in_one_line() },
+        Err(error) => ActionVerdict::Failed { message: secrets().hide(&error.in_one_line()).into_owned() },
     }
 }
 
@@ -87,8 +88,10 @@ fn no_look(error: &ValidityError) -> CommandError {
 fn command(action: &Action, setup: &Setup) -> Result<Command, CommandError> {
     let (program, args, env) = match &action.does {
         Does::Source { script, env } => {
-            let source = r#". "$1""#.to_owned();
-            ("bash", vec!["-c".to_owned(), source, "bash".to_owned(), script.clone()], Some(env))
+            // As std-action sources it: what fails ends it, and it has no arguments.
+            let source = format!(". '{script}'");
+            let args = ["-o", "errexit", "-o", "pipefail", "-c", &source, "bash"];
+            ("bash", args.map(str::to_owned).to_vec(), Some(env))
         }
         Does::Run { program } => (program.as_str(), Vec::new(), None),
         Does::Push { .. } => return Err(CommandError::new("pushing is no program")),
@@ -161,7 +164,10 @@ fn run(
         }
     };
     runtime.block_on(async {
-        let mut line = |line: String| teller.event(Event::ActionLine { action: action.id, line });
+        let mut line = |mut line: String| {
+            secrets().hide_in(&mut line);
+            teller.event(Event::ActionLine { action: action.id, line });
+        };
         tokio::select! {
             ended = run_program(command, &action.name, time_out, &mut line) => {
                 ended.map(Some).map_err(|error| CommandError::new(error.to_string()))

@@ -22,31 +22,52 @@ pub(crate) enum Permission {
     /// None, for a reason.
     Never(String),
     /// By what the run is for.
-    By(Occasion),
+    By(Occasion, Anywhere),
+}
+
+/// Which actions run on any branch unless the user names those they may run on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Anywhere {
+    /// None: they run on the default branch.
+    Nothing,
+    /// What gates ask for, as phoenix-ci v1 and std-action do.
+    Gates,
+    /// All, for the user said so.
+    All,
 }
 
 impl Permission {
-    /// By the flag, and by what the forge says.
-    pub(crate) fn of(mode: ActionsMode) -> Self {
+    /// By the flag, and by what the forge says. With `by_gates`, the rows of the plan are those of phoenix-ci v1 or
+    /// std-action, which run what a gate asks for on any branch.
+    pub(crate) fn of(mode: ActionsMode, by_gates: bool) -> Self {
         if mode == ActionsMode::Skip {
             return Self::Never("`--actions skip`".to_owned());
         }
         let file = |path: &str| fs_err::read_to_string(path);
         match (Trigger::read(var, file), mode) {
             // Who may not write to the repository runs nothing, whatever is asked for.
-            (Ok(Some(trigger)), _) if trigger.is_fork => Self::By(occasion(trigger)),
+            (Ok(Some(trigger)), _) if trigger.is_fork => Self::By(occasion(trigger), Anywhere::Nothing),
+            // What the user wrote down for the branches holds where it is known which one this is.
+            (Ok(Some(trigger)), ActionsMode::Run) => Self::By(occasion(trigger), Anywhere::All),
             (_, ActionsMode::Run) => Self::Always,
-            (Ok(Some(trigger)), _) => Self::By(occasion(trigger)),
+            (Ok(Some(trigger)), _) => {
+                Self::By(occasion(trigger), if by_gates { Anywhere::Gates } else { Anywhere::Nothing })
+            }
             (Ok(None), _) => Self::Never("actions run in CI; `--actions run` runs them here".to_owned()),
             (Err(why), _) => Self::Never(format!("who this is for is unknown: {why}")),
         }
     }
 
-    fn check(&self, refs: &[String]) -> Result<(), String> {
+    /// Whether an action may run that the user allows on these refs; none are those that are allowed where nothing is
+    /// said.
+    fn check(&self, refs: &[String], of_gate: bool) -> Result<(), String> {
         match self {
             Self::Always => Ok(()),
             Self::Never(why) => Err(why.clone()),
-            Self::By(occasion) => occasion.allows(refs),
+            Self::By(occasion, anywhere) => {
+                let is_free = *anywhere == Anywhere::All || (*anywhere == Anywhere::Gates && of_gate);
+                if is_free && refs.is_empty() { Ok(()) } else { occasion.allows(refs) }
+            }
         }
     }
 }
@@ -131,7 +152,7 @@ impl<'c> Drafts<'c> {
             needs: Needs::Own,
             runs,
             time_out: TIME_OUT,
-            permitted: self.permission.check(self.refs(&target.source)),
+            permitted: self.permission.check(self.refs(&target.source), true),
         })
     }
 
@@ -163,7 +184,7 @@ impl<'c> Drafts<'c> {
             needs: Needs::Own,
             runs: vec![target.id],
             time_out: TIME_OUT,
-            permitted: self.permission.check(self.refs(&target.source)),
+            permitted: self.permission.check(self.refs(&target.source), true),
         }))
     }
 
@@ -189,7 +210,7 @@ impl<'c> Drafts<'c> {
             builds,
             needs,
             time_out: action.time_out.unwrap_or(TIME_OUT),
-            permitted: self.permission.check(refs),
+            permitted: self.permission.check(refs, false),
         });
     }
 
@@ -205,7 +226,7 @@ impl<'c> Drafts<'c> {
                 needs: Needs::Ends,
                 runs: Vec::new(),
                 time_out: TIME_OUT,
-                permitted: self.permission.check(&config.refs),
+                permitted: self.permission.check(&config.refs, false),
             });
         }
     }

@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::args::{FarmArgs, Matrix, PlanArgs, TalkArgs};
 use crate::error::{CommandError, EXIT_ERROR};
 use crate::farm::{self, Besides};
+use crate::gates::Permission;
 use crate::pipeline::{self, Farm, Planned};
 use crate::talk;
 
@@ -77,8 +78,10 @@ struct JsonAction<'a> {
 /// Runs the verb.
 pub(crate) fn plan(args: &PlanArgs) -> Result<ExitCode, CommandError> {
     let is_farm = args.farm.runners.is_some() || args.farm.simulate;
+    let by_gates = matches!(args.farm.matrix, Some(Matrix::V1 | Matrix::Std));
+    let permission = Permission::of(args.build.actions, by_gates);
     let make = is_farm.then_some(&farm::for_runners as &pipeline::MakeFarm<'_>);
-    let mut planned = pipeline::plan(&args.wanted, &args.nix, &args.build, &args.talk, make)?;
+    let mut planned = pipeline::plan(&args.wanted, &args.nix, &args.build, &args.talk, permission, make)?;
     let more = match planned.farm.take().filter(|_| planned.trouble.is_none() && !planned.run.is_cancelled())
     {
         Some(farm) => for_runners(&mut planned, farm, &args.farm)?,

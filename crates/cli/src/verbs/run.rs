@@ -13,6 +13,7 @@ use crate::args::{Format, RunArgs};
 use crate::building::{Builder, Wanted, copy_derivations};
 use crate::error::{CommandError, EXIT_ERROR};
 use crate::farm;
+use crate::gates::Permission;
 use crate::history;
 use crate::ledgers;
 use crate::pipeline::{self, Planned};
@@ -45,8 +46,9 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, CommandError> {
     if let Some(ledger) = args.ledger.as_ref().filter(|_| args.runners.is_some()) {
         ledgers::check(ledger)?;
     }
+    let permission = Permission::of(args.build.actions, false);
     let make = args.runners.map(|_| &farm::for_here as &pipeline::MakeFarm<'_>);
-    let mut planned = pipeline::plan(&args.wanted, &args.nix, &args.build, &args.talk, make)?;
+    let mut planned = pipeline::plan(&args.wanted, &args.nix, &args.build, &args.talk, permission, make)?;
     if args.dry_run {
         return plan::show(planned, &args.talk);
     }
