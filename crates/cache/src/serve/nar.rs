@@ -154,7 +154,7 @@ fn fetch_beside(planned: &Planned, opened: &Arc<Opened>) {
         return;
     }
     let last = planned.located.pieces.last().and_then(|piece| planned.frames.get(&(piece.pack, piece.frame)));
-    let mut next = last.map(|last| opened.next(last, NEXT)).unwrap_or_default();
+    let mut next = last.map(|last| opened.ranges.next(last, NEXT)).unwrap_or_default();
     if next.is_empty() {
         next.extend(match &planned.beside {
             [Some(before), Some(after)] if opened.knows(before) => Some(after.clone()),
@@ -162,7 +162,7 @@ fn fetch_beside(planned: &Planned, opened: &Arc<Opened>) {
             _ => None,
         });
     }
-    for place in next {
+    for place in next.into_iter().filter(|place| !opened.knows(place)) {
         let opened = opened.clone();
         tokio::spawn(async move { opened.get(&place).await.map(drop) });
     }

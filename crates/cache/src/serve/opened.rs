@@ -106,12 +106,6 @@ impl Opened {
         self.lock().cells.contains_key(&(place.blob.name.to_string(), place.number))
     }
 
-    /// The next frames of a pack after this one that are wanted, and neither here nor on their way; up to so many.
-    pub(super) fn next(&self, place: &FramePlace, count: usize) -> Vec<FramePlace> {
-        let known = self.lock().known_in(place.blob.name.as_str(), false);
-        self.ranges.next(place, count, &known)
-    }
-
     /// The bytes of a frame.
     pub(super) async fn get(&self, place: &FramePlace) -> Result<Arc<OpenFrame>, Lost> {
         let key = (place.blob.name.to_string(), place.number);
@@ -149,7 +143,7 @@ impl Opened {
         // It is never closed.
         let Ok(_room) = self.room.acquire_many(permits).await else { return Err(Lost::Unreachable) };
         let pack = blob.name.to_string();
-        let open = self.lock().known_in(&pack, true);
+        let open = self.lock().open_in(&pack);
         let (stored, alone) = self.ranges.take(place, &open).await?;
         let mut opened = self.open(frame, stored).await?;
         if opened.is_err() && !alone {
@@ -171,11 +165,10 @@ impl Opened {
 }
 
 impl Frames {
-    /// The frames of a pack that are open, or, if not `only_open`, on their way.
-    fn known_in(&self, pack: &str, only_open: bool) -> HashSet<u32> {
-        let of_pack = self.cells.iter().filter(|((of, _), _)| of == pack);
-        let known = of_pack.filter(|(_, (cell, _))| !only_open || cell.initialized());
-        known.map(|((_, number), _)| *number).collect()
+    /// The frames of a pack that are open.
+    fn open_in(&self, pack: &str) -> HashSet<u32> {
+        let open = self.cells.iter().filter(|((of, _), (cell, _))| of == pack && cell.initialized());
+        open.map(|((_, number), _)| *number).collect()
     }
 
     /// Keeps a frame that was read, and lets go of what nobody asked about and was not sent yet, and of what was not

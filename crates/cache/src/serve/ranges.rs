@@ -96,9 +96,9 @@ impl Ranges {
         self.lock().wanted.has(pack, number)
     }
 
-    /// The next frames of a pack after this one that are wanted and not open, up to so many.
-    pub(super) fn next(&self, place: &FramePlace, count: usize, open: &HashSet<u32>) -> Vec<FramePlace> {
-        self.lock().wanted.next(place, count, &|number| open.contains(&number))
+    /// The next so many frames of a pack after this one that are wanted.
+    pub(super) fn next(&self, place: &FramePlace, count: usize) -> Vec<FramePlace> {
+        self.lock().wanted.next(place, count)
     }
 
     /// The stored bytes of a frame, and whether it was read alone. Nobody will ask for those frames of its pack that are

@@ -107,17 +107,13 @@ impl Wanted {
         self.packs.get(pack).is_some_and(|known| known.contains_key(&number))
     }
 
-    /// The next frames of a pack after this one that are wanted and not here, up to so many.
-    pub(super) fn next(
-        &self,
-        place: &FramePlace,
-        count: usize,
-        is_here: &dyn Fn(u32) -> bool,
-    ) -> Vec<FramePlace> {
+    /// The next so many frames of a pack after this one that are wanted.
+    pub(super) fn next(&self, place: &FramePlace, count: usize) -> Vec<FramePlace> {
         let known = self.packs.get(place.blob.name.as_str());
         let rest = known.into_iter().flat_map(|known| known.range(place.number.saturating_add(1)..));
-        let next = rest.filter(|(number, _)| !is_here(**number)).take(count);
-        next.map(|(&number, &(frame, _))| FramePlace { blob: place.blob.clone(), number, frame }).collect()
+        rest.take(count)
+            .map(|(&number, &(frame, _))| FramePlace { blob: place.blob.clone(), number, frame })
+            .collect()
     }
 
     /// What to read of a pack for this frame: with it those that are wanted, not here, and near, up to so many bytes;
@@ -249,13 +245,13 @@ mod tests {
     #[test]
     fn the_next_frames_are_known() {
         let wanted = wanted(&[(1, &[3, 4]), (2, &[5, 2_000])]);
-        let next = |number, count, is_here| {
-            let next = wanted.next(&place("a", number), count, is_here);
+        let next = |pack, number| {
+            let next = wanted.next(&place(pack, number), 2);
             next.iter().map(|place| place.number).collect::<Vec<_>>()
         };
-        assert_eq!(next(3, 2, NONE), [4, 5]);
-        assert_eq!(next(3, 2, &|number| number == 4), [5, 2_000]);
-        assert!(next(2_000, 2, NONE).is_empty() && wanted.next(&place("b", 0), 2, NONE).is_empty());
+        assert_eq!(next("a", 3), [4, 5]);
+        assert_eq!(next("a", 5), [2_000]);
+        assert!(next("a", 2_000).is_empty() && next("b", 0).is_empty());
     }
 
     #[test]
