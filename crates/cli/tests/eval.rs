@@ -181,6 +181,61 @@ fn several_evaluators_find_the_same() {
     assert_eq!(one, three);
 }
 
+/// Many neighbours, with all kinds of errors among them.
+fn neighbours() -> Flake {
+    let flake = Flake::new(
+        r#"{ packages.${system} = builtins.listToAttrs (builtins.genList (n: {
+          name = "p${toString (1000 + n)}";
+          value = builtins.elemAt [
+            (ok "good")
+            (throw "no ${toString n}")
+            (1 + "a")
+            (builtins.trace "hello\nerror: none" (ok "said"))
+            ({ }.missing)
+            (import ./cut.nix)
+            (assert n < 0; ok "asserted")
+            (abort "enough")
+            (builtins.foldl' (a: b: a + b) 0 (builtins.genList (x: if x == 100 then throw "deep ${toString n}" else x) 200))
+            (let endless = x: 1 + endless (x + 1); in if n == 119 then endless 0 else ok "deep")
+          ] (n - n / 10 * 10);
+        }) 200); }"#,
+    );
+    flake.write("cut.nix", "{ a = 1; b = ");
+    flake
+}
+
+#[test]
+fn neighbours_are_answered_each_for_itself() {
+    let env = TestEnv::new();
+    let flake = neighbours();
+    let all = evaluated(&env, &["--no-eval-cache", &flake.reference()]);
+    assert_eq!(all.len(), 200);
+    for at in (1110..1120).chain([1009]) {
+        let attr = format!("packages.{}.p{at}", env.system());
+        let alone = evaluated(&env, &["--no-eval-cache", &format!("{}#{attr}", flake.reference())]);
+        assert_eq!(alone[&attr], all[&attr], "{attr}");
+    }
+    let two = evaluated(&env, &["--no-eval-cache", "--eval-workers", "2", &flake.reference()]);
+    assert_eq!(two, all);
+    let kept = evaluated(&env, &[&flake.reference()]);
+    assert_eq!(kept, all);
+    assert_eq!(evaluated(&env, &[&flake.reference()]), all);
+}
+
+#[test]
+fn a_build_among_many_neighbours_holds_none_back() {
+    let env = TestEnv::new();
+    let flake = Flake::new(
+        r#"{ packages.${system} = builtins.listToAttrs (builtins.genList (n: {
+          name = "p${toString (1000 + n)}";
+          value = if n == 100 then d (import (d "slow" "sleep 3; echo '\"imported\"' > $out" { })) "" { } else ok "a${toString n}";
+        }) 150); }"#,
+    );
+    let ran = env.phoenix(&["eval", &flake.reference()]).ends_with(0);
+    let order = order(&ran);
+    assert_eq!((order.len(), order[149].as_str()), (150, "p1100"), "{ran}");
+}
+
 #[test]
 fn nothing_but_data_is_on_stdout_and_a_closed_pipe_is_no_error() {
     let env = TestEnv::new();

@@ -93,6 +93,11 @@ impl Budget {
         resident > self.limit() / self.workers
     }
 
+    /// Whether a process may soon have more than its share, so that it is asked for one attribute at a time.
+    pub(crate) fn is_large(&self, resident: u64) -> bool {
+        self.is_too_large(2 * resident)
+    }
+
     /// Which process is to be stopped, if there is no room for all: the largest that is at work.
     pub(crate) fn victim(&self, loads: &[Load], available: u64) -> Option<usize> {
         let all: u64 = loads.iter().map(|load| load.resident).sum();

@@ -15,15 +15,19 @@ use crate::budget::{Budget, Load};
 use crate::evaluator::{Evaluator, Handle};
 use crate::explore::Explore;
 use crate::memory::{Meter, shown};
+use crate::pace::Pace;
 use crate::pool::{EvaluateError, Evaluators, Heard, Progress, Request, Root, conclude, explore, tell_found};
 use crate::prepare::Prepared;
 use crate::said::Said;
 use crate::spread::Spread;
 use crate::walk::Inspect;
-use crate::worker::{Job, Reply, Told, work};
+use crate::worker::{Job, Reply, Told, are_neighbours, work};
 
 /// How often it is looked how much memory there is.
 const TICK: Duration = Duration::from_millis(50);
+
+/// How long something takes that others are not to wait for.
+const SLOW: Duration = Duration::from_millis(500);
 
 /// Evaluates a root; what is returned protects what it found, as far as the processes are left.
 pub(crate) fn walk(
@@ -135,12 +139,19 @@ struct Worker<'scope> {
     handle: Option<Handle>,
     /// What its process had when it was last looked at.
     resident: u64,
+    pace: Pace,
     at_work: Option<AtWork>,
 }
 
 /// What a worker is at.
 struct AtWork {
-    inspect: Inspect,
+    /// What is not answered; what it is at comes first.
+    open: VecDeque<Inspect>,
+    /// How many there were.
+    many: usize,
+    since: Instant,
+    /// When it turned to the first of those that are not answered.
+    turned: Instant,
     /// What the process had when it began.
     began: u64,
     /// It has the whole budget for itself.
@@ -149,6 +160,14 @@ struct AtWork {
     killed: Option<u64>,
     /// It waits for a build.
     waits: bool,
+}
+
+impl AtWork {
+    /// Strikes something that is answered from what is not; whether it was there.
+    fn forget(&mut self, inspect: &Inspect) -> bool {
+        let at = self.open.iter().position(|open| open == inspect);
+        at.and_then(|at| self.open.remove(at)).is_some()
+    }
 }
 
 struct Crew<'scope, 'env, 'c> {
@@ -183,6 +202,7 @@ impl Crew<'_, '_, '_> {
         let mut looked = Instant::now();
         loop {
             if !self.stop.load(Ordering::Relaxed) && self.lost.is_none() {
+                self.free();
                 self.hand_out(desk);
             }
             if self.in_work() == self.gone {
@@ -223,13 +243,19 @@ impl Crew<'_, '_, '_> {
             let worker = idle.min_by_key(|&number| self.workers[number].handle.is_none());
             let resident = worker.map_or(0, |number| self.workers[number].resident);
             let fresh = self.budget.is_too_large(resident);
+            let pace = worker.map_or_else(Pace::default, |number| self.workers[number].pace);
+            let many = if fresh || self.budget.is_large(resident) {
+                1
+            } else {
+                pace.many(self.spread.len(), self.most)
+            };
             let others = self.loads(worker);
             if !self.budget.may_begin(if fresh { 0 } else { resident }, &others, self.available) {
                 return;
             }
             let worker = worker.unwrap_or_else(|| self.hire());
-            let Some(inspect) = self.spread.take(worker) else { return };
-            self.begin(worker, inspect, fresh, false, desk);
+            let inspects = self.spread.take_some(worker, many, are_neighbours);
+            self.begin(worker, inspects, fresh, false, desk);
         }
         if self.in_work() == 0
             && let Some(inspect) = self.alone.pop_front()
@@ -244,23 +270,46 @@ impl Crew<'_, '_, '_> {
                     self.workers[number].resident = 0;
                 }
             }
-            self.begin(worker, inspect, true, true, desk);
+            self.begin(worker, vec![inspect], true, true, desk);
         }
     }
 
-    fn begin(&mut self, number: usize, inspect: Inspect, fresh: bool, alone: bool, desk: &mut Desk<'_>) {
-        let left = self.spread.len() + self.alone.len();
-        (desk.hear)(Heard::Evaluating { attr: inspect.path.clone(), left });
+    fn begin(
+        &mut self,
+        number: usize,
+        inspects: Vec<Inspect>,
+        fresh: bool,
+        alone: bool,
+        desk: &mut Desk<'_>,
+    ) {
+        let Some(first) = inspects.first() else { return };
+        let left = self.spread.len() + self.alone.len() + inspects.len() - 1;
+        (desk.hear)(Heard::Evaluating { attr: first.path.clone(), left });
         let worker = &mut self.workers[number];
         if fresh {
             self.ended |= worker.handle.is_some();
             worker.handle = None;
             worker.resident = 0;
         }
-        let began = worker.resident;
-        worker.at_work = Some(AtWork { inspect: inspect.clone(), began, alone, killed: None, waits: false });
+        let (began, since, open) = (worker.resident, Instant::now(), VecDeque::from(inspects.clone()));
+        let many = open.len();
+        worker.at_work =
+            Some(AtWork { open, many, since, turned: since, began, alone, killed: None, waits: false });
         // A worker that is gone has said so already.
-        let _ = worker.jobs.send(Job::Ask { inspect, fresh });
+        let _ = worker.jobs.send(Job::Ask { inspects, fresh });
+    }
+
+    /// Gives what is behind something slow to others, when they have nothing to do. The process comes to it all the
+    /// same, and is not listened to.
+    fn free(&mut self) {
+        let has_idle = self.in_work() < self.most;
+        for number in 0..self.workers.len() {
+            let Some(work) = &mut self.workers[number].at_work else { continue };
+            let is_slow = has_idle && work.turned.elapsed() >= SLOW;
+            if work.open.len() > 1 && self.spread.is_empty() && (work.waits || is_slow) {
+                self.spread.give(number, work.open.drain(1..).collect());
+            }
+        }
     }
 
     /// One more worker. Its process is started when it has work.
@@ -269,7 +318,14 @@ impl Crew<'_, '_, '_> {
         let (number, told) = (self.workers.len(), self.told.clone());
         let (prepared, stop) = (self.prepared, self.stop);
         let thread = self.scope.spawn(move || work(number, prepared, &todo, &told, stop));
-        self.workers.push(Worker { jobs, thread, handle: None, resident: 0, at_work: None });
+        self.workers.push(Worker {
+            jobs,
+            thread,
+            handle: None,
+            resident: 0,
+            pace: Pace::default(),
+            at_work: None,
+        });
         number
     }
 
@@ -325,7 +381,16 @@ impl Crew<'_, '_, '_> {
                 self.gone += 1;
                 self.lost = Some(error);
             }
+            Told::SetAside { worker, inspect } => {
+                if let Some(work) = &mut self.workers[worker].at_work
+                    && work.forget(&inspect)
+                {
+                    work.open.push_back(inspect);
+                    self.turn(worker, desk);
+                }
+            }
             Told::Answered { worker, inspect, reply } => self.answered(worker, inspect, reply, desk),
+            Told::Done { worker } => self.done(worker),
         }
     }
 
@@ -334,18 +399,49 @@ impl Crew<'_, '_, '_> {
         let text = match (&building, &mut self.workers[worker].at_work) {
             (Some(drv_path), Some(work)) => {
                 work.waits = true;
-                format!("evaluation of {} waits for a build of {drv_path}", work.inspect.path)
+                let attr = work.open.front().map(|inspect| inspect.path.to_string()).unwrap_or_default();
+                format!("evaluation of {attr} waits for a build of {drv_path}")
             }
             _ => text,
         };
         desk.say(severity, text);
     }
 
-    fn answered(&mut self, number: usize, inspect: Inspect, reply: Reply, desk: &mut Desk<'_>) {
+    /// Says what a worker has turned to, when it has an answer.
+    fn turn(&mut self, number: usize, desk: &mut Desk<'_>) {
+        let Some(work) = &mut self.workers[number].at_work else { return };
+        (work.turned, work.waits) = (Instant::now(), false);
+        if let Some(next) = work.open.front() {
+            let left = self.spread.len() + self.alone.len() + work.open.len() - 1;
+            (desk.hear)(Heard::Evaluating { attr: next.path.clone(), left });
+        }
+    }
+
+    /// A worker has done what it was given. What has no answer goes to others.
+    fn done(&mut self, number: usize) {
         let worker = &mut self.workers[number];
         let Some(work) = worker.at_work.take() else { return };
         if work.killed.is_none() && worker.resident > 0 {
             self.budget.learn(work.began, worker.resident);
+        }
+        worker.pace.learn(work.many, work.since.elapsed());
+        self.spread.give(number, work.open.into());
+    }
+
+    fn answered(&mut self, number: usize, inspect: Inspect, reply: Reply, desk: &mut Desk<'_>) {
+        let worker = &mut self.workers[number];
+        let Some(work) = &mut worker.at_work else { return };
+        let is_open = work.forget(&inspect);
+        let (killed, alone) = (work.killed, work.alone);
+        let mut resident = 0;
+        if matches!(reply, Reply::Died(_)) {
+            self.ended = true;
+            worker.handle = None;
+            resident = std::mem::take(&mut worker.resident);
+        }
+        if !is_open {
+            // Others have it by now.
+            return;
         }
         let (answer, known) = match reply {
             Reply::Text { json, said } => (Ok(json.clone()), Known::new(Ok(json), said)),
@@ -354,17 +450,14 @@ impl Crew<'_, '_, '_> {
                 (Err(error), known)
             }
             Reply::Died(death) => {
-                let resident = std::mem::take(&mut worker.resident);
-                worker.handle = None;
-                self.ended = true;
-                let may_be_memory = work.killed.is_some() || death.may_be_memory;
-                if may_be_memory && !work.alone {
+                let may_be_memory = killed.is_some() || death.may_be_memory;
+                if may_be_memory && !alone {
                     let text = format!("{} needs much memory: it is evaluated again alone", inspect.path);
                     desk.say(Severity::Detail, text);
                     self.alone.push_back(inspect);
                     return;
                 }
-                let error = match work.killed {
+                let error = match killed {
                     Some(resident) => self.too_much(resident),
                     None if may_be_memory => {
                         format!("{}; it had {} when last seen", death.words, shown(resident))
@@ -380,6 +473,7 @@ impl Crew<'_, '_, '_> {
         desk.take_in(inspect, &answer, &mut self.progress);
         let next = desk.next(&mut self.progress);
         self.spread.give(number, next);
+        self.turn(number, desk);
     }
 
     /// What to say of something that needs more memory than there is.
@@ -403,9 +497,8 @@ impl Crew<'_, '_, '_> {
 
     /// What was not answered.
     fn left(&mut self) -> Vec<Inspect> {
-        let in_work =
-            self.workers.iter_mut().filter_map(|worker| worker.at_work.take()).map(|work| work.inspect);
-        let mut left: Vec<Inspect> = in_work.collect();
+        let in_work = self.workers.iter_mut().filter_map(|worker| worker.at_work.take());
+        let mut left: Vec<Inspect> = in_work.flat_map(|work| work.open).collect();
         left.extend(self.spread.drain());
         left.extend(self.alone.drain(..));
         left

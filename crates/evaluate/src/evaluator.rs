@@ -1,13 +1,17 @@
 //! One evaluator process: a stock `nix repl` behind pipes.
 //!
-//! A question is a Nix expression on one line, followed by two markers that are asked for as well; what is
-//! printed up to them is the answer. There is one question at a time. The answer's own line begins with a mark that nobody else knows, so
-//! that nothing a flake prints can be taken for it.
+//! A question is a Nix expression on one line. There is one question at a time. The answer's own line begins with a mark
+//! that nobody else knows, so that nothing a flake prints can be taken for it; and so it ends by itself. Where an
+//! error comes instead, or nothing for a moment, two markers are asked for as well: what is printed up to them is the
+//! answer.
 //!
 //! Two markers, because many versions (2.8 to 2.26) take a file that ends too soon, wherever it is imported,
 //! for a question that goes on on the next line. The first marker, a command of the repl, then makes that
 //! question a syntax error and is not printed; so the question is asked again outside of a repl, where the
 //! error is told as it is.
+//!
+//! Neighbours are asked for together, in one question, and answered one by one as they are evaluated. What is thrown is
+//! caught and told as thrown; any other error ends the question, and is that of the first that has no answer.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -25,6 +29,9 @@ use crate::trace::tidy;
 /// How often it is looked whether to stop.
 const TICK: Duration = Duration::from_millis(100);
 
+/// What there is to say of an answer that is none.
+const UNREADABLE: &str = "the evaluator answered nothing that can be read";
+
 /// How long it may take to break off what it does.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -36,26 +43,33 @@ const END: &str = "E";
 /// What asks for an attribute among the neighbours of the last one.
 const AT: &str = "A";
 
-/// What is asked for an attribute.
+/// What asks for several of them.
+const EACH: &str = "L";
+
+/// What follows the mark where an attribute throws, and where all are answered.
+const THROWN: &str = " thrown";
+const DONE: &str = " done";
+
+/// What is asked for attributes of one set.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Question<'q> {
+pub(crate) struct Neighbours {
     /// What is called.
-    pub(crate) function: &'q str,
-    /// The attribute path of the set it is in, as a list of Nix.
+    pub(crate) function: &'static str,
+    /// The attribute path of the set, as a list of Nix.
     pub(crate) set: String,
-    /// Its name, as a string of Nix; none for the root.
-    pub(crate) name: Option<&'q str>,
     /// The other arguments.
     pub(crate) rest: String,
 }
 
-impl Question<'_> {
-    /// As one expression.
-    pub(crate) fn whole(&self) -> String {
-        match self.name {
-            Some(name) => format!("{} ({} ++ [{name}]) {}", self.function, self.set, self.rest),
-            None => format!("{} {} {}", self.function, self.set, self.rest),
-        }
+impl Neighbours {
+    /// The question for one of them, by its name as a string of Nix, as one expression.
+    pub(crate) fn whole(&self, name: &str) -> String {
+        format!("{} ({} ++ [{name}]) {}", self.function, self.set, self.rest)
+    }
+
+    /// The function from a name to the answer, as it is defined for an evaluator.
+    fn definition(&self) -> String {
+        format!("{AT} = n: {}", self.whole("n"))
     }
 }
 
@@ -143,6 +157,26 @@ pub(crate) enum Talk<'a> {
     Nothing,
 }
 
+/// What an evaluator says when it is asked for several attributes.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Each<'a> {
+    /// The next one is there: the text after the mark.
+    Text(String),
+    /// The next one throws.
+    Thrown,
+    /// Something besides.
+    Talk(Talk<'a>),
+}
+
+/// How a question for several attributes ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Round {
+    /// All were told of.
+    Whole,
+    /// The first that was not told of is this: an error, or the end of the process.
+    Broken(Answer),
+}
+
 /// A running evaluator. Dropping it ends the process; until then it protects what it instantiated from
 /// the garbage collector.
 #[derive(Debug)]
@@ -156,8 +190,8 @@ pub(crate) struct Evaluator {
     stdin: ChildStdin,
     lines: Receiver<String>,
     mark: String,
-    /// The set and the names that [`Evaluator::at`] was defined for.
-    at: Option<String>,
+    /// The neighbours that can be asked for by their names alone.
+    at: Option<Neighbours>,
     /// Whether it is at work on something that nobody waits for any more.
     busy: bool,
     /// Whether nothing may be written to the store.
@@ -225,6 +259,10 @@ impl Evaluator {
             let marker = format!("{name} = \"{} \" + \"{word}\"", this.mark);
             this.send(&marker)?;
         }
+        let told = format!("if r.success then r.value else \"{}{THROWN}\"", this.mark);
+        let each = format!("(_: n: let r = builtins.tryEval (f n); in builtins.trace ({told}) null)");
+        let each = format!("builtins.seq (builtins.foldl' {each} null names) \"{}{DONE}\"", this.mark);
+        this.send(&format!("{EACH} = f: names: {each}"))?;
         Ok(this)
     }
 
@@ -250,25 +288,128 @@ impl Evaluator {
         self.send(definition)
     }
 
-    /// Asks for `FUNCTION (SET ++ [ NAME ]) REST`, which is a string that begins with the mark. All but the name is
-    /// told once for neighbours: what the repl reads costs more than what it evaluates.
+    /// Asks for one of some neighbours, by its name as a string of Nix.
     pub(crate) fn ask_at(
         &mut self,
-        question: &Question<'_>,
+        neighbours: &Neighbours,
+        name: &str,
         stop: &AtomicBool,
         talk: &mut dyn FnMut(Talk<'_>),
     ) -> Answer {
-        let Some(name) = question.name.filter(|_| !self.read_only) else {
-            return self.ask_within(None, &question.whole(), &question.whole(), stop, talk);
-        };
-        let neighbours =
-            format!("{AT} = n: {} ({} ++ [n]) {}", question.function, question.set, question.rest);
-        if self.at.as_ref() != Some(&neighbours) {
-            // A process that is gone says so when it is asked.
-            let _ = self.send(&neighbours);
-            self.at = Some(neighbours);
+        let whole = neighbours.whole(name);
+        if self.read_only {
+            return self.ask_alone(&whole);
         }
-        self.ask_within(None, &format!("{AT} {name}"), &question.whole(), stop, talk)
+        self.turn_to(neighbours);
+        self.ask_within(None, &format!("{AT} {name}"), &whole, stop, talk)
+    }
+
+    /// Asks for some neighbours, one after another, by their names as strings of Nix. `each` is told of them in their
+    /// order, up to the end of the question.
+    pub(crate) fn ask_each(
+        &mut self,
+        neighbours: &Neighbours,
+        names: &[String],
+        stop: &AtomicBool,
+        each: &mut dyn FnMut(Each<'_>),
+    ) -> Round {
+        if self.read_only {
+            return self.ask_each_alone(neighbours, names, each);
+        }
+        self.turn_to(neighbours);
+        let mut sent = self.send(&format!("{EACH} {AT} [{}]", names.join(" ")));
+        let traced = format!("trace: {}", self.mark);
+        let done = format!("{}{DONE}", self.mark);
+        let (next, end) = (self.marker("next"), self.marker("end"));
+        // Nothing but the end of the question has to be waited for, until something strange comes.
+        let (mut marked, mut is_whole, mut is_done) = (false, false, false);
+        let mut told = 0;
+        let mut error: Option<Vec<String>> = None;
+        while !is_done || marked {
+            let line = match self.lines.recv_timeout(TICK) {
+                Ok(line) => line,
+                Err(RecvTimeoutError::Timeout) if stop.load(Ordering::Relaxed) => {
+                    self.busy = true;
+                    return Round::Broken(Answer::Stopped);
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    if !marked {
+                        sent = sent.and_then(|()| self.send_markers());
+                        marked = true;
+                    }
+                    each(Each::Talk(Talk::Nothing));
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    let death = self.last_words(&error.unwrap_or_default(), sent.err());
+                    return Round::Broken(Answer::Died(death));
+                }
+            };
+            // `:p` prints a string with quotes in some versions and without in others.
+            let bare = line.trim_matches('"');
+            let answer = line.strip_prefix(&traced);
+            if answer.is_some() || bare == done {
+                // What looked like an error was none: it went on.
+                for line in error.take().unwrap_or_default() {
+                    each(Each::Talk(Talk::Line(&line)));
+                }
+            }
+            if let Some(text) = answer {
+                told += 1;
+                each(if text == THROWN { Each::Thrown } else { Each::Text(text.to_owned()) });
+            } else if bare == done {
+                is_done = true;
+            } else if bare == next {
+                is_whole = true;
+            } else if bare == end {
+                break;
+            } else if line.starts_with("nix-repl>") {
+                // The echo of what was asked.
+            } else if let Some(lines) = &mut error {
+                lines.push(line);
+            } else if line.starts_with("error:") {
+                error = Some(vec![line]);
+                if !marked {
+                    sent = sent.and_then(|()| self.send_markers());
+                    marked = true;
+                }
+            } else if !line.trim().is_empty() {
+                each(Each::Talk(Talk::Line(&line)));
+            }
+        }
+        match error {
+            _ if is_done && told == names.len() => Round::Whole,
+            _ if !is_whole && told < names.len() => {
+                Round::Broken(self.ask_alone(&neighbours.whole(&names[told])))
+            }
+            Some(lines) => Round::Broken(Answer::Error(tidy(&lines))),
+            None => Round::Broken(Answer::Error(UNREADABLE.to_owned())),
+        }
+    }
+
+    /// The same with a process for each.
+    fn ask_each_alone(
+        &self,
+        neighbours: &Neighbours,
+        names: &[String],
+        each: &mut dyn FnMut(Each<'_>),
+    ) -> Round {
+        for name in names {
+            match self.ask_alone(&neighbours.whole(name)) {
+                Answer::Text(text) => each(Each::Text(text)),
+                other => return Round::Broken(other),
+            }
+        }
+        Round::Whole
+    }
+
+    /// Tells it once what is asked for neighbours: what the repl reads costs more than what it evaluates.
+    fn turn_to(&mut self, neighbours: &Neighbours) {
+        if self.at.as_ref() != Some(neighbours) {
+            // A process that is gone says so when it is asked.
+            let _ = self.send(&neighbours.definition());
+            self.at = Some(neighbours.clone());
+        }
     }
 
     /// Asks for the value of an expression, a string that begins with the mark. `talk` gets the lines
@@ -296,11 +437,7 @@ impl Evaluator {
             return self.ask_alone(expression);
         }
         let begin = Instant::now();
-        let print = |name: &str| format!(":p {name}");
-        let sent = self
-            .send(expression)
-            .and_then(|()| self.send(&print(NEXT)))
-            .and_then(|()| self.send(&print(END)));
+        let sent = self.send(expression).and_then(|()| self.send_markers());
         let (next, end) = (self.marker("next"), self.marker("end"));
         let value = format!("\"{}", self.mark);
         let mut whole = false;
@@ -352,7 +489,7 @@ impl Evaluator {
             _ if !whole => self.ask_alone(whole_expression),
             (Some(text), _) => Answer::Text(text),
             (None, Some(lines)) => Answer::Error(tidy(&lines)),
-            (None, None) => Answer::Error("the evaluator answered nothing that can be read".to_owned()),
+            (None, None) => Answer::Error(UNREADABLE.to_owned()),
         }
     }
 
@@ -381,7 +518,7 @@ impl Evaluator {
                 let text = text.trim_end().strip_prefix('"').and_then(|text| text.strip_prefix(&self.mark));
                 match text.and_then(unquote) {
                     Some(text) => Answer::Text(text),
-                    None => Answer::Error("the evaluator answered nothing that can be read".to_owned()),
+                    None => Answer::Error(UNREADABLE.to_owned()),
                 }
             }
             Ok(output) => {
@@ -407,9 +544,11 @@ impl Evaluator {
     }
 
     fn send(&mut self, line: &str) -> io::Result<()> {
-        self.stdin.write_all(line.as_bytes())?;
-        self.stdin.write_all(b"\n")?;
-        self.stdin.flush()
+        self.stdin.write_all(format!("{line}\n").as_bytes())
+    }
+
+    fn send_markers(&mut self) -> io::Result<()> {
+        self.send(&format!(":p {NEXT}\n:p {END}"))
     }
 
     fn last_words(&mut self, lines: &[String], sent: Option<io::Error>) -> Death {

@@ -20,6 +20,7 @@ mod installable;
 mod jobs;
 mod memory;
 mod nix_eval_jobs;
+mod pace;
 mod pool;
 mod prepare;
 mod reply;

@@ -39,6 +39,20 @@ impl<T> Spread<T> {
         self.stretches[worker].pop_front()
     }
 
+    /// What a worker is to do next, and so many of what follows that go with the first.
+    pub(crate) fn take_some(
+        &mut self,
+        worker: usize,
+        most: usize,
+        go_together: impl Fn(&T, &T) -> bool,
+    ) -> Vec<T> {
+        let Some(first) = self.take(worker) else { return Vec::new() };
+        let stretch = self.stretch(worker);
+        let more =
+            stretch.iter().take(most.saturating_sub(1)).take_while(|item| go_together(&first, item)).count();
+        std::iter::once(first).chain(self.stretches[worker].drain(..more)).collect()
+    }
+
     /// How much is left.
     pub(crate) fn len(&self) -> usize {
         self.stretches.iter().map(VecDeque::len).sum()
@@ -88,6 +102,18 @@ mod tests {
         assert_eq!(spread.take(2), Some(2));
         assert_eq!(spread.take(1), Some(5));
         assert_eq!(spread.take(2), Some(3));
+    }
+
+    #[test]
+    fn what_goes_together_is_taken_together() {
+        let mut spread = Spread::default();
+        spread.give(0, vec![1, 3, 5, 6, 7]);
+        let both_odd = |one: &i32, other: &i32| one % 2 == other % 2;
+        assert_eq!(spread.take_some(0, 2, both_odd), [1, 3]);
+        assert_eq!(spread.take_some(0, 9, both_odd), [5]);
+        assert_eq!(spread.take_some(0, 0, both_odd), [6]);
+        assert_eq!(spread.take_some(0, 9, both_odd), [7]);
+        assert!(spread.take_some(0, 9, both_odd).is_empty());
     }
 
     #[test]

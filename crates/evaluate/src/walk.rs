@@ -159,6 +159,14 @@ impl Inspect {
         !matches!(self.reason, Reason::Program { .. } | Reason::Refused { .. } | Reason::Aggregate(_))
     }
 
+    /// Whether two questions differ in nothing but where they lead.
+    pub(crate) fn asks_the_same_as(&self, other: &Self) -> bool {
+        match (&self.reason, &other.reason) {
+            (Reason::Refused { .. }, Reason::Refused { .. }) => true,
+            _ => self.is_plain() && other.is_plain() && self.wanted == other.wanted,
+        }
+    }
+
     /// What is wanted there, as the question's last argument.
     pub(crate) fn wanted_in_nix(&self) -> String {
         match (&self.reason, &self.wanted) {

@@ -6,15 +6,16 @@ use std::sync::atomic::AtomicBool;
 use crossbeam_channel::{Receiver, Sender};
 use phoenix_model::Severity;
 
-use crate::evaluator::{Answer, Death, Evaluator, Handle, Question, Talk, quote};
+use crate::evaluator::{Answer, Death, Each, Evaluator, Handle, Neighbours, Round, Talk, quote};
 use crate::prepare::Prepared;
 use crate::said::Said;
 use crate::walk::{Inspect, list_in_nix};
 
 /// What a worker is to do.
 pub(crate) enum Job {
-    /// Answer this, in a new process if `fresh`.
-    Ask { inspect: Inspect, fresh: bool },
+    /// Answer these, in a new process if `fresh`. Where there is more than one, all are neighbours that are asked for
+    /// the same.
+    Ask { inspects: Vec<Inspect>, fresh: bool },
     /// End the process; another one is started when there is something to do.
     End,
 }
@@ -25,8 +26,12 @@ pub(crate) enum Told {
     Started { worker: usize, handle: Handle },
     /// Its process said something.
     Said { worker: usize, said: Said },
+    /// The next one throws; what it says comes after the others.
+    SetAside { worker: usize, inspect: Inspect },
     /// It has an answer.
     Answered { worker: usize, inspect: Inspect, reply: Reply },
+    /// It has done what it was given, but for what has no answer because its process ended.
+    Done { worker: usize },
     /// It was stopped, and does nothing any more.
     Stopped,
     /// No process can be started.
@@ -53,8 +58,8 @@ pub(crate) fn work(
 ) -> Option<Evaluator> {
     let mut evaluator: Option<Evaluator> = None;
     for job in todo {
-        let (inspect, fresh) = match job {
-            Job::Ask { inspect, fresh } => (inspect, fresh),
+        let (inspects, fresh) = match job {
+            Job::Ask { inspects, fresh } => (inspects, fresh),
             Job::End => {
                 evaluator = None;
                 continue;
@@ -76,57 +81,152 @@ pub(crate) fn work(
                 }
             },
         };
-        let Some(reply) = ask(worker, current, prepared, &inspect, told, stop) else {
-            let _ = told.send(Told::Stopped);
-            return None;
-        };
-        if matches!(reply, Reply::Died(_)) {
-            evaluator = None;
+        match (Asking { worker, evaluator: current, prepared, told, stop }).all(inspects) {
+            Ended::Done => {}
+            Ended::Died => evaluator = None,
+            Ended::Stopped => {
+                let _ = told.send(Told::Stopped);
+                return None;
+            }
         }
-        let _ = told.send(Told::Answered { worker, inspect, reply });
+        let _ = told.send(Told::Done { worker });
     }
     evaluator
 }
 
-fn ask(
+/// How it ended that something was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    Done,
+    /// With the process.
+    Died,
+    Stopped,
+}
+
+/// A process that is asked.
+struct Asking<'a> {
     worker: usize,
-    evaluator: &mut Evaluator,
-    prepared: &Prepared,
-    inspect: &Inspect,
-    told: &Sender<Told>,
-    stop: &AtomicBool,
-) -> Option<Reply> {
-    let mut words = Vec::new();
-    let mut talk = |talk: Talk<'_>| {
-        if let Talk::Line(line) = talk
-            && let Some(said) = Said::read(line)
-        {
-            if said.is_of_the_flake() {
-                words.push((said.severity, said.text.clone()));
+    evaluator: &'a mut Evaluator,
+    prepared: &'a Prepared,
+    told: &'a Sender<Told>,
+    stop: &'a AtomicBool,
+}
+
+/// What a flake says on the way to an answer.
+type Words = Vec<(Severity, String)>;
+
+impl Asking<'_> {
+    /// Answers all of some neighbours, unless the process ends over one.
+    fn all(&mut self, inspects: Vec<Inspect>) -> Ended {
+        let Some(first) = inspects.first() else { return Ended::Done };
+        let (neighbours, names) = (neighbours(first), inspects.iter().filter_map(name).collect::<Vec<_>>());
+        if names.len() < inspects.len() {
+            // The root has no name, and no neighbours.
+            return self.root(first.clone());
+        }
+        let mut thrown = Vec::new();
+        let mut left = inspects.into_iter().peekable();
+        while left.peek().is_some() {
+            let mut words = Words::new();
+            let names = &names[names.len() - left.len()..];
+            let (worker, told) = (self.worker, self.told);
+            let round = self.evaluator.ask_each(&neighbours, names, self.stop, &mut |each| match each {
+                Each::Talk(talk) => hear(worker, told, talk, &mut words),
+                Each::Text(json) => {
+                    if let Some(inspect) = left.next() {
+                        let reply = Reply::Text { json, said: std::mem::take(&mut words) };
+                        let _ = told.send(Told::Answered { worker, inspect, reply });
+                    }
+                }
+                Each::Thrown => {
+                    if let Some(inspect) = left.next() {
+                        let _ = told.send(Told::SetAside { worker, inspect: inspect.clone() });
+                        thrown.push((inspect, std::mem::take(&mut words)));
+                    }
+                }
+            });
+            let Round::Broken(answer) = round else { continue };
+            let Some(inspect) = left.next() else { break };
+            match self.told(inspect, answer, words, false) {
+                Ended::Done => {}
+                ended => return ended,
             }
-            let _ = told.send(Told::Said { worker, said });
         }
-    };
-    let (names, rest) = (inspect.path.names(), inspect.wanted_in_nix());
-    let quoted = names.last().map(|name| quote(name));
-    let set = list_in_nix(&names[..names.len().saturating_sub(1)]);
-    let question = Question { function: "inspect", set, name: quoted.as_deref(), rest };
-    match evaluator.ask_at(&question, stop, &mut talk) {
-        Answer::Text(json) => Some(Reply::Text { json, said: words }),
-        Answer::Error(error) => {
-            let thrown = prepared.fingerprint.is_some() && is_thrown(evaluator, &question.whole(), stop);
-            Some(Reply::Error { error, said: words, thrown })
+        for (inspect, words) in thrown {
+            let Some(name) = name(&inspect) else { continue };
+            // It says again what it said before.
+            let answer = self.evaluator.ask_at(&neighbours, &name, self.stop, &mut |_| {});
+            match self.told(inspect, answer, words, true) {
+                Ended::Done => {}
+                ended => return ended,
+            }
         }
-        Answer::Died(death) => Some(Reply::Died(death)),
-        // It has all the time it wants.
-        Answer::Stopped | Answer::Silent => None,
+        Ended::Done
+    }
+
+    fn root(&mut self, inspect: Inspect) -> Ended {
+        let question = inspect.question();
+        let mut words = Words::new();
+        let mut talk = |talk: Talk<'_>| hear(self.worker, self.told, talk, &mut words);
+        let answer = self.evaluator.ask(&question, self.stop, &mut talk);
+        let thrown = matches!(answer, Answer::Error(_))
+            && self.prepared.fingerprint.is_some()
+            && self.is_thrown(&question);
+        self.told(inspect, answer, words, thrown)
+    }
+
+    /// Tells of an answer.
+    fn told(&self, inspect: Inspect, answer: Answer, said: Words, thrown: bool) -> Ended {
+        let (reply, ended) = match answer {
+            Answer::Text(json) => (Reply::Text { json, said }, Ended::Done),
+            Answer::Error(error) => (Reply::Error { error, said, thrown }, Ended::Done),
+            Answer::Died(death) => (Reply::Died(death), Ended::Died),
+            // It has all the time it wants.
+            Answer::Stopped | Answer::Silent => return Ended::Stopped,
+        };
+        let _ = self.told.send(Told::Answered { worker: self.worker, inspect, reply });
+        ended
+    }
+
+    /// Whether a question that ended in an error throws: `tryEval` catches what a flake throws, and nothing that went
+    /// wrong with a download, a build or the machine (nix `src/libexpr/primops.cc`, `prim_tryEval`).
+    fn is_thrown(&mut self, question: &str) -> bool {
+        let mark = quote(self.evaluator.mark());
+        let expression = format!("{mark} + builtins.toJSON (builtins.tryEval ({question})).success");
+        self.evaluator.ask(&expression, self.stop, &mut |_| {}) == Answer::Text("false".to_owned())
     }
 }
 
-/// Whether a question that ended in an error throws: `tryEval` catches what a flake throws, and nothing that went
-/// wrong with a download, a build or the machine (nix `src/libexpr/primops.cc`, `prim_tryEval`).
-fn is_thrown(evaluator: &mut Evaluator, question: &str, stop: &AtomicBool) -> bool {
-    let expression =
-        format!("{} + builtins.toJSON (builtins.tryEval ({question})).success", quote(evaluator.mark()));
-    evaluator.ask(&expression, stop, &mut |_| {}) == Answer::Text("false".to_owned())
+/// Passes on what a process says.
+fn hear(worker: usize, told: &Sender<Told>, talk: Talk<'_>, words: &mut Words) {
+    if let Talk::Line(line) = talk
+        && let Some(said) = Said::read(line)
+    {
+        if said.is_of_the_flake() {
+            words.push((said.severity, said.text.clone()));
+        }
+        let _ = told.send(Told::Said { worker, said });
+    }
+}
+
+/// The name of an attribute, as a string of Nix; the root has none.
+fn name(inspect: &Inspect) -> Option<String> {
+    inspect.path.names().last().map(|name| quote(name))
+}
+
+/// What an attribute and its neighbours are asked for.
+fn neighbours(inspect: &Inspect) -> Neighbours {
+    let names = inspect.path.names();
+    let set = list_in_nix(&names[..names.len().saturating_sub(1)]);
+    Neighbours { function: "inspect", set, rest: inspect.wanted_in_nix() }
+}
+
+/// Whether two attributes can be asked for in one question.
+pub(crate) fn are_neighbours(one: &Inspect, other: &Inspect) -> bool {
+    let (Some((_, set)), Some((_, other_set))) =
+        (one.path.names().split_last(), other.path.names().split_last())
+    else {
+        return false;
+    };
+    set == other_set && one.asks_the_same_as(other)
 }
