@@ -6,6 +6,9 @@ use phoenix_store::{Layout, Nix, RemoteBuilder, Settings, StoreEnv, Way, initial
 use crate::args::{BuilderArgs, NixArgs};
 use crate::error::CommandError;
 
+/// The default of Nix's setting `store`; all of its programs and all versions heed it.
+const REMOTE: &str = "NIX_REMOTE";
+
 /// The Nix of a run: how it is called for evaluating and for building, and where its stores lie.
 #[derive(Debug, Clone)]
 pub(crate) struct Setup {
@@ -26,13 +29,6 @@ pub(crate) struct Setup {
 
 /// Finds Nix and asks for its settings.
 pub(crate) fn setup(args: &NixArgs, build: Option<&BuilderArgs>) -> Result<Setup, CommandError> {
-    let mut nix = nix()?;
-    for (name, value) in pairs(&args.options) {
-        nix.set_option(name, value);
-    }
-    if let Some(build) = build {
-        build_options(&mut nix, build);
-    }
     let env = store_env();
     let store = args.store.clone().or_else(|| env.remote.clone()).unwrap_or_else(|| "auto".to_owned());
     let layout = Layout::of(&store, &env);
@@ -44,20 +40,35 @@ pub(crate) fn setup(args: &NixArgs, build: Option<&BuilderArgs>) -> Result<Setup
         CommandError::new(format!("cannot evaluate in the store {eval_store}: it is not on this machine"))
             .hint("leave --eval-store out, or name a local store; --store may be anywhere")
     })?;
-    let (eval_nix, nix) = (at_store(&nix, &eval_store), at_store(&nix, &store));
-    let settings = Settings::read(&nix)?;
+    let (nix, settings) = Settings::find(|nix| {
+        hide_secrets(nix);
+        for (name, value) in pairs(&args.options) {
+            nix.set_option(name, value);
+        }
+        if let Some(build) = build {
+            build_options(nix, build);
+        }
+        nix.set_env(REMOTE, &store);
+    })?;
+    let mut eval_nix = nix.clone();
+    eval_nix.set_env(REMOTE, &eval_store);
     // A store that cannot be made is told of by whoever needs it first.
     drop(initialise(&eval_nix, &eval_layout));
     let copy_from = (eval_store != store).then_some(eval_store);
     Ok(Setup { eval_nix, nix, settings, eval_layout, layout, copy_from, store })
 }
 
-/// The Nix on PATH. What a job's services know the job by is ours alone: what it starts may be of strangers, and a builder
-/// may ask for any variable of who calls Nix (`impureEnvVars`).
+/// The Nix on PATH.
 pub(crate) fn nix() -> Result<Nix, CommandError> {
     let mut nix = Nix::find()?;
-    nix.hide_env("ACTIONS_RUNTIME_TOKEN");
+    hide_secrets(&mut nix);
     Ok(nix)
+}
+
+/// What a job's services know the job by is ours alone: what it starts may be of strangers, and a builder may ask for any
+/// variable of who calls Nix (`impureEnvVars`).
+fn hide_secrets(nix: &mut Nix) {
+    nix.hide_env("ACTIONS_RUNTIME_TOKEN");
 }
 
 /// What the environment says of stores.
@@ -68,14 +79,6 @@ pub(crate) fn store_env() -> StoreEnv {
         log_dir: var("NIX_LOG_DIR"),
         remote: var("NIX_REMOTE"),
     }
-}
-
-/// Nix set to a store. `NIX_REMOTE` is the default of its setting `store`; all of Nix's programs and all
-/// versions heed it.
-fn at_store(nix: &Nix, store: &str) -> Nix {
-    let mut nix = nix.clone();
-    nix.set_env("NIX_REMOTE", store);
-    nix
 }
 
 fn build_options(nix: &mut Nix, build: &BuilderArgs) {

@@ -82,8 +82,21 @@ impl Nix {
     /// # Errors
     /// When there is none, or it does not say.
     pub fn find() -> Result<Self, NixError> {
-        let nix = Self { version: String::new(), options: Vec::new(), env: Vec::new() };
-        let text = nix.run(Command::new("nix").arg("--version"), "nix --version")?;
+        let nix = Self::of_unknown_version();
+        Ok(Self { version: nix.ask_version()?, ..nix })
+    }
+
+    /// The `nix` on PATH, of which nothing is known.
+    pub(crate) const fn of_unknown_version() -> Self {
+        Self { version: String::new(), options: Vec::new(), env: Vec::new() }
+    }
+
+    pub(crate) fn with_version(self, version: String) -> Self {
+        Self { version, ..self }
+    }
+
+    pub(crate) fn ask_version(&self) -> Result<String, NixError> {
+        let text = self.run(Command::new("nix").arg("--version"), "nix --version")?;
         // `nix (Nix) 2.26.3`, `nix (Lix, like Nix) 2.91.0`
         let version = text
             .split_ascii_whitespace()
@@ -92,7 +105,7 @@ impl Nix {
                 command: "nix --version".into(),
                 problem: format!("no version in `{}`", text.trim()),
             })?;
-        Ok(Self { version: version.to_owned(), ..nix })
+        Ok(version.to_owned())
     }
 
     /// The version, such as `2.26.3`.

@@ -142,12 +142,34 @@ const BESIDE_EVALUATION: &[&str] = &[
 ];
 
 impl Settings {
+    /// Finds Nix and asks for its settings, both at once. `set` gives Nix what every call gets.
+    ///
+    /// # Errors
+    /// When there is no Nix, or it does not answer, or not in JSON.
+    pub fn find(set: impl FnOnce(&mut Nix)) -> Result<(Nix, Self), NixError> {
+        let mut nix = Nix::of_unknown_version();
+        set(&mut nix);
+        let (version, settings) = std::thread::scope(|scope| {
+            // How newer versions are asked.
+            let settings = scope.spawn(|| Self::ask(&nix, CONFIG_SHOW));
+            let version = nix.ask_version();
+            (version, settings.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        });
+        let nix = nix.with_version(version?);
+        let settings = if verb(&nix) == CONFIG_SHOW { settings? } else { Self::ask(&nix, verb(&nix))? };
+        Ok((nix, settings))
+    }
+
     /// Asks Nix.
     ///
     /// # Errors
     /// When Nix does not answer, or not in JSON.
     pub fn read(nix: &Nix) -> Result<Self, NixError> {
-        let (text, shown) = show(nix)?;
+        Self::ask(nix, verb(nix))
+    }
+
+    fn ask(nix: &Nix, verb: &[&str]) -> Result<Self, NixError> {
+        let (text, shown) = show(nix, verb)?;
         Self::parse(&text).map_err(|problem| NixError::Output { command: shown, problem })
     }
 
@@ -156,7 +178,7 @@ impl Settings {
     /// # Errors
     /// When Nix does not answer, or not in JSON.
     pub fn flags(nix: &Nix) -> Result<BTreeMap<String, bool>, NixError> {
-        let (text, shown) = show(nix)?;
+        let (text, shown) = show(nix, verb(nix))?;
         let all: BTreeMap<String, Setting> = serde_json::from_str(&text)
             .map_err(|error| NixError::Output { command: shown, problem: error.to_string() })?;
         Ok(all.into_iter().map(|(name, setting)| (name, setting.value.is_boolean())).collect())
@@ -229,10 +251,16 @@ struct Setting {
     value: Value,
 }
 
-/// What Nix tells of all its settings, and the command that was asked.
-fn show(nix: &Nix) -> Result<(String, String), NixError> {
+const CONFIG_SHOW: &[&str] = &["config", "show"];
+
+/// How Nix is asked for its settings.
+fn verb(nix: &Nix) -> &'static [&'static str] {
     // `show-config` became `config show` in 2.18 or so; the old name is an alias with a warning.
-    let verb: &[&str] = if nix.version_numbers() >= (2, 19) { &["config", "show"] } else { &["show-config"] };
+    if nix.version_numbers() >= (2, 19) { CONFIG_SHOW } else { &["show-config"] }
+}
+
+/// What Nix tells of all its settings, and the command that was asked.
+fn show(nix: &Nix, verb: &[&str]) -> Result<(String, String), NixError> {
     let shown = format!("nix {}", verb.join(" "));
     let output = nix.output(nix.nix(verb).arg("--json"), &shown)?;
     let said = String::from_utf8_lossy(&output.stderr);
