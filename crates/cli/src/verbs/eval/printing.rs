@@ -20,34 +20,44 @@ const LOOKED_UP_AT_ONCE: usize = 256;
 #[derive(Debug)]
 pub(super) struct Printer {
     held: Option<Vec<Line>>,
+    /// What is to be printed with the next that is.
+    text: String,
     /// Whether somebody still reads.
     pub(super) heard: bool,
 }
 
 impl Printer {
     pub(super) fn new(sorted: bool) -> Self {
-        Self { held: sorted.then(Vec::new), heard: true }
+        Self { held: sorted.then(Vec::new), text: String::new(), heard: true }
     }
 
-    pub(super) fn print(&mut self, line: Line) -> Result<(), CommandError> {
+    /// Prints lines, all at once.
+    pub(super) fn print(&mut self, lines: impl IntoIterator<Item = Line>) -> Result<(), CommandError> {
         match &mut self.held {
-            Some(held) => held.push(line),
-            None => self.write(&line)?,
+            Some(held) => held.extend(lines),
+            None => lines.into_iter().try_for_each(|line| self.write(&line))?,
         }
-        Ok(())
+        self.flush()
     }
 
     /// Prints what was held back.
     pub(super) fn finish(mut self) -> Result<(), CommandError> {
         let mut held = self.held.take().unwrap_or_default();
         held.sort_by(|a, b| a.attr_path.cmp(&b.attr_path));
-        held.iter().try_for_each(|line| self.write(line))
+        held.iter().try_for_each(|line| self.write(line))?;
+        self.flush()
     }
 
     fn write(&mut self, line: &Line) -> Result<(), CommandError> {
         let json = serde_json::to_string(line)
             .map_err(|error| CommandError::because("cannot write a target as JSON", &error))?;
-        self.heard = self.heard && talk::stdout(&format!("{json}\n"))?;
+        self.text.push_str(&json);
+        self.text.push('\n');
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), CommandError> {
+        self.heard = self.heard && talk::stdout(&std::mem::take(&mut self.text))?;
         Ok(())
     }
 }
@@ -82,7 +92,7 @@ pub(super) fn print_all(
         let mut some = vec![first];
         some.extend(lines.try_iter().take(LOOKED_UP_AT_ONCE));
         let printed = look_up(&mut statuses, &mut some, stop, say)
-            .and_then(|()| some.into_iter().try_for_each(|(line, _)| printer.print(line)));
+            .and_then(|()| printer.print(some.into_iter().map(|(line, _)| line)));
         if printed.is_err() || !printer.heard {
             stop.store(true, Ordering::Relaxed);
             return printed.map(|()| false);
