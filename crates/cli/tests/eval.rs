@@ -393,8 +393,18 @@ fn is_pure(env: &TestEnv) -> bool {
 fn an_unchanged_flake_is_not_evaluated_again() {
     let env = TestEnv::new();
     let flake = Flake::new(
-        r#"{ packages.${system} = { a = builtins.trace "hello" (ok "a"); bad = throw "no"; }; hydraJobs.b = ok "b"; }"#,
+        r#"{ packages.${system} = { a = builtins.trace "hello" (ok "a"); bad = throw "no"; }; hydraJobs = {
+          b = ok "b";
+          missing = { }.x;
+          added = 1 + "a";
+          coerced = "${{ }}";
+          called = ({ x }: x) { };
+          endless = let x = x; in x;
+          cut = import ./cut.nix;
+          aborted = abort "enough";
+        }; }"#,
     );
+    flake.write("cut.nix", "{ a = 1; b = ");
     let first = env.phoenix(&["eval", &flake.reference(), "-v"]).ends_with(120);
     if !is_pure(&env) {
         let _ = first.says("is not kept: evaluation in this version of Nix is not pure");
@@ -414,13 +424,14 @@ fn an_unchanged_flake_is_not_evaluated_again() {
         assert!(!ran.stdout.contains("-a.drv"), "{other:?}: {ran}");
     }
     // A derivation that is gone is made again, and nothing else.
-    let drv = serde_json::from_str::<Value>(first.stdout.lines().next().unwrap()).unwrap()["drvPath"].clone();
-    let drv = drv.as_str().unwrap();
+    let lines = first.stdout.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let mut paths = lines.filter_map(|line| line["drvPath"].as_str().map(str::to_owned));
+    let drv = &*paths.find(|path| path.ends_with("-a.drv")).unwrap();
     env.nix.run("nix-store", &["--delete", drv]);
     assert!(!again(&[&flake.reference()]).stdout.contains(drv));
     let third =
         env.phoenix(&["eval", &flake.reference(), "-v"]).ends_with(120).says("1 more whose derivations");
-    assert_eq!(order(&third).len(), 3);
+    assert_eq!(order(&third).len(), 10);
     assert!(env.nix.is_valid(drv));
     // What is damaged is evaluated.
     let kept = env.nix.path("home/.cache/phoenix/evaluations");
@@ -429,6 +440,25 @@ fn an_unchanged_flake_is_not_evaluated_again() {
     }
     let ran = env.phoenix(&["eval", &flake.reference()]).ends_with(120);
     assert_eq!(evaluated(&env, &[&flake.reference()]).len(), order(&ran).len());
+}
+
+#[test]
+fn a_build_that_failed_for_an_evaluation_is_tried_again() {
+    let env = TestEnv::new();
+    let file = env.file("there");
+    // What it says is no error of the language.
+    let flake = Flake::new(
+        &r#"{ packages.${system}.late = import (d "late"
+          "test -e FILE || { echo \"error: attribute 'x' missing\"; exit 1; }; echo '{ type = \"derivation\"; }' > $out" { }); }"#
+            .replace("FILE", &file.display().to_string()),
+    );
+    let error = |line: &Value| line["error"].as_str().unwrap_or_default().to_owned();
+    let attr = format!("packages.{}.late", env.system());
+    let first = error(&evaluated(&env, &[&flake.reference()])[&attr]);
+    assert!(first.contains("-late.drv"), "{first}");
+    fs_err::write(&file, "").unwrap();
+    let second = error(&evaluated(&env, &[&flake.reference()])[&attr]);
+    assert!(second.contains("missing") && !second.contains("-late.drv"), "{second}");
 }
 
 #[test]

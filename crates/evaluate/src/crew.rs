@@ -445,8 +445,8 @@ impl Crew<'_, '_, '_> {
         }
         let (answer, known) = match reply {
             Reply::Text { json, said } => (Ok(json.clone()), Known::new(Ok(json), said)),
-            Reply::Error { error, said, thrown } => {
-                let known = thrown.then(|| Known::new(Err(error.clone()), said)).flatten();
+            Reply::Error { error, said, lasts } => {
+                let known = lasts.then(|| Known::new(Err(error.clone()), said)).flatten();
                 (Err(error), known)
             }
             Reply::Died(death) => {

@@ -24,7 +24,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use phoenix_store::{Nix, strip_ansi};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
-use crate::trace::tidy;
+use crate::trace::{Fault, tidy};
 
 /// How often it is looked whether to stop.
 const TICK: Duration = Duration::from_millis(100);
@@ -106,7 +106,7 @@ pub(crate) enum Answer {
     /// The text after the mark.
     Text(String),
     /// Nix's error.
-    Error(String),
+    Error(Fault),
     /// The process ended over it.
     Died(Death),
     /// We were told to stop.
@@ -382,8 +382,8 @@ impl Evaluator {
             _ if !is_whole && told < names.len() => {
                 Round::Broken(self.ask_alone(&neighbours.whole(&names[told])))
             }
-            Some(lines) => Round::Broken(Answer::Error(tidy(&lines))),
-            None => Round::Broken(Answer::Error(UNREADABLE.to_owned())),
+            Some(lines) => Round::Broken(Answer::Error(Fault::read(&lines))),
+            None => Round::Broken(Answer::Error(Fault::passing(UNREADABLE))),
         }
     }
 
@@ -488,8 +488,8 @@ impl Evaluator {
         match (answer, error) {
             _ if !whole => self.ask_alone(whole_expression),
             (Some(text), _) => Answer::Text(text),
-            (None, Some(lines)) => Answer::Error(tidy(&lines)),
-            (None, None) => Answer::Error(UNREADABLE.to_owned()),
+            (None, Some(lines)) => Answer::Error(Fault::read(&lines)),
+            (None, None) => Answer::Error(Fault::passing(UNREADABLE)),
         }
     }
 
@@ -518,7 +518,7 @@ impl Evaluator {
                 let text = text.trim_end().strip_prefix('"').and_then(|text| text.strip_prefix(&self.mark));
                 match text.and_then(unquote) {
                     Some(text) => Answer::Text(text),
-                    None => Answer::Error(UNREADABLE.to_owned()),
+                    None => Answer::Error(Fault::passing(UNREADABLE)),
                 }
             }
             Ok(output) => {
@@ -529,12 +529,12 @@ impl Evaluator {
                     !line.starts_with("(use '--show-trace'")
                         && !line.trim().starts_with("(stack trace truncated")
                 });
-                Answer::Error(tidy(&lines.map(str::to_owned).collect::<Vec<_>>()))
+                Answer::Error(Fault::read(&lines.map(str::to_owned).collect::<Vec<_>>()))
             }
-            Err(error) => Answer::Error(format!(
+            Err(error) => Answer::Error(Fault::passing(format!(
                 "syntax error: a file that it imports ends too soon (which one, `nix-instantiate` could not \
                  be asked: {error})"
-            )),
+            ))),
         }
     }
 

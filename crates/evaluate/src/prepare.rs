@@ -14,6 +14,7 @@ use crate::flake::{LockOptions, one_line, parse_config};
 use crate::nix_eval_jobs::{EvaluatorKind, Start};
 use crate::pool::{EvaluateError, Heard, Request, Root};
 use crate::said::Said;
+use crate::trace::Fault;
 use crate::{FlakeConfig, LockedFlake, Selection};
 
 /// What `nix-build` does to functions it meets in a file: those that need no argument are called
@@ -316,7 +317,7 @@ impl Prepared {
                     }
                     return Err(EvaluateError::Strange(text).into());
                 }
-                Answer::Text(text) | Answer::Error(text) => {
+                Answer::Text(text) | Answer::Error(Fault { text, .. }) => {
                     return Err(EvaluateError::Strange(text).into());
                 }
                 Answer::Died(death) => return Err(EvaluateError::Strange(death.words).into()),

@@ -4,6 +4,81 @@
 //! itself. The frames of the expressions an evaluator is driven with say nothing to a user; their place
 //! is `«string»`, as no file's is.
 
+/// An error of Nix.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Fault {
+    /// As it is told.
+    pub(crate) text: String,
+    /// Whether a pure evaluation ends in it every time: it is one of the language, and not of a download, a build or
+    /// the machine.
+    pub(crate) lasts: bool,
+}
+
+impl Fault {
+    /// Reads what was printed from `error:` on.
+    pub(crate) fn read(lines: &[String]) -> Self {
+        Self { text: tidy(lines), lasts: is_of_the_language(lines) }
+    }
+
+    /// One that may not come again.
+    pub(crate) fn passing(text: impl Into<String>) -> Self {
+        Self { text: text.into(), lasts: false }
+    }
+}
+
+/// What errors of the language begin with and have in them, where all there is to it are the expression and the values in
+/// it (nix `src/libexpr/eval.cc`, `primops.cc`). `throw` and `assert` are told otherwise, by `tryEval`; a stack that
+/// overflows depends on its size.
+const OF_THE_LANGUAGE: &[(&str, &str)] = &[
+    ("attribute '", "' missing"),
+    ("undefined variable '", "'"),
+    ("infinite recursion encountered", ""),
+    ("function '", "' called without required argument '"),
+    ("function '", "' called with unexpected argument '"),
+    ("attempt to call something which is not a function but ", ""),
+    ("expected a", " but found "),
+    ("value is ", " was expected"),
+    ("cannot coerce ", " to a string"),
+    ("cannot add ", " to "),
+    ("cannot compare ", " with "),
+    ("division by zero", ""),
+    ("list index ", " is out of bounds"),
+    ("syntax error, unexpected ", ""),
+    ("evaluation aborted with the following error message: ", ""),
+];
+
+/// Whether an error is one of the language beyond doubt: its message is one of those, and nothing is printed beside it but
+/// frames before it and its place after it. What a server or a builder says stands in a message that is none of those.
+fn is_of_the_language(lines: &[String]) -> bool {
+    let errors: Vec<usize> =
+        (0..lines.len()).filter(|&at| lines[at].trim_start().starts_with("error:")).collect();
+    let text = |at: usize| lines[at].trim_start().strip_prefix("error:").unwrap_or_default().trim();
+    let message = match errors[..] {
+        [0] => 0,
+        [0, at] if text(0).is_empty() => {
+            let before = lines[1..at].iter().map(|line| line.trim()).find(|line| !line.is_empty());
+            if !before.is_none_or(|line| line.starts_with('…')) {
+                return false;
+            }
+            at
+        }
+        _ => return false,
+    };
+    let begins = |(start, part): &(&str, &str)| {
+        text(message).strip_prefix(start).is_some_and(|rest| rest.contains(part))
+    };
+    OF_THE_LANGUAGE.iter().any(begins) && lines[message + 1..].iter().all(|line| is_place(line.trim()))
+}
+
+/// Whether a line tells where an error is.
+fn is_place(line: &str) -> bool {
+    let excerpt = line.trim_start_matches(|char: char| char.is_ascii_digit());
+    line.is_empty()
+        || line.starts_with("at ")
+        || line.starts_with("Did you mean ")
+        || excerpt.starts_with('|')
+}
+
 /// An error as it is told: without its first word, our own frames, and the space around it.
 pub(crate) fn tidy(lines: &[String]) -> String {
     let Some(start) = lines.iter().position(|line| line.starts_with("error:")) else {
@@ -97,6 +172,51 @@ error:
             tidied("error: attribute 'x' missing\n       at «string»:1:1:\n            1| y"),
             "attribute 'x' missing"
         );
+    }
+
+    #[test]
+    fn an_error_of_the_language_comes_again() {
+        let lasts = |text: &str| is_of_the_language(&text.lines().map(str::to_owned).collect::<Vec<_>>());
+        let place =
+            "\n       at /s/flake.nix:3:4:\n\n            2|\n            3|  x = y.z;\n             |  ^\n";
+        let frame = "error:\n       … while calling the 'toJSON' builtin\n         at «string»:1:1327:\n            1| x\n\n";
+        for message in [
+            "attribute 'x' missing",
+            "undefined variable 'x'",
+            "infinite recursion encountered",
+            "function 'anonymous lambda' called without required argument 'x'",
+            "expected a set but found a string: \"a\"",
+            "cannot add a string to an integer",
+            "cannot coerce a function to a string: «lambda @ /s/x.nix:1:2»",
+            "syntax error, unexpected end of file",
+        ] {
+            assert!(lasts(&format!("error: {message}{place}")), "{message}");
+            assert!(lasts(&format!("error: {message}")), "{message}");
+            assert!(
+                lasts(&format!("{frame}       error: {message}{place}       Did you mean y?")),
+                "{message}"
+            );
+            // In somebody else's words.
+            assert!(!lasts(&format!("error: unable to download 'x'\n\n       error: {message}")));
+            assert!(!lasts(&format!(
+                "{frame}       error: HTTP error 404\n\n       error: {message}{place}"
+            )));
+            assert!(!lasts(&format!("error: x\n         at «string»:1:1:\nerror: {message}")));
+            assert!(!lasts(&format!("error:\n  a server's words\n       error: {message}")));
+            assert!(!lasts(&format!("error: {message}\n       and more")));
+            assert!(!lasts(&format!("warning: x\nerror: {message}")));
+        }
+        for message in [
+            "boom",
+            "stack overflow; max-call-depth exceeded",
+            "unable to download 'https://a/attribute 'x' missing'",
+            "builder for '/s/a.drv' failed with exit code 1;\n       last 1 log lines:\n       > error: attribute 'x' missing",
+            "getting status of '/s/a': No such file or directory",
+            "interrupted by the user",
+        ] {
+            assert!(!lasts(&format!("error: {message}")), "{message}");
+        }
+        assert!(!lasts("") && !lasts("attribute 'x' missing"));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use phoenix_model::Severity;
 use crate::evaluator::{Answer, Death, Each, Evaluator, Handle, Neighbours, Round, Talk, quote};
 use crate::prepare::Prepared;
 use crate::said::Said;
+use crate::trace::Fault;
 use crate::walk::{Inspect, list_in_nix};
 
 /// What a worker is to do.
@@ -42,8 +43,9 @@ pub(crate) enum Told {
 pub(crate) enum Reply {
     /// What is there.
     Text { json: String, said: Vec<(Severity, String)> },
-    /// Nix's error. `thrown`: the flake throws it itself, so that it comes again whenever this is evaluated.
-    Error { error: String, said: Vec<(Severity, String)>, thrown: bool },
+    /// Nix's error. `lasts`: the flake throws it itself, or it is one of the language, so that it comes again whenever
+    /// this is evaluated.
+    Error { error: String, said: Vec<(Severity, String)>, lasts: bool },
     /// The process ended over it.
     Died(Death),
 }
@@ -169,7 +171,7 @@ impl Asking<'_> {
         let mut words = Words::new();
         let mut talk = |talk: Talk<'_>| hear(self.worker, self.told, talk, &mut words);
         let answer = self.evaluator.ask(&question, self.stop, &mut talk);
-        let thrown = matches!(answer, Answer::Error(_))
+        let thrown = matches!(&answer, Answer::Error(fault) if !fault.lasts)
             && self.prepared.fingerprint.is_some()
             && self.is_thrown(&question);
         self.told(inspect, answer, words, thrown)
@@ -179,7 +181,9 @@ impl Asking<'_> {
     fn told(&self, inspect: Inspect, answer: Answer, said: Words, thrown: bool) -> Ended {
         let (reply, ended) = match answer {
             Answer::Text(json) => (Reply::Text { json, said }, Ended::Done),
-            Answer::Error(error) => (Reply::Error { error, said, thrown }, Ended::Done),
+            Answer::Error(Fault { text, lasts }) => {
+                (Reply::Error { error: text, said, lasts: thrown || lasts }, Ended::Done)
+            }
             Answer::Died(death) => (Reply::Died(death), Ended::Died),
             // It has all the time it wants.
             Answer::Stopped | Answer::Silent => return Ended::Stopped,
