@@ -15,7 +15,7 @@ use crate::budget::{Budget, Load};
 use crate::evaluator::{Evaluator, Handle};
 use crate::explore::Explore;
 use crate::memory::{Meter, shown};
-use crate::pace::Pace;
+use crate::pace::{Pace, pays};
 use crate::pool::{EvaluateError, Evaluators, Heard, Progress, Request, Root, conclude, explore, tell_found};
 use crate::prepare::Prepared;
 use crate::said::Said;
@@ -58,6 +58,7 @@ pub(crate) fn walk(
             gone: 0,
             lost: None,
             progress: Progress::default(),
+            answered: 0,
             available: u64::MAX,
             ended: known_before > 0,
         };
@@ -187,6 +188,8 @@ struct Crew<'scope, 'env, 'c> {
     gone: usize,
     lost: Option<io::Error>,
     progress: Progress,
+    /// How much was answered by processes.
+    answered: usize,
     /// What the machine has left.
     available: u64,
     /// A process that answered something is gone.
@@ -253,6 +256,10 @@ impl Crew<'_, '_, '_> {
             if !self.budget.may_begin(if fresh { 0 } else { resident }, &others, self.available) {
                 return;
             }
+            let has_process = worker.is_some_and(|number| self.workers[number].handle.is_some());
+            if !has_process && !self.one_more_pays() {
+                return;
+            }
             let worker = worker.unwrap_or_else(|| self.hire());
             let inspects = self.spread.take_some(worker, many, are_neighbours);
             self.begin(worker, inspects, fresh, false, desk);
@@ -272,6 +279,16 @@ impl Crew<'_, '_, '_> {
             }
             self.begin(worker, vec![inspect], true, true, desk);
         }
+    }
+
+    /// Whether one more process is worth its price.
+    fn one_more_pays(&self) -> bool {
+        let at_work = self.workers.iter().filter_map(|worker| Some((worker.pace, worker.at_work.as_ref()?)));
+        let (mut pace, mut at_it) = (Pace::default(), Duration::MAX);
+        for (other, work) in at_work.filter(|(_, work)| !work.waits) {
+            (pace, at_it) = (other, at_it.min(work.turned.elapsed()));
+        }
+        pays(self.answered, self.spread.len(), pace, at_it)
     }
 
     fn begin(
@@ -432,6 +449,7 @@ impl Crew<'_, '_, '_> {
         let worker = &mut self.workers[number];
         let Some(work) = &mut worker.at_work else { return };
         let is_open = work.forget(&inspect);
+        self.answered += 1;
         let (killed, alone) = (work.killed, work.alone);
         let mut resident = 0;
         if matches!(reply, Reply::Died(_)) {

@@ -11,16 +11,35 @@ const MOMENT: Duration = Duration::from_millis(50);
 /// The most that are asked for in one question.
 const MOST: usize = 64;
 
+/// How many have to be answered until it can be told how long the others will take: the first ones evaluate what all
+/// share.
+const TELLING: usize = 16;
+
+/// How long it has to take until one more process pays. It evaluates again what all share, and both wait for the one
+/// database of the store.
+const PAYING: Duration = Duration::from_secs(2);
+
+/// How long one attribute takes that nothing is to wait for.
+const LONG: Duration = Duration::from_millis(300);
+
 /// How fast a process evaluates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Pace {
     many: usize,
+    each: Duration,
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { many: 1 }
+        Self { many: 1, each: Duration::ZERO }
     }
+}
+
+/// Whether one more process pays, where so many are answered and left at this pace, and the others have been at what
+/// they are at for so long.
+pub(crate) fn pays(answered: usize, left: usize, pace: Pace, at_it: Duration) -> bool {
+    let left = u32::try_from(left).unwrap_or(u32::MAX);
+    at_it >= LONG || (answered >= TELLING && pace.each.saturating_mul(left) >= PAYING)
 }
 
 impl Pace {
@@ -28,6 +47,7 @@ impl Pace {
     pub(crate) fn learn(&mut self, many: usize, took: Duration) {
         let micros = |time: Duration| usize::try_from(time.as_micros()).unwrap_or(usize::MAX);
         let fit = micros(MOMENT).saturating_mul(many) / micros(took).max(1);
+        self.each = took / u32::try_from(many.max(1)).unwrap_or(u32::MAX);
         self.many = fit.clamp(1, (2 * many).max(self.many).min(MOST));
     }
 
@@ -58,6 +78,17 @@ mod tests {
         assert_eq!(pace.many(1000, 2), 1, "something slow");
         pace.learn(1, Duration::ZERO);
         assert_eq!(pace.many(1000, 2), 2);
+    }
+
+    #[test]
+    fn one_more_process_pays_where_there_is_much_to_do() {
+        let mut pace = Pace::default();
+        assert!(!pays(0, 10_000, pace, ms(0)));
+        pace.learn(1, ms(100));
+        assert!(!pays(1, 10_000, pace, ms(0)), "the first one says nothing");
+        assert!(pays(1, 1, pace, LONG));
+        pace.learn(16, ms(16));
+        assert!(pays(17, 2000, pace, ms(0)) && !pays(17, 1999, pace, ms(0)));
     }
 
     #[test]
