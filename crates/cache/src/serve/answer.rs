@@ -28,8 +28,18 @@ const PRIORITY: u32 = 30;
 /// Archives up to here, in bytes, are made before the answer begins, so that damage is a 404.
 const SMALL: u64 = 1 << 20;
 
-/// How long a client waits for the beginning of an archive: one that hears 404 asks the next substituter, or builds.
+/// How long a client waits for a part of the beginning of an archive while nothing comes from the depot: one that hears
+/// 404 asks the next substituter, or builds.
 const FIRST: Duration = Duration::from_secs(15);
+
+/// How long it waits while something comes, for others; Nix gives up after 300 seconds (`stalled-download-timeout`).
+const LAST: Duration = Duration::from_secs(240);
+
+/// How often an archive is planned anew because a pack went away: others may have it.
+const PLANS: usize = 2;
+
+/// Nothing came in time.
+const NOTHING: Broken = Broken { why: Lost::Unreachable, pack: None };
 
 /// The body of an answer. When it fails, the connection is closed before the length that was promised.
 pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
@@ -94,19 +104,34 @@ impl Answers {
         from: u64,
         is_head: bool,
     ) -> Response<Body> {
-        let Some(planned) = self.shelf.archive(hash_part, nar_hash) else {
-            return status(StatusCode::NOT_FOUND);
-        };
-        let size = planned.located.info.nar_size;
-        if from > 0 && from >= size {
-            let mut answer = status(StatusCode::RANGE_NOT_SATISFIABLE);
-            header(&mut answer, CONTENT_RANGE, &format!("bytes */{size}"));
-            return answer;
+        let mut planned = self.shelf.archive(hash_part, nar_hash);
+        // Whoever asks for it was told of it once.
+        if planned.is_none() && self.shelf.look_for_lost().await {
+            planned = self.shelf.archive(hash_part, nar_hash);
         }
-        let body = if is_head { Ok(whole(Bytes::new())) } else { self.clone().body(planned, from).await };
-        let Ok(body) = body else {
-            return status(StatusCode::NOT_FOUND);
-        };
+        let mut made = None;
+        for _ in 0..PLANS {
+            let Some(plan) = planned else { break };
+            let size = plan.located.info.nar_size;
+            if from > 0 && from >= size {
+                let mut answer = status(StatusCode::RANGE_NOT_SATISFIABLE);
+                header(&mut answer, CONTENT_RANGE, &format!("bytes */{size}"));
+                return answer;
+            }
+            let body = if is_head { Ok(whole(Bytes::new())) } else { self.clone().body(plan, from).await };
+            match body {
+                Ok(body) => {
+                    made = Some((body, size));
+                    break;
+                }
+                // What replaced the pack that went away may have it.
+                Err(Broken { why: Lost::Gone, .. }) if self.shelf.look_for_lost().await => {
+                    planned = self.shelf.archive(hash_part, nar_hash);
+                }
+                Err(_) => break,
+            }
+        }
+        let Some((body, size)) = made else { return status(StatusCode::NOT_FOUND) };
         let mut answer = Response::new(body);
         if from > 0 {
             *answer.status_mut() = StatusCode::PARTIAL_CONTENT;
@@ -125,21 +150,38 @@ impl Answers {
         let size = planned.located.info.nar_size;
         let mut parts = parts(planned.clone(), self.opened.clone(), from);
         let learn = |broken: &Broken| self.shelf.learn(&planned, *broken);
-        let nothing = Broken { why: Lost::Unreachable, pack: None };
-        let until = Instant::now() + FIRST;
-        let mut next = async || {
-            let next = tokio::time::timeout_at(until.into(), parts.recv()).await;
-            next.inspect_err(|_| self.opened.ranges.pause()).map_err(|_| nothing)
-        };
+        let last = Instant::now() + LAST;
         if size <= SMALL {
             let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
-            while let Some(part) = next().await? {
+            while let Some(part) = self.next(&mut parts, last).await? {
                 bytes.extend_from_slice(&part.inspect_err(learn)?);
             }
             return Ok(whole(bytes.into()));
         }
-        let first = next().await?.unwrap_or(Err(nothing)).inspect_err(learn)?;
+        let first = self.next(&mut parts, last).await?.unwrap_or(Err(NOTHING)).inspect_err(learn)?;
         Ok(self.clone().streamed(first, parts, planned))
+    }
+
+    /// The next part of an archive that nothing was sent of yet. A depot that is slow is waited for; one that says
+    /// nothing is not.
+    async fn next(
+        &self,
+        parts: &mut mpsc::Receiver<Result<Bytes, Broken>>,
+        last: Instant,
+    ) -> Result<Option<Result<Bytes, Broken>>, Broken> {
+        loop {
+            let begun = Instant::now();
+            if let Ok(part) = tokio::time::timeout(FIRST, parts.recv()).await {
+                return Ok(part);
+            }
+            let is_silent = self.opened.ranges.heard().is_none_or(|heard| heard < begun);
+            if is_silent {
+                self.opened.ranges.give_up(FIRST);
+            }
+            if is_silent || Instant::now() > last {
+                return Err(NOTHING);
+            }
+        }
     }
 
     fn streamed(

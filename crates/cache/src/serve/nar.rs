@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use phoenix_pack::{Located, Piece, PutBack};
@@ -24,6 +25,9 @@ const AHEAD: usize = 8;
 
 /// How many frames one archive fetches ahead, at most.
 const AHEAD_EACH: usize = 4;
+
+/// How long a client may take for a part: one that takes none would count among those under way for ever.
+const DEAF: Duration = Duration::from_secs(300);
 
 /// How many frames are opened ahead of those of an archive.
 const NEXT: usize = 2;
@@ -229,7 +233,8 @@ impl Sending {
         if part.is_empty() {
             return Ok(());
         }
-        self.sender.send(Ok(part)).await.map_err(|_| Stop::NobodyListens)
+        let sent = tokio::time::timeout(DEAF, self.sender.send(Ok(part))).await;
+        sent.map_err(|_| Stop::NobodyListens)?.map_err(|_| Stop::NobodyListens)
     }
 
     /// Sends the last part, if the whole is what it should be.

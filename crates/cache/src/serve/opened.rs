@@ -144,7 +144,9 @@ impl Opened {
         let Ok(_room) = self.room.acquire_many(permits).await else { return Err(Lost::Unreachable) };
         let pack = blob.name.to_string();
         let open = self.lock().open_in(&pack);
-        let (stored, alone) = self.ranges.take(place, &open).await?;
+        let taken = self.ranges.take(place, &open).await;
+        let _opening = Opening(&self.ranges, place);
+        let (stored, alone) = taken?;
         let mut opened = self.open(frame, stored).await?;
         if opened.is_err() && !alone {
             // It may have been damaged on the way, with what was read along.
@@ -161,6 +163,15 @@ impl Opened {
         let (frame, workshop) = (*frame, self.workshop.clone());
         let opening = tokio::task::spawn_blocking(move || workshop.open(&frame, &stored));
         opening.await.map_err(|_| Lost::Unreachable)
+    }
+}
+
+/// A frame that was taken, until it is open or is not.
+struct Opening<'o>(&'o Ranges, &'o FramePlace);
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        self.0.opened(self.1);
     }
 }
 

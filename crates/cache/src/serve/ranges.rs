@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use phoenix_depot::{Blob, Depot, Problem};
+use phoenix_depot::{Blob, Depot, DepotError, Problem};
 use phoenix_pack::HASH_LENGTH;
-use tokio::sync::OnceCell;
+use tokio::sync::watch;
 
 use super::opened::{FramePlace, Lost, Tell};
 use super::wanted::{Stretch, Wanted};
@@ -19,16 +19,26 @@ const ROOM: u64 = 20 << 20;
 /// The longest range that is read at once, in bytes.
 const LONGEST: u64 = 5 << 20;
 
+/// How long reading one range should take at the rate that was seen: beyond that a frame alone is there sooner.
+const MOMENT: Duration = Duration::from_millis(500);
+
+/// How many bytes fit into a moment where nothing was read yet.
+const FIRST_RANGE: u64 = 1 << 20;
+
 /// How many ranges are fetched ahead of the one that is used.
 const AHEAD: usize = 2;
 
 /// How long a depot may take for one range.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long a range is waited for until the frame is asked for alone, besides: one request may hang where others do not.
+const DOUBT: Duration = Duration::from_secs(4);
+
 /// How long a depot that did not answer is left alone; what is asked for meanwhile is a miss at once.
 const PAUSE: Duration = Duration::from_secs(10);
 
-type Cell = Arc<OnceCell<Result<Bytes, Lost>>>;
+/// What became of a range; none while it is on its way.
+type Coming = watch::Receiver<Option<Result<Bytes, Lost>>>;
 
 /// A depot that is read in ranges.
 pub(super) struct Ranges {
@@ -43,11 +53,18 @@ pub(super) struct Ranges {
 struct State {
     held: Vec<Held>,
     wanted: Wanted,
+    /// What was taken out of its range, and is not open yet: packs and numbers.
+    opening: HashSet<(String, u32)>,
     clock: u64,
+    /// How many bytes came in a moment, of late.
+    in_a_moment: Option<u64>,
+    /// When something came last.
+    heard: Option<Instant>,
 }
 
 /// A range that is on its way or here.
 struct Held {
+    number: u64,
     blob: Blob,
     range: Range<u64>,
     /// Its frames that were not taken out of it yet.
@@ -55,7 +72,15 @@ struct Held {
     /// The last of its frames.
     last: u32,
     used: u64,
-    bytes: Cell,
+    coming: Coming,
+}
+
+/// A range that has to be read.
+struct ToRead {
+    number: u64,
+    blob: Blob,
+    range: Range<u64>,
+    came: watch::Sender<Option<Result<Bytes, Lost>>>,
 }
 
 impl Held {
@@ -101,6 +126,11 @@ impl Ranges {
         self.lock().wanted.next(place, count)
     }
 
+    /// When something came from the depot last.
+    pub(super) fn heard(&self) -> Option<Instant> {
+        self.lock().heard
+    }
+
     /// The stored bytes of a frame, and whether it was read alone. Nobody will ask for those frames of its pack that are
     /// open.
     pub(super) async fn take(
@@ -108,36 +138,61 @@ impl Ranges {
         place: &FramePlace,
         open: &HashSet<u32>,
     ) -> Result<(Bytes, bool), Lost> {
-        let (range, bytes, ahead) = {
+        let (number, range, mut coming) = {
             let mut state = self.lock();
-            let found = match state.find(place) {
-                Some(found) => found,
+            let (found, to_read) = match state.find(place) {
+                Some(found) => (found, None),
                 None => state.begin(place, open),
             };
-            let (range, last, bytes) = {
-                let held = &state.held[found];
-                (held.range.clone(), held.last, held.bytes.clone())
-            };
-            (range, bytes, state.begin_ahead(place, last, open))
+            if let Some(to_read) = to_read {
+                self.begin(to_read);
+            }
+            let held = &state.held[found];
+            (held.number, held.range.clone(), held.coming.clone())
         };
-        for (range, bytes) in ahead {
-            let (this, blob) = (self.clone(), place.blob.clone());
-            tokio::spawn(async move {
-                if bytes.get_or_init(|| this.read(&blob, range)).await.is_err() {
-                    // Whoever needs it tries anew.
-                    this.lock().let_go(&bytes);
-                }
-            });
-        }
         let alone = range == place.range();
-        let read = bytes.get_or_init(|| self.read(&place.blob, range.clone())).await.clone();
-        self.lock().taken(place, &bytes);
+        let came = async {
+            let came = coming.wait_for(Option::is_some).await;
+            // It is always told what became of it.
+            came.ok().and_then(|came| came.clone()).unwrap_or(Err(Lost::Unreachable))
+        };
+        let doubt = async {
+            tokio::time::sleep(DOUBT).await;
+            if alone {
+                // Nothing else would be asked for.
+                std::future::pending::<()>().await;
+            }
+            self.take_alone(place).await
+        };
+        let read = tokio::select! {
+            came = came => came,
+            Ok(frame) = doubt => {
+                // Others need not wait for it either.
+                let mut state = self.lock();
+                state.let_go(number);
+                state.opening.insert((place.blob.name.to_string(), place.number));
+                return Ok((frame, true));
+            }
+        };
+        let ahead = {
+            let mut state = self.lock();
+            state.taken(number, place);
+            match &read {
+                // Not before it is here: the others would take its share of the way.
+                Ok(_) => state.begin_ahead(place, open),
+                Err(_) => Vec::new(),
+            }
+        };
+        ahead.into_iter().for_each(|to_read| self.begin(to_read));
         match read {
             Ok(read) => {
-                let start = usize::try_from(place.frame.offset - range.start).unwrap_or(usize::MAX);
-                let end = start.saturating_add(place.frame.stored as usize);
-                let frame = read.get(start..end).map(|frame| read.slice_ref(frame));
-                frame.map(|frame| (frame, alone)).ok_or(Lost::Damaged)
+                let start =
+                    place.frame.offset.checked_sub(range.start).and_then(|at| usize::try_from(at).ok());
+                let frame = start.and_then(|start| read.get(start..start + place.frame.stored as usize));
+                match frame.map(|frame| read.slice_ref(frame)) {
+                    Some(frame) => Ok((frame, alone)),
+                    None => Ok((self.take_alone(place).await?, true)),
+                }
             }
             // What is wrong with a neighbour is not wrong with this.
             Err(Lost::Gone | Lost::Damaged) if !alone => Ok((self.take_alone(place).await?, true)),
@@ -145,18 +200,46 @@ impl Ranges {
         }
     }
 
+    /// Says that a frame which was taken is open, or will not be.
+    pub(super) fn opened(&self, place: &FramePlace) {
+        self.lock().opening.remove(&(place.blob.name.to_string(), place.number));
+    }
+
     /// The stored bytes of a frame, read anew.
     pub(super) async fn take_alone(&self, place: &FramePlace) -> Result<Bytes, Lost> {
         self.read(&place.blob, place.range()).await
+    }
+
+    /// Begins to read a range, whoever waits for it.
+    fn begin(self: &Arc<Self>, to_read: ToRead) {
+        let this = self.clone();
+        tokio::spawn(async move {
+            let ToRead { number, blob, range, came } = to_read;
+            let (length, begun) = (range.end - range.start, Instant::now());
+            let read = this.read(&blob, range).await;
+            {
+                let mut state = this.lock();
+                match &read {
+                    Ok(_) => state.learn(length, begun.elapsed()),
+                    // Whoever needs it next tries anew.
+                    Err(_) => state.let_go(number),
+                }
+            }
+            came.send_replace(Some(read));
+        });
     }
 
     async fn read(&self, blob: &Blob, range: Range<u64>) -> Result<Bytes, Lost> {
         if self.is_paused() {
             return Err(Lost::Unreachable);
         }
-        match tokio::time::timeout(PATIENCE, self.depot.read(blob, range)).await {
-            Ok(Ok(stored)) => Ok(stored),
-            Ok(Err(error)) => {
+        let read = tokio::time::timeout(PATIENCE, self.depot.read(blob, range)).await;
+        match read.unwrap_or_else(|_| Err(self.silent(PATIENCE))) {
+            Ok(stored) => {
+                self.lock().heard = Some(Instant::now());
+                Ok(stored)
+            }
+            Err(error) => {
                 let lost = match error.problem {
                     Problem::Gone => Lost::Gone,
                     Problem::Short(_) => Lost::Damaged,
@@ -168,15 +251,21 @@ impl Ranges {
                 (self.tell)(error.into());
                 Err(lost)
             }
-            Err(_) => {
-                self.pause();
-                Err(Lost::Unreachable)
-            }
         }
     }
 
-    /// Leaves the depot alone for a while.
-    pub(super) fn pause(&self) {
+    fn silent(&self, patience: Duration) -> DepotError {
+        let problem = Problem::Unreachable(format!("nothing came for {} seconds", patience.as_secs()));
+        DepotError { location: self.depot.location().to_owned(), doing: "reading packs".to_owned(), problem }
+    }
+
+    /// Leaves the depot alone for a while, which said nothing for so long.
+    pub(super) fn give_up(&self, patience: Duration) {
+        self.pause();
+        (self.tell)(self.silent(patience).into());
+    }
+
+    fn pause(&self) {
         *self.paused_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + PAUSE);
     }
 
@@ -191,54 +280,74 @@ impl State {
         self.held.iter().position(|held| held.has(&place.blob, place.number))
     }
 
-    /// Plans a range for a frame that is needed now.
-    fn begin(&mut self, place: &FramePlace, open: &HashSet<u32>) -> usize {
-        let length = u64::from(place.frame.stored);
-        // Makes room, as far as others are not on their way.
-        let free = self.make_room(LONGEST.max(length));
-        let is_here =
-            |number| open.contains(&number) || self.held.iter().any(|held| held.has(&place.blob, number));
-        let stretch = self.wanted.stretch(place, LONGEST.min(free), &is_here);
-        self.hold(&place.blob, stretch)
+    /// Whether a frame is in a range, or was taken out of one and is being opened.
+    fn is_coming(&self, blob: &Blob, number: u32) -> bool {
+        self.opening.contains(&(blob.name.to_string(), number))
+            || self.held.iter().any(|held| held.has(blob, number))
     }
 
-    /// Plans the ranges that follow the one that is used, while there is room that nobody uses.
-    fn begin_ahead(&mut self, place: &FramePlace, last: u32, open: &HashSet<u32>) -> Vec<(Range<u64>, Cell)> {
+    /// How long a range may be, by how fast others came.
+    fn longest(&self) -> u64 {
+        self.in_a_moment.unwrap_or(FIRST_RANGE).min(LONGEST)
+    }
+
+    /// Takes in how long a range took to come.
+    fn learn(&mut self, length: u64, took: Duration) {
+        let (moment, took) = (MOMENT.as_micros(), took.as_micros().max(1));
+        let fits = u64::try_from(u128::from(length) * moment / took).unwrap_or(u64::MAX);
+        // It is slower soon, and faster after some.
+        self.in_a_moment = Some(self.in_a_moment.map_or(fits, |before| fits.min(before.saturating_mul(2))));
+    }
+
+    /// Plans a range for a frame that is needed now.
+    fn begin(&mut self, place: &FramePlace, open: &HashSet<u32>) -> (usize, Option<ToRead>) {
+        let longest = self.longest();
+        let free = self.make_room(longest.max(u64::from(place.frame.stored)));
+        let is_here = |number| open.contains(&number) || self.is_coming(&place.blob, number);
+        let stretch = self.wanted.stretch(place, longest.min(free), &is_here);
+        let to_read = self.hold(&place.blob, stretch);
+        (self.held.len() - 1, Some(to_read))
+    }
+
+    /// Plans the ranges that follow the one that this frame was taken out of, while there is room for them.
+    fn begin_ahead(&mut self, place: &FramePlace, open: &HashSet<u32>) -> Vec<ToRead> {
         let mut begun = Vec::new();
-        let (blob, mut last) = (&place.blob, last);
-        for _ in 0..AHEAD {
-            if let Some(next) =
-                self.held.iter().find(|held| held.blob.name == blob.name && held.left.contains(&(last + 1)))
-            {
-                last = next.last;
+        let (blob, mut last, longest) = (&place.blob, place.number, self.longest());
+        let mut seen = 0;
+        while seen < AHEAD {
+            let pack = blob.name.as_str();
+            let is_here =
+                |number| open.contains(&number) || self.opening.contains(&(pack.to_owned(), number));
+            let Some(next) = self.wanted.after(pack, last, longest, &is_here) else { break };
+            let first = next.frames[0];
+            if let Some(held) = self.held.iter().find(|held| held.has(blob, first)) {
+                // The rest of the one that is used does not count.
+                seen += usize::from(!held.range.contains(&place.frame.offset));
+                last = held.last.max(first);
                 continue;
             }
-            let free = ROOM.saturating_sub(self.held.iter().map(Held::length).sum());
-            let is_here =
-                |number| open.contains(&number) || self.held.iter().any(|held| held.has(blob, number));
-            let next = self.wanted.after(blob.name.as_str(), last, LONGEST, &is_here);
-            let Some(next) = next.filter(|next| next.range.end - next.range.start <= free) else { break };
-            let at = self.hold(blob, next);
-            let held = &self.held[at];
-            last = held.last;
-            begun.push((held.range.clone(), held.bytes.clone()));
+            let is_here = |number| open.contains(&number) || self.is_coming(blob, number);
+            let Some(next) = self.wanted.after(pack, last, longest, &is_here) else { break };
+            let length = next.range.end - next.range.start;
+            if self.make_room(length) < length {
+                break;
+            }
+            last = next.frames.last().copied().unwrap_or(last);
+            begun.push(self.hold(blob, next));
+            seen += 1;
         }
         begun
     }
 
-    fn hold(&mut self, blob: &Blob, stretch: Stretch) -> usize {
+    fn hold(&mut self, blob: &Blob, stretch: Stretch) -> ToRead {
         self.clock += 1;
+        let (came, coming) = watch::channel(None);
         let last = stretch.frames.last().copied().unwrap_or_default();
         let (range, left) = (stretch.range, stretch.frames.into_iter().collect());
-        self.held.push(Held {
-            blob: blob.clone(),
-            range,
-            left,
-            last,
-            used: self.clock,
-            bytes: Arc::default(),
-        });
-        self.held.len() - 1
+        let (number, used, blob) = (self.clock, self.clock, blob.clone());
+        let to_read = ToRead { number, blob: blob.clone(), range: range.clone(), came };
+        self.held.push(Held { number, blob, range, left, last, used, coming });
+        to_read
     }
 
     /// Lets go of ranges that were not used for the longest time, until so much is free or none is left that could go;
@@ -249,24 +358,25 @@ impl State {
             if free >= wanted {
                 return free;
             }
-            let here = self.held.iter().enumerate().filter(|(_, held)| held.bytes.initialized());
+            let here = self.held.iter().enumerate().filter(|(_, held)| held.coming.borrow().is_some());
             let Some((oldest, _)) = here.min_by_key(|(_, held)| held.used) else { return free };
             self.held.swap_remove(oldest);
         }
     }
 
-    fn let_go(&mut self, bytes: &Cell) {
-        self.held.retain(|held| !Arc::ptr_eq(&held.bytes, bytes));
+    fn let_go(&mut self, number: u64) {
+        self.held.retain(|held| held.number != number);
     }
 
-    /// A frame was taken out of a range, which goes when nothing is left in it or it could not be read.
-    fn taken(&mut self, place: &FramePlace, bytes: &Cell) {
+    /// A frame was taken out of a range, which goes when nothing is left in it.
+    fn taken(&mut self, number: u64, place: &FramePlace) {
         self.clock += 1;
-        let Some(at) = self.held.iter().position(|held| Arc::ptr_eq(&held.bytes, bytes)) else { return };
+        self.opening.insert((place.blob.name.to_string(), place.number));
+        let Some(at) = self.held.iter().position(|held| held.number == number) else { return };
         let held = &mut self.held[at];
         held.used = self.clock;
         held.left.remove(&place.number);
-        if held.left.is_empty() || matches!(bytes.get(), Some(Err(_))) {
+        if held.left.is_empty() {
             self.held.swap_remove(at);
         }
     }

@@ -20,6 +20,9 @@ use crate::{Packs, Trouble};
 /// How long one request waits for a look at what is new in the depot.
 const LOOK_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How often the depot is looked at because something is gone, at most.
+const LOST: Duration = Duration::from_secs(1);
+
 /// How many messages are remembered so as not to be repeated.
 const MESSAGES: usize = 1000;
 
@@ -162,11 +165,20 @@ impl Shelf {
 
     /// Looks at what is new in the depot, if nobody did for some time; whether what is known may be more now.
     pub(super) async fn look_again(&self) -> bool {
+        self.look_after(self.look_every).await
+    }
+
+    /// The same where something that was known turned out to be gone.
+    pub(super) async fn look_for_lost(&self) -> bool {
+        self.look_after(self.look_every.min(LOST)).await
+    }
+
+    async fn look_after(&self, some_time: Duration) -> bool {
         let Ok(mut looked) = tokio::time::timeout(LOOK_PATIENCE, self.looked.clone().lock_owned()).await
         else {
             return false;
         };
-        if looked.elapsed() < self.look_every {
+        if looked.elapsed() < some_time {
             // Somebody may have looked while this waited.
             return true;
         }

@@ -127,8 +127,12 @@ impl Wanted {
             }
         }
         for (&number, (frame, _)) in known.range(..place.number).rev() {
-            let near = stretch.range.start.saturating_sub(end(frame)) <= GAP;
-            if !near || is_here(number) || stretch.range.end.saturating_sub(frame.offset) > limit {
+            // A pack need not have its frames in order.
+            let gap = stretch.range.start.checked_sub(end(frame));
+            if gap.is_none_or(|gap| gap > GAP)
+                || is_here(number)
+                || stretch.range.end.saturating_sub(frame.offset) > limit
+            {
                 break;
             }
             stretch.range.start = frame.offset;
@@ -229,6 +233,20 @@ mod tests {
         let read = wanted.stretch(&place("a", 3), 10_000, NONE);
         assert_eq!(read, Stretch { range: 300..1_100, frames: vec![3, 10] });
         assert_eq!(wanted.stretch(&place("a", 10), 10_000, NONE), read);
+    }
+
+    #[test]
+    fn frames_that_lie_in_another_order_are_read_alone() {
+        let mut wanted = Wanted::default();
+        let backwards = |number: u32| {
+            let mut place = place("a", number);
+            place.frame.offset = 10_000 - place.frame.offset;
+            place
+        };
+        let places: Vec<_> = (1..6).map(backwards).collect();
+        wanted.expect(path(1), &places.iter().collect::<Vec<_>>());
+        let read = wanted.stretch(&backwards(3), 1 << 20, NONE);
+        assert_eq!(read, Stretch { range: 9_700..9_800, frames: vec![3] });
     }
 
     #[test]
