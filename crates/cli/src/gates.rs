@@ -142,7 +142,7 @@ impl Gates<'_> {
             }
             let question = match &one.special {
                 Some(Special::WorkUnit(unit)) => self.find_work(&one.target, unit),
-                Some(Special::StdAction(action)) => self.proviso(action),
+                Some(Special::StdAction(action)) => self.proviso(&one.target, action),
                 Some(Special::Program(_)) | None => continue,
             };
             questions.push((one.target.attr(), question));
@@ -202,7 +202,7 @@ impl Gates<'_> {
             .collect()
     }
 
-    fn proviso(&self, action: &StdAction) -> Question {
+    fn proviso(&self, target: &Target, action: &StdAction) -> Question {
         let particulars = &action.particulars;
         let image =
             particulars.meta.as_ref().and_then(|meta| meta.get("image")).and_then(|image| image.as_str());
@@ -210,7 +210,7 @@ impl Gates<'_> {
             (Some(file), _) => Question::Proviso {
                 file: evaluating::real_path(self.setup, file),
                 action: action.json.to_string(),
-                time_out: TIME_OUT,
+                time_out: self.time_out(target),
                 nix: self.setup.nix.clone(),
             },
             (None, Some(image)) if particulars.action == "publish" => {

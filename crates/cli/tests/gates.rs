@@ -146,6 +146,7 @@ const STD: &str = r#"let
       (action "c" "publish" (file "echo there already >&2; exit 1") "exit 1")
       (action "d" "publish" (file "echo \"jq: cannot index\" >&2; exit 5") "exit 1")
       (action "e" "deploy" null "echo 'exit 4' > $out")
+      (action "f" "publish" (file "sleep 1000") "exit 1")
       (throw "no action")
     ];
   }"#;
@@ -154,6 +155,7 @@ const STD: &str = r#"let
 fn actions_of_std_are_taken_dropped_or_red() {
     let env = TestEnv::new();
     let flake = Flake::new(STD);
+    flake.write("phoenix.toml", "gate-time-out = 5\n");
     let (ran, report) = run(&env, &["--actions", "run", &flake.reference()], |_| {});
     let ran = ran.ends_with(120);
     let attr = |name: &str| format!("__std.ci.{}.{name}", env.system());
@@ -163,7 +165,8 @@ fn actions_of_std_are_taken_dropped_or_red() {
         ("//app/things/c:publish", "skipped", "there already"),
         ("//app/things/d:publish", "failed", "exit code 5"),
         ("//app/things/e:deploy", "built", ""),
-        ("5", "notEvaluated", "no action"),
+        ("//app/things/f:publish", "failed", "after 5 s"),
+        ("6", "notEvaluated", "no action"),
     ] {
         assert_eq!(report.verdict(&attr(name)), verdict, "{name}: {:#}", report.0);
         let reason = report.field(&attr(name), "reason").as_str().unwrap_or_default();
