@@ -81,6 +81,7 @@ fn a_gate_that_cannot_answer_is_red_alone_and_with_its_own_words() {
           shape = unit "return { builds: [] }";
           nothing = unit "return { build: ['no.such'] }";
           slow = unit "for (;;) {}";
+          typo = unit "core.setOutptu('a', 1)";
           bad-dep = unit "return {}" // { findWorkDeps.x = d "fails" "echo broken >&2; exit 1" { }; };
           eval = unit (throw "does not evaluate");
           without = { type = "ci-work-unit"; };
@@ -95,6 +96,7 @@ fn a_gate_that_cannot_answer_is_red_alone_and_with_its_own_words() {
         ("throws", "failed", "no network (line 3)"),
         ("shape", "failed", "builds"),
         ("slow", "failed", "after 3 s"),
+        ("typo", "failed", "core.setOutptu does not exist"),
         ("bad-dep", "failed", "failed with exit code 1"),
         ("eval", "notEvaluated", "does not evaluate"),
         ("without", "notEvaluated", "no `findWork`"),
@@ -495,6 +497,26 @@ fn a_login_that_a_credential_helper_keeps_opens_a_registry_and_is_never_seen() {
     let ran = ran.ends_with(1);
     assert_eq!(report.verdict(report.attrs().first().unwrap()), "failed", "{ran}");
     let _ = ran.says("docker-credential-test does not say");
+}
+
+#[test]
+fn a_secret_of_a_script_is_hidden_by_the_runner_too() {
+    let env = TestEnv::new();
+    let flake = Flake::new(
+        r#"{ ci.${system}.u = { type = "ci-work-unit"; findWork = ''
+            core.setSecret("hunter" + 2)
+            core.info("it is hunter" + 2)
+            return { }
+          ''; }; }"#,
+    );
+    for (github, masks) in [("true", 1), ("", 0)] {
+        let (ran, _) = run(&env, &[&flake.reference()], |command| {
+            command.env("GITHUB_ACTIONS", github);
+        });
+        let ran = ran.ends_with(0).says("it is ***");
+        assert_eq!(ran.stderr.matches("::add-mask::hunter2\n").count(), masks, "{ran}");
+        assert_eq!(ran.to_string().matches("hunter2").count(), masks, "{ran}");
+    }
 }
 
 #[test]

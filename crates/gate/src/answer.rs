@@ -111,6 +111,31 @@ pub enum GateError {
     },
 }
 
+impl GateError {
+    /// The same with what a script said changed.
+    pub(crate) fn with_message(mut self, change: impl Fn(String) -> String) -> Self {
+        if let Self::Threw { message, .. }
+        | Self::SaidFailed { message, .. }
+        | Self::Shape { returned: message, .. } = &mut self
+        {
+            *message = change(std::mem::take(message));
+        }
+        self
+    }
+}
+
+/// How many bytes of one thing somebody says are shown.
+const SHOWN: usize = 16 << 10;
+
+/// The beginning of a text, and how much more there is.
+pub(crate) fn shortened(text: &str) -> String {
+    if text.len() <= SHOWN {
+        return text.to_owned();
+    }
+    let end = (0..=SHOWN).rev().find(|&end| text.is_char_boundary(end)).unwrap_or_default();
+    format!("{}… ({} bytes more)", &text[..end], text.len() - end)
+}
+
 /// Lines of output below a message.
 fn indented(text: &str) -> String {
     text.trim_end().lines().map(|line| format!("\n  | {line}")).collect()

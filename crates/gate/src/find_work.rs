@@ -3,6 +3,7 @@
 //! A body runs in an engine of its own, with no access but what its four arguments give it.
 
 mod host;
+mod mouth;
 
 use std::ffi::OsString;
 use std::sync::Arc;
@@ -15,8 +16,10 @@ use rquickjs::{AsyncContext, AsyncRuntime, CatchResultExt, CaughtError, Function
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::answer::shortened;
 use crate::{Answer, GateError, Work};
 use host::Host;
+use mouth::Mouth;
 
 const PRELUDE: &str = include_str!("find_work/prelude.js");
 /// The script's name in stack traces.
@@ -71,7 +74,8 @@ pub struct Limits {
 /// A line that a script wrote.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Said {
-    /// `info`, `warning`, `group`, …: the function of `core` that it came by.
+    /// `info`, `warning`, `group`, …: the function of `core` that it came by. `mask` has something that is to be shown
+    /// nowhere.
     pub level: String,
     /// The text.
     pub text: String,
@@ -98,7 +102,18 @@ impl FindWork {
         say: Arc<dyn Fn(Said) + Send + Sync>,
     ) -> Result<Answer<Work>, GateError> {
         let begun = Instant::now();
-        let timed = tokio::time::timeout(limits.time, self.run(limits, begun, say)).await;
+        let mouth = Arc::new(Mouth::new(say));
+        let answer = self.asked(limits, begun, &mouth).await;
+        answer.map_err(|error| error.with_message(|message| shortened(&mouth.masked(&message))))
+    }
+
+    async fn asked(
+        &self,
+        limits: Limits,
+        begun: Instant,
+        mouth: &Arc<Mouth>,
+    ) -> Result<Answer<Work>, GateError> {
+        let timed = tokio::time::timeout(limits.time, self.run(limits, begun, Arc::clone(mouth))).await;
         let time_out =
             || GateError::TimeOut { gate: format!("findWork of {}", self.attr_path), after: limits.time };
         match timed {
@@ -110,12 +125,7 @@ impl FindWork {
         }
     }
 
-    async fn run(
-        &self,
-        limits: Limits,
-        begun: Instant,
-        say: Arc<dyn Fn(Said) + Send + Sync>,
-    ) -> Result<String, GateError> {
+    async fn run(&self, limits: Limits, begun: Instant, mouth: Arc<Mouth>) -> Result<String, GateError> {
         let engine = |error: rquickjs::Error| GateError::Engine {
             attr_path: self.attr_path.clone(),
             cause: error.to_string(),
@@ -145,12 +155,16 @@ impl FindWork {
                 let prelude: Function = inside.eval(PRELUDE)?;
                 let unit = inside.json_parse(unit)?;
                 let env = inside.json_parse(host.variables())?;
+                let files = Arc::clone(&host);
+                let append = Function::new(inside.clone(), move |variable: String, text: String| {
+                    files.append(&variable, &text)
+                })?;
                 let call = Function::new(inside.clone(), Async(move |name: String, args: String| {
                     let host = Arc::clone(&host);
                     async move { host.call(&name, &args).await }
                 }))?;
-                let say = Function::new(inside.clone(), move |level: String, text: String| say(Said { level, text }))?;
-                let promise: Promise = prelude.call((body, unit, call, say, env))?;
+                let say = Function::new(inside.clone(), move |level: String, text: String| mouth.say(level, &text))?;
+                let promise: Promise = prelude.call((body, unit, call, say, append, env))?;
                 promise.into_future::<String>().await
             };
             run.await.catch(&ctx).map_err(|error| described(&error))

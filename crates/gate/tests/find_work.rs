@@ -146,3 +146,96 @@ async fn timers_and_the_environment_are_those_of_node() {
     let build = ["late", "ours", "hidden", "a"].map(str::to_owned).to_vec();
     assert_eq!(answer, Answer::Work(Work { build, run: Vec::new() }));
 }
+
+/// All that a body says, and its answer.
+async fn heard(work: FindWork) -> (Vec<(String, String)>, Result<Answer<Work>, GateError>) {
+    let all = Arc::new(Mutex::new(Vec::new()));
+    let into = Arc::clone(&all);
+    let say = Arc::new(move |said: Said| into.lock().expect("whole").push((said.level, said.text)));
+    let answer = work.ask(LIMITS, say).await;
+    let all = all.lock().expect("whole").clone();
+    (all, answer)
+}
+
+#[tokio::test]
+async fn what_core_tells_later_steps_is_in_the_runners_files_and_in_the_environment_of_programs() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str| directory.path().join(name);
+    let variables = ["GITHUB_ENV", "GITHUB_PATH", "GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY"];
+    let mut env: Vec<_> =
+        variables.iter().map(|name| ((*name).into(), Some(file(name).into_os_string()))).collect();
+    env.push(("INPUT_MANY".into(), Some("a \n\nb".into())));
+    env.push(("INPUT_YES".into(), Some("True".into())));
+    let body = "core.exportVariable('TOKENS', {a: 1}); core.exportVariable('WORD', 'w'); core.addPath('/own/bin'); core.setOutput('more', 'x\\ny')
+        core.exportVariable('HOME', 'changed')
+        await core.summary.addHeading('Title', 2).addTable([[{data: 'h', header: true}], ['c']]).addRaw('raw', true).write()
+        core.saveState('s', 1); core.setCommandEcho(true)
+        const r = await execUtils.execSh('echo $WORD $PATH $HOME')
+        return {build: [r.stdout.trim().split(':')[0], r.stdout.trim().split(' ')[2], ...core.getMultilineInput('many'),
+          String(core.getBooleanInput('yes')), core.getState('s'), String(core.summary.isEmptyBuffer())]}";
+    let answer = FindWork { env, ..unit(body) }.ask(LIMITS, Arc::new(|_| ())).await.unwrap();
+    let build = ["w /own/bin", "changed", "a", "b", "true", "1", "true"].map(str::to_owned).to_vec();
+    assert_eq!(answer, Answer::Work(Work { build, run: Vec::new() }));
+    let text = |name: &str| fs_err::read_to_string(file(name)).unwrap();
+    assert!(text("GITHUB_ENV").starts_with("TOKENS<<ghadelimiter_"), "{}", text("GITHUB_ENV"));
+    assert!(text("GITHUB_ENV").contains("\n{\"a\":1}\nghadelimiter_"));
+    assert_eq!(text("GITHUB_PATH"), "/own/bin\n");
+    assert!(text("GITHUB_OUTPUT").contains("\nx\ny\nghadelimiter_"));
+    let summary = "<h2>Title</h2>\n<table><tr><th>h</th></tr><tr><td>c</td></tr></table>\nraw\n";
+    assert_eq!(text("GITHUB_STEP_SUMMARY"), summary);
+    // Where there is no runner, nobody is told.
+    let none = variables.iter().map(|name| ((*name).into(), None)).collect();
+    let body = "core.exportVariable('A', 'b'); core.addPath('/x'); core.setOutput('c', 1); await core.summary.addEOL().write(); return {}";
+    assert!(FindWork { env: none, ..unit(body) }.ask(LIMITS, Arc::new(|_| ())).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_secret_is_said_nowhere() {
+    let body = "core.setSecret('hunter2'); core.info('it is hunter2'); core.setSecret(''); throw new Error('no hunter2')";
+    let (said, answer) = heard(unit(body)).await;
+    assert_eq!(said[0], ("mask".to_owned(), "hunter2".to_owned()));
+    assert_eq!(said[1], ("info".to_owned(), "it is ***".to_owned()));
+    assert_eq!(answer.unwrap_err().to_string(), "findWork of ci.app threw: no *** (line 1)");
+}
+
+#[tokio::test]
+async fn what_does_not_exist_is_named() {
+    for (body, name) in [
+        ("core.setOutptu('a', 'b')", "core.setOutptu does not exist here; there is ExitCode, info, "),
+        ("core.summary.addTabel([])", "core.summary.addTabel"),
+        ("await nix.biuld('a')", "nix.biuld"),
+        ("\nexecUtils.exec('a')", "execUtils.exec does"),
+        ("await core.getIDToken()", "core.getIDToken"),
+        ("core.getInput('no', {required: true})", "Input required and not supplied: no"),
+    ] {
+        let message = refused(body).await;
+        assert!(message.contains(name) && message.contains("(line "), "{message}");
+    }
+    // What asks whether there is something, or hands an object on, is no use of it.
+    let body = "return {build: ['summary' in core && !('nothing' in core) ? 'a' : 'b', typeof JSON.stringify(core), (await core) === core ? 'c' : 'd']}";
+    let build = ["a", "string", "c"].map(str::to_owned).to_vec();
+    assert_eq!(asked(body).await.unwrap(), Answer::Work(Work { build, run: Vec::new() }));
+}
+
+#[tokio::test]
+async fn what_a_timer_throws_is_not_lost() {
+    for body in [
+        "setTimeout(() => { throw new Error('late') }, 1); await new Promise(() => {})",
+        "setTimeout(async () => { throw new Error('late') }); await execUtils.execSh('sleep 5'); return {}",
+    ] {
+        assert!(refused(body).await.contains("threw: late"), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn words_without_end_are_cut() {
+    let (said, answer) = heard(unit("core.info('é'.repeat(1e6)); throw new Error('y'.repeat(1e6))")).await;
+    let text = &said[0].1;
+    assert!(text.len() < 20_000 && text.ends_with("(1983616 bytes more)"), "{}", &text[text.len() - 40..]);
+    assert!(answer.unwrap_err().to_string().len() < 20_000);
+    let (said, answer) =
+        heard(unit("for (let i = 0; i < 2000; i++) core.info('z'.repeat(1e4)); return {}")).await;
+    assert!(answer.is_ok());
+    assert!(said.iter().map(|(_, text)| text.len()).sum::<usize>() <= (4 << 20) + 100);
+    assert!(said.last().unwrap().1.contains("the rest is not shown"), "{:?}", said.last());
+}

@@ -9,6 +9,13 @@ pub fn error(title: &str, text: &str) -> String {
     format!("::error title={}::{}\n", property(title), data(text))
 }
 
+/// Commands that have the runner hide a text wherever it is shown, line by line, as it hides it; with their line ends.
+#[must_use]
+pub fn mask(text: &str) -> String {
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    lines.map(|line| format!("::add-mask::{}\n", data(line))).collect()
+}
+
 /// Text as the last part of a command (`actions/toolkit`, `packages/core/src/command.ts`, `escapeData`).
 fn data(text: &str) -> String {
     text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
@@ -34,6 +41,12 @@ mod tests {
         };
         let (head, text) = command.strip_prefix("::error title=").unwrap().split_once("::").unwrap();
         (plain(head), plain(text.strip_suffix('\n').unwrap()))
+    }
+
+    #[test]
+    fn each_line_is_hidden() {
+        assert_eq!(mask("a%\n\n  b\r\n"), "::add-mask::a%25\n::add-mask::b\n");
+        assert_eq!(mask(" \n"), "", "everything would be hidden");
     }
 
     #[test]

@@ -35,7 +35,7 @@ mod urls;
 pub use access::{Access, AccessError, CacheMode, RestAccess, Settings};
 pub use artifacts::{Artifacts, Reservation};
 pub use cache::Cache;
-pub use commands::error;
+pub use commands::{error, mask};
 pub use pace::Budget;
 pub use secret::Secret;
 pub use trigger::Trigger;

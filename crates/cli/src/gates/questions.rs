@@ -188,6 +188,13 @@ fn say(name: &str, said: &Said, recorder: &mut Recorder) {
     let severity = match said.level.as_str() {
         "debug" | "output" => Severity::Detail,
         "endgroup" => return,
+        "mask" => {
+            // The runner, too, shows it nowhere from here on.
+            if var("GITHUB_ACTIONS").is_some_and(|value| value == "true") {
+                eprint!("{}", phoenix_github::mask(&said.text));
+            }
+            return;
+        }
         // A script that failed says so by what it returns; this is only talk.
         "warning" | "error" => Severity::Warning,
         _ => Severity::Notice,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -35,8 +36,9 @@ impl Host {
             return json!({ "ok": null }).to_string();
         }
         let answered = match self.command(name, args) {
-            Ok((program, mut command)) => {
+            Ok((program, mut command, changes)) => {
                 child::set_env(&mut command, &self.env);
+                child::set_env(&mut command, &changes);
                 finished(&program, command).await
             }
             Err(error) => Err(error),
@@ -59,15 +61,17 @@ impl Host {
         json!(all).to_string()
     }
 
-    fn command(&self, name: &str, args: &str) -> Result<(String, Command), String> {
+    /// The program, the command, and what the script changed in its environment.
+    fn command(&self, name: &str, args: &str) -> Result<(String, Command, Env), String> {
         let wrong = |error| format!("{name} takes strings: {error}");
         if name == "exec" {
-            let (program, args): (String, Vec<String>) = serde_json::from_str(args).map_err(wrong)?;
+            let (program, args, changes): (String, Vec<String>, Changes) =
+                serde_json::from_str(args).map_err(wrong)?;
             let mut command = Command::new(&program);
             command.args(args);
-            return Ok((program, command));
+            return Ok((program, command, env(changes)));
         }
-        let (args,): (Vec<String>,) = serde_json::from_str(args).map_err(wrong)?;
+        let (args, changes): (Vec<String>, Changes) = serde_json::from_str(args).map_err(wrong)?;
         let mut command = Command::new(
             self.bin.as_deref().map_or_else(|| PathBuf::from(name), |bin: &Path| bin.join(name)),
         );
@@ -75,8 +79,29 @@ impl Host {
             command.args(["--extra-experimental-features", "nix-command flakes"]);
         }
         command.args(args).args(&self.nix_args);
-        Ok((name.to_owned(), command))
+        Ok((name.to_owned(), command, env(changes)))
     }
+
+    /// Adds to the file that a variable names, as steps tell their runner something; what went wrong, or nothing.
+    pub(super) fn append(&self, variable: &str, text: &str) -> String {
+        let own = self.env.iter().rev().find(|(name, _)| name == variable);
+        let file = own.map_or_else(|| std::env::var_os(variable), |(_, value)| value.clone());
+        let Some(file) = file.filter(|file| !file.is_empty()) else { return String::new() };
+        let file = std::fs::OpenOptions::new().append(true).create(true).open(PathBuf::from(file));
+        let written = file.and_then(|mut file| file.write_all(text.as_bytes()));
+        written
+            .err()
+            .map(|error| format!("cannot write to the file in {variable}: {error}"))
+            .unwrap_or_default()
+    }
+}
+
+/// Variables by name; those without a value are taken away.
+type Changes = BTreeMap<String, Option<String>>;
+type Env = Vec<(OsString, Option<OsString>)>;
+
+fn env(changes: Changes) -> Env {
+    changes.into_iter().map(|(name, value)| (name.into(), value.map(Into::into))).collect()
 }
 
 async fn finished(program: &str, mut command: Command) -> Result<Value, String> {

@@ -1,5 +1,5 @@
-// What a body of findWork sees, made of two functions of the host: `call` (a promise) and `say`.
-(async (body, self, hostCall, say, env) => {
+// What a body of findWork sees, made of three functions of the host: `call` (a promise), `say` and `append`.
+(async (body, self, hostCall, say, append, env) => {
   let failed = null
   const call = async (name, ...args) => {
     const reply = JSON.parse(await hostCall(name, JSON.stringify(args)))
@@ -11,22 +11,118 @@
   const at = level => (...values) => say(level, values.map(shown).join(' '))
 
   const console = { log: at('info'), info: at('info'), debug: at('debug'), warn: at('warning'), error: at('error') }
-  const core = {
+
+  // What does not exist is named: "not a function" says nothing.
+  const known = (name, object) => new Proxy(object, {
+    get: (of, key) => {
+      if (typeof key === 'symbol' || key in of || key === 'then' || key === 'toJSON') return of[key]
+      throw new Error(`${name}.${key} does not exist here; there is ${Object.keys(of).join(', ')}`)
+    },
+  })
+  // As @actions/core writes values.
+  const commandValue = value =>
+    value === undefined || value === null ? '' : typeof value === 'string' ? value : JSON.stringify(value)
+  const input = (name, options = {}) => {
+    const value = env[`INPUT_${name.replace(/ /g, '_').toUpperCase()}`] ?? ''
+    if (options.required && value === '') throw new Error(`Input required and not supplied: ${name}`)
+    return options.trimWhitespace === false ? value : value.trim()
+  }
+  // What a step tells later ones through a file that its runner names; nothing where there is no runner.
+  const toFile = (variable, text) => {
+    const problem = append(variable, text)
+    if (problem !== '') throw new Error(problem)
+  }
+  const keyed = (variable, name, value) => {
+    const delimiter = `ghadelimiter_${Math.random().toString(36).slice(2)}${Math.random().toString(36).slice(2)}`
+    toFile(variable, `${name}<<${delimiter}\n${value}\n${delimiter}\n`)
+  }
+  const escaped = text => String(text).replace(/&/g, '&amp;').replace(/</g, '&lt;').replace(/>/g, '&gt;').replace(/"/g, '&quot;')
+  const tag = (name, content, attributes = {}) => {
+    const list = Object.entries(attributes).filter(([, value]) => value !== undefined && value !== null)
+    const open = `<${name}${list.map(([key, value]) => ` ${key}="${escaped(value)}"`).join('')}>`
+    return content === null ? open : `${open}${content}</${name}>`
+  }
+  let buffer = ''
+  const add = text => { buffer += text; return summary }
+  const line = text => add(`${text}\n`)
+  const cell = it => typeof it === 'object'
+    ? tag(it.header ? 'th' : 'td', it.data, { colspan: it.colspan, rowspan: it.rowspan })
+    : tag('td', it)
+  const summary = known('core.summary', {
+    addRaw: (text, eol = false) => add(eol ? `${text}\n` : String(text)),
+    addEOL: () => line(''),
+    addCodeBlock: (code, lang) => line(tag('pre', tag('code', code), { lang })),
+    addList: (items, ordered = false) => line(tag(ordered ? 'ol' : 'ul', items.map(it => tag('li', it)).join(''))),
+    addTable: rows => line(tag('table', rows.map(row => tag('tr', row.map(cell).join(''))).join(''))),
+    addDetails: (label, content) => line(tag('details', tag('summary', label) + content)),
+    addImage: (src, alt, { width, height } = {}) => line(tag('img', null, { src, alt, width, height })),
+    addHeading: (text, level = 1) => line(tag(/^[1-6]$/.test(String(level)) ? `h${level}` : 'h1', text)),
+    addSeparator: () => line(tag('hr', null)),
+    addBreak: () => line(tag('br', null)),
+    addQuote: (text, cite) => line(tag('blockquote', text, { cite })),
+    addLink: (text, href) => line(tag('a', text, { href })),
+    stringify: () => buffer,
+    isEmptyBuffer: () => buffer === '',
+    emptyBuffer: () => { buffer = ''; return summary },
+    // Others write to the same summary: nothing of theirs is overwritten.
+    write: async () => { toFile('GITHUB_STEP_SUMMARY', buffer); return summary.emptyBuffer() },
+    clear: async () => summary.emptyBuffer(),
+  })
+  const core = known('core', {
+    ExitCode: { Success: 0, Failure: 1 },
     info: at('info'), debug: at('debug'), notice: at('notice'), warning: at('warning'), error: at('error'),
     startGroup: at('group'), endGroup: () => say('endgroup', ''),
     group: async (name, inside) => {
       core.startGroup(name)
       try { return await inside() } finally { core.endGroup() }
     },
-    setOutput: (name, value) => say('output', `${name}=${shown(value)}`),
-    getInput: name => (env[`INPUT_${name.replace(/ /g, '_').toUpperCase()}`] ?? '').trim(),
+    getInput: input,
+    getMultilineInput: (name, options = {}) => {
+      const lines = input(name, { ...options, trimWhitespace: false }).split('\n').filter(it => it !== '')
+      return options.trimWhitespace === false ? lines : lines.map(it => it.trim())
+    },
+    getBooleanInput: (name, options) => {
+      const value = input(name, options)
+      if (['true', 'True', 'TRUE'].includes(value)) return true
+      if (['false', 'False', 'FALSE'].includes(value)) return false
+      throw new TypeError(`Input does not meet YAML 1.2 "Core Schema" specification: ${name}`)
+    },
+    setOutput: (name, value) => {
+      say('output', `${name}=${commandValue(value)}`)
+      keyed('GITHUB_OUTPUT', name, commandValue(value))
+    },
+    exportVariable: (name, value) => {
+      env[name] = commandValue(value)
+      keyed('GITHUB_ENV', name, commandValue(value))
+    },
+    addPath: path => {
+      env.PATH = env.PATH === undefined ? path : `${path}:${env.PATH}`
+      toFile('GITHUB_PATH', `${path}\n`)
+    },
+    setSecret: value => say('mask', commandValue(value)),
+    saveState: (name, value) => { state[name] = commandValue(value) },
+    getState: name => state[name] ?? env[`STATE_${name}`] ?? '',
+    setCommandEcho: () => {},
     isDebug: () => env.RUNNER_DEBUG === '1',
     setFailed: why => { failed = shown(why); say('error', failed) },
+    getIDToken: async () => { throw new Error('core.getIDToken: a gate gets no token of the job') },
+    toPosixPath: path => path.replace(/\\/g, '/'),
+    toWin32Path: path => path.replace(/\//g, '\\'),
+    toPlatformPath: path => path.replace(/\\/g, '/'),
+    summary, markdownSummary: summary,
+  })
+  const state = {}
+
+  // What the script changed in its environment, for the programs that it starts.
+  const before = { ...env }
+  const changes = () => {
+    const names = [...new Set([...Object.keys(before), ...Object.keys(env)])].filter(name => env[name] !== before[name])
+    return Object.fromEntries(names.map(name => [name, env[name] === undefined ? null : String(env[name])]))
   }
 
-  const exec = (command, args = []) => call('exec', command, args)
+  const exec = (command, args = []) => call('exec', command, args, changes())
   const piped = (...texts) => texts.filter(text => text !== '').forEach(text => say('info', text))
-  const execUtils = {
+  const execUtils = known('execUtils', {
     execCommand: exec,
     execCommandPipeStderr: async (command, args) => {
       const done = await exec(command, args)
@@ -39,14 +135,14 @@
       return done.exitCode
     },
     execSh: command => exec('sh', ['-c', command]),
-  }
+  })
 
   const nixDone = done => { piped(done.stderr, done.stdout); return done.exitCode }
-  const build = async targets => targets.length === 0 ? 0 : nixDone(await call('nix', ['build', '--no-link', '-L', ...targets]))
-  const nix = {
+  const build = async targets => targets.length === 0 ? 0 : nixDone(await call('nix', ['build', '--no-link', '-L', ...targets], changes()))
+  const nix = known('nix', {
     isUncachedDrv: async drv => {
       if (await call('kept', drv)) return false
-      const done = await call('nix-store', ['--realise', '--dry-run', drv])
+      const done = await call('nix-store', ['--realise', '--dry-run', drv], changes())
       if (done.exitCode !== 0) throw new Error(`cannot ask whether ${drv} has to be built: ${done.stderr.trim()}`)
       return done.stderr.includes('will be built')
     },
@@ -54,19 +150,22 @@
     buildDrvs: drvs => build(drvs.map(drv => `${drv}^*`)),
     buildAll: (flake, attributes) => build(attributes.map(it => `${flake}#${it}`)),
     runAll: (flake, attributes) =>
-      Promise.all(attributes.map(async it => nixDone(await call('nix', ['run', `${flake}#${it}`])))),
-  }
+      Promise.all(attributes.map(async it => nixDone(await call('nix', ['run', `${flake}#${it}`], changes())))),
+  })
 
   const timers = new Set()
+  let thrown
+  const uncaught = new Promise((_, reject) => { thrown = reject })
   globalThis.setTimeout = (run, milliseconds = 0, ...values) => {
     const timer = Symbol('timer')
     timers.add(timer)
-    call('sleep', Number(milliseconds) || 0).then(() => timers.delete(timer) && run(...values))
+    // As in Node, what nobody catches is the end.
+    call('sleep', Number(milliseconds) || 0).then(() => timers.delete(timer) && run(...values)).catch(thrown)
     return timer
   }
   globalThis.clearTimeout = timer => { timers.delete(timer) }
   globalThis.process = { env }
   globalThis.console = console
-  const value = await body(self, core, nix, execUtils)
+  const value = await Promise.race([body(self, core, nix, execUtils), uncaught])
   return JSON.stringify({ value, failed })
 })
