@@ -149,6 +149,7 @@ const STD: &str = r#"let
       (action "d" "publish" (file "echo \"jq: cannot index\" >&2; exit 5") "exit 1")
       (action "e" "deploy" null "echo 'exit 4' > $out")
       (action "f" "publish" (file "sleep 1000") "exit 1")
+      (action "g" "publish" (file "cat /nowhere/x; exit 0") "exit 1")
       (throw "no action")
     ];
   }"#;
@@ -168,7 +169,8 @@ fn actions_of_std_are_taken_dropped_or_red() {
         ("//app/things/d:publish", "failed", "exit code 5"),
         ("//app/things/e:deploy", "built", ""),
         ("//app/things/f:publish", "failed", "after 5 s"),
-        ("6", "notEvaluated", "no action"),
+        ("//app/things/g:publish", "failed", "died of `cat /nowhere/x`"),
+        ("7", "notEvaluated", "no action"),
     ] {
         assert_eq!(report.verdict(&attr(name)), verdict, "{name}: {:#}", report.0);
         let reason = report.field(&attr(name), "reason").as_str().unwrap_or_default();

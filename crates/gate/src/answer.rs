@@ -93,6 +93,19 @@ pub enum GateError {
         /// What is wrong with it.
         cause: String,
     },
+    /// A proviso died of a command, with the exit code that says "no work".
+    #[error(
+        "{proviso} died of `{command}` (exit code 1): that is no answer, `exit 1` says that there is no work{}",
+        indented(.stderr)
+    )]
+    ProvisoDied {
+        /// Its file.
+        proviso: String,
+        /// What it died of.
+        command: String,
+        /// The end of what it wrote to stderr.
+        stderr: String,
+    },
     /// A registry does not say whether it has an image.
     #[error("unknown whether image {image} exists: {cause}")]
     ImageUnknown {
