@@ -23,6 +23,8 @@ use serde::Deserialize;
 /// refs = ["main", "v*"]
 /// # How many seconds a gate may take.
 /// gate-time-out = 600
+/// # What an image is of which its registry does not say whether it is there.
+/// unknown-images = "red"
 /// # What runs once all it needs is built.
 /// [[actions]]
 /// name = "deploy"
@@ -54,10 +56,25 @@ pub(crate) struct Config {
     pub(crate) refs: Vec<String>,
     /// How many seconds a gate may take.
     pub(crate) gate_time_out: Option<u64>,
+    /// What an image is of which its registry does not say whether it is there.
+    pub(crate) unknown_images: UnknownImages,
     /// What runs once all it needs is built.
     pub(crate) actions: Vec<ActionConfig>,
     /// Kinds of runners besides those that GitHub gives to everybody, the preferred first.
     pub(crate) runners: Vec<RunnerKind>,
+}
+
+/// What becomes of what publishes an image of which its registry does not say whether it is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum UnknownImages {
+    /// It is red.
+    #[default]
+    Red,
+    /// It is taken for absent.
+    Work,
+    /// It is taken for there.
+    None,
 }
 
 /// Something that runs once all it needs is built.
@@ -89,8 +106,18 @@ const RUNNER_KEYS: &[&str] = &["systems", "features", "mandatory", "runs-on"];
 /// How like a key has to be for it to be what was meant (Jaro-Winkler).
 const NEAR: f64 = 0.6;
 
-const KEYS: &[&str] =
-    &["include", "exclude", "systems", "fail-fast", "push", "refs", "gate-time-out", "actions", "runners"];
+const KEYS: &[&str] = &[
+    "include",
+    "exclude",
+    "systems",
+    "fail-fast",
+    "push",
+    "refs",
+    "gate-time-out",
+    "unknown-images",
+    "actions",
+    "runners",
+];
 
 impl Config {
     /// Reads the `phoenix.toml` of a directory; the default where there is none.
@@ -198,6 +225,7 @@ mod tests {
             push = ["cachix:d"]
             refs = ["e"]
             gate-time-out = 5
+            unknown-images = "none"
             [[actions]]
             name = "f"
             run = "g"
@@ -219,6 +247,7 @@ mod tests {
                 push: vec!["cachix:d".into()],
                 refs: vec!["e".into()],
                 gate_time_out: Some(5),
+                unknown_images: UnknownImages::None,
                 actions: vec![ActionConfig {
                     name: "f".into(),
                     run: "g".into(),
@@ -305,6 +334,8 @@ mod tests {
         assert!(error.contains("include = 3") && error.contains("line 1"), "{error}");
         let error = Config::parse("[[runners]]\nsystems = [\"x\"]\nruns-on = 3").unwrap_err();
         assert!(error.contains("a label, or a list of labels"), "{error}");
+        let error = Config::parse("unknown-images = \"green\"").unwrap_err();
+        assert!(error.contains("`red`, `work`, `none`"), "{error}");
         let error = Config::parse("include = [").unwrap_err();
         assert!(error.contains("not TOML"), "{error}");
     }

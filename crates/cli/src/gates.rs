@@ -26,7 +26,7 @@ use crate::setup::Setup;
 use actions::Drafts;
 pub(crate) use actions::Permission;
 use places::Places;
-use questions::{Question, ask_all};
+use questions::{ImageQuestion, Question, ask_all};
 
 /// How long a gate may take, unless the flake says otherwise.
 const TIME_OUT: Duration = Duration::from_secs(600);
@@ -170,9 +170,13 @@ impl Gates<'_> {
         Ok(asking)
     }
 
+    /// The configuration of the flake that a target is of.
+    fn config(&self, target: &Target) -> Option<&crate::config::Config> {
+        self.configs.iter().find(|(source, _)| *source == target.source).map(|(_, config)| config)
+    }
+
     fn time_out(&self, target: &Target) -> Duration {
-        let config = self.configs.iter().find(|(source, _)| *source == target.source);
-        config.and_then(|(_, config)| config.gate_time_out).map_or(TIME_OUT, Duration::from_secs)
+        self.config(target).and_then(|config| config.gate_time_out).map_or(TIME_OUT, Duration::from_secs)
     }
 
     fn find_work(&mut self, target: &Target, unit: &WorkUnit) -> Question {
@@ -204,19 +208,24 @@ impl Gates<'_> {
 
     fn proviso(&self, target: &Target, action: &StdAction) -> Question {
         let particulars = &action.particulars;
-        let image =
-            particulars.meta.as_ref().and_then(|meta| meta.get("image")).and_then(|image| image.as_str());
+        let time_out = self.time_out(target);
+        let image = particulars.meta.as_ref().and_then(|meta| meta.get("image"));
+        let image = image.filter(|image| particulars.action == "publish" && !image.is_null());
+        let unknown = self.config(target).map(|config| config.unknown_images).unwrap_or_default();
+        let question = |name: &str| ImageQuestion { name: name.to_owned(), time_out, unknown };
         match (&particulars.proviso, image) {
-            (Some(file), _) => Question::Proviso {
+            (Some(file), image) => Question::Proviso {
                 file: evaluating::real_path(self.setup, file),
                 action: action.json.to_string(),
-                time_out: self.time_out(target),
+                time_out,
                 nix: self.setup.nix.clone(),
+                image: image.and_then(serde_json::Value::as_str).map(question),
             },
-            (None, Some(image)) if particulars.action == "publish" => {
-                Question::Image { image: image.to_owned() }
-            }
-            (None, _) => Question::None,
+            (None, Some(serde_json::Value::String(image))) => Question::Image(question(image)),
+            (None, Some(other)) => Question::Wrong(format!(
+                "`meta.image` has to name an image, as in \"ghcr.io/owner/name:tag\", and is {other}"
+            )),
+            (None, None) => Question::None,
         }
     }
 

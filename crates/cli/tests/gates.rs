@@ -501,6 +501,113 @@ fn a_login_that_a_credential_helper_keeps_opens_a_registry_and_is_never_seen() {
     let _ = ran.says("docker-credential-test does not say");
 }
 
+/// A registry that has what is called `there`, has not what is called `absent`, and does not say of anything else.
+fn plain_registry() -> String {
+    use std::io::{BufRead, BufReader, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let head = BufReader::new(&stream).lines().map_while(Result::ok);
+            let head = head.take_while(|line| !line.is_empty()).collect::<Vec<_>>().join("\n");
+            let status = if head.contains("/there/") {
+                "200 OK"
+            } else if head.contains("/absent/") {
+                "404 Not Found"
+            } else {
+                "401 Unauthorized"
+            };
+            let reply = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            let _ = stream.write_all(reply.as_bytes());
+        }
+    });
+    host
+}
+
+#[test]
+fn what_publishes_an_image_asks_its_registry_whatever_its_proviso_could_not_see() {
+    let env = TestEnv::new();
+    let host = plain_registry();
+    let flake = Flake::new(&format!(
+        r#"let
+          action = name: image: proviso: {{
+            inherit name proviso; cell = "app"; block = "images"; blockType = "containers"; action = "publish";
+            meta = {{ inherit image; }}; targetDrv = null;
+            actionDrv = (d "publish-${{name}}" "echo > $out" {{ }}).drvPath;
+          }};
+          # As std has it: where skopeo cannot look, or is not there, it sees nothing.
+          stds = builtins.toFile "containers-proviso.sh" ''
+            if command skopeo-that-is-not-there skopeo inspect --insecure-policy "docker://$1" &>/dev/null; then
+              exit 1
+            fi
+            exit 0
+          '';
+          own = answer: builtins.toFile "proviso.sh" "exit ${{toString answer}}";
+        in {{ __std.ci.${{system}} = [
+          (action "there" "{host}/there/a:1" null)
+          (action "absent" "{host}/absent/a:1" null)
+          (action "unknown" "{host}/secret/a:1" null)
+          (action "number" 5 null)
+          (action "std-there" "{host}/there/a:1" stds)
+          (action "std-absent" "{host}/absent/a:1" stds)
+          (action "std-unknown" "{host}/secret/a:1" stds)
+          (action "own-there" "{host}/there/a:1" (own 0))
+          (action "own-unknown" "{host}/secret/a:1" (own 0))
+          (action "own-none" "{host}/secret/a:1" (own 1))
+          (action "own-kind" "docker-daemon:a/b:1" (own 0))
+        ]; }}"#
+    ));
+    let image = format!("{host}/there/a:1 exists");
+    let ask = || {
+        let (ran, report) = run(&env, &["--actions", "skip", &flake.reference()], |_| {});
+        let of = |name: &str| {
+            let attr = format!("__std.ci.{}.//app/images/{name}:publish", env.system());
+            let reason = report.field(&attr, "reason").as_str().unwrap_or_default().to_owned();
+            (report.verdict(&attr).to_owned(), reason)
+        };
+        let names = ["there", "absent", "unknown", "number"];
+        let more = ["std-there", "std-absent", "std-unknown"];
+        let own = ["own-there", "own-unknown", "own-none", "own-kind"];
+        let all: std::collections::BTreeMap<&str, (String, String)> =
+            [&names[..], &more, &own].concat().into_iter().map(|name| (name, of(name))).collect();
+        (ran, all)
+    };
+    let (ran, all) = ask();
+    for (name, verdict, words) in [
+        ("there", "skipped", image.as_str()),
+        ("absent", "built", ""),
+        ("unknown", "failed", "docker login"),
+        ("number", "failed", "`meta.image` has to name an image"),
+        ("std-there", "skipped", "though its proviso does not see it"),
+        ("std-absent", "built", ""),
+        ("std-unknown", "failed", "unknown whether image"),
+        ("own-there", "built", ""),
+        ("own-unknown", "failed", "`unknown-images`"),
+        ("own-none", "skipped", "its proviso says no"),
+        ("own-kind", "built", ""),
+    ] {
+        let (is, reason) = &all[name];
+        assert!(is == verdict && reason.contains(words), "{name}: {is}: {reason}\n{ran}");
+    }
+    let _ = ran.says("it is published nevertheless, as its proviso says");
+    for (setting, verdict, words) in [("work", "built", ""), ("none", "skipped", "taken for there")] {
+        flake.write("phoenix.toml", &format!("unknown-images = \"{setting}\"\n"));
+        let (ran, all) = ask();
+        for name in ["unknown", "std-unknown", "own-unknown"] {
+            let (is, reason) = &all[name];
+            assert!(
+                (is == verdict || is == "cached" && verdict == "built") && reason.contains(words),
+                "{setting}: {name}: {is}: {reason}\n{ran}"
+            );
+        }
+        assert_eq!(all["std-there"].0, "skipped");
+        if setting == "work" {
+            let _ = ran.says("it is taken for absent (`unknown-images` of phoenix.toml)");
+        }
+    }
+}
+
 #[test]
 fn a_secret_of_a_script_is_hidden_by_the_runner_too() {
     let env = TestEnv::new();

@@ -106,6 +106,14 @@ pub enum GateError {
         /// The end of what it wrote to stderr.
         stderr: String,
     },
+    /// An image has a name that is none.
+    #[error("image {image}: {cause}")]
+    ImageName {
+        /// What was given.
+        image: String,
+        /// What is wrong with it.
+        cause: String,
+    },
     /// A registry does not say whether it has an image.
     #[error("unknown whether image {image} exists: {cause}")]
     ImageUnknown {

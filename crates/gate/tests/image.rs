@@ -29,8 +29,12 @@ fn registry(answer: impl Fn(&str, &str) -> (String, String) + Send + 'static) ->
 }
 
 async fn ask(host: &str, config: &str) -> Result<Answer<()>, String> {
+    patiently(host, config, Duration::from_secs(2)).await
+}
+
+async fn patiently(host: &str, config: &str, patience: Duration) -> Result<Answer<()>, String> {
     let credentials = Credentials::parse(config).expect("a config");
-    let registries = Registries::new(credentials, Duration::from_millis(1500)).expect("a client");
+    let registries = Registries::new(credentials, Duration::from_millis(1500), patience).expect("a client");
     registries.ask(&format!("{host}/owner/app:1")).await.map_err(|error| error.to_string())
 }
 
@@ -59,6 +63,35 @@ async fn refused_and_broken_are_not_absent() {
         assert!(error.contains(&status[..3]) && error.contains("unknown whether image"), "{error}");
     }
     assert!(ask("127.0.0.1:1", "{}").await.is_err(), "nobody listens");
+}
+
+/// A registry whose first answer is this, and whose second is that there is no such image.
+fn busy(first: &'static str) -> String {
+    let asked = std::sync::atomic::AtomicUsize::new(0);
+    registry(move |_, _| match asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
+        0 => (format!("{first}\r\n"), String::new()),
+        _ => ("404 Not Found\r\n".to_owned(), String::new()),
+    })
+}
+
+#[tokio::test]
+async fn who_is_busy_is_asked_again_as_late_as_it_wants() {
+    let patience = Duration::from_secs(20);
+    for first in ["429 Too Many Requests\r\nRetry-After: 2", "503 Oh", "502 Oh\r\nRetry-After: tomorrow"] {
+        let begun = std::time::Instant::now();
+        assert_eq!(patiently(&busy(first), "{}", patience).await.unwrap(), Answer::Work(()), "{first}");
+        let least = if first.contains("After: 2") { 2 } else { 1 };
+        assert!(begun.elapsed() >= Duration::from_secs(least), "{first}");
+    }
+    let error = patiently(&busy("429 Oh\r\nRetry-After: 3600"), "{}", patience).await.unwrap_err();
+    assert!(error.contains("answers 429") && error.contains("asked in 3600 s"), "{error}");
+}
+
+#[tokio::test]
+async fn a_name_that_is_none_is_no_matter_of_a_registry() {
+    let registries = Registries::new(Credentials::default(), Duration::from_secs(1), Duration::from_secs(1));
+    let error = registries.unwrap().ask("docker-daemon:a/b:c:d").await.unwrap_err();
+    assert!(matches!(error, phoenix_gate::GateError::ImageName { .. }), "{error}");
 }
 
 #[tokio::test]

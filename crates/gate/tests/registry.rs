@@ -78,7 +78,8 @@ impl Registry {
             |auth| format!(r#"{{"auths":{{"{}":{{"auth":"{auth}"}}}}}}"#, self.host),
         );
         let credentials = Credentials::parse(&config).expect("a config");
-        let registries = Registries::new(credentials, Duration::from_secs(20)).expect("a client");
+        let registries =
+            Registries::new(credentials, Duration::from_secs(20), Duration::from_secs(20)).expect("a client");
         registries.ask(&format!("{}/{image}", self.host)).await.map_err(|error| error.to_string())
     }
 }
@@ -98,7 +99,7 @@ async fn a_real_registry_says_what_it_has_to_whom_it_knows() {
         return;
     };
     // A client needs to know how to speak TLS before it is made.
-    drop(Registries::new(Credentials::default(), Duration::from_secs(1)));
+    drop(Registries::new(Credentials::default(), Duration::from_secs(1), Duration::from_secs(1)));
     let registry = Registry::start(&program).await;
     registry.push("owner/app", "1").await;
     // user:pass, and user:wrong.
@@ -120,6 +121,7 @@ async fn a_real_registry_says_what_it_has_to_whom_it_knows() {
     // What does not answer any more is not absent.
     let host = registry.host.clone();
     drop(registry);
-    let gone = Registries::new(Credentials::default(), Duration::from_secs(5)).expect("a client");
+    let gone = Registries::new(Credentials::default(), Duration::from_secs(5), Duration::from_secs(5))
+        .expect("a client");
     assert!(gone.ask(&format!("{host}/owner/app:2")).await.is_err());
 }

@@ -1,7 +1,7 @@
 //! Asks many gates at once.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -9,11 +9,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{RecvTimeoutError, Sender, unbounded};
-use phoenix_gate::{Answer, Credentials, FindWork, IsKept, Limits, Proviso, Registries, Said, Work};
+use phoenix_gate::{
+    Answer, Credentials, FindWork, GateError, IsKept, Limits, Proviso, Registries, Said, Work,
+};
 use phoenix_model::Severity;
 use phoenix_store::Nix;
 use serde_json::Value;
 
+use crate::config::UnknownImages;
 use crate::error::CommandError;
 use crate::recorder::Recorder;
 use crate::setup::var;
@@ -44,10 +47,22 @@ pub(super) enum Question {
         /// Derivations that are kept somewhere that Nix does not know of.
         kept: Vec<String>,
     },
-    /// A script in bash.
-    Proviso { file: PathBuf, action: String, time_out: Duration, nix: Nix },
+    /// A script in bash, and the image that it is about.
+    Proviso { file: PathBuf, action: String, time_out: Duration, nix: Nix, image: Option<ImageQuestion> },
     /// A registry.
-    Image { image: String },
+    Image(ImageQuestion),
+    /// Nobody can be asked: why.
+    Wrong(String),
+}
+
+/// Whether an image is there.
+pub(super) struct ImageQuestion {
+    /// Its name.
+    pub(super) name: String,
+    /// How long that may take.
+    pub(super) time_out: Duration,
+    /// What it is when its registry does not say.
+    pub(super) unknown: UnknownImages,
 }
 
 /// What a gate answered, or why it could not.
@@ -125,6 +140,10 @@ fn answer(
 }
 
 async fn asked(number: usize, question: Question, heard: &Sender<Heard>, stop: &Arc<AtomicBool>) -> Answered {
+    let warn = |text: String| {
+        let said = Said { level: "warning".to_owned(), text };
+        drop(heard.send(Heard::Said(number, said)));
+    };
     let work = |answer: Answer<()>| match answer {
         Answer::Work(()) => Answer::Work(Work::default()),
         Answer::None { reason } => Answer::None { reason },
@@ -147,19 +166,83 @@ async fn asked(number: usize, question: Question, heard: &Sender<Heard>, stop: &
             let limits = Limits { time: time_out, memory: MEMORY };
             find_work.ask(limits, say).await.map_err(|error| error.to_string())
         }
-        Question::Proviso { file, action, time_out, nix } => {
+        Question::Proviso { file, action, time_out, nix, image } => {
             let proviso = Proviso { file, action, env: env(&nix), time_out };
-            proviso.ask().await.map(work).map_err(|error| error.to_string())
+            let answer = proviso.ask().await.map_err(|error| error.to_string())?;
+            match (answer, image) {
+                (Answer::Work(()), Some(image)) => confirmed(&proviso.file, &image, &warn).await.map(work),
+                (answer, _) => Ok(work(answer)),
+            }
         }
-        Question::Image { image } => {
-            let registries = Registries::new(credentials()?, REGISTRY);
-            let registries = registries.map_err(|error| error.to_string())?;
-            registries.ask(&image).await.map(work).map_err(|error| error.to_string())
+        Question::Image(image) => {
+            let answer = image.ask().await?;
+            image.settle(answer, &warn).map(work)
+        }
+        Question::Wrong(error) => Err(error),
+    }
+}
+
+/// What a proviso takes for work is no work because it could not see the image. Its registry is asked, too.
+async fn confirmed(
+    proviso: &Path,
+    image: &ImageQuestion,
+    warn: &impl Fn(String),
+) -> Result<Answer<()>, String> {
+    match image.ask().await? {
+        // It is no image of a registry, and the proviso's own business.
+        Err(GateError::ImageName { .. }) => Ok(Answer::Work(())),
+        Ok(Answer::None { reason }) if is_of_std(proviso) => {
+            Ok(Answer::None { reason: format!("{reason}, though its proviso does not see it") })
+        }
+        Ok(Answer::None { reason }) => {
+            warn(format!("{reason}; it is published nevertheless, as its proviso says"));
+            Ok(Answer::Work(()))
+        }
+        answer => image.settle(answer, warn),
+    }
+}
+
+/// Whether a proviso is that of std's containers, which asks for nothing but whether `skopeo inspect` finds the image.
+fn is_of_std(proviso: &Path) -> bool {
+    let name = proviso.file_name().unwrap_or_default().to_string_lossy();
+    name.ends_with("containers-proviso.sh")
+        && fs_err::read_to_string(proviso).is_ok_and(|text| text.contains("skopeo inspect"))
+}
+
+impl ImageQuestion {
+    /// What the registry says, or why it does not.
+    async fn ask(&self) -> Result<Result<Answer<()>, GateError>, String> {
+        let registries = Registries::new(credentials()?, REGISTRY, self.time_out);
+        Ok(registries.map_err(|error| error.to_string())?.ask(&self.name).await)
+    }
+
+    /// What follows from that.
+    fn settle(
+        &self,
+        answer: Result<Answer<()>, GateError>,
+        warn: &impl Fn(String),
+    ) -> Result<Answer<()>, String> {
+        let error = match answer {
+            Err(error @ GateError::ImageUnknown { .. }) => error.to_string(),
+            answer => return answer.map_err(|error| error.to_string()),
+        };
+        match self.unknown {
+            UnknownImages::Red => {
+                Err(format!("{error} (`unknown-images` of phoenix.toml may take that for work, or for none)"))
+            }
+            UnknownImages::Work => {
+                warn(format!("{error}; it is taken for absent (`unknown-images` of phoenix.toml)"));
+                Ok(Answer::Work(()))
+            }
+            UnknownImages::None => {
+                let reason = format!("{error}; it is taken for there (`unknown-images` of phoenix.toml)");
+                Ok(Answer::None { reason })
+            }
         }
     }
 }
 
-/// The user's logins at registries: docker's, else podman's.
+/// The user's logins at registries: docker's, and podman's where docker has none.
 fn credentials() -> Result<Credentials, String> {
     let in_home = |below: &str| var("HOME").map(|home| PathBuf::from(home).join(below));
     let docker = var("DOCKER_CONFIG").map(PathBuf::from).or_else(|| in_home(".docker"));
@@ -167,16 +250,18 @@ fn credentials() -> Result<Credentials, String> {
         var("XDG_RUNTIME_DIR").map(|directory| PathBuf::from(directory).join("containers/auth.json"))
     });
     let docker = docker.map(|directory| directory.join("config.json"));
+    let mut all = Credentials::default();
     for file in [docker, podman].into_iter().flatten() {
         match fs_err::read_to_string(&file) {
             Ok(text) => {
-                return Credentials::parse(&text).map_err(|error| format!("{}: {error}", file.display()));
+                let read = Credentials::parse(&text).map_err(|error| format!("{}: {error}", file.display()));
+                all = all.or(read?);
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(error.to_string()),
         }
     }
-    Ok(Credentials::default())
+    Ok(all)
 }
 
 fn env(nix: &Nix) -> Vec<(OsString, Option<OsString>)> {

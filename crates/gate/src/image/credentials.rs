@@ -82,6 +82,19 @@ impl Credentials {
         Ok(this)
     }
 
+    /// With the logins of another file, where this one has none.
+    #[must_use]
+    pub fn or(mut self, other: Self) -> Self {
+        for (registry, login) in other.logins {
+            self.logins.entry(registry).or_insert(login);
+        }
+        for (registry, helper) in other.helpers {
+            self.helpers.entry(registry).or_insert(helper);
+        }
+        self.store = self.store.or(other.store);
+        self
+    }
+
     /// The login at a registry, if there is one: the helper's, else the file's.
     ///
     /// # Errors
@@ -138,6 +151,16 @@ mod tests {
         assert!(credentials.store.is_some());
         assert_eq!(credentials.logins["docker.io"], Login::Identity("t0".to_owned()));
         assert!(!format!("{credentials:?}").contains("t0"));
+    }
+
+    #[test]
+    fn a_second_file_has_what_the_first_lacks() {
+        let of = |host: &str, token: &str| {
+            Credentials::parse(&format!(r#"{{"auths":{{"{host}":{{"identitytoken":"{token}"}}}}}}"#)).unwrap()
+        };
+        let both = of("a", "1").or(of("a", "2")).or(of("b", "3"));
+        assert_eq!(both.logins["a"], Login::Identity("1".to_owned()));
+        assert_eq!(both.logins["b"], Login::Identity("3".to_owned()));
     }
 
     #[test]

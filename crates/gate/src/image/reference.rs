@@ -26,11 +26,15 @@ impl Reference {
         let fine = |text: &str, more: &str| {
             !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(c))
         };
+        // What has something else there is of another kind, `docker-daemon:name` for example.
+        let port = host.split_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_ok());
         if fine(host, ".-:")
+            && port
             && fine(name, "._-/")
             && !name.contains("..")
             && !name.ends_with('/')
-            && fine(version, "._-:+")
+            && fine(tag, "._-")
+            && digest.is_none_or(|digest| fine(digest, "._-:+"))
         {
             Ok(Self { host: host.to_owned(), name: name.to_owned(), version: version.to_owned() })
         } else {
