@@ -23,6 +23,9 @@ use crate::setup::{Setup, pairs};
 /// Patterns to include, to exclude, and systems.
 type MakeSelection = fn(&[String], &[String], &[String]) -> Result<Selection, GlobError>;
 
+/// How many bytes an attribute that somebody names may have.
+const LONGEST_NAME: usize = 16 << 10;
+
 /// What is asked for, understood.
 #[derive(Debug)]
 pub(crate) struct Asked {
@@ -130,6 +133,10 @@ impl Asked {
 
     /// Reads a name as it stands in a source that was asked for.
     pub(crate) fn name(&self, source: &str, name: &str, run: bool, system: &str) -> Result<Named, String> {
+        if name.len() > LONGEST_NAME {
+            let start: String = name.chars().take(64).collect();
+            return Err(format!("`{start}…` names no attribute: it has {} bytes", name.len()));
+        }
         let no = |why: &str| format!("`{name}` names no attribute{why}");
         let installable = Installable::parse(&format!("{source}#{name}")).map_err(|error| {
             no(&std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default())

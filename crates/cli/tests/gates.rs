@@ -629,6 +629,35 @@ fn a_secret_of_a_script_is_hidden_by_the_runner_too() {
 }
 
 #[test]
+fn names_without_end_are_survived() {
+    let env = TestEnv::new();
+    let flake = Flake::new(
+        r#"let long = builtins.concatStringsSep "" (builtins.genList (_: builtins.concatStringsSep "" (builtins.genList (_: "0123456789") 1024)) 1024); in {
+          packages.${system} = { "a${long}" = d "a" "echo > $out" { }; "b${long}" = throw "no ${long}"; };
+          ci.${system} = {
+            u = { type = "ci-work-unit"; findWork = "return { build: ['${long}'] }"; };
+            e = { type = "ci-work-unit"; findWork = "throw new Error('${long}')"; };
+          };
+        }"#,
+    );
+    let since = std::time::Instant::now();
+    let (ran, report) = run(&env, &[&flake.reference()], |_| {});
+    assert!(since.elapsed().as_secs() < 120, "{:?}", since.elapsed());
+    assert!(
+        ran.stderr.len() < 100_000 && ran.stdout.len() < 200_000,
+        "{} {}",
+        ran.stderr.len(),
+        ran.stdout.len()
+    );
+    let ran = ran.ends_with(120);
+    let all = report.attrs();
+    assert_eq!(all.len(), 4, "{ran}");
+    assert!(
+        all.iter().all(|attr| attr.len() < 200 && ["notEvaluated", "failed"].contains(&report.verdict(attr)))
+    );
+}
+
+#[test]
 fn nothing_of_a_flake_sees_the_token_of_the_job() {
     let env = TestEnv::new();
     let ran = env.file("ran").display().to_string();

@@ -10,7 +10,7 @@ use crate::explore::Explore;
 use crate::flake::one_line;
 use crate::reply::Reply;
 use crate::unavailable::Refusal;
-use crate::walk::{Endless, Reason, TooDeep, drop_below, ended, endless_target};
+use crate::walk::{Endless, Reason, TooDeep, drop_below, ended, endless_target, is_too_long, too_long};
 use crate::{Details, Ended, Expression, FoundDerivation, FoundTarget, Inspect};
 
 const CALL: &str = include_str!("nix/call.nix");
@@ -130,11 +130,12 @@ impl Jobs {
             return vec![endless_target(path, too_deep, "; `--select` can leave it out")];
         }
         self.endless.note_names(path, names);
+        let (names, unwieldy): (Vec<&String>, Vec<_>) = names.iter().partition(|name| !is_too_long(name));
         // Depth first, in the order of the names.
-        for name in names.iter().rev() {
+        for name in names.into_iter().rev() {
             self.queue.push_front(Inspect { path: path.child(name), wanted: None, reason: Reason::Job });
         }
-        Vec::new()
+        unwieldy.into_iter().map(|name| too_long(path, name)).collect()
     }
 
     /// Keeps in mind what aggregates may need; an aggregate itself has to wait.

@@ -2,6 +2,8 @@
 
 use phoenix_model::Severity;
 
+use crate::trace::bounded;
+
 /// A line that is worth telling.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Said {
@@ -35,7 +37,7 @@ impl Said {
         } else {
             (Severity::Detail, line)
         };
-        Some(Self { severity, text: text.to_owned(), building })
+        Some(Self { severity, text: bounded(text), building })
     }
 
     /// Whether it is the flake's own word, which belongs to the answer.

@@ -79,8 +79,25 @@ fn is_place(line: &str) -> bool {
         || excerpt.starts_with('|')
 }
 
-/// An error as it is told: without its first word, our own frames, and the space around it.
+/// How many bytes of a line are told.
+const LONGEST_LINE: usize = 16 << 10;
+
+/// A line, or the beginning of one that nobody reads to its end.
+pub(crate) fn bounded(line: &str) -> String {
+    if line.len() <= LONGEST_LINE {
+        return line.to_owned();
+    }
+    let end = (0..=LONGEST_LINE).rev().find(|&end| line.is_char_boundary(end)).unwrap_or_default();
+    format!("{}… ({} bytes more)", &line[..end], line.len() - end)
+}
+
+/// An error as it is told: without its first word, our own frames, and the space around it, and with no line longer
+/// than anybody reads.
 pub(crate) fn tidy(lines: &[String]) -> String {
+    whole(lines).split('\n').map(bounded).collect::<Vec<_>>().join("\n")
+}
+
+fn whole(lines: &[String]) -> String {
     let Some(start) = lines.iter().position(|line| line.starts_with("error:")) else {
         return lines.join("\n").trim().to_owned();
     };
@@ -133,6 +150,13 @@ mod tests {
 
     fn tidied(text: &str) -> String {
         tidy(&text.lines().map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn a_line_without_end_is_cut() {
+        let text = tidied(&format!("error: no {}\n\n       at /s/flake.nix:1:2:", "é".repeat(1 << 20)));
+        assert!(text.starts_with("no é") && text.ends_with("\n\nat /s/flake.nix:1:2:"));
+        assert!(text.len() < 17_000 && text.contains("é… (2080772 bytes more)"));
     }
 
     #[test]

@@ -26,6 +26,12 @@ const SUGGESTIONS: usize = 3;
 /// The name by which a set says whether it is to be looked through (nixpkgs `lib.recurseIntoAttrs`).
 const RECURSE: &str = "recurseForDerivations";
 
+/// How many bytes a name may have. Names stand in every event, log and report, and an evaluator reads them slowly.
+const LONGEST_NAME: usize = 4096;
+
+/// How many bytes of a longer one are shown.
+const SHOWN_OF_NAME: usize = 64;
+
 /// What a flake holds besides its outputs (nix `src/libflake/call-flake.nix`, `emitTreeAttrs`).
 const BESIDE_OUTPUTS: &[&str] = &[
     "_type",
@@ -402,6 +408,11 @@ impl Walk {
         let mut inspect = inspect;
         if let (Ok(read), Some(number)) = (&read, inspect.path.0.last_mut()) {
             *number = read.particulars.shown();
+            if is_too_long(number) {
+                let name = std::mem::take(number);
+                inspect.path.0.pop();
+                return vec![too_long(&inspect.path, &name)];
+            }
         }
         self.work_unit(&inspect, TargetKind::StdAction, read.map(Special::StdAction))
     }
@@ -507,13 +518,15 @@ impl Walk {
             .iter()
             .filter(|name| !is_hidden(name) && self.selection.may_enter(path.names(), name))
             .collect();
+        let (names, unwieldy): (Vec<&String>, Vec<_>) =
+            names.into_iter().partition(|name| !is_too_long(name));
         // Depth first, in the order of the names: what has no end is found out soon.
         for name in names.into_iter().rev() {
             let path = path.child(name);
             let wanted = self.selection.wanted_below(path.names());
             self.queue.push_front(Inspect { path, wanted, reason: Reason::Selected });
         }
-        Vec::new()
+        unwieldy.into_iter().map(|name| too_long(path, name)).collect()
     }
 
     fn enter_below(&mut self, path: &AttrPath, names: &[String]) -> Vec<FoundTarget> {
@@ -522,13 +535,16 @@ impl Walk {
         }
         self.endless.note_names(path, names);
         let other_system = |name: &&String| self.selection.selects_system(name) == Some(false);
-        for path in names.iter().rev().filter(|name| !other_system(name)).map(|name| path.child(name)) {
+        let (names, unwieldy): (Vec<&String>, Vec<_>) = names.iter().partition(|name| !is_too_long(name));
+        for path in
+            names.iter().copied().rev().filter(|name| !other_system(name)).map(|name| path.child(name))
+        {
             match self.selection.excluded_by(path.names()) {
                 Some(pattern) => self.left_out.push((path, pattern.to_string())),
                 None => self.queue.push_front(Inspect { path, wanted: None, reason: Reason::Below }),
             }
         }
-        Vec::new()
+        unwieldy.into_iter().map(|name| too_long(path, name)).collect()
     }
 
     /// Nothing more is looked at below a set that holds itself.
@@ -705,6 +721,23 @@ fn wrong_type(path: AttrPath, r#type: &str) -> FoundTarget {
     ended(path, TargetKind::Unknown, Ended::NotEvaluated(error))
 }
 
+/// What has a name that is too long, by the beginning of it.
+pub(crate) fn too_long(set: &AttrPath, name: &str) -> FoundTarget {
+    let end = (0..=SHOWN_OF_NAME).rev().find(|&end| name.is_char_boundary(end)).unwrap_or_default();
+    let hash = crate::Fingerprint::of([name]);
+    let shown = format!("{}… ({} bytes, {:.8})", &name[..end], name.len(), hash.as_str());
+    let error = format!(
+        "its name has {} bytes; what has a name of more than {LONGEST_NAME} is not evaluated, and `exclude` leaves it out",
+        name.len()
+    );
+    ended(set.child(&shown), TargetKind::Unknown, Ended::NotEvaluated(error))
+}
+
+/// Whether a name is too long.
+pub(crate) fn is_too_long(name: &str) -> bool {
+    name.len() > LONGEST_NAME
+}
+
 fn no_set(path: AttrPath, what: &str, pattern: &Glob) -> FoundTarget {
     let error = format!("it is {what}, where `{pattern}` needs a set");
     ended(path, TargetKind::Unknown, Ended::NotEvaluated(error))
@@ -712,12 +745,18 @@ fn no_set(path: AttrPath, what: &str, pattern: &Glob) -> FoundTarget {
 
 /// The names most like a wanted one, in backquotes, best first: slips of the finger, and names that go on.
 fn nearest(wanted: &str, names: &[String]) -> Vec<String> {
+    // Nobody mistypes a name of this length, and to compare two takes as many steps as the product of theirs.
+    let is_typed = |name: &str| name.len() <= 256;
+    if !is_typed(wanted) {
+        return Vec::new();
+    }
     let slips = 1 + wanted.chars().count() / 4;
     let is_near = |score: f64, name: &str| {
         score > 0.85 || strsim::damerau_levenshtein(wanted, name) <= slips && slips < name.chars().count()
     };
     let mut scored: Vec<(f64, &String)> = names
         .iter()
+        .filter(|name| is_typed(name))
         .map(|name| (strsim::jaro_winkler(wanted, name), name))
         .filter(|(score, name)| is_near(*score, name))
         .collect();

@@ -101,6 +101,34 @@ fn an_error_is_a_target_of_its_own() {
 }
 
 #[test]
+fn a_name_without_end_is_red_and_shown_by_its_beginning() {
+    let long = "é".repeat(5_000_000);
+    let other = format!("{long}x");
+    let fine = "a".repeat(4096);
+    for (asked, set) in
+        [(".", "packages"), (".", "hydraJobs"), (".#legacyPackages.x86_64-linux", "legacyPackages")]
+    {
+        let tree = json!({ set: { "x86_64-linux": { &long: "drv", &other: "throw", &fine: "drv" } } });
+        let found = walk(&[asked], &tree);
+        assert_eq!(found.len(), 3, "{asked} {set}: two are two");
+        let red: Vec<_> = found.iter().filter(|(_, ended)| ended.is_some()).collect();
+        assert_eq!(red.len(), 2);
+        for (path, ended) in red {
+            assert!(path.len() < 200 && path.contains("éé… (1000000"), "{path}");
+            let Some(Ended::NotEvaluated(error)) = ended else { panic!("{ended:?}") };
+            assert!(
+                error.len() < 200 && error.contains("bytes; what has a name of more than 4096"),
+                "{error}"
+            );
+        }
+    }
+    let tree = json!({"packages": {"x86_64-linux": {&long: "drv", "b": "drv"}}});
+    assert_eq!(nearest("b", std::slice::from_ref(&long)), Vec::<String>::new());
+    assert_eq!(nearest(&long, &[other]), Vec::<String>::new(), "and in no time");
+    assert_eq!(walk(&[".#packages.x86_64-linux.b"], &tree).len(), 1);
+}
+
+#[test]
 fn what_is_of_the_wrong_type_is_not_evaluated() {
     let tree = json!({"packages": {"x86_64-linux": {"set": {"x": "drv"}, "text": "text"}}});
     let wrong = |what: &str| Some(Ended::NotEvaluated(format!("it is {what}, not a derivation")));
