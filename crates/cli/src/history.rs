@@ -80,7 +80,7 @@ impl History {
                     new = true;
                 }
                 Some(Verdict::Failed { class, message }) => {
-                    new |= self.failures.learn(drv_path, *class, message, now);
+                    new |= self.failures.learn(drv_path, *class, message, &state.tail, now);
                 }
                 _ => {}
             }
@@ -145,7 +145,7 @@ mod tests {
         let drv_path = StorePath::parse(&format!("/nix/store/{}-a.drv", "0".repeat(32))).unwrap();
         let mut history = History::default();
         history.estimates.learn(&drv_path, 3.0);
-        history.failures.learn(&drv_path, phoenix_model::FailureClass::Build, "exit code 1", now());
+        history.failures.learn(&drv_path, phoenix_model::FailureClass::Build, "exit code 1", [], now());
         let bytes = history.to_bytes().unwrap();
         let read = History::from_bytes(&bytes).unwrap();
         assert_eq!((&read.estimates, &read.failures), (&history.estimates, &history.failures));

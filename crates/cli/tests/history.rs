@@ -14,7 +14,7 @@ fn flake(env: &TestEnv) -> Flake {
     Flake::new(&format!(
         r#"let broken = "{}"; in {{ packages.${{system}} = rec {{
           good = d "good" "sleep 0.3; echo x > $out" {{ }};
-          fails = d "fails" "! [ -e ${{broken}} ] || exit 7; echo x > $out" {{ }};
+          fails = d "fails" "if [ -e ${{broken}} ]; then echo last words; exit 7; fi; echo x > $out" {{ }};
           needs = d "needs" "echo x > $out" {{ inherit fails; }};
         }}; }}"#,
         broken.display()
@@ -39,7 +39,7 @@ fn what_failed_is_not_tried_again_on_any_machine_until_somebody_says_so() {
     let workers: &[&str] = if cfg!(target_os = "linux") { &["--runners", "2"] } else { &[] };
     for runners in [&[][..], workers] {
         let (ran, again) = env.report(&[&args[..], runners].concat());
-        let _ = ran.ends_with(100).says("it failed ").says("--retry-failed does");
+        let _ = ran.ends_with(100).says("it failed ").says("--retry-failed does").says("  | last words");
         assert_eq!(again.verdict(&attr("fails")), "failed");
         assert_eq!(again.verdict(&attr("needs")), "blocked");
         assert!(again.field(&attr("fails"), "seconds").is_null(), "it was not begun");

@@ -62,13 +62,16 @@ pub struct Hopeless {
     pub class: FailureClass,
     /// In words.
     pub message: String,
+    /// The last lines of the log that tells more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub log: Vec<String>,
 }
 
 impl Hopeless {
     /// For a reason that is no fault of the build.
     #[must_use]
     pub fn other(message: String) -> Self {
-        Self { class: FailureClass::Other, message }
+        Self { class: FailureClass::Other, message, log: Vec::new() }
     }
 }
 

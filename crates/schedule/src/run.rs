@@ -443,7 +443,11 @@ impl Run {
             }
         }
         for position in (0..).take(self.steps.len()) {
-            if let Some(Hopeless { class, message }) = self.steps[position as usize].hopeless.clone() {
+            let step = &self.steps[position as usize];
+            if let Some(Hopeless { class, message, log }) = step.hopeless.clone() {
+                let drv_path = &step.drv_path;
+                events
+                    .extend(log.into_iter().map(|line| Event::LogLine { drv_path: drv_path.clone(), line }));
                 self.settle(at, position, &Verdict::Failed { class, message }, events);
             }
         }

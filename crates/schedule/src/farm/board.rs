@@ -217,15 +217,8 @@ impl Board {
             board.offer(unit);
         }
         for (position, derivation) in (0..).zip(plan.derivations()) {
-            if let Some(Hopeless { class, message }) = derivation.hopeless.clone() {
-                board.fail(Failure {
-                    derivation: position,
-                    class,
-                    message,
-                    seconds: 0.0,
-                    log: Vec::new(),
-                    ended: None,
-                });
+            if let Some(Hopeless { class, message, log }) = derivation.hopeless.clone() {
+                board.fail(Failure { derivation: position, class, message, seconds: 0.0, log, ended: None });
             }
         }
         board
