@@ -555,7 +555,8 @@ pub(crate) enum Matrix {
     Gitlab,
     /// All that is known of the slots
     Json,
-    /// The `hits` of phoenix-ci v1: a row for each work unit that has work, and for each derivation to be built
+    /// The `hits` of phoenix-ci v1: a row for each work unit that has work, and for each derivation to be built; evaluates
+    /// with --impure, as it did
     V1,
     /// The `hits` of std-action: for each block and action a row for each target that has work
     Std,

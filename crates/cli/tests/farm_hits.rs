@@ -27,6 +27,29 @@ fn work(env: &TestEnv, places: &[String], slot: &Value) -> std::process::Child {
 }
 
 #[test]
+fn flakes_of_v1_may_read_the_environment_and_files_as_they_did() {
+    let env = TestEnv::new();
+    let outside = env.file("outside");
+    fs::write(&outside, "from outside").unwrap();
+    let flake = Flake::new(&format!(
+        r#"{{ work.${{system}}.unit = {{ type = "ci-work-unit"; findWork = ''
+            core.info("${{builtins.getEnv "PHOENIX_TEST_WORD"}} ${{builtins.readFile {}}}")
+            return {{ }}
+          ''; }}; }}"#,
+        outside.display()
+    ));
+    let installable = format!("{}#.work.{}", flake.reference(), env.system());
+    let planned = |format: &str| {
+        let mut command = env.command();
+        command.args(["plan", "--runners", "auto", "--matrix", format, "--plan", format, "--depot"]);
+        command.args([&env.depot(), &installable]).env("PHOENIX_TEST_WORD", "of the environment");
+        common::Ran::from(command.output().unwrap())
+    };
+    let _ = planned("v1").ends_with(0).says("of the environment from outside");
+    let _ = planned("github").ends_with(120);
+}
+
+#[test]
 fn every_hit_of_v1_is_red_or_green_by_itself_and_what_they_share_is_built_once() {
     let env = TestEnv::new();
     let marks = env.file("marks").display().to_string();

@@ -8,7 +8,7 @@ use phoenix_model::{ActionVerdict, Severity, StorePath, Verdict, VerdictKind};
 use phoenix_report::{Summary, TargetState, clean, human_seconds, plural};
 use serde::Serialize;
 
-use crate::args::{FarmArgs, Matrix, PlanArgs, TalkArgs};
+use crate::args::{FarmArgs, Matrix, NixArgs, PlanArgs, TalkArgs};
 use crate::error::{CommandError, EXIT_ERROR};
 use crate::farm::{self, Besides};
 use crate::gates::Permission;
@@ -81,7 +81,10 @@ pub(crate) fn plan(args: &PlanArgs) -> Result<ExitCode, CommandError> {
     let by_gates = matches!(args.farm.matrix, Some(Matrix::V1 | Matrix::Std));
     let permission = Permission::of(args.build.actions, by_gates);
     let make = is_farm.then_some(&farm::for_runners as &pipeline::MakeFarm<'_>);
-    let mut planned = pipeline::plan(&args.wanted, &args.nix, &args.build, &args.talk, permission, make)?;
+    // Flakes of phoenix-ci v1 may read the environment and files: it evaluated with `--impure`.
+    let impure = args.nix.impure || args.farm.matrix == Some(Matrix::V1);
+    let nix = NixArgs { impure, ..args.nix.clone() };
+    let mut planned = pipeline::plan(&args.wanted, &nix, &args.build, &args.talk, permission, make)?;
     let more = match planned.farm.take().filter(|_| planned.trouble.is_none() && !planned.run.is_cancelled())
     {
         Some(farm) => for_runners(&mut planned, farm, &args.farm)?,
