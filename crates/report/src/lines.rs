@@ -267,7 +267,11 @@ impl Lines {
 
 fn plan_line(summary: &Summary, build: usize, fetch: usize) -> String {
     let targets = summary.targets.len();
-    let mut parts = vec![format!("{targets} {}", plural(targets, "target"))];
+    // A worker of several knows of no targets.
+    let mut parts = Vec::new();
+    if targets > 0 || build == 0 {
+        parts.push(format!("{targets} {}", plural(targets, "target")));
+    }
     parts.push(if build == 0 {
         "nothing to build".to_owned()
     } else {
@@ -292,6 +296,8 @@ fn still(summary: &Summary, now: Stamp) -> String {
             Some((Stage::Gate, _)) => "asking gates".to_owned(),
             Some((Stage::Act, _)) => "running actions".to_owned(),
             Some((Stage::Plan, _)) => "looking for what exists already".to_owned(),
+            // Nix builds here, workers elsewhere.
+            Some((Stage::Build, _)) => "waiting for builds".to_owned(),
             _ => "waiting for Nix".to_owned(),
         };
         return format!("still {doing} after {}", human_seconds(since));

@@ -91,6 +91,15 @@ fn page(summary: &Summary, bounds: Bounds) -> String {
     page
 }
 
+/// The time of runners, in minutes as they are counted.
+fn runner_minutes(seconds: f64) -> String {
+    match (seconds / 60.0).round() {
+        minutes if minutes < 1.0 => "less than a runner minute".to_owned(),
+        1.0 => "1 runner minute".to_owned(),
+        minutes => format!("{minutes:.0} runner minutes"),
+    }
+}
+
 fn figures(page: &mut String, summary: &Summary, timeline: &Timeline) {
     let mark = if summary.is_green() { "✅" } else { "❌" };
     let count = summary.targets.len();
@@ -102,9 +111,9 @@ fn figures(page: &mut String, summary: &Summary, timeline: &Timeline) {
     let _ =
         write!(page, "{} · {built} {} built", human_seconds(summary.seconds()), plural(built, "derivation"));
     if timeline.rows.len() > 1 {
-        let (runners, minutes) = (timeline.rows.len(), timeline.runner_seconds() / 60.0);
+        let (runners, minutes) = (timeline.rows.len(), runner_minutes(timeline.runner_seconds()));
         let building = human_seconds(timeline.build_seconds());
-        let _ = write!(page, ": {building} on {runners} runners, in {minutes:.0} runner minutes");
+        let _ = write!(page, ": {building} on {runners} runners, in {minutes}");
     }
     if summary.saved_seconds >= 0.05 {
         let _ = write!(page, " · {} of building saved", human_seconds(summary.saved_seconds));
@@ -245,6 +254,12 @@ mod tests {
     use super::*;
     use crate::fixture;
     use phoenix_model::{Event, Logged, Stamp, TargetId, Verdict};
+
+    #[test]
+    fn minutes_are_counted() {
+        let minutes = [5.0, 61.0, 600.0].map(runner_minutes);
+        assert_eq!(minutes, ["less than a runner minute", "1 runner minute", "10 runner minutes"]);
+    }
 
     #[test]
     fn the_whole_page() {

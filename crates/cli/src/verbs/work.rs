@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use phoenix_model::{Event, SCHEMA_VERSION, Severity};
+use phoenix_report::plural;
 use phoenix_schedule::farm::{Leaving, Slot, Worker};
 use tokio::sync::watch;
 
@@ -112,7 +113,8 @@ pub(crate) fn work(args: &WorkArgs) -> Result<ExitCode, CommandError> {
         false
     });
     let code = if code == 0 && !acted { EXIT_ERROR } else { code };
-    recorder.say(Severity::Notice, format!("worker {} built {} derivations", args.slot, done.built));
+    let derivations = plural(done.built, "derivation");
+    recorder.say(Severity::Notice, format!("worker {} built {} {derivations}", args.slot, done.built));
     // Nix's exit code for what failed here, so that a forge that runs failed jobs again runs this one. What is no
     // build's fault has been tried elsewhere since.
     // Who answers for something of its own has told of that.
