@@ -87,7 +87,7 @@ impl Failures {
         let past = self.0.get(drv_path.base_name()).filter(|past| counts(past, now))?;
         let message = format!(
             "{} (it failed {} ago, in an earlier run, and is not tried again; --retry-failed does, and so \
-             does a job that is run again on GitHub)",
+             does \"Re-run all jobs\" on GitHub)",
             past.message,
             age(now.saturating_sub(past.at))
         );
@@ -132,7 +132,7 @@ mod tests {
         let known = failures.known(&drv(1), 1_000_000 + 7_300).unwrap();
         assert_eq!(known.class, FailureClass::Build);
         assert!(known.message.starts_with("exit code 1 (it failed 2 h ago"), "{}", known.message);
-        assert!(known.message.contains("--retry-failed") && known.message.contains("GitHub"));
+        assert!(known.message.contains("--retry-failed") && known.message.contains("Re-run all jobs"));
         assert_eq!(known.log.len(), LINES, "the end of its log");
         assert!(known.log[0].starts_with("10 é") && known.log.iter().all(|line| line.chars().count() == 200));
         assert_eq!(failures.known(&drv(2), 1_000_000), None);
