@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto'
 import { join } from 'node:path'
 import { end, ledgerOf, phoenix } from './program.mjs'
+import { work as worker } from './worker.mjs'
 import { setOutput } from './workflow.mjs'
 
 /** How many bytes an output may have: GitHub takes 1 MB of all outputs of a job together. */
@@ -42,13 +43,8 @@ export async function work({ plan, slot }, args = [], environment = {}) {
   if (typeof plan !== 'string' || !Number.isInteger(slot)) {
     throw new Error('the target names no plan: hand over a hit as the discovery printed it, `${{ toJSON(matrix.target) }}`')
   }
-  const worked = await phoenix(
-    [
-      ...['work', '--plan', plan, '--slot', String(slot), '--depot', depot(), '--ledger', ledgerOf(plan), '--time-limit', '345'],
-      ...args,
-    ],
-    { groups: true, environment },
-  )
+  const own = ['--plan', plan, '--slot', String(slot), '--depot', depot(), '--ledger', ledgerOf(plan), '--time-limit', '345']
+  const worked = await worker([...own, ...args], environment)
   if (worked.code !== 0) throw new Error(`it is red: phoenix work ${end(worked)}; the log says why`)
 }
 

@@ -41,7 +41,7 @@ runs:
     writeFileSync(this.apart, `#!/bin/sh
 case "$1" in
   plan) store=plan ;;
-  work) store=work-$5 ;;
+  work) store=work-$(echo "$*" | sed -n 's/.* --slot \\([0-9]*\\).*/\\1/p') ;;
   # act may lose what the last step of a job prints.
   *) ${phoenix} "$@" >"${this.home}/out" ; code=$?; { echo "> $*"; cat "${this.home}/out"; } >>"${this.home}/said"; cat "${this.home}/out"; exit $code ;;
 esac

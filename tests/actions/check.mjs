@@ -74,6 +74,17 @@ jobs:
       - uses: phoenix-ci/phoenix-ci/run@v1
       - run: test "$cell/$block/$target:$action" = app/images/site:publish && test "$PRJ_ROOT" = "$GITHUB_WORKSPACE" && test -d "$PRJ_DATA_HOME" && test -n "$TERM"
 `
+/** Runs a step of an action as the runner does, without a runner; the state of its main step is that of the post step. */
+function step(repository, file, environment) {
+  const state = join(repository.home, 'state')
+  if (file.endsWith('main.mjs')) writeFileSync(state, '')
+  const saved = [...readFileSync(state, 'utf8').matchAll(/^(\w+)<<(end-\S+)\n([^]*?)\n\2$/gm)].map(([, name, , value]) => [`STATE_${name}`, value])
+  return spawnSync(process.execPath, [join(root, file)], {
+    env: { PATH: process.env.PATH, RUNNER_TEMP: repository.home, GITHUB_STATE: state, ...Object.fromEntries(saved), ...environment },
+    encoding: 'utf8',
+    maxBuffer: 1 << 24,
+  })
+}
 const FOUR = { base: {}, left: { needs: ['base'] }, right: { needs: ['base'] }, top: { needs: ['left', 'right'] } }
 
 const tests = {
@@ -253,12 +264,32 @@ const tests = {
       assert.match(refused.stdout, new RegExp(said))
     }
   },
+  async 'what a job had built when it was cut off is kept by its post step, which has nothing to do otherwise'(repository) {
+    // One that lists what it has built and is ended before it has kept it; then what it is called with.
+    repository.write('phoenix.sh', `#!/bin/bash
+case "$*" in
+  *--keep-unsaved*) printf '<%s>' "$@"; cat "\${@: -2:1}"; exit $THEN ;;
+  *) printf '%s' "$BUILT" >"\${@: -1}"; kill -KILL $$ ;;
+esac
+`)
+    const given = { PHOENIX_CI_BIN: join(repository.directory, 'phoenix.sh'), INPUT_PLAN: 'p', INPUT_SLOT: '2', INPUT_TARGET: '{"plan":"p","slot":2}', INPUT_DISCOVERY_JSON: '{"plan":"p","slot":2}', GITHUB_ENV: join(repository.home, 'env') }
+    for (const name of ['work', 'worker', 'run']) {
+      const cut = step(repository, `${name}/main.mjs`, { ...given, BUILT: 'built-path' })
+      assert.equal(cut.status, 1)
+      const post = step(repository, `${name}/post.mjs`, { ...given, THEN: '0' })
+      assert.equal(post.status, 0, post.stdout)
+      assert.match(post.stdout, /<work><--plan><p><--slot><2><--depot><github:><--ledger><github-artifacts:p-1>.*<--unsaved><.*><--keep-unsaved>built-path/)
+      step(repository, `${name}/main.mjs`, { ...given, BUILT: 'built-path' })
+      const lost = step(repository, `${name}/post.mjs`, { ...given, THEN: '1' })
+      assert.equal(lost.status, 0)
+      assert.match(lost.stdout, /^::warning::what was built and not kept is lost/m)
+      step(repository, `${name}/main.mjs`, { ...given, BUILT: '' })
+      assert.equal(step(repository, `${name}/post.mjs`, given).stdout, '')
+    }
+  },
   async 'no line of what phoenix shows is a command to the runner'(repository) {
     repository.write('phoenix.sh', "#!/bin/sh\necho '::error::I am the runner'\necho '::error::I am, too' >&2\nexit 100\n")
-    const told = spawnSync(process.execPath, [join(root, 'work/main.mjs')], {
-      env: { PATH: process.env.PATH, PHOENIX_CI_BIN: join(repository.directory, 'phoenix.sh'), INPUT_PLAN: 'p', INPUT_SLOT: '0' },
-      encoding: 'utf8',
-    })
+    const told = step(repository, 'work/main.mjs', { PHOENIX_CI_BIN: join(repository.directory, 'phoenix.sh'), INPUT_PLAN: 'p', INPUT_SLOT: '0' })
     assert.equal(told.status, 1)
     assert.equal(told.stderr, '')
     // What stands between the two lines is shown and not followed.
@@ -288,11 +319,7 @@ read -r mark
 } >&2
 exit 100
 `)
-    const told = spawnSync(process.execPath, [join(root, 'work/main.mjs')], {
-      env: { PATH: process.env.PATH, PHOENIX_CI_BIN: join(repository.directory, 'phoenix.sh'), INPUT_PLAN: 'p', INPUT_SLOT: '0' },
-      encoding: 'utf8',
-      maxBuffer: 1 << 24,
-    })
+    const told = step(repository, 'work/main.mjs', { PHOENIX_CI_BIN: join(repository.directory, 'phoenix.sh'), INPUT_PLAN: 'p', INPUT_SLOT: '0' })
     assert.equal(told.status, 1)
     const { stdout } = told
     assert.deepEqual(heeded(stdout), [
@@ -314,31 +341,29 @@ exit 100
     const file = join(repository.home, 'env')
     const run = (store) => {
       writeFileSync(file, '')
-      const told = spawnSync(process.execPath, [join(root, 'run/main.mjs')], {
-        env: {
-          PATH: process.env.PATH, PHOENIX_CI_BIN: join(repository.directory, 'phoenix.sh'), GITHUB_ENV: file,
-          GITHUB_WORKSPACE: '/ws', RUNNER_TEMP: '/tmp/r', GITHUB_REPOSITORY: 'o/r', GITHUB_REF_NAME: 'main',
-          INPUT_REMOTESTORE: store,
-          INPUT_DISCOVERY_JSON: JSON.stringify({ plan: 'p', slot: 3, cell: 'c', block: 'b', name: 'n', action: 'publish', actionDrv: '/nix/store/x.drv' }),
-        },
-        encoding: 'utf8',
+      const told = step(repository, 'run/main.mjs', {
+        PHOENIX_CI_BIN: join(repository.directory, 'phoenix.sh'), GITHUB_ENV: file,
+        GITHUB_WORKSPACE: '/ws', GITHUB_REPOSITORY: 'o/r', GITHUB_REF_NAME: 'main',
+        INPUT_REMOTESTORE: store,
+        INPUT_DISCOVERY_JSON: JSON.stringify({ plan: 'p', slot: 3, cell: 'c', block: 'b', name: 'n', action: 'publish', actionDrv: '/nix/store/x.drv' }),
       })
       assert.equal(told.status, 0, told.stdout + told.stderr)
       return told.stdout
     }
     const store = 'ssh-ng://eu.nixbuild.net'
-    assert.ok(run(store).includes(`<--slot><3>`) && run(store).includes(`<--store><${store}><--builders><>/ws o/r main`), run(store))
+    const told = run(store)
+    for (const part of ['<--slot><3>', `<--store><${store}><--builders><>`, '>/ws o/r main']) assert.ok(told.includes(part), told)
     for (const none of ['', 'false']) assert.doesNotMatch(run(none), /--store/)
-    const told = readFileSync(file, 'utf8')
-    for (const [name, value] of [['cell', 'c'], ['block', 'b'], ['target', 'n'], ['action', 'publish'], ['actionDrv', '/nix/store/x.drv'], ['PRJ_ROOT', '/ws'], ['PRJ_DATA_HOME', '/tmp/r/prj/.data']]) {
-      assert.match(told, new RegExp(`^${name}<<.*\\n${value.replaceAll('/', '\\/')}\\n`, 'm'))
+    const variables = readFileSync(file, 'utf8')
+    for (const [name, value] of [['cell', 'c'], ['block', 'b'], ['target', 'n'], ['action', 'publish'], ['actionDrv', '/nix/store/x.drv'], ['PRJ_ROOT', '/ws'], ['PRJ_DATA_HOME', join(repository.home, 'prj/.data')]]) {
+      assert.match(variables, new RegExp(`^${name}<<.*\\n${value.replaceAll('/', '\\/')}\\n`, 'm'))
     }
   },
   async 'what is a secret in the environment is hidden before anything is shown'(repository) {
     repository.write('phoenix.sh', '#!/bin/sh\necho "$CACHIX_AUTH_TOKEN"\n')
-    const told = spawnSync(process.execPath, [join(root, 'work/main.mjs')], {
-      env: { PATH: process.env.PATH, PHOENIX_CI_BIN: join(repository.directory, 'phoenix.sh'), INPUT_PLAN: 'p', INPUT_SLOT: '0', CACHIX_AUTH_TOKEN: 'very-secret', NIX_CONFIG: 'max-jobs = 1\nextra-access-tokens = github.com=ghp_0123456789 other=short' },
-      encoding: 'utf8',
+    const told = step(repository, 'work/main.mjs', {
+      PHOENIX_CI_BIN: join(repository.directory, 'phoenix.sh'), INPUT_PLAN: 'p', INPUT_SLOT: '0',
+      CACHIX_AUTH_TOKEN: 'very-secret', NIX_CONFIG: 'max-jobs = 1\nextra-access-tokens = github.com=ghp_0123456789 other=short',
     })
     const lines = told.stdout.split('\n')
     assert.deepEqual(lines.slice(0, 2), ['::add-mask::very-secret', '::add-mask::ghp_0123456789'])

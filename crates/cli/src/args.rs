@@ -594,6 +594,14 @@ pub(crate) struct WorkArgs {
     #[arg(long, value_name = "BYTES", default_value = "2G", value_parser = crate::tidy::bytes, help_heading = "Farm")]
     pub(crate) min_free: u64,
 
+    /// Keep a list of what is built and not in the depot yet in this file, for `--keep-unsaved`
+    #[arg(long, value_name = "FILE", help_heading = "Farm")]
+    pub(crate) unsaved: Option<PathBuf>,
+
+    /// Only put into the depot what stands in the list of `--unsaved`: of a worker that was ended before it had done so
+    #[arg(long, requires = "unsaved", help_heading = "Farm")]
+    pub(crate) keep_unsaved: bool,
+
     #[command(flatten)]
     pub(crate) shared: SharedArgs,
     #[command(flatten)]

@@ -548,6 +548,38 @@ fn a_worker_that_is_started_again_in_its_slot_goes_on() {
 }
 
 #[test]
+fn what_a_worker_had_built_when_it_was_killed_can_be_kept_after_it() {
+    let env = TestEnv::new();
+    let flake = chain(&env, SLEEPS);
+    let sleeps = env.nix.path("marks/.sleeps");
+    fs_err::write(&sleeps, "").unwrap();
+    let place = [env.depot(), format!("dir:{}", env.file("ledger").display())];
+    let places = plan_for_one(&env, &flake, "p", &place);
+    let list = env.file("unsaved").display().to_string();
+    let work = [&["work", "--slot", "0", "--unsaved", &list], &places[..]].concat();
+    // There is nothing to keep before anything is built.
+    let keep = [&work[..], &["--keep-unsaved"]].concat();
+    assert_eq!(env.phoenix(&keep).ends_with(0).stderr, "");
+    let mut worker = start(&env, &work);
+    wait_for_marks(&env, 3);
+    signal(worker.id(), Signal::KILL);
+    let _ = worker.wait().unwrap();
+    let packs = || fs_err::read_dir(env.file("depot/packs")).unwrap().count();
+    let before = packs();
+    let _ = env.phoenix(&keep).ends_with(0).says("kept what was built and not kept yet: 2 paths");
+    assert_eq!(packs(), before + 1);
+    // The next run goes on from there, on a machine that has nothing.
+    fs_err::remove_file(&sleeps).unwrap();
+    env.forget_store();
+    let places = plan_for_one(&env, &flake, "q", &place);
+    let _ = env.phoenix(&[&["work", "--slot", "0", "--unsaved", &list], &places[..]].concat()).ends_with(0);
+    assert_eq!(links(&env), [1, 1, 2, 1]);
+    // All is kept now.
+    assert_eq!(fs_err::read_to_string(&list).unwrap(), "");
+    assert_eq!(env.phoenix(&keep).ends_with(0).stderr, "");
+}
+
+#[test]
 fn a_worker_that_is_told_nonsense_says_so() {
     let env = TestEnv::new();
     let flake = shared(&env, "0");

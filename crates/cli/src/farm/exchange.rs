@@ -14,6 +14,8 @@ use phoenix_work::{Exchange, Parcels, Shipment, Trouble};
 use super::intake::{Ahead, Intake};
 use super::logs;
 use super::room::Room;
+use super::unsaved::Unsaved;
+use crate::args::WorkArgs;
 use crate::building::{Builder, copy_derivations};
 use crate::depots;
 use crate::error::{CommandError, DISK_FULL_WORDS};
@@ -42,6 +44,8 @@ struct Hands {
     recorder: Recorder,
     /// What was built and is in no pack yet.
     unsaved: Vec<StorePath>,
+    /// Of that and of what is being built there is a list.
+    list: Unsaved,
     saved_at: Instant,
     built: usize,
     /// The classes of what failed here by its own fault.
@@ -70,23 +74,25 @@ impl NixExchange {
         setup: Setup,
         kept: Kept,
         recorder: Recorder,
-        min_free: u64,
-        reference: &str,
+        args: &WorkArgs,
     ) -> Result<Self, CommandError> {
-        let room = setup.layout.as_ref().map(|layout| Room::new(layout, &setup.store, min_free));
+        let room = setup.layout.as_ref().map(|layout| Room::new(layout, &setup.store, args.min_free));
         let room = room.transpose()?.map(Arc::new);
         let ahead = Ahead::new(&shipment, &setup, kept.depot());
         let intake = Intake::new(&shipment, &setup, kept);
+        let is_here = setup.layout.is_some();
         let mut hands = Hands {
             shipment,
             setup,
             intake,
             recorder,
             unsaved: Vec::new(),
+            // What is built elsewhere is not kept.
+            list: Unsaved::new(args.unsaved.as_deref().filter(|_| is_here)),
             saved_at: Instant::now(),
             built: 0,
             failed: Vec::new(),
-            reference: reference.to_owned(),
+            reference: args.reference.clone(),
             logs: 0,
             last: Ends::default(),
         };
@@ -266,6 +272,7 @@ impl Hands {
             copy_derivations(&self.setup, &self.setup.nix, &from, &wanted)
                 .map_err(|error| trouble(&error))?;
         }
+        self.list(derivations);
         let mut nix = self.setup.nix.clone();
         nix.set_option("fallback", "true");
         let mut run = Run::default();
@@ -281,8 +288,10 @@ impl Hands {
         let is_broken_off = came_between.is_some() || !signals.is_empty();
         if is_broken_off || self.is_awaited(&ends) {
             ends.parcel = self.keep(outputs);
+            self.list(&[]);
         } else {
             self.unsaved.extend(outputs);
+            self.list(&[]);
             if self.saved_at.elapsed() > KEEP_AFTER {
                 self.keep_rest();
             }
@@ -448,5 +457,16 @@ impl Hands {
         self.saved_at = Instant::now();
         let outputs = std::mem::take(&mut self.unsaved);
         let _ = self.keep(outputs);
+        self.list(&[]);
+    }
+
+    /// Lists what is not kept yet, and what these derivations make.
+    fn list(&mut self, derivations: &[u32]) {
+        let steps = derivations.iter().map(|&position| &self.shipment.plan.steps[position as usize]);
+        let outputs = steps.flat_map(|step| step.outputs.iter().flatten());
+        if let Err(error) = self.list.list(self.unsaved.iter().chain(outputs)) {
+            let text = format!("what is built and not kept yet cannot be listed: {error}");
+            self.recorder.say(Severity::Warning, text);
+        }
     }
 }

@@ -1,13 +1,16 @@
 //! `phoenix work`: one worker of a farm.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use indicatif::HumanBytes;
 use phoenix_model::{Event, SCHEMA_VERSION, Severity};
 use phoenix_report::plural;
 use phoenix_schedule::farm::{Leaving, Slot, Worker};
+use phoenix_store::Validity;
 use tokio::sync::watch;
 
 use crate::args::{EvaluatorProgram, Format, NixArgs, WorkArgs};
@@ -29,6 +32,9 @@ const EXIT_STOPPED: u8 = 130;
 
 /// Runs the verb.
 pub(crate) fn work(args: &WorkArgs) -> Result<ExitCode, CommandError> {
+    if let Some(list) = args.unsaved.as_deref().filter(|_| args.keep_unsaved) {
+        return keep_unsaved(args, list);
+    }
     let Some(ledger_url) = &args.shared.ledger else {
         return Err(
             CommandError::new("a worker needs a ledger to take units from").hint("--ledger URL names it")
@@ -53,8 +59,7 @@ pub(crate) fn work(args: &WorkArgs) -> Result<ExitCode, CommandError> {
     });
     recorder.record(Event::StageStarted { stage: phoenix_model::Stage::Build });
     let kept = Kept::open(Arc::clone(&depot), NO_BUDGET, &mut recorder)?;
-    let exchange =
-        NixExchange::begin(shipment.clone(), setup.clone(), kept, recorder, args.min_free, &args.reference)?;
+    let exchange = NixExchange::begin(shipment.clone(), setup.clone(), kept, recorder, args)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -126,6 +131,39 @@ pub(crate) fn work(args: &WorkArgs) -> Result<ExitCode, CommandError> {
         talk::stdout(&render(&summary, Format::Json)?)?;
     }
     Ok(ExitCode::from(code))
+}
+
+/// Keeps what a worker listed that was ended before it had kept it. What was broken off is not valid, and not kept.
+fn keep_unsaved(args: &WorkArgs, list: &Path) -> Result<ExitCode, CommandError> {
+    let mut paths = farm::unsaved(list)
+        .map_err(|error| CommandError::because(format!("cannot read the list {}", list.display()), &error))?;
+    if paths.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let setup = setup(args)?;
+    let Some(layout) = setup.layout.clone() else { return Ok(ExitCode::SUCCESS) };
+    let valid = Validity::open(&setup.nix, Some(&layout))
+        .valid(&paths)
+        .map_err(|error| CommandError::because("cannot look into the store", &error))?;
+    paths.retain(|path| valid.contains(path));
+    if paths.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let infos = depots::infos(&layout, Some(&setup.store))?;
+    let mut paths = depots::closure(&infos, paths)?;
+    depots::leave_to_upstream(&mut paths, &setup.settings.trusted_public_keys);
+    let depot = depots::open(args.shared.depot.as_deref())?;
+    let mut heard = Vec::new();
+    let saved =
+        Kept::open(depot, NO_BUDGET, &mut heard).and_then(|mut kept| kept.save(&layout, &paths, &mut heard));
+    for (severity, text) in heard.into_iter().filter(|(severity, _)| *severity != Severity::Detail) {
+        talk::stderr(&format!("{}: {text}\n", if severity == Severity::Notice { "note" } else { "warning" }));
+    }
+    let saved = saved?;
+    let size = HumanBytes(saved.size);
+    let count = talk::paths(saved.paths);
+    talk::stderr(&format!("kept what was built and not kept yet: {count}, in {size}\n"));
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Finds Nix, with what the flags say of it.

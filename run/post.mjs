@@ -1,0 +1,5 @@
+// Keeps what was built and not kept yet, where the job was cancelled or cut off.
+import { keepUnsaved } from '../action/worker.mjs'
+import { action } from '../action/workflow.mjs'
+
+await action(keepUnsaved)
