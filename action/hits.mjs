@@ -1,7 +1,6 @@
 // The two halves of what phoenix-ci v1 and std-action do: a discovery, whose rows are `hits`, and the job of a hit.
-import { createHash } from 'node:crypto'
 import { join } from 'node:path'
-import { end, ledgerOf, phoenix } from './program.mjs'
+import { end, ledgerOf, newPlan, phoenix } from './program.mjs'
 import { work as worker } from './worker.mjs'
 import { setOutput } from './workflow.mjs'
 
@@ -16,14 +15,10 @@ const depot = () => process.env.PHOENIX_DEPOT || 'github:'
  * evaluate, makes the job red: the hits beside it are set all the same.
  */
 export async function discover(format, installables, environment = {}) {
-  const runner = (name) => process.env[name] ?? ''
-  // A workflow may have several discoveries.
-  const which = createHash('sha256').update(installables.join('\n')).digest('hex').slice(0, 8)
-  const plan = `${runner('GITHUB_RUN_ID')}-${runner('GITHUB_RUN_ATTEMPT') || '1'}-${which}`
   const made = await phoenix(
     [
       ...['plan', '--runners', 'auto', '--matrix', format],
-      ...['--plan', plan, '--depot', depot(), '--', ...installables],
+      ...['--plan', newPlan(), '--depot', depot(), '--', ...installables],
     ],
     { read: true, environment },
   )

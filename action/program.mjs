@@ -1,6 +1,7 @@
 // Runs phoenix. What only actions are told (the token of the job's services) reaches it in its environment, and
 // no step that follows.
 import { spawn } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
 import { findProgram } from './binary.mjs'
 import { Muted } from './muted.mjs'
 
@@ -62,6 +63,16 @@ export async function phoenix(args, { read = false, groups = false, environment 
 
 /** How a program ended, in words. */
 export const end = ({ code, signal }) => (signal ? `was ended by ${signal}` : `ended with exit code ${code}`)
+
+/**
+ * The name of a new plan: the run, the attempt (that of the first is done with once it is reported), what it is called, and
+ * a lot, since a run may plan several times, and each job that does so is called the same in a reusable workflow.
+ */
+export function newPlan(called = '') {
+  const runner = (name, other) => process.env[name] || other
+  const parts = [runner('GITHUB_RUN_ID', 'run'), runner('GITHUB_RUN_ATTEMPT', '1'), called, randomBytes(4).toString('hex')]
+  return parts.filter((part) => part !== '').join('-')
+}
 
 /**
  * The ledger of the runners that work on a plan: artifacts of this workflow run. A job that is run again has one of

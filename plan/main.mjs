@@ -1,14 +1,14 @@
 // Makes the plan, and the rows of the matrix of workers.
-import { end, phoenix } from '../action/program.mjs'
+import { end, newPlan, phoenix } from '../action/program.mjs'
 import { action, choice, input, setOutput, words } from '../action/workflow.mjs'
 
 /** The exit code of a plan in which some targets did not evaluate, or cannot be built: they are told by the report. */
 const WITH_RED = [1, 100, 120]
 
 await action(async () => {
-  const runner = (name) => process.env[name] ?? ''
-  // A plan is of one attempt: that of the first is done with once it is reported.
-  const name = `${runner('GITHUB_RUN_ID')}-${runner('GITHUB_RUN_ATTEMPT') || '1'}`
+  const called = input('name')
+  if (!/^[A-Za-z0-9_-]{0,40}$/.test(called)) throw new Error(`the input \`name\` is ${JSON.stringify(called)}: letters, digits, \`-\` and \`_\` make a name, 40 at most`)
+  const name = newPlan(called)
   const accept = choice('accept-flake-config', ['false', 'true']) === 'true' ? ['--accept-flake-config'] : []
   const made = await phoenix(
     [

@@ -13,6 +13,7 @@ await action(async () => {
   if (!plan) {
     throw new Error(`there is no plan to report on${input('planned') ? ` (its job: ${input('planned')})` : ''}: the log of the job that makes it says why`)
   }
+  setOutput('artifact', artifact(plan))
   const state = mkdtempSync(join(process.env.RUNNER_TEMP || tmpdir(), 'phoenix-report-'))
   const told = await phoenix(
     [
@@ -24,6 +25,15 @@ await action(async () => {
   await show(state)
   if (told.code !== 0) throw new Error(`not everything is well: phoenix report ${end(told)}`)
 })
+
+/** A name that no other report of this workflow run has: artifacts of earlier attempts stay. */
+function artifact(plan) {
+  const attempt = process.env.GITHUB_RUN_ATTEMPT || '1'
+  // The run is known, and the attempt of the plan is an earlier one where only this job is run again.
+  const run = process.env.GITHUB_RUN_ID || 'run'
+  const rest = plan.startsWith(`${run}-`) ? plan.slice(run.length + 1).replace(/^\d+-/, '') : plan
+  return `phoenix-report-${attempt}-${rest.replace(/[^A-Za-z0-9._-]/g, '-')}`
+}
 
 /** The summary of the job, and the directory to upload. The verdict does not depend on them. */
 async function show(state) {

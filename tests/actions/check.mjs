@@ -1,7 +1,7 @@
 // Runs our actions and workflows by `act`. Arguments: act, phoenix, the double of GitHub's services, this checkout.
 import assert from 'node:assert/strict'
 import { spawnSync } from 'node:child_process'
-import { existsSync, readFileSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, readdirSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { Repository } from './act.mjs'
 import { startDouble } from '../github-clients/double.mjs'
@@ -131,6 +131,16 @@ const tests = {
     repository.flake({ ...FOUR, top: { ...FOUR.top, text: 'changed' } })
     ended(await repository.run('ci.yml', { apart: true }), 0)
     assert.deepEqual(repository.builds(), ['base', 'left', 'right', 'top', 'top'])
+  },
+  async 'the pipeline: a workflow may have it several times, each with an artifact of its own'(repository) {
+    repository.flake({ base: {}, left: { needs: ['base'] } })
+    const again = PIPELINE + PIPELINE.slice(PIPELINE.indexOf('  ci:')).replace('  ci:', '  other:') + '    with: { name: other }\n'
+    repository.write('.github/workflows/ci.yml', again)
+    ended(await repository.run('ci.yml', { apart: true }), 0)
+    const artifacts = readdirSync(repository.uploaded).sort()
+    assert.equal(artifacts.length, 2)
+    assert.match(artifacts[0], /^phoenix-report-1-[0-9a-f]{8}$/)
+    assert.match(artifacts[1], /^phoenix-report-1-other-[0-9a-f]{8}$/)
   },
   async 'the pipeline: a failing build is a red report that says why'(repository) {
     repository.flake({ ...FOUR, bad: { needs: ['left'], fails: true } })

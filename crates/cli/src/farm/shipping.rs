@@ -95,7 +95,7 @@ pub(crate) fn ship(
     match created.map_err(|error| CommandError::because("cannot ship the plan", &error))? {
         Created::New(_) => Ok((reference, mark)),
         Created::Taken => Err(CommandError::new(format!("there is a plan of the name {reference} already"))
-            .hint("name it after the run and its attempt")),
+            .hint("name another (`--plan REF`), or leave `--plan` out: each plan has a name of its own then")),
     }
 }
 
