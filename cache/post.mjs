@@ -1,31 +1,20 @@
 // Saves what is valid now and was not at the start, also when the job has failed or is cancelled.
 import { existsSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
-import { isFork } from '../action/depot.mjs'
 import { end, phoenix } from '../action/program.mjs'
-import { action, choice, input, notice, state, warning } from '../action/workflow.mjs'
+import { action, choice, input, state, warning } from '../action/workflow.mjs'
 
 await action(async () => {
   const folder = state('folder')
   if (!folder) return
   try {
     const key = join(folder, 'key')
-    if (may()) await save(join(folder, 'snapshot'), existsSync(key) ? ['--sign-key', key] : [])
+    if (choice('save', ['auto', 'true', 'false']) !== 'false') await save(join(folder, 'snapshot'), existsSync(key) ? ['--sign-key', key] : [])
   } finally {
     stop(state('server'))
     rmSync(folder, { recursive: true, force: true })
   }
 })
-
-/** Whether anything is to be saved. */
-function may() {
-  const save = choice('save', ['auto', 'true', 'false'])
-  if (save === 'auto' && isFork()) {
-    notice('nothing is saved: this is a pull request from a fork, whose results others must not get')
-    return false
-  }
-  return save !== 'false'
-}
 
 async function save(snapshot, sign) {
   if (!existsSync(snapshot)) {
@@ -35,7 +24,9 @@ async function save(snapshot, sign) {
   const more = choice('include-upstream', ['false', 'true']) === 'true' ? ['--include-upstream'] : []
   const budget = ['--budget', input('budget') || '10G']
   const depot = ['--depot', input('depot') || 'github:']
-  const saved = await phoenix(['cache', 'save', '--since', snapshot, ...budget, ...more, ...sign, ...depot])
+  // The program knows a stranger's code by the event, and says so.
+  const mine = choice('save', ['auto', 'true', 'false']) === 'auto' ? ['--unless-fork'] : []
+  const saved = await phoenix(['cache', 'save', '--since', snapshot, ...budget, ...more, ...mine, ...sign, ...depot])
   if (saved.code !== 0) warning(`phoenix cache save ${end(saved)}; what this job built will be built again`)
 }
 

@@ -83,14 +83,17 @@ exec ${phoenix} "$verb" --store "$PHOENIX_TEST_STORES/$store" "$@"
    * Runs the workflow `.github/workflows/NAME`, and `meanwhile` at the same time. Answers how it ended and everything
    * that was printed.
    */
-  async run(name, { event = {}, on = 'push', token, apart = false, attempt = 1, meanwhile = async () => {} } = {}) {
+  async run(name, { event = {}, on = 'push', token, more = {}, apart = false, attempt = 1, meanwhile = async () => {} } = {}) {
     this.git()
     this.runs += 1
     writeFileSync(join(this.home, 'event.json'), JSON.stringify(event))
     const store = this.stores
+    // JavaScript actions have no token of the REST interface, unless a workflow gives them one.
+    const { GITHUB_TOKEN: _, ...own } = this.environment
     const environment = {
-      ...this.environment,
+      ...own,
       ...(token ? { ACTIONS_RUNTIME_TOKEN: token } : {}),
+      ...more,
       PHOENIX_CI_BIN: apart ? this.apart : this.phoenix,
       PHOENIX_TEST_STORES: store,
       GITHUB_RUN_ID: String(1000 + this.runs),

@@ -17,6 +17,12 @@ jobs:
       - run: env | grep -oE '^[A-Z_]+=' | grep -v ^GITHUB_ | sort >"$RUNNER_TEMP/before"
       - uses: phoenix-ci/phoenix-ci/cache@v1
       - run: test "$(env | grep -oE '^[A-Z_]+=' | grep -v ^GITHUB_ | sort | comm -13 "$RUNNER_TEMP/before" - | tr -d '\\n')" = NIX_CONFIG=
+      - run: |
+          for id in /proc/[0-9]*; do
+            if tr '\\0' ' ' <"$id/cmdline" 2>/dev/null | grep -q 'phoenix cache serve --port-file '"$RUNNER_TEMP"; then
+              echo "the server is $id"; if tr '\\0' '\\n' <"$id/environ" | grep ^ACTIONS_RUNTIME_TOKEN; then exit 1; fi
+            fi
+          done
       - run: ${step}
 `
 /** The jobs of the pipeline that would be run again. */
@@ -91,7 +97,8 @@ const tests = {
   async 'the cache alone: the second run builds nothing, and later steps are told of NIX_CONFIG only'(repository) {
     repository.flake(FOUR)
     repository.write('.github/workflows/ci.yml', CACHE('nix build --no-link .#top'))
-    ended(await repository.run('ci.yml'), 0)
+    const first = ended(await repository.run('ci.yml'), 0)
+    assert.match(first.text, /the server is/)
     assert.deepEqual(repository.builds(), ['base', 'left', 'right', 'top'])
     repository.forgetStore()
     const second = ended(await repository.run('ci.yml'), 0)
@@ -394,6 +401,22 @@ exit 100
       assert.doesNotMatch(text, /\u2757 {2}::error/u, text.slice(-4000))
       assert.ok(!existsSync(evil))
     }
+  },
+  async 'the pipeline: a token that may not write the cache, or not read it, costs speed and no verdict'(repository, environment) {
+    repository.write('.github/workflows/ci.yml', PIPELINE)
+    const fork = { apart: true, on: 'pull_request', event: { pull_request: { number: 7, head: { ref: 'x', repo: { full_name: 'stranger/something' } }, base: { ref: 'main' } } } }
+    const forbidden = [{ token: environment.READ_ONLY_TOKEN }, { more: { ACTIONS_CACHE_MODE: 'none' } }]
+    for (const [round, how] of forbidden.entries()) {
+      repository.flake({ ...FOUR, base: { text: `round ${round}` } })
+      const { text } = ended(await repository.run('ci.yml', { ...fork, ...how }), 0)
+      assert.match(text, /this job may not use the cache of the repository/)
+      assert.equal(repository.builds().length, 4 * (round + 1), text)
+      repository.forgetStore()
+    }
+    // Without any there is nowhere to meet.
+    repository.environment = { ...repository.environment, ACTIONS_RUNTIME_TOKEN: '' }
+    const { text } = ended(await repository.run('ci.yml', fork), 1)
+    assert.match(text, /ACTIONS_RUNTIME_TOKEN is not set: GitHub gives it to actions only/)
   },
   async 'the pipeline: a token that is not taken is red, and says so'(repository) {
     repository.flake({ base: {} })

@@ -156,6 +156,11 @@ pub(crate) struct SaveArgs {
     #[arg(long)]
     pub(crate) include_upstream: bool,
 
+    /// Nothing, where GitHub runs the job for code from another repository: a pull request from a fork, or a workflow that one
+    /// set off
+    #[arg(long)]
+    pub(crate) unless_fork: bool,
+
     /// The branch this is for, so that `cache restore --latest` and `cache gc` know what branches need
     #[arg(long, value_name = "NAME", env = "GITHUB_REF")]
     pub(crate) branch: Option<String>,

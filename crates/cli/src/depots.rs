@@ -7,23 +7,52 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use phoenix_cache::{Cache, PACKS};
 use phoenix_depot::{BlobName, Depot, Opener, default_url_of_environment};
-use phoenix_github::{Access, RestAccess, Settings};
+use phoenix_github::{Access, Artifacts, OfRun, RestAccess, Settings, Trigger};
 use phoenix_model::{StorePath, ValidPathInfo};
 use phoenix_store::{Layout, Nix, PathInfos, PathInfosError, Validity, Way};
 use phoenix_substituter::PublicKeys;
 
 use crate::error::{CommandError, hint_for};
 use crate::setup::var;
+use crate::talk;
 
 /// Opens the depot of a URL, or the one in the user's cache where none is named.
 pub(crate) fn open(url: Option<&str>) -> Result<Arc<dyn Depot>, CommandError> {
+    open_with(url, || Ok(Box::new(github()?)))
+}
+
+/// The same, for what the jobs of one pipeline hand to each other: where they may not write GitHub's cache, it goes by
+/// artifacts of their workflow run. A cache can make a run faster, and does not decide whether there is one.
+pub(crate) fn open_of_run(url: Option<&str>) -> Result<Arc<dyn Depot>, CommandError> {
+    open_with(url, || {
+        let cache = github()?;
+        let (access, settings) = access()?;
+        Ok(match Artifacts::new(access, settings) {
+            Ok(artifacts) => Box::new(OfRun::new(cache, artifacts, tell_of_artifacts)),
+            // A token that names no job has no artifacts.
+            Err(_) => Box::new(cache) as Box<dyn Depot>,
+        })
+    })
+}
+
+fn tell_of_artifacts(why: &str) {
+    talk::stderr(&format!(
+        "warning: this job may not use the cache of the repository as it would ({why}): what its runners hand to each other \
+         are artifacts of this workflow run, and nothing is kept for the next\n"
+    ));
+}
+
+fn open_with(
+    url: Option<&str>,
+    github: fn() -> Result<Box<dyn Depot>, String>,
+) -> Result<Arc<dyn Depot>, CommandError> {
     // A variable that is empty names none.
     let url = url.filter(|url| !url.is_empty()).map(str::to_owned);
     let url = url.or_else(default_url_of_environment).ok_or_else(|| {
         CommandError::new("there is no place for a depot: neither HOME nor XDG_CACHE_HOME is set")
             .hint("name one: --depot dir:PATH")
     })?;
-    let opener = Opener::of_environment().also("github", "github:", |url| match url {
+    let opener = Opener::of_environment().also("github", "github:", move |url| match url {
         "github:" => github(),
         _ => Err("the cache is that of the repository the job runs in: write `github:`".to_owned()),
     });
@@ -32,19 +61,33 @@ pub(crate) fn open(url: Option<&str>) -> Result<Arc<dyn Depot>, CommandError> {
 }
 
 /// The cache of the repository that this job runs in.
-fn github() -> Result<Box<dyn Depot>, String> {
-    let [results_url, token, mode] =
-        ["ACTIONS_RESULTS_URL", "ACTIONS_RUNTIME_TOKEN", "ACTIONS_CACHE_MODE"].map(var);
+fn github() -> Result<phoenix_github::Cache, String> {
+    let (access, settings) = access()?;
+    phoenix_github::Cache::new(access, settings).map_err(|error| error.to_string())
+}
+
+/// What this job has of GitHub's services.
+fn access() -> Result<(Access, Settings), String> {
+    let [results_url, mode] = ["ACTIONS_RESULTS_URL", "ACTIONS_CACHE_MODE"].map(var);
     let [rest_token, repository, api] = ["GITHUB_TOKEN", "GITHUB_REPOSITORY", "GITHUB_API_URL"].map(var);
     let rest = RestAccess::new(rest_token.as_deref(), repository.as_deref(), api.as_deref());
+    let token = var("ACTIONS_RUNTIME_TOKEN");
     let access = Access::new(results_url.as_deref(), token.as_deref(), mode.as_deref())
         .map_err(|error| error.to_string())?
         .with_rest(rest);
     // All processes of a job share what the service allows.
     let budget_file = var("RUNNER_TEMP").map(|temp| std::path::Path::new(&temp).join("phoenix-ci-budget"));
     let settings = Settings { budget_file, ..Settings::default() };
-    let cache = phoenix_github::Cache::new(access, settings).map_err(|error| error.to_string())?;
-    Ok(Box::new(cache))
+    // What a stranger's code makes must not be found by those who trust the default branch. The cache of a pull request is
+    // its own; what a workflow is set off for by others is in that of the branch.
+    let is_apart = var("GITHUB_EVENT_NAME").is_some_and(|event| event == "pull_request");
+    Ok((if is_for_a_fork() && !is_apart { access.read_only() } else { access }, settings))
+}
+
+/// Whether this job is for code from another repository; so it is where that cannot be known.
+pub(crate) fn is_for_a_fork() -> bool {
+    let file = |path: &str| fs_err::read_to_string(path);
+    Trigger::read(var, file).map_or(true, |trigger| trigger.is_some_and(|trigger| trigger.is_fork))
 }
 
 /// How many threads read, compress and write, where nobody says otherwise.

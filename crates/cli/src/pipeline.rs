@@ -82,7 +82,7 @@ pub(crate) struct Farm {
     pub(crate) saved_seconds: f64,
 }
 
-/// Evaluates and plans.
+/// Evaluates and plans; what `ships` is for other machines.
 pub(crate) fn plan(
     wanted: &Wanted,
     nix: &NixArgs,
@@ -90,9 +90,11 @@ pub(crate) fn plan(
     talk: &TalkArgs,
     permission: Permission,
     farm: Option<&MakeFarm<'_>>,
+    ships: bool,
 ) -> Result<Planned, CommandError> {
     let mut setup = setup::setup(nix, Some(&build.builder))?;
-    let depot = build.depot().map(|url| depots::open(Some(url))).transpose()?;
+    let open = if ships { depots::open_of_run } else { depots::open };
+    let depot = build.depot().map(|url| open(Some(url))).transpose()?;
     let asked = evaluating::asked(wanted, &setup.settings.system)?;
     let mut state = State::open();
     let directory = state.new_run()?;

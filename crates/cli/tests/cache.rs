@@ -232,6 +232,36 @@ fn the_cache_of_a_repository_keeps_one_entry_a_save() {
 }
 
 #[test]
+fn what_a_strangers_code_made_is_not_saved_where_others_would_find_it() {
+    let env = TestEnv::new();
+    let flake = Flake::new(OUTPUTS);
+    let app = output(&env, &flake, "app");
+    let github = Github::start().unwrap();
+    let token = github.token(&[("refs/heads/main", Permission::Both)]);
+    let event = env.file("event.json");
+    let job = |name: &str, payload: &str, args: &[&str]| {
+        fs_err::write(&event, payload).unwrap();
+        let mut command = env.in_job(&github, &token);
+        command.envs([("GITHUB_ACTIONS", "true"), ("GITHUB_EVENT_NAME", name), ("GITHUB_REPOSITORY", "o/r")]);
+        command.env("GITHUB_EVENT_PATH", &event);
+        command.args(["cache", "save", "--depot", "github:", &app]).args(args);
+        common::Ran::from(command.output().unwrap())
+    };
+    let pull = r#"{"pull_request": {"head": {"repo": {"full_name": "x/r"}}}}"#;
+    let run = r#"{"workflow_run": {"head_repository": {"full_name": "x/r"}}}"#;
+    for (name, payload) in
+        [("pull_request", pull), ("pull_request_target", pull), ("workflow_run", run), ("push", "no JSON")]
+    {
+        let _ = job(name, payload, &["--unless-fork"]).ends_with(0).says("nothing is saved");
+    }
+    // Also without the flag, where it would be in the cache of the branch.
+    let _ = job("workflow_run", run, &[]).ends_with(1).says("not permitted");
+    assert_eq!(github.entries().len(), 0);
+    let _ = job("workflow_run", &run.replace("x/r", "o/r"), &["--unless-fork"]).ends_with(0).says("saved 3");
+    assert_eq!(github.entries().len(), 1);
+}
+
+#[test]
 fn errors_name_the_thing_and_the_way_out() {
     let env = TestEnv::new();
     let depot = depot(&env);

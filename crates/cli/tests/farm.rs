@@ -339,6 +339,33 @@ fn workers_meet_in_githubs_artifacts_too() {
     let _ = run("").ends_with(1).says("ACTIONS_RUNTIME_TOKEN is not set");
 }
 
+/// Where a job may not write the cache, may not read it, or neither, its pipeline is slower, and as red or green as any.
+#[test]
+fn without_the_cache_of_a_repository_runners_hand_over_what_they_make_as_artifacts() {
+    let forbidden =
+        [("read", Permission::Read), ("write-only", Permission::Both), ("none", Permission::Both)];
+    for (mode, permission) in forbidden {
+        let github = Github::start().unwrap();
+        let env = TestEnv::new();
+        let flake = chain(&env, "true");
+        let job = |number: u32, args: &[&str]| {
+            let token = github.token_of_job(number, &[("refs/heads/main", permission)]);
+            let mut command = env.in_job(&github, &token);
+            command.env("ACTIONS_CACHE_MODE", mode).args(args).args(["--plan", "p", "--depot", "github:"]);
+            Ran::from(command.output().unwrap())
+        };
+        let plan = ["plan", "--runners", "1", "--matrix", "github", &flake.reference()];
+        let _ =
+            job(0, &plan).ends_with(0).says("may not use the cache").says("artifacts of this workflow run");
+        env.forget_store();
+        let ledger = ["--ledger", "github-artifacts:r"];
+        let _ = job(1, &[&["work", "--slot", "0"], &ledger[..]].concat()).ends_with(0);
+        let reported = job(2, &[&["report"], &ledger[..]].concat()).ends_with(0);
+        assert!(reported.stdout.contains("4 targets: 4 built"), "{reported}");
+        assert_eq!((links(&env), github.entries().len()), ([1, 1, 1, 1], 0), "{mode}");
+    }
+}
+
 /// A forge that runs failed jobs again runs the worker that had the failure, in a store and with a ledger of its own.
 #[test]
 fn a_worker_whose_build_failed_is_red_and_builds_no_more_than_that_when_it_is_run_again() {

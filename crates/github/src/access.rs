@@ -73,6 +73,13 @@ impl Access {
         Ok(Self { service, token: Secret::new(token), mode: CacheMode::of(mode), rest: None })
     }
 
+    /// Writes nothing to the cache, whatever the service would take.
+    #[must_use]
+    pub fn read_only(mut self) -> Self {
+        self.mode = if self.mode.reads() { CacheMode::Read } else { CacheMode::None };
+        self
+    }
+
     /// A server's words without our secrets.
     pub(crate) fn said(&self, words: &str) -> String {
         let rest = self.rest.as_ref().map(|rest| &rest.token);

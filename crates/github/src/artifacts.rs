@@ -1,10 +1,13 @@
 //! GitHub's artifacts as a place where the jobs of a workflow run keep small texts.
 
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt};
 use jiff::{SignedDuration, Timestamp};
-use phoenix_depot::Problem;
+use phoenix_depot::{Body, Problem};
 use phoenix_work::{Artifact, ArtifactError, ArtifactStore};
 use reqwest::Client;
 use serde::{Deserialize, Deserializer};
@@ -16,7 +19,7 @@ use crate::download::{Download, Missed};
 use crate::job::Job;
 use crate::patience::{Passing, Patience};
 use crate::signed::Signed;
-use crate::upload::Upload;
+use crate::upload::{Blocks, Upload};
 use crate::{Access, Settings, http, twirp};
 
 /// Where the service is; a method's name follows.
@@ -49,6 +52,38 @@ pub struct Artifacts {
 pub struct Reservation {
     name: String,
     url: Signed,
+}
+
+/// An artifact that is kept for others to read parts of.
+#[derive(Debug, Clone)]
+pub(crate) struct Kept {
+    artifact: Artifact,
+    /// When it was made, in seconds since 1970.
+    created: Option<u64>,
+    /// Where its bytes are, once that was asked for.
+    url: Arc<Mutex<Option<Signed>>>,
+}
+
+impl Kept {
+    fn new(artifact: Artifact, created: Option<u64>) -> Self {
+        Self { artifact, created, url: Arc::default() }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.artifact.name
+    }
+
+    pub(crate) fn number(&self) -> i64 {
+        self.artifact.number
+    }
+
+    pub(crate) fn size(&self) -> u64 {
+        self.artifact.size
+    }
+
+    pub(crate) fn created(&self) -> Option<u64> {
+        self.created
+    }
 }
 
 /// What came of a call that was not answered as hoped.
@@ -84,6 +119,21 @@ struct Listed {
     name: String,
     #[serde(deserialize_with = "any_int64")]
     size: i64,
+    #[serde(alias = "createdAt")]
+    created_at: String,
+}
+
+impl Listed {
+    fn kept(self) -> Kept {
+        let created = self.created_at.parse().ok().map(Timestamp::as_second);
+        let artifact = Artifact {
+            name: self.name,
+            number: self.database_id,
+            size: u64::try_from(self.size).unwrap_or_default(),
+            maker: self.workflow_job_run_backend_id,
+        };
+        Kept::new(artifact, created.and_then(|seconds| u64::try_from(seconds).ok()))
+    }
 }
 
 impl Artifacts {
@@ -137,15 +187,125 @@ impl Artifacts {
 
     /// Where the bytes of an artifact are.
     async fn signed(&self, artifact: &Artifact) -> Result<Signed, ArtifactError> {
-        let doing = || format!("asking where the artifact {} is", artifact.name);
+        self.place(artifact).await.map_err(|problem| match problem {
+            Problem::Gone => ArtifactError::Gone,
+            problem => told(&format!("asking where the artifact {} is", artifact.name), &problem),
+        })
+    }
+
+    async fn place(&self, artifact: &Artifact) -> Result<Signed, Problem> {
         let request = self.request(&artifact.maker, json!({ "name": artifact.name }));
-        let answer = match self.call("GetSignedArtifactURL", &request).await {
-            Ok(answer) => answer,
-            Err(Failed::NotFound) => return Err(ArtifactError::Gone),
-            Err(failed) => return Err(failed.told(&doing())),
-        };
+        let answer = self.call("GetSignedArtifactURL", &request).await.map_err(Failed::problem)?;
         Signed::new(&answer.signed_url, Instant::now())
-            .ok_or_else(|| told(&doing(), &Problem::Unreachable("it says no place of the bytes".to_owned())))
+            .ok_or_else(|| Problem::Unreachable("it says no place of the bytes".to_owned()))
+    }
+
+    /// Takes a name that nobody has taken, for content of a type.
+    async fn take(&self, name: &str, mime_type: &str) -> Result<Option<Reservation>, Problem> {
+        let expires = (Timestamp::now() + KEPT).strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        let more = json!({
+            "name": name, "expires_at": expires, "version": VERSION, "mime_type": mime_type,
+        });
+        let answer = match self.call("CreateArtifact", &self.request(&self.job.job, more)).await {
+            Ok(answer) => answer,
+            // If it was ourselves, the place for the bytes was lost with the answer.
+            Err(Failed::Taken { .. }) => return Ok(None),
+            Err(failed) => return Err(failed.problem()),
+        };
+        match Signed::new(&answer.signed_upload_url, Instant::now()).filter(|_| answer.ok) {
+            Some(url) => Ok(Some(Reservation { name: name.to_owned(), url })),
+            None => Err(Problem::Unreachable("it says no place for the bytes".to_owned())),
+        }
+    }
+
+    /// Makes what was put at its place seen.
+    async fn finish(&self, name: &str, size: u64, hash: Sha256) -> Result<Artifact, Problem> {
+        let hash: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        // 64-bit numbers are text in the JSON of the official client.
+        let more = json!({ "name": name, "size": size.to_string(), "hash": format!("sha256:{hash}") });
+        let maker = &self.job.job;
+        let number = match self.call("FinalizeArtifact", &self.request(maker, more)).await {
+            Ok(answer) if answer.ok => answer.artifact_id,
+            Ok(_) => return Err(Problem::Unreachable("it refuses and does not say why".to_owned())),
+            // It was finished by the try whose answer was lost; its number comes with the next listing.
+            Err(Failed::Taken { doubt: true }) => 0,
+            Err(failed) => return Err(failed.problem()),
+        };
+        Ok(Artifact { name: name.to_owned(), number, size, maker: maker.clone() })
+    }
+
+    /// Makes an artifact of any size; none when there is one of that name. Memory does not grow with the body.
+    pub(crate) async fn keep(&self, name: &str, body: Body) -> Result<Option<Kept>, Problem> {
+        let hash = Arc::new(Mutex::new(Sha256::new()));
+        let hashing = Arc::clone(&hash);
+        let body = body.inspect_ok(move |piece| {
+            hashing.lock().unwrap_or_else(PoisonError::into_inner).update(piece);
+        });
+        let mut blocks = Blocks::new(body.boxed(), self.settings.block);
+        let first = blocks.next().await.map_err(Problem::Body)?.unwrap_or_default();
+        let second = if blocks.is_over() { None } else { blocks.next().await.map_err(Problem::Body)? };
+        let Some(reservation) = self.take(name, "application/octet-stream").await? else { return Ok(None) };
+        let upload = Upload { http: &self.http, settings: &self.settings, url: &reservation.url };
+        let size = match second {
+            None => upload.whole(first).await?,
+            Some(second) => upload.blocks([first, second], blocks).await?,
+        };
+        let hash = hash.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let artifact = self.finish(name, size, hash).await?;
+        Ok(Some(Kept::new(artifact, u64::try_from(Timestamp::now().as_second()).ok())))
+    }
+
+    /// The artifact of this name, or all.
+    pub(crate) async fn kept(&self, name: Option<&str>) -> Result<Vec<Kept>, Problem> {
+        let more = name.map_or_else(|| json!({}), |name| json!({ "name_filter": name }));
+        let answer = self.call("ListArtifacts", &self.request(&self.job.job, more)).await;
+        let listed = answer.map_err(Failed::problem)?.artifacts.into_iter();
+        Ok(listed.map(Listed::kept).filter(|kept| name.is_none_or(|name| kept.name() == name)).collect())
+    }
+
+    /// The bytes of a range of an artifact.
+    pub(crate) async fn range(&self, kept: &Kept, range: Range<u64>) -> Result<Bytes, Problem> {
+        if range.is_empty() {
+            return Ok(Bytes::new());
+        }
+        if range.end > kept.size() {
+            return Err(Problem::Short(format!("byte {} of {} was asked for", range.end, kept.size())));
+        }
+        let mut patience = Patience::new(&self.settings);
+        let mut download = Download::new(range);
+        let known = kept.url.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (mut url, mut fresh) = match known.filter(|url| url.holds(Instant::now())) {
+            Some(url) => (url, false),
+            None => (self.place_again(kept).await?, true),
+        };
+        loop {
+            match download.more(&self.reader, &url).await {
+                Ok(()) => return Ok(download.finish()),
+                Err(Missed::Again(why, words)) => {
+                    patience.again(why, words).await?;
+                }
+                Err(Missed::Denied(_) | Missed::Gone) if !fresh => {
+                    fresh = true;
+                    url = self.place_again(kept).await?;
+                }
+                Err(missed) => return Err(missed.problem()),
+            }
+        }
+    }
+
+    async fn place_again(&self, kept: &Kept) -> Result<Signed, Problem> {
+        let url = self.place(&kept.artifact).await?;
+        *kept.url.lock().unwrap_or_else(PoisonError::into_inner) = Some(url.clone());
+        Ok(url)
+    }
+
+    /// Removes an artifact; that it is gone already is as good.
+    pub(crate) async fn forget(&self, kept: &Kept) -> Result<(), Problem> {
+        let request = self.request(&kept.artifact.maker, json!({ "name": kept.name() }));
+        match self.call("DeleteArtifact", &request).await {
+            Ok(_) | Err(Failed::NotFound) => Ok(()),
+            Err(failed) => Err(failed.problem()),
+        }
     }
 
     async fn bytes(&self, url: &Signed, size: u64) -> Result<Bytes, Missed> {
@@ -156,13 +316,12 @@ impl Artifacts {
 }
 
 impl Failed {
-    fn told(self, doing: &str) -> ArtifactError {
-        let problem = match self {
+    fn problem(self) -> Problem {
+        match self {
             Self::Problem(problem) => problem,
             Self::Taken { .. } => Problem::Unreachable("it answers 409".to_owned()),
-            Self::NotFound => Problem::Unreachable("it answers 404".to_owned()),
-        };
-        told(doing, &problem)
+            Self::NotFound => Problem::Gone,
+        }
     }
 }
 
@@ -186,21 +345,8 @@ impl ArtifactStore for Artifacts {
     }
 
     async fn reserve(&self, name: &str) -> Result<Option<Reservation>, ArtifactError> {
-        let doing = || format!("reserving the artifact {name}");
-        let expires = (Timestamp::now() + KEPT).strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-        let more = json!({
-            "name": name, "expires_at": expires, "version": VERSION, "mime_type": "application/json",
-        });
-        let answer = match self.call("CreateArtifact", &self.request(&self.job.job, more)).await {
-            Ok(answer) => answer,
-            // If it was ourselves, the place for the bytes was lost with the answer.
-            Err(Failed::Taken { .. }) => return Ok(None),
-            Err(failed) => return Err(failed.told(&doing())),
-        };
-        match Signed::new(&answer.signed_upload_url, Instant::now()).filter(|_| answer.ok) {
-            Some(url) => Ok(Some(Reservation { name: name.to_owned(), url })),
-            None => Err(told(&doing(), &Problem::Unreachable("it says no place for the bytes".to_owned()))),
-        }
+        let taken = self.take(name, "application/json").await;
+        taken.map_err(|problem| told(&format!("reserving the artifact {name}"), &problem))
     }
 
     fn holds(&self, reservation: &Reservation) -> bool {
@@ -210,38 +356,18 @@ impl ArtifactStore for Artifacts {
     async fn fill(&self, reservation: &Reservation, content: Bytes) -> Result<Artifact, ArtifactError> {
         let Reservation { name, url } = reservation;
         let doing = || format!("writing the artifact {name}");
-        let hash: String = Sha256::digest(&content).iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash = Sha256::new().chain_update(&content);
         let upload = Upload { http: &self.http, settings: &self.settings, url };
         let size = upload.whole(content).await.map_err(|problem| match problem {
             Problem::Denied(_) => ArtifactError::Lapsed,
             problem => told(&doing(), &problem),
         })?;
-        // 64-bit numbers are text in the JSON of the official client.
-        let more = json!({ "name": name, "size": size.to_string(), "hash": format!("sha256:{hash}") });
-        let maker = &self.job.job;
-        let number = match self.call("FinalizeArtifact", &self.request(maker, more)).await {
-            Ok(answer) if answer.ok => answer.artifact_id,
-            Ok(_) => {
-                let words = "it refuses and does not say why".to_owned();
-                return Err(told(&doing(), &Problem::Unreachable(words)));
-            }
-            // It was finished by the try whose answer was lost; its number comes with the next listing.
-            Err(Failed::Taken { doubt: true }) => 0,
-            Err(failed) => return Err(failed.told(&doing())),
-        };
-        Ok(Artifact { name: name.clone(), number, size, maker: maker.clone() })
+        self.finish(name, size, hash).await.map_err(|problem| told(&doing(), &problem))
     }
 
     async fn list(&self) -> Result<Vec<Artifact>, ArtifactError> {
-        let answer = self.call("ListArtifacts", &self.request(&self.job.job, json!({}))).await;
-        let answer = answer.map_err(|failed| failed.told("listing the artifacts"))?;
-        let artifact = |listed: Listed| Artifact {
-            name: listed.name,
-            number: listed.database_id,
-            size: u64::try_from(listed.size).unwrap_or_default(),
-            maker: listed.workflow_job_run_backend_id,
-        };
-        Ok(answer.artifacts.into_iter().map(artifact).collect())
+        let kept = self.kept(None).await.map_err(|problem| told("listing the artifacts", &problem))?;
+        Ok(kept.into_iter().map(|kept| kept.artifact).collect())
     }
 
     async fn read(&self, artifact: &Artifact) -> Result<Bytes, ArtifactError> {
@@ -268,11 +394,8 @@ impl ArtifactStore for Artifacts {
     }
 
     async fn remove(&self, artifact: &Artifact) -> Result<(), ArtifactError> {
-        let request = self.request(&artifact.maker, json!({ "name": artifact.name }));
-        match self.call("DeleteArtifact", &request).await {
-            Ok(_) | Err(Failed::NotFound) => Ok(()),
-            Err(failed) => Err(failed.told(&format!("removing the artifact {}", artifact.name))),
-        }
+        let forgotten = self.forget(&Kept::new(artifact.clone(), None)).await;
+        forgotten.map_err(|problem| told(&format!("removing the artifact {}", artifact.name), &problem))
     }
 }
 

@@ -77,22 +77,59 @@ impl Cache {
         self.service.access().rest.as_ref().ok_or(Problem::Unsupported(cannot))
     }
 
-    async fn make(&self, name: &BlobName, body: Body) -> Result<Created, Problem> {
+    /// Why this job may not use the cache to the full, as far as that is known before anybody was asked.
+    pub(crate) fn forbidden(&self) -> Option<String> {
+        let unread = self.service.may_read().err().map(|problem| problem.to_string());
+        let unwritable = self.scopes.as_ref().is_some_and(|scopes| scopes.write.is_none());
+        let unwritable = unwritable.then(|| "its token has no scope that it may write".to_owned());
+        self.write_denied().or(unread).or(unwritable)
+    }
+
+    /// As [`Depot::create`]; where the cache may not be written or has no room, with the whole body again.
+    pub(crate) async fn create_or_return(
+        &self,
+        name: &BlobName,
+        body: Body,
+    ) -> Result<Created, (DepotError, Option<Body>)> {
+        let made = self.make(name, body).await;
+        made.map_err(|(problem, body)| (self.error("creating", name.as_str(), problem), body))
+    }
+
+    async fn make(&self, name: &BlobName, body: Body) -> Result<Created, (Problem, Option<Body>)> {
         if let Some(words) = self.write_denied() {
-            return Err(Problem::Denied(words));
+            return Err((Problem::Denied(words), Some(body)));
         }
         let key = key::key(name);
         let settings = self.service.settings();
         let mut blocks = Blocks::new(body, settings.block);
-        let first = blocks.next().await.map_err(Problem::Body)?.unwrap_or_default();
+        let cut = |error| (Problem::Body(error), None);
+        let first = blocks.next().await.map_err(cut)?.unwrap_or_default();
         // One that is as large as a block may have no more to come.
-        let second = if blocks.is_over() { None } else { blocks.next().await.map_err(Problem::Body)? };
-        let url = match self.service.create(&key).await? {
-            Reserved::At(url) => url,
-            Reserved::Taken { ours: false } => return Ok(Created::Taken),
-            Reserved::Taken { ours: true } => return self.taken_by_whom(&key).await,
+        let second = if blocks.is_over() { None } else { blocks.next().await.map_err(cut)? };
+        let url = match self.service.create(&key).await {
+            Ok(Reserved::At(url)) => url,
+            Ok(Reserved::Taken { ours: false }) => return Ok(Created::Taken),
+            Ok(Reserved::Taken { ours: true }) => {
+                return self.taken_by_whom(&key).await.map_err(|problem| (problem, None));
+            }
+            Err(problem @ (Problem::Denied(_) | Problem::Full(_))) => {
+                return Err((problem, Some(blocks.into_body([Some(first), second]))));
+            }
+            Err(problem) => return Err((problem, None)),
         };
-        let upload = Upload { http: &self.http, settings, url: &url };
+        self.fill(&key, &url, (first, second), blocks).await.map_err(|problem| (problem, None))
+    }
+
+    /// Puts the bytes where they belong, and makes them seen.
+    async fn fill(
+        &self,
+        key: &str,
+        url: &Signed,
+        (first, second): (Bytes, Option<Bytes>),
+        blocks: Blocks,
+    ) -> Result<Created, Problem> {
+        let settings = self.service.settings();
+        let upload = Upload { http: &self.http, settings, url };
         let uploading = async {
             match second {
                 None => upload.whole(first).await,
@@ -103,9 +140,9 @@ impl Cache {
             let minutes = settings.upload_within.as_secs() / 60;
             Problem::Unreachable(format!("the upload was not over within {minutes} minutes"))
         })??;
-        if let Err(problem) = self.service.finalize(&key, size).await {
+        if let Err(problem) = self.service.finalize(key, size).await {
             // It may be done, and only the answers were lost.
-            return match self.is_there(&key, &url, size).await {
+            return match self.is_there(key, url, size).await {
                 true => Ok(Created::New(size)),
                 false => Err(problem),
             };
@@ -237,7 +274,7 @@ impl Depot for Cache {
     }
 
     async fn create(&self, name: &BlobName, body: Body) -> Result<Created, DepotError> {
-        self.make(name, body).await.map_err(|problem| self.error("creating", name.as_str(), problem))
+        self.create_or_return(name, body).await.map_err(|(error, _)| error)
     }
 
     async fn find(&self, name: &BlobName) -> Result<Option<Blob>, DepotError> {

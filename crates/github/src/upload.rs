@@ -64,6 +64,14 @@ impl Blocks {
         Ok((!block.is_empty()).then(|| block.freeze()))
     }
 
+    /// A body again, with blocks before it that were taken from it.
+    pub(crate) fn into_body(self, taken: [Option<Bytes>; 2]) -> Body {
+        let rest = stream::try_unfold(self, |mut blocks| async move {
+            Ok(blocks.next().await?.map(|block| (block, blocks)))
+        });
+        stream::iter(taken.into_iter().flatten().map(Ok)).chain(rest).boxed()
+    }
+
     /// Whether there is certainly nothing more.
     pub(crate) fn is_over(&self) -> bool {
         self.body.is_none() && self.left.is_empty()
@@ -217,6 +225,20 @@ mod tests {
         }
         assert_eq!(cut(vec![], 10).await, Vec::<Bytes>::new());
         assert_eq!(cut(vec![Bytes::from_static(b"0123456789")], 5).await.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_body_comes_back_whole() {
+        for length in [0, 5, 1000, 1001, 2000, 2001, 5000] {
+            let bytes = testing::bytes(7, length);
+            let mut blocks = Blocks::new(
+                stream::iter(testing::pieces(7, bytes.clone()).into_iter().map(Ok)).boxed(),
+                1000,
+            );
+            let taken = [blocks.next().await.unwrap(), blocks.next().await.unwrap()];
+            let body: Vec<Bytes> = blocks.into_body(taken).try_collect().await.unwrap();
+            assert_eq!(body.concat(), bytes, "{length}");
+        }
     }
 
     #[test]

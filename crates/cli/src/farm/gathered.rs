@@ -28,7 +28,7 @@ const BACK_WITHIN: Duration = Duration::from_secs(10);
 /// Collects all outcomes of a plan; returns what is then known of its run, which has ended.
 pub(crate) fn report(args: &ReportArgs, reference: &str, url: &str) -> Result<Summary, CommandError> {
     ledgers::check(url)?;
-    let depot = depots::open(args.shared.depot.as_deref())?;
+    let depot = depots::open_of_run(args.shared.depot.as_deref())?;
     let (shipment, mark) = receive(depot.as_ref(), reference)?;
     let (_, mut limits) = manner(url);
     limits.fail_fast = shipment.fail_fast;

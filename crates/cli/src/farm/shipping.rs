@@ -95,7 +95,9 @@ pub(crate) fn ship(
     match created.map_err(|error| CommandError::because("cannot ship the plan", &error))? {
         Created::New(_) => Ok((reference, mark)),
         Created::Taken => Err(CommandError::new(format!("there is a plan of the name {reference} already"))
-            .hint("name another (`--plan REF`), or leave `--plan` out: each plan has a name of its own then")),
+            .hint(
+                "name another (`--plan REF`), or leave `--plan` out: each plan has a name of its own then",
+            )),
     }
 }
 

@@ -108,6 +108,10 @@ fn valid_since(
 }
 
 fn save(args: &SaveArgs) -> Result<ExitCode, CommandError> {
+    if args.unless_fork && depots::is_for_a_fork() {
+        say("nothing is saved: this job is for code from a fork, whose results others must not get");
+        return Ok(ExitCode::SUCCESS);
+    }
     let (nix, layout) = store(&args.store)?;
     let infos = depots::infos(&layout, args.store.store.as_deref())?;
     let sign = args.sign_key.as_deref().map(keys::secret).transpose()?;

@@ -84,7 +84,9 @@ pub(crate) fn plan(args: &PlanArgs) -> Result<ExitCode, CommandError> {
     // Flakes of phoenix-ci v1 may read the environment and files: it evaluated with `--impure`.
     let impure = args.nix.impure || args.farm.matrix == Some(Matrix::V1);
     let nix = NixArgs { impure, ..args.nix.clone() };
-    let mut planned = pipeline::plan(&args.wanted, &nix, &args.build, &args.talk, permission, make)?;
+    let ships = args.farm.matrix.is_some();
+    let mut planned =
+        pipeline::plan(&args.wanted, &nix, &args.build, &args.talk, permission, make, ships)?;
     let more = match planned.farm.take().filter(|_| planned.trouble.is_none() && !planned.run.is_cancelled())
     {
         Some(farm) => for_runners(&mut planned, farm, &args.farm)?,

@@ -48,7 +48,8 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, CommandError> {
     }
     let permission = Permission::of(args.build.actions, false);
     let make = args.runners.map(|_| &farm::for_here as &pipeline::MakeFarm<'_>);
-    let mut planned = pipeline::plan(&args.wanted, &args.nix, &args.build, &args.talk, permission, make)?;
+    let mut planned =
+        pipeline::plan(&args.wanted, &args.nix, &args.build, &args.talk, permission, make, false)?;
     if args.dry_run {
         return plan::show(planned, &args.talk);
     }

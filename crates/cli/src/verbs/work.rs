@@ -42,7 +42,7 @@ pub(crate) fn work(args: &WorkArgs) -> Result<ExitCode, CommandError> {
     };
     ledgers::check(ledger_url)?;
     let setup = setup(args)?;
-    let depot = depots::open(args.shared.depot.as_deref())?;
+    let depot = depots::open_of_run(args.shared.depot.as_deref())?;
     let (shipment, mark) = farm::receive(depot.as_ref(), &args.reference)?;
     let shipment = Arc::new(shipment);
     let setup = fitted(setup, &shipment, args)?;

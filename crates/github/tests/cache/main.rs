@@ -6,6 +6,7 @@ mod creating;
 mod faults;
 mod finding;
 mod listing;
+mod of_run;
 mod reading;
 mod secrets;
 
