@@ -1,5 +1,5 @@
-// Runs phoenix. What only actions are told (the token of the job's services) reaches it in its environment, and
-// no step that follows.
+// Runs phoenix. What only actions are told (the token of the job's services) reaches it on its standard input, and
+// neither what it starts nor a step that follows.
 import { spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { findProgram } from './binary.mjs'
@@ -7,6 +7,9 @@ import { Muted } from './muted.mjs'
 
 /** Variables that hold nothing but a secret, of those that Nix, its caches and registries are given. */
 const SECRET = /^(GITHUB_TOKEN|GH_TOKEN|CACHIX_AUTH_TOKEN|CACHIX_SIGNING_KEY|ATTIC_TOKEN|AWS_SECRET_ACCESS_KEY|AWS_SESSION_TOKEN|AZURE_STORAGE_KEY|NIX_SIGNING_KEY|PHOENIX_SIGN_KEY)$/
+
+/** Inputs of actions that are secrets: the actions themselves see to them. */
+const SECRET_INPUT = /^INPUT_(SIGN-KEY|TOKEN|GITHUBTOKEN)$/
 
 /** How long what a program printed is waited for when it has ended, in milliseconds. */
 const LAST_WORDS = 5_000
@@ -24,6 +27,17 @@ function hideSecrets() {
 }
 
 /**
+ * What phoenix is given: its environment, and the lines of its standard input. The token is not in the environment, which
+ * is inherited, and can be read by whoever runs as the same user.
+ */
+export function handedOver(more = {}) {
+  const { ACTIONS_RUNTIME_TOKEN: token, ...environment } = { ...process.env, ...more }
+  for (const name of Object.keys(environment).filter((name) => SECRET_INPUT.test(name))) delete environment[name]
+  if (token) environment.PHOENIX_CI_TOKEN = 'stdin'
+  return { environment, lines: token ? [`${token}\n`] : [] }
+}
+
+/**
  * Runs phoenix with these arguments until it ends; hands on the signals by which a runner cancels.
  *
  * With `read`, its standard output is returned instead of shown; with `groups`, it has logs in groups; `environment`
@@ -35,9 +49,10 @@ export async function phoenix(args, { read = false, groups = false, environment 
   hideSecrets()
   const muted = new Muted()
   const [verb, ...rest] = args
+  const handed = handedOver(environment)
   const child = spawn(program, groups ? [verb, '--log-groups', ...rest] : args, {
-    stdio: [groups ? 'pipe' : 'ignore', 'pipe', 'pipe'],
-    env: { ...process.env, ...environment },
+    stdio: ['pipe', 'pipe', 'pipe'],
+    env: handed.environment,
   })
   const told = ['SIGINT', 'SIGTERM'].map((signal) => [signal, () => child.kill(signal)])
   for (const [signal, hand] of told) process.on(signal, hand)
@@ -45,8 +60,8 @@ export async function phoenix(args, { read = false, groups = false, environment 
   if (read) child.stdout.on('data', (part) => parts.push(part))
   else muted.listen(child.stdout)
   muted.listen(child.stderr)
-  // Neither as an argument nor in the environment, which all that it starts may see. One that does not read it has ended.
-  child.stdin?.on('error', () => {}).end(`${muted.mark}\n`)
+  // Neither as arguments nor in the environment, which all that it starts may see. One that does not read it has ended.
+  child.stdin.on('error', () => {}).end([...handed.lines, ...(groups ? [`${muted.mark}\n`] : [])].join(''))
   try {
     const [code, signal] = await new Promise((resolve, reject) => {
       child.on('error', (problem) => reject(new Error(`cannot run ${program}: ${problem.message}`)))

@@ -4,7 +4,7 @@ import { existsSync, mkdtempSync, openSync, readFileSync, writeFileSync } from '
 import { join } from 'node:path'
 import { tmpdir } from 'node:os'
 import { findProgram } from '../action/binary.mjs'
-import { end, phoenix } from '../action/program.mjs'
+import { end, handedOver, phoenix } from '../action/program.mjs'
 import { action, choice, exportVariable, input, saveState, setOutput, warning } from '../action/workflow.mjs'
 
 /** How long the server may take to begin, in milliseconds. */
@@ -31,7 +31,9 @@ async function serve(folder, depot) {
   const sign = keyFile(folder)
   const out = openSync(log, 'a')
   const args = ['cache', 'serve', '--port-file', port, ...sign, ...depot]
-  const server = spawn(await findProgram(), args, { detached: true, stdio: ['ignore', out, out] })
+  const handed = handedOver()
+  const server = spawn(await findProgram(), args, { detached: true, stdio: ['pipe', out, out], env: handed.environment })
+  server.stdin.on('error', () => {}).end(handed.lines.join(''))
   const ended = new Promise((resolve) => {
     server.on('error', resolve)
     server.on('exit', resolve)

@@ -13,6 +13,7 @@ use phoenix_store::{Layout, Nix, PathInfos, PathInfosError, Validity, Way};
 use phoenix_substituter::PublicKeys;
 
 use crate::error::{CommandError, hint_for};
+use crate::handed;
 use crate::setup::var;
 use crate::talk;
 
@@ -71,7 +72,7 @@ fn access() -> Result<(Access, Settings), String> {
     let [results_url, mode] = ["ACTIONS_RESULTS_URL", "ACTIONS_CACHE_MODE"].map(var);
     let [rest_token, repository, api] = ["GITHUB_TOKEN", "GITHUB_REPOSITORY", "GITHUB_API_URL"].map(var);
     let rest = RestAccess::new(rest_token.as_deref(), repository.as_deref(), api.as_deref());
-    let token = var("ACTIONS_RUNTIME_TOKEN");
+    let token = handed::runtime_token();
     let access = Access::new(results_url.as_deref(), token.as_deref(), mode.as_deref())
         .map_err(|error| error.to_string())?
         .with_rest(rest);

@@ -5,6 +5,7 @@ use phoenix_work::{ArtifactLedger, Ledger, LedgerError, Opener};
 use sha2::{Digest, Sha256};
 
 use crate::error::CommandError;
+use crate::handed;
 use crate::setup::var;
 
 /// The scheme of the ledger on the artifacts of the workflow run that this job is of.
@@ -58,7 +59,7 @@ fn of_plan(url: &str, PlanMark(plan): &PlanMark) -> String {
 
 /// The artifacts of the workflow run that this job is of.
 fn github(run: &str) -> Result<Box<dyn Ledger>, String> {
-    let [results_url, token] = ["ACTIONS_RESULTS_URL", "ACTIONS_RUNTIME_TOKEN"].map(var);
+    let (results_url, token) = (var("ACTIONS_RESULTS_URL"), handed::runtime_token());
     let access = Access::new(results_url.as_deref(), token.as_deref(), None);
     let access = access.map_err(|error| error.to_string())?;
     let artifacts = Artifacts::new(access, Settings::default()).map_err(|error| error.to_string())?;

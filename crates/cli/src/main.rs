@@ -11,6 +11,7 @@ mod error;
 mod evaluating;
 mod farm;
 mod gates;
+mod handed;
 mod history;
 mod kept;
 mod ledgers;
@@ -41,6 +42,7 @@ use crate::error::EXIT_ERROR;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    handed::take();
     let words = std::env::args_os().collect();
     // Where Nix does not tell of its settings, there are none that could be flags.
     let mut settings = || Nix::find().and_then(|nix| Settings::flags(&nix)).unwrap_or_default();

@@ -231,6 +231,26 @@ fn the_cache_of_a_repository_keeps_one_entry_a_save() {
     let _ = fails("ACTIONS_RUNTIME_TOKEN", "").says("ACTIONS_RUNTIME_TOKEN is not set");
 }
 
+/// As an action hands it over: the environment is inherited, and shown to all who run as the same user.
+#[test]
+fn the_token_may_come_by_standard_input() {
+    let env = TestEnv::new();
+    let flake = Flake::new(OUTPUTS);
+    let app = output(&env, &flake, "app");
+    let github = Github::start().unwrap();
+    let token = github.token(&[("refs/heads/main", Permission::Both)]);
+    let input = env.file("token");
+    let save = |text: &str| {
+        fs_err::write(&input, text).unwrap();
+        let mut command = env.in_job(&github, "");
+        command.env("PHOENIX_CI_TOKEN", "stdin").stdin(std::fs::File::open(&input).unwrap());
+        command.args(["cache", "save", "--depot", "github:", &app]);
+        common::Ran::from(command.output().unwrap())
+    };
+    let _ = save(&format!("{token}\n")).ends_with(0).says("saved 3");
+    let _ = save("").ends_with(1).says("ACTIONS_RUNTIME_TOKEN is not set");
+}
+
 #[test]
 fn what_a_strangers_code_made_is_not_saved_where_others_would_find_it() {
     let env = TestEnv::new();
