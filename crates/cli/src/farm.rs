@@ -30,6 +30,7 @@ pub(crate) use exchange::NixExchange;
 pub(crate) use gathered::report;
 pub(crate) use here::build;
 pub(crate) use hits::{Gated, hits, hits_rows, of_slots, without_row};
+pub(crate) use logs::keep_all as keep_logs;
 pub(crate) use shipping::{Besides, receive, ship};
 pub(crate) use simulating::{decide, matrix_rows, place_actions, simulation, table};
 pub(crate) use unsaved::read as unsaved;

@@ -519,21 +519,31 @@ fn plan_for_one<'a>(env: &TestEnv, flake: &Flake, name: &'a str, place: &'a [Str
     ["--plan", name, "--depot", depot, "--ledger", ledger]
 }
 
+fn log_of_bad(report: &Value) -> &str {
+    let derivations = report["derivations"].as_array().unwrap();
+    derivations.iter().find(|one| one["name"] == "bad").unwrap()["log"].as_str().unwrap()
+}
+
 #[test]
 fn a_report_has_the_whole_log_of_what_failed_and_without_it_names_no_file() {
     let env = TestEnv::new();
     let flake = Flake::new(
-        r#"{ packages.${system}.bad =
-          d "bad" "i=0; while [ $i -lt 100 ]; do echo line $i; i=$((i+1)); done; echo last words; exit 1" { }; }"#,
+        r#"{ packages.${system} = { good = d "good" "echo well done; echo >$out" { }; bad =
+          d "bad" "i=0; while [ $i -lt 100 ]; do echo line $i; i=$((i+1)); done; echo last words; exit 1" { }; }; }"#,
     );
     let place = [env.depot(), format!("dir:{}", env.file("ledger").display())];
     let places = plan_for_one(&env, &flake, "p", &place);
     let _ = env.phoenix(&[&["work", "--slot", "0"], &places[..]].concat()).ends_with(100);
     let ran = env.phoenix(&[&["report", "--format", "json"], &places[..]].concat()).ends_with(100);
     let report: Value = serde_json::from_str(&ran.stdout).unwrap();
-    let log = fs_err::read_to_string(report["derivations"][0]["log"].as_str().unwrap()).unwrap();
+    let log = fs_err::read_to_string(log_of_bad(&report)).unwrap();
     let lines: Vec<&str> = log.lines().collect();
     assert_eq!((lines.len(), lines[0], lines[100]), (101, "line 0", "last words"), "{ran}");
+    // So has its directory the log of what was built.
+    let directory = Path::new(log_of_bad(&report)).parent().unwrap();
+    let mut logs = fs_err::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let good = logs.find(|path| path.to_string_lossy().contains("-good.drv")).unwrap();
+    assert_eq!(fs_err::read_to_string(good).unwrap(), "well done\n");
     // Where it is not kept, its end is told.
     fs_err::remove_dir_all(env.file("depot/logs")).unwrap();
     let ran = env.phoenix(&[&["report"], &places[..]].concat()).ends_with(100);

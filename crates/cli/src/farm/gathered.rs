@@ -121,6 +121,7 @@ pub(crate) fn report(args: &ReportArgs, reference: &str, url: &str) -> Result<Su
     if let Err(error) = history::add(&depot, recorder.summary(), collecting.sizes()) {
         recorder.say(Severity::Warning, error.in_one_line());
     }
+    logs::fetch_all(&depot, reference, slots, &recorder.directory().join("logs"));
     let directory = recorder.directory().display().to_string();
     let code = run.exit_code();
     let code = if code == 0 && !acted_well { EXIT_ERROR } else { code };

@@ -118,6 +118,7 @@ pub(crate) fn work(args: &WorkArgs) -> Result<ExitCode, CommandError> {
         false
     });
     let code = if code == 0 && !acted { EXIT_ERROR } else { code };
+    farm::keep_logs(&depot, &args.reference, args.slot, recorder.summary());
     let derivations = plural(done.built, "derivation");
     recorder.say(Severity::Notice, format!("worker {} built {} {derivations}", args.slot, done.built));
     // Nix's exit code for what failed here, so that a forge that runs failed jobs again runs this one. What is no
