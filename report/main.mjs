@@ -8,6 +8,10 @@ import { action, input, setOutput, warning } from '../action/workflow.mjs'
 /** All workers have ended when this begins: who was not heard of for so many minutes is gone. */
 const PATIENCE = '2'
 
+/** Where the rest is. */
+const WHERE = (name) =>
+  `The artifact \`${name}\` has a page to look at (\`report.html\`), the whole report as JSON (\`report.json\`), the events, and logs.`
+
 await action(async () => {
   const plan = input('plan')
   if (!plan) {
@@ -22,8 +26,13 @@ await action(async () => {
     ],
     { environment: { XDG_STATE_HOME: state } },
   )
-  await show(state)
-  if (told.code !== 0) throw new Error(`not everything is well: phoenix report ${end(told)}`)
+  const annotated = await show(state, artifact(plan))
+  if (told.code === 0) return
+  // Each failure has an annotation already, of which GitHub shows ten.
+  const verdict = `not everything is well: phoenix report ${end(told)}`
+  if (!annotated) throw new Error(verdict)
+  process.stdout.write(`${verdict}\n`)
+  process.exitCode = 1
 })
 
 /** A name that no other report of this workflow run has: artifacts of earlier attempts stay. */
@@ -35,12 +44,12 @@ function artifact(plan) {
   return `phoenix-report-${attempt}-${rest.replace(/[^A-Za-z0-9._-]/g, '-')}`
 }
 
-/** The summary of the job, and the directory to upload. The verdict does not depend on them. */
-async function show(state) {
+/** The summary of the job, and the directory to upload, on which the verdict does not depend; whether there are annotations. */
+async function show(state, name) {
   const runs = join(state, 'phoenix/runs')
   const [run] = existsSync(runs) ? readdirSync(runs) : []
   const events = join(runs, run ?? '', 'events.jsonl')
-  if (!run || !existsSync(events)) return
+  if (!run || !existsSync(events)) return false
   const directory = join(state, 'report')
   mkdirSync(directory)
   copyFileSync(events, join(directory, 'events.jsonl'))
@@ -48,10 +57,15 @@ async function show(state) {
   if (existsSync(logs)) cpSync(logs, join(directory, 'logs'), { recursive: true })
   const summary = join(state, 'summary.md')
   const made = await phoenix(['report', events, '--format', 'markdown', '-o', summary, '--html', join(directory, 'report.html')])
-  if (!existsSync(summary)) return warning(`there is no summary: phoenix report ${end(made)}`)
+  if (!existsSync(summary)) {
+    warning(`there is no summary: phoenix report ${end(made)}`)
+    return false
+  }
+  await phoenix(['report', events, '--format', 'json', '-o', join(directory, 'report.json')])
   setOutput('directory', directory)
   const annotations = await phoenix(['report', events, '--format', 'github'], { read: true })
   process.stdout.write(annotations.stdout)
   const page = process.env.GITHUB_STEP_SUMMARY
-  if (page) appendFileSync(page, readFileSync(summary))
+  if (page) appendFileSync(page, `${readFileSync(summary, 'utf8')}\n${WHERE(name)}\n`)
+  return annotations.stdout !== ''
 }

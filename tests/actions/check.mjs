@@ -150,16 +150,23 @@ const tests = {
     assert.match(artifacts[1], /^phoenix-report-1-other-[0-9a-f]{8}$/)
   },
   async 'the pipeline: a failing build is a red report that says why'(repository) {
-    repository.flake({ ...FOUR, bad: { needs: ['left'], fails: true } })
+    repository.flake({ ...FOUR, bad: { needs: ['left'], fails: true }, talks: { says: 'echo what I have to say; ' } })
     repository.write('.github/workflows/ci.yml', PIPELINE)
-    ended(await repository.run('ci.yml', { apart: true }), 1)
+    const { text } = ended(await repository.run('ci.yml', { apart: true }), 1)
     // One annotation for the one root failure.
-    const annotations = repository.said('--format github').split('\n').filter(Boolean)
+    const annotations = text.split('\n').filter((line) => line.includes('\u2757  ::error'))
     assert.equal(annotations.length, 1, annotations.join('\n'))
-    assert.match(annotations[0], /^::error title=.*bad.*::.*this is why bad fails/)
+    assert.match(repository.said('--format github'), /^::error title=.*bad.*::.*this is why bad fails/)
     assert.match(repository.uploadedFile('report.html'), /this is why bad fails/)
     assert.match(repository.uploadedFile('events.jsonl'), /"runEnded"/)
-    assert.deepEqual(repository.builds(), ['bad', 'base', 'left', 'right', 'top'])
+    assert.equal(JSON.parse(repository.uploadedFile('report.json')).summary.targets.failed, 1)
+    const [artifact] = readdirSync(repository.uploaded)
+    const logs = readdirSync(join(repository.uploaded, artifact, 'logs'))
+    const logOf = (name) => repository.uploadedFile(join('logs', logs.find((log) => log.endsWith(`-${name}.drv.log`))))
+    assert.match(logOf('bad'), /this is why bad fails/)
+    assert.equal(logOf('talks'), 'what I have to say\n')
+    assert.ok(text.includes(`The artifact \`${artifact}\` has`), text)
+    assert.deepEqual(repository.builds(), ['bad', 'base', 'left', 'right', 'talks', 'top'])
   },
   async 'the pipeline: what is run again builds only what failed'(repository) {
     const bad = { needs: ['left'], fails: true }
@@ -313,8 +320,8 @@ esac
     const lines = told.stdout.trimEnd().split('\n')
     const [, token] = /^::stop-commands::([0-9a-f-]{36})$/.exec(lines[0])
     assert.deepEqual(lines.slice(1, 3).sort(), ['::error::I am the runner', '::error::I am, too'])
-    assert.deepEqual(lines.slice(3), [`::${token}::`, '::error::a build failed on this runner; the report says which'])
-    assert.deepEqual(heeded(told.stdout), ['error a build failed on this runner; the report says which'])
+    assert.deepEqual(lines.slice(3), [`::${token}::`, 'a build failed on this runner; the report says which'])
+    assert.deepEqual(heeded(told.stdout), [])
   },
   async 'groups are commands of ours alone, whatever builders print and programs see'(repository) {
     // One that prints what it can find out, and a line that never ends.
@@ -345,7 +352,6 @@ exit 100
       'endgroup ',
       'group second',
       'endgroup ',
-      'error a build failed on this runner; the report says which',
     ])
     assert.match(stdout, /^::stop-commands::.*\n0\n0\nbuilding x\n/)
     // Each token is for one time.
