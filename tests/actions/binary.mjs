@@ -56,6 +56,28 @@ try {
   writeFileSync(path, 'changed')
   assert.equal((await find()).out, path)
   assert.equal(readFileSync(path, 'utf8'), program)
+  // GitHub's own client has its say where it is there and may ask; without an answer of it the checksum holds.
+  const gh = join(home, 'gh')
+  mkdirSync(gh)
+  const asked = async (script, environment = { INPUT_TOKEN: 'ghs_token' }) => {
+    rmSync(path, { force: true })
+    writeFileSync(join(gh, 'gh'), `#!/bin/sh\n${script}\n`, { mode: 0o755 })
+    return find({ PATH: `${gh}:/usr/bin:/bin`, ...environment })
+  }
+  const attested = await asked('echo "$GH_TOKEN $*" >"$0.asked"')
+  assert.match(attested.out, /^::notice::the program is attested by phoenix-ci\/phoenix-ci\n/)
+  assert.match(readFileSync(join(gh, 'gh.asked'), 'utf8'), /^ghs_token attestation verify \S+ --repo phoenix-ci\/phoenix-ci\n$/)
+  const false_ = await asked('echo "Error: verifying with issuer failed" >&2; exit 1')
+  assert.equal(false_.code, 1)
+  assert.match(false_.err, /cannot be verified: Error: verifying/)
+  assert.ok(!existsSync(path))
+  assert.equal((await asked('echo "HTTP 404: Not Found" >&2; exit 1')).code, 1)
+  const silent = await asked('echo "HTTP 503: Service Unavailable" >&2; exit 1')
+  assert.equal(silent.out.split('\n')[1], path)
+  assert.match(silent.out, /was not verified, its checksum was: HTTP 503/)
+  for (const none of [{}, { INPUT_TOKEN: 'x', GITHUB_SERVER_URL: 'https://github.example' }]) {
+    assert.equal((await asked('exit 1', none)).out, path)
+  }
   console.log('ok   the program of an action is the one it is pinned to')
 } finally {
   server.close()
