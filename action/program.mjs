@@ -9,7 +9,7 @@ import { Muted } from './muted.mjs'
 const SECRET = /^(GITHUB_TOKEN|GH_TOKEN|CACHIX_AUTH_TOKEN|CACHIX_SIGNING_KEY|ATTIC_TOKEN|AWS_SECRET_ACCESS_KEY|AWS_SESSION_TOKEN|AZURE_STORAGE_KEY|NIX_SIGNING_KEY|PHOENIX_SIGN_KEY)$/
 
 /** Inputs of actions that are secrets: the actions themselves see to them. */
-const SECRET_INPUT = /^INPUT_(SIGN-KEY|TOKEN|GITHUBTOKEN)$/
+const SECRET_INPUT = /^INPUT_(SIGN-KEY|TOKEN|GITHUBTOKEN|SECRETS)$/
 
 /** How long what a program printed is waited for when it has ended, in milliseconds. */
 const LAST_WORDS = 5_000
@@ -17,6 +17,7 @@ const LAST_WORDS = 5_000
 /** Asks the runner to hide what is a secret in our environment, also where it came by another way than `secrets`. */
 function hideSecrets() {
   const secrets = Object.entries(process.env).filter(([name]) => SECRET.test(name)).map(([, value]) => value)
+  secrets.push(...Object.values(given()))
   for (const [, tokens] of (process.env.NIX_CONFIG ?? '').matchAll(/^\s*(?:extra-)?access-tokens\s*=(.*)$/gm)) {
     secrets.push(...tokens.split(/\s+/).map((token) => token.slice(token.indexOf('=') + 1)))
   }
@@ -26,12 +27,28 @@ function hideSecrets() {
   }
 }
 
+/** The variables of the input `secrets`: lines NAME=VALUE, or NAME<<END and lines up to one that is END. */
+function given() {
+  const variables = {}
+  const lines = (process.env.INPUT_SECRETS ?? '').split(/\r?\n/)
+  for (let at = 0; at < lines.length; at += 1) {
+    if (/^\s*(#|$)/.test(lines[at])) continue
+    const [, name, sign, rest] = /^\s*([A-Za-z_][A-Za-z0-9_]*)(=|<<)(.*)$/.exec(lines[at]) ?? []
+    const end = sign === '<<' ? lines.indexOf(rest, at + 1) : at
+    // What stands there is not shown.
+    if (name === undefined || end < 0) throw new Error(`line ${at + 1} of the input \`secrets\` is no NAME=VALUE`)
+    variables[name] = sign === '<<' ? lines.slice(at + 1, end).join('\n') : rest
+    at = end
+  }
+  return variables
+}
+
 /**
  * What phoenix is given: its environment, and the lines of its standard input. The token is not in the environment, which
  * is inherited, and can be read by whoever runs as the same user.
  */
 export function handedOver(more = {}) {
-  const { ACTIONS_RUNTIME_TOKEN: token, ...environment } = { ...process.env, ...more }
+  const { ACTIONS_RUNTIME_TOKEN: token, ...environment } = { ...process.env, ...given(), ...more }
   for (const name of Object.keys(environment).filter((name) => SECRET_INPUT.test(name))) delete environment[name]
   if (token) environment.PHOENIX_CI_TOKEN = 'stdin'
   return { environment, lines: token ? [`${token}\n`] : [] }

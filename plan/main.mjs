@@ -16,6 +16,7 @@ await action(async () => {
       ...['--plan', name, '--depot', input('depot') || 'github:'],
       ...words('systems').flatMap((system) => ['--systems', system]),
       ...accept,
+      ...(choice('retry-failed', ['false', 'true']) === 'true' ? ['--retry-failed'] : []),
       ...['--', ...words('installables')],
     ],
     { read: true },

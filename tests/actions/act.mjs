@@ -83,7 +83,7 @@ exec ${phoenix} "$verb" --store "$PHOENIX_TEST_STORES/$store" "$@"
    * Runs the workflow `.github/workflows/NAME`, and `meanwhile` at the same time. Answers how it ended and everything
    * that was printed.
    */
-  async run(name, { event = {}, on = 'push', token, more = {}, apart = false, attempt = 1, meanwhile = async () => {} } = {}) {
+  async run(name, { event = {}, on = 'push', token, more = {}, secrets = {}, apart = false, attempt = 1, meanwhile = async () => {} } = {}) {
     this.git()
     this.runs += 1
     writeFileSync(join(this.home, 'event.json'), JSON.stringify(event))
@@ -119,6 +119,7 @@ exec ${phoenix} "$verb" --store "$PHOENIX_TEST_STORES/$store" "$@"
       ...['--local-repository', `${OURS}=${this.actions}`],
       ...['--local-repository', `${UPLOAD}=${this.upload}`],
       ...OTHERS.flatMap((action) => ['--local-repository', `${action}=${this.nothing}`]),
+      ...Object.entries(secrets).flatMap(([key, value]) => ['-s', `${key}=${value}`]),
       ...Object.entries(environment).flatMap(([key, value]) => ['--env', `${key}=${value}`]),
     ]
     const child = spawn(this.act, args, { cwd: this.directory, stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, HOME: this.home } })

@@ -392,6 +392,33 @@ exit 100
     assert.deepEqual(lines.slice(0, 2), ['::add-mask::very-secret', '::add-mask::ghp_0123456789'])
     assert.ok(lines.indexOf('very-secret') > 1)
   },
+  async 'the secrets of an input are variables of phoenix, hidden, and its own inputs are not'(repository) {
+    repository.write('phoenix.sh', '#!/bin/sh\necho "$DEPLOY_TOKEN|$LONG|$EMPTY"; env | grep -ac "^INPUT_\\(SECRETS\\|TOKEN\\)="; true\n')
+    const secrets = '# of us\nDEPLOY_TOKEN=deploy=secret\n\nLONG<<END\nfirst line of it\nsecond line of it\nEND\nEMPTY=\n'
+    const given = { PHOENIX_CI_BIN: join(repository.directory, 'phoenix.sh'), INPUT_PLAN: 'p', INPUT_SLOT: '0', INPUT_TOKEN: 'ghs_0123456789' }
+    const told = step(repository, 'work/main.mjs', { ...given, INPUT_SECRETS: secrets })
+    assert.equal(told.status, 0, told.stdout)
+    const lines = told.stdout.split('\n')
+    assert.deepEqual(lines.slice(0, 3), ['::add-mask::deploy=secret', '::add-mask::first line of it', '::add-mask::second line of it'])
+    assert.ok(told.stdout.includes('\ndeploy=secret|first line of it\nsecond line of it|\n0\n'), told.stdout)
+    for (const wrong of ['hunter2', 'A<<END\nhunter2', '1A=hunter2']) {
+      const refused = step(repository, 'work/main.mjs', { ...given, INPUT_SECRETS: wrong })
+      assert.equal(refused.status, 1)
+      assert.equal(refused.stdout, '::error::line 1 of the input `secrets` is no NAME=VALUE\n')
+    }
+  },
+  async 'the pipeline: a secret that is handed over reaches what runs, and no log'(repository) {
+    const ran = join(repository.home, 'ran')
+    repository.write('deploy.sh', `#!/bin/sh\necho with $DEPLOY_TOKEN\necho "$DEPLOY_TOKEN" >>${ran}\n`)
+    repository.write('phoenix.toml', '[[actions]]\nname = "deploy"\nrun = "deploy"\n')
+    repository.flake({ base: {} }, `apps.\${system}.deploy = { type = "app"; program = "\${derivation { inherit system; name = "deploy"; builder = "/bin/sh"; PATH = "${process.env.PATH}";
+      src = builtins.path { path = ./deploy.sh; name = "deploy.sh"; }; args = [ "-c" "mkdir -p $out/bin; cp $src $out/bin/deploy; chmod +x $out/bin/deploy" ]; }}/bin/deploy"; };`)
+    repository.write('.github/workflows/ci.yml', `${PIPELINE}    secrets: { PHOENIX_ENV: '\${{ secrets.PHOENIX_ENV }}' }\n`)
+    const event = { repository: { default_branch: 'main', full_name: 'phoenix/example' }, ref: 'refs/heads/main' }
+    const { text } = ended(await repository.run('ci.yml', { apart: true, event, secrets: { PHOENIX_ENV: 'DEPLOY_TOKEN=deploy-secret-0123' } }), 0)
+    assert.equal(readFileSync(ran, 'utf8'), 'deploy-secret-0123\n')
+    assert.doesNotMatch(text, /\| .*deploy-secret-0123/)
+  },
   async 'a hostile flake breaks no command, no output, no matrix and no summary'(repository) {
     const evil = join(repository.home, 'evil')
     const names = ['a\\n::error::injected', `\\$(touch ${evil})`, '::set-output name=plan::x', '\u202edlrow', '"]}', '`id`;id', 'x'.repeat(200_000)]
