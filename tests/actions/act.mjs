@@ -34,6 +34,13 @@ runs:
     for (const folder of ['action', 'cache', 'plan', 'work', 'report', 'discovery', 'worker', 'discover', 'run', 'setup-discovery-ssh', '.github']) {
       cpSync(join(root, folder), join(this.actions, folder), { recursive: true })
     }
+    // Its own actions are of the version that it is of; there is one version here.
+    const workflow = join(this.actions, '.github/workflows/phoenix.yml')
+    const version = /^version = "(.*)"$/m.exec(readFileSync(join(root, 'Cargo.toml'), 'utf8'))[1]
+    const text = readFileSync(workflow, 'utf8')
+    const others = text.match(/phoenix-ci\/phoenix-ci\/\w+@\S+/g).filter((uses) => !uses.endsWith(`@v${version}`))
+    if (others.length > 0) throw new Error(`phoenix.yml is of version ${version}, and uses ${others}`)
+    writeFileSync(workflow, text.replaceAll(`@v${version}`, '@v1'))
     this.git(this.actions)
     mkdirSync(this.directory)
     // Jobs of a pipeline are machines of their own, each with a store of its own.
@@ -93,7 +100,6 @@ exec ${phoenix} "$verb" --store "$PHOENIX_TEST_STORES/$store" "$@"
     const environment = {
       ...own,
       ...(token ? { ACTIONS_RUNTIME_TOKEN: token } : {}),
-      ...more,
       PHOENIX_CI_BIN: apart ? this.apart : this.phoenix,
       PHOENIX_TEST_STORES: store,
       GITHUB_RUN_ID: String(1000 + this.runs),
@@ -109,6 +115,7 @@ exec ${phoenix} "$verb" --store "$PHOENIX_TEST_STORES/$store" "$@"
       NIX_CONF_DIR: join(this.home, 'etc'),
       XDG_CACHE_HOME: join(store, 'cache'),
       XDG_STATE_HOME: join(store, 'xdg'),
+      ...more,
     }
     spawnSync('chmod', ['-R', 'u+w', join(this.home, 'nix')])
     if (this.fresh !== store) rmSync(join(this.home, 'nix'), { recursive: true, force: true })
