@@ -17,18 +17,22 @@ await action(async () => {
   const depot = ['--depot', input('depot') || 'github:']
   const folder = mkdtempSync(join(process.env.RUNNER_TEMP || tmpdir(), 'phoenix-cache-'))
   saveState('folder', folder)
+  const sign = keyFile(folder)
+  // What is wrong is told now, and not when all is built.
+  const saves = ['--since', join(folder, 'snapshot'), '--budget', input('budget') || '10G', ...sign]
+  const checked = await phoenix(['cache', 'save', '--check', ...saves])
+  if (checked.code !== 0) throw new Error('the input `budget` or `sign-key` makes no sense; the log says which')
   const snapshot = ['--snapshot', join(folder, 'snapshot')]
   const latest = restore === 'true' ? ['--latest'] : []
   const restored = await phoenix(['cache', 'restore', ...latest, ...snapshot, ...depot])
   setOutput('restored', String(restore === 'true' && restored.code === 0))
   // A cache can only make a job faster: without it everything is built.
   if (restored.code !== 0) warning(`phoenix cache restore ${end(restored)}; what it would have brought is built or fetched`)
-  await serve(folder, depot)
+  await serve(folder, sign, depot)
 })
 
-async function serve(folder, depot) {
+async function serve(folder, sign, depot) {
   const [port, log] = [join(folder, 'port'), join(folder, 'serve.log')]
-  const sign = keyFile(folder)
   const out = openSync(log, 'a')
   const args = ['cache', 'serve', '--port-file', port, ...sign, ...depot]
   const handed = handedOver()

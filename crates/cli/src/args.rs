@@ -161,6 +161,10 @@ pub(crate) struct SaveArgs {
     #[arg(long)]
     pub(crate) unless_fork: bool,
 
+    /// Only see whether the arguments make sense, before something is built that is to be saved
+    #[arg(long)]
+    pub(crate) check: bool,
+
     /// The branch this is for, so that `cache restore --latest` and `cache gc` know what branches need
     #[arg(long, value_name = "NAME", env = "GITHUB_REF")]
     pub(crate) branch: Option<String>,
