@@ -125,6 +125,15 @@ const tests = {
     ended(await repository.run('ci.yml', fork), 0)
     assert.equal(repository.builds().length, 4)
   },
+  async 'the cache alone: what makes no sense is told before anything is built'(repository) {
+    repository.flake(FOUR)
+    for (const [wrong, says] of [['budget: ten', 'a number of bytes'], ['sign-key: garbage', 'key']]) {
+      repository.write('.github/workflows/ci.yml', CACHE('nix build --no-link .#top').replace('cache@v1', `cache@v1\n        with: { ${wrong} }`))
+      const { text } = ended(await repository.run('ci.yml'), 1)
+      assert.ok(text.includes(says) && text.includes('makes no sense; the log says which'), text)
+      assert.deepEqual(repository.builds(), [])
+    }
+  },
   async 'the pipeline: builds once, then starts no runner, then builds what has changed'(repository) {
     repository.flake(FOUR)
     repository.write('.github/workflows/ci.yml', PIPELINE)
@@ -237,6 +246,53 @@ const tests = {
     repository.flake(FOUR, 'ci.\${system}.unit = { type = "ci-work-unit"; findWork = "throw new Error(\'no network\')"; };')
     const red = ended(await repository.run('ci.yml', { apart: true }), 1)
     assert.match(red.text, /no network/)
+  },
+  async 'phoenix-ci v1: its own example, on a nixpkgs that stands in'(repository) {
+    repository.write('../nixpkgs/flake.nix', `{ outputs = _: { legacyPackages.x86_64-linux = rec {
+      d = name: text: derivation { inherit name; system = "x86_64-linux"; builder = "/bin/sh"; PATH = "${process.env.PATH}"; args = [ "-c" text ]; };
+      hello = d "hello" "mkdir -p $out/bin; printf '#!/bin/sh\\necho hello from a dependency\\n' >$out/bin/hello; chmod +x $out/bin/hello";
+      coreutils = d "coreutils" "echo >$out"; bash = d "bash" "echo >$out";
+      writeText = name: text: d name "echo '\${text}' >$out";
+    }; }; }`)
+    repository.write('flake.nix', `{
+  inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-unstable";
+  outputs = { self, nixpkgs }:
+    let
+      system = "x86_64-linux";
+      pkgs = nixpkgs.legacyPackages.\${system};
+      mkEffectWithDeps = drv: {
+        type = "ci-work-unit";
+        inherit (drv) drvPath;
+        inherit drv;
+        findWorkDeps = { inherit (pkgs) hello; };
+        findWork = ''
+          await execUtils.execCommandPipeOutput(self.findWorkDeps.hello.path + "/bin/hello", [])
+          const isUncached = await nix.isUncachedDrv(self.drvPath)
+          return isUncached
+            ? { build: [\`''\${self.attrPath}.drv\`] }
+            : {}
+        '';
+      };
+    in {
+      packages.\${system} = { test1 = pkgs.writeText "test1" "test1"; test2 = pkgs.writeText "test2" "test2"; };
+      ci.\${system}.default = { inherit (pkgs) coreutils bash; effectWithDeps = mkEffectWithDeps self.packages.\${system}.test1; };
+    };
+}`)
+    repository.write('../overriding.sh', `#!/bin/sh
+verb=$1; shift
+[ "$verb" = plan ] && set -- --override-input nixpkgs path:${repository.home}/nixpkgs "$@"
+exec ${repository.phoenix} "$verb" "$@"
+`)
+    repository.write('.github/workflows/ci.yml', V1.replace('packages.x86_64-linux, ci.x86_64-linux', 'ci.x86_64-linux.default, packages.x86_64-linux'))
+    const more = { PHOENIX_CI_BIN: join(repository.home, 'overriding.sh') }
+    const first = ended(await repository.run('ci.yml', { more }), 0)
+    assert.match(first.text, /hello from a dependency/)
+    const hits = JSON.parse(/set-output:: hits=(.*)/.exec(first.text)[1])
+    assert.deepEqual(hits.map((hit) => hit.attrPath).sort(), ['ci.x86_64-linux.default.bash', 'ci.x86_64-linux.default.coreutils', 'ci.x86_64-linux.default.effectWithDeps', 'packages.x86_64-linux.test1', 'packages.x86_64-linux.test2'])
+    assert.deepEqual(hits.find((hit) => hit.attrPath.endsWith('effectWithDeps')).targets, { build: ['ci.x86_64-linux.default.effectWithDeps.drv'], run: [] })
+    repository.forgetStore()
+    const second = ended(await repository.run('ci.yml', { more }), 0)
+    assert.match(second.text, /set-output:: hits=\[\]/)
   },
   async 'std-action: provisos decide, what has work is built and sourced'(repository) {
     const ran = join(repository.home, 'ran')
