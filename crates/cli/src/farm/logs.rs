@@ -47,8 +47,9 @@ fn name(reference: &str, drv_path: &StorePath) -> Option<BlobName> {
 /// Keeps a log. That it cannot be kept costs its whole length: its end is told in any case.
 pub(super) fn keep(depot: &Arc<dyn Depot>, reference: &str, drv_path: &StorePath, file: &str) -> Option<()> {
     let text = fs_err::read(file).ok()?;
-    let end = &text[text.len().saturating_sub(LONGEST)..];
-    let bytes = zstd::encode_all(end, LEVEL).ok()?;
+    let cut = text.len().saturating_sub(LONGEST);
+    let said = if cut > 0 { left_out(cut as u64) } else { String::new() };
+    let bytes = zstd::encode_all(Read::chain(said.as_bytes(), &text[cut..]), LEVEL).ok()?;
     let name = name(reference, drv_path)?;
     runtime().ok()?.block_on(blobs::create(depot.as_ref(), &name, bytes)).ok().map(drop)
 }
@@ -62,7 +63,7 @@ fn read(depot: &Arc<dyn Depot>, reference: &str, drv_path: &StorePath) -> Option
     })?;
     let mut text = Vec::new();
     let decoder = zstd::Decoder::new(bytes.as_slice()).ok()?;
-    Read::read_to_end(&mut Read::take(decoder, LONGEST as u64), &mut text).ok()?;
+    Read::read_to_end(&mut Read::take(decoder, 2 * LONGEST as u64), &mut text).ok()?;
     Some(String::from_utf8_lossy(&text).into_owned())
 }
 
@@ -135,6 +136,11 @@ pub(crate) fn keep_all(depot: &Arc<dyn Depot>, reference: &str, slot: u32, summa
     }
 }
 
+/// The line that stands for the beginning of a log.
+fn left_out(bytes: u64) -> String {
+    format!("({bytes} bytes before this are left out)\n")
+}
+
 fn name_of_all(reference: &str, slot: u32, time: usize) -> Option<BlobName> {
     BlobName::new(format!("{LOGS}{reference}/all-{slot}-{time}")).ok()
 }
@@ -198,7 +204,7 @@ fn unpack(bytes: &[u8], directory: &Path) -> io::Result<()> {
         }
         let mut written = fs_err::File::create(file)?;
         if head.cut > 0 {
-            writeln!(written, "({} bytes before this are left out)", head.cut)?;
+            written.write_all(left_out(head.cut).as_bytes())?;
         }
         written.write_all(&text)?;
     }
