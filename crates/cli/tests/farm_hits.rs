@@ -209,7 +209,7 @@ fn what_a_configuration_asks_for_runs_where_its_user_allows_it() {
     let own = "[[actions]]\nname = \"own\"\nrun = \"tool\"\n";
     flake.write("phoenix.toml", own);
     assert_eq!(rows(0, "main"), [unit.clone(), "phoenix.toml".to_owned()]);
-    assert_eq!(rows(1, "feature"), [unit.clone()]);
+    assert_eq!(rows(1, "feature"), std::slice::from_ref(&unit));
     // What is said of branches holds for both.
     flake.write("phoenix.toml", &format!("refs = [\"main\"]\n{own}"));
     assert_eq!(rows(2, "main"), [unit.clone(), "phoenix.toml".to_owned()]);

@@ -85,8 +85,7 @@ pub(crate) fn plan(args: &PlanArgs) -> Result<ExitCode, CommandError> {
     let impure = args.nix.impure || args.farm.matrix == Some(Matrix::V1);
     let nix = NixArgs { impure, ..args.nix.clone() };
     let ships = args.farm.matrix.is_some();
-    let mut planned =
-        pipeline::plan(&args.wanted, &nix, &args.build, &args.talk, permission, make, ships)?;
+    let mut planned = pipeline::plan(&args.wanted, &nix, &args.build, &args.talk, permission, make, ships)?;
     let more = match planned.farm.take().filter(|_| planned.trouble.is_none() && !planned.run.is_cancelled())
     {
         Some(farm) => for_runners(&mut planned, farm, &args.farm)?,
