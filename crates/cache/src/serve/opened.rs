@@ -143,7 +143,7 @@ impl Opened {
         // It is never closed.
         let Ok(_room) = self.room.acquire_many(permits).await else { return Err(Lost::Unreachable) };
         let pack = blob.name.to_string();
-        let open = self.lock().open_in(&pack);
+        let open = || self.lock().open_in(&pack);
         let taken = self.ranges.take(place, &open).await;
         let _opening = Opening(&self.ranges, place);
         let (stored, alone) = taken?;

@@ -131,18 +131,19 @@ impl Ranges {
         self.lock().heard
     }
 
-    /// The stored bytes of a frame, and whether it was read alone. Nobody will ask for those frames of its pack that are
-    /// open.
+    /// The stored bytes of a frame, and whether it was read alone. `open` tells which frames of its pack are open, for which
+    /// nobody will ask.
     pub(super) async fn take(
         self: &Arc<Self>,
         place: &FramePlace,
-        open: &HashSet<u32>,
+        open: &(dyn Fn() -> HashSet<u32> + Sync),
     ) -> Result<(Bytes, bool), Lost> {
+        let now_open = open();
         let (number, range, mut coming) = {
             let mut state = self.lock();
             let (found, to_read) = match state.find(place) {
                 Some(found) => (found, None),
-                None => state.begin(place, open),
+                None => state.begin(place, &now_open),
             };
             if let Some(to_read) = to_read {
                 self.begin(to_read);
@@ -174,12 +175,14 @@ impl Ranges {
                 return Ok((frame, true));
             }
         };
+        // Others have been opened while this one came.
+        let now_open = open();
         let ahead = {
             let mut state = self.lock();
             state.taken(number, place);
             match &read {
                 // Not before it is here: the others would take its share of the way.
-                Ok(_) => state.begin_ahead(place, open),
+                Ok(_) => state.begin_ahead(place, &now_open),
                 Err(_) => Vec::new(),
             }
         };
