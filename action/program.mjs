@@ -48,7 +48,10 @@ function given() {
  * is inherited, and can be read by whoever runs as the same user.
  */
 export function handedOver(more = {}) {
-  const { ACTIONS_RUNTIME_TOKEN: token, ...environment } = { ...process.env, ...given(), ...more }
+  const secrets = given()
+  const { ACTIONS_RUNTIME_TOKEN: token, ...environment } = { ...process.env, ...secrets, ...more }
+  // They are hidden in what is recorded, too, whatever their names.
+  if (Object.keys(secrets).length > 0) environment.PHOENIX_CI_SECRETS = Object.keys(secrets).join(',')
   for (const name of Object.keys(environment).filter((name) => SECRET_INPUT.test(name))) delete environment[name]
   if (token) environment.PHOENIX_CI_TOKEN = 'stdin'
   return { environment, lines: token ? [`${token}\n`] : [] }

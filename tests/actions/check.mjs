@@ -125,6 +125,16 @@ const tests = {
     ended(await repository.run('ci.yml', fork), 0)
     assert.equal(repository.builds().length, 4)
   },
+  async 'the cache alone: without a restore it serves, and saves what is new'(repository) {
+    repository.flake(FOUR)
+    const only = CACHE('nix build --no-link .#top').replace('cache@v1', 'cache@v1\n        with: { restore: "false" }')
+    repository.write('.github/workflows/ci.yml', only)
+    ended(await repository.run('ci.yml'), 0)
+    assert.deepEqual(repository.builds(), ['base', 'left', 'right', 'top'])
+    repository.forgetStore()
+    const second = ended(await repository.run('ci.yml'), 0)
+    assert.equal(repository.builds().length, 4, second.text)
+  },
   async 'the cache alone: what makes no sense is told before anything is built'(repository) {
     repository.flake(FOUR)
     for (const [wrong, says] of [['budget: ten', 'a number of bytes'], ['sign-key: garbage', 'key']]) {
@@ -310,9 +320,10 @@ exec ${repository.phoenix} "$verb" "$@"
     const first = ended(await repository.run('ci.yml', { apart: true }), 0)
     assert.match(readFileSync(ran, 'utf8'), /^app \/.+\n$/, first.text)
     repository.forgetStore()
-    // It is published now, and what is built is kept: nothing has work.
+    // It is published now, and what is built is kept: nothing has work, and the matrix of what has no proviso is there.
     const second = ended(await repository.run('ci.yml', { apart: true }), 0)
-    assert.match(second.text, /hits=\{\}/)
+    assert.match(second.text, /hits=\{"packages":\{"build":\[/)
+    assert.doesNotMatch(second.text, /hits=\{.*"images"/)
     assert.equal(readFileSync(ran, 'utf8').trim().split('\n').length, 1)
   },
   async 'the host of a discovery is known to ssh, and forgotten at the end'(repository) {
@@ -477,7 +488,7 @@ exit 100
   },
   async 'a hostile flake breaks no command, no output, no matrix and no summary'(repository) {
     const evil = join(repository.home, 'evil')
-    const names = ['a\\n::error::injected', `\\$(touch ${evil})`, '::set-output name=plan::x', '\u202edlrow', '"]}', '`id`;id', 'x'.repeat(200_000)]
+    const names = ['a\\n::error::injected', `\\$(touch ${evil})`, '::set-output name=plan::x', '\u202edlrow', '"]}', '`id`;id', 'x'.repeat(4_000)]
     const nix = names.map((name) => `"${name.replaceAll('"', '\\"')}" = derivation { inherit system; name = "n"; builder = "/bin/sh"; args = [ "-c" "echo '::error::from a builder'; echo >$out" ]; };`)
     repository.flake({ base: {} }, `checks.\${system} = { ${nix.join('\n')} };`)
     repository.write('.github/workflows/ci.yml', PIPELINE)
@@ -486,7 +497,12 @@ exit 100
     repository.forgetStore()
     repository.flake({ base: {} }, `checks.\${system} = { ${nix.join('\n').replaceAll('name = "n"', 'name = "m"')} };`)
     const rows = ended(await repository.run('v1.yml', { apart: true }), 0)
-    for (const { text } of [whole, rows]) {
+    // A name that no derivation could have is red, and told by its beginning.
+    repository.flake({ base: {} }, `checks.\${system}.${'y'.repeat(200_000)} = base;`)
+    const long = await repository.run('ci.yml', { apart: true })
+    assert.notEqual(long.code, 0)
+    assert.ok(long.text.length < 200_000, `${long.text.length} characters`)
+    for (const { text } of [whole, rows, long]) {
       assert.doesNotMatch(text, /\u2757 {2}::error/u, text.slice(-4000))
       assert.ok(!existsSync(evil))
     }

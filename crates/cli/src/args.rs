@@ -184,7 +184,9 @@ pub(crate) struct SaveArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(group(clap::ArgGroup::new("what").required(true).args(["installables", "latest"])))]
+#[command(group(
+    clap::ArgGroup::new("what").required(true).multiple(true).args(["installables", "latest", "snapshot"])
+))]
 pub(crate) struct RestoreArgs {
     /// Store paths, links to them such as `result`, or what is to be evaluated: FLAKEREF or FLAKEREF#ATTR
     #[arg(value_name = "INSTALLABLE")]
@@ -192,14 +194,14 @@ pub(crate) struct RestoreArgs {
 
     /// What the last run of this branch needed, or of the one it is to be merged into, or of any: what it
     /// restored and what it saved
-    #[arg(long)]
+    #[arg(long, conflicts_with = "installables")]
     pub(crate) latest: bool,
 
     /// The branch this is for
     #[arg(long, value_name = "NAME", env = "GITHUB_REF")]
     pub(crate) branch: Option<String>,
 
-    /// Write down what is valid before and afterwards, for `cache save --since FILE`
+    /// Write down what is valid before and afterwards, for `cache save --since FILE`; alone it does no more than that
     #[arg(long, value_name = "FILE")]
     pub(crate) snapshot: Option<PathBuf>,
 

@@ -184,7 +184,7 @@ impl Kept {
                 let size = restored.paths.iter().map(|info| info.nar_size).sum();
                 let (count, size) = (restored.paths.len(), HumanBytes(size));
                 if count > 0 {
-                    let text = format!("{count} paths of {size} are from {}", self.location);
+                    let text = format!("{} of {size} came from {}", talk::paths(count), self.location);
                     hearer.hear(Severity::Notice, text);
                 }
                 if let Some((name, why)) = restored.failed.first() {

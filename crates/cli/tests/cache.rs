@@ -294,7 +294,18 @@ fn errors_name_the_thing_and_the_way_out() {
     let _ = env.phoenix(&["cache", "restore", "--depot", &depot, &nothing]).ends_with(1).says("in no pack");
     let _ = env.phoenix(&["cache", "ls", "--depot", "ftp://x"]).ends_with(1).says("known are");
     let _ = env.phoenix(&["cache", "save", "--depot", &depot]).ends_with(1).says("--since <FILE>|--all");
-    let _ = env.phoenix(&["cache", "restore", "--depot", &depot]).ends_with(1).says("<INSTALLABLE|--latest>");
+    let _ = env
+        .phoenix(&["cache", "restore", "--depot", &depot])
+        .ends_with(1)
+        .says("<INSTALLABLE|--latest|--snapshot <FILE>>");
+    // What is valid can be written down without anything that is restored.
+    let snapshot = env.file("alone");
+    let args = ["cache", "restore", "--depot", &depot, "--snapshot", snapshot.to_str().unwrap()];
+    let _ = env.phoenix(&args).ends_with(0);
+    let _ = env
+        .phoenix(&["cache", "save", "--depot", &depot, "--since", snapshot.to_str().unwrap()])
+        .ends_with(0)
+        .says("nothing to save");
     // A variable that is empty is not set.
     let stat = env.command().args(["cache", "stat"]).env("PHOENIX_DEPOT", "").output().unwrap();
     let _ = common::Ran::from(stat).ends_with(0);

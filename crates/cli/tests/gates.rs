@@ -333,6 +333,31 @@ fn what_the_user_says_of_branches_holds_whatever_the_flag() {
 }
 
 #[test]
+fn actions_of_one_name_that_do_different_things_all_run() {
+    let env = TestEnv::new();
+    let ran = env.file("ran").display().to_string();
+    let flake = |name: &str| {
+        let flake = Flake::new(&format!(
+            r#"let tool = d "tool" "mkdir -p $out/bin; printf '#!/bin/sh\necho {name} >> {ran}\n' > $out/bin/tool; chmod +x $out/bin/tool" {{ }};
+            in {{ packages.${{system}} = {{ inherit tool; }}; }}"#
+        ));
+        let own = "[[actions]]\nname = \"deploy\"\nrun = \"tool\"\n";
+        let after = "[[actions]]\nname = \"after\"\nrun = \"tool\"\nneeds = [\"deploy\"]\n";
+        flake.write("phoenix.toml", &format!("{own}{}", if name == "b" { after } else { "" }));
+        flake
+    };
+    let (a, b) = (flake("a"), flake("b"));
+    let (ran_both, report) = run(&env, &["--actions", "run", &a.reference(), &b.reference()], |_| {});
+    let ran_both = ran_both.ends_with(0);
+    let mut lines: Vec<_> = fs::read_to_string(&ran).unwrap().lines().map(str::to_owned).collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["a", "b", "b"], "{ran_both}");
+    let names = report.0["actions"].as_array().unwrap().iter().map(|action| action["name"].as_str().unwrap());
+    let names: Vec<&str> = names.collect();
+    assert!(names.contains(&"deploy") && names.iter().any(|name| name.starts_with("deploy (")), "{names:?}");
+}
+
+#[test]
 fn secrets_are_in_no_record_whoever_prints_them() {
     let env = TestEnv::new();
     let flake = Flake::new(

@@ -7,7 +7,7 @@ use serde::Deserialize;
 pub struct Trigger {
     /// `GITHUB_REF_NAME`: a branch or a tag; for a pull request `NUMBER/merge`.
     pub ref_name: String,
-    /// The repository's default branch, if the payload says so: that of a schedule does not.
+    /// The repository's default branch, if the payload says so. That of a schedule does not, which is for no other branch.
     pub default_branch: Option<String>,
     /// Whether the code is from another repository than the workflow.
     pub is_fork: bool,
@@ -65,7 +65,11 @@ impl Trigger {
         let payload: Payload =
             serde_json::from_str(&text).map_err(|error| format!("{path} is no event: {error}"))?;
         let ref_name = var("GITHUB_REF_NAME").unwrap_or_default();
-        Ok(Some(payload.trigger(ref_name, var("GITHUB_REPOSITORY"))))
+        let mut trigger = payload.trigger(ref_name, var("GITHUB_REPOSITORY"));
+        if trigger.default_branch.is_none() && var("GITHUB_EVENT_NAME").as_deref() == Some("schedule") {
+            trigger.default_branch = Some(trigger.ref_name.clone());
+        }
+        Ok(Some(trigger))
     }
 }
 
@@ -106,6 +110,18 @@ mod tests {
             Trigger { ref_name: "main".into(), default_branch: Some("main".into()), is_fork: false }
         );
         assert_eq!(of("{}").default_branch, None);
+    }
+
+    #[test]
+    fn a_schedule_is_for_the_default_branch() {
+        let var = |name: &str| match name {
+            "GITHUB_EVENT_NAME" => Some("schedule".to_owned()),
+            "GITHUB_REF_NAME" => Some("trunk".to_owned()),
+            "GITHUB_ACTIONS" | "GITHUB_EVENT_PATH" => Some("x".to_owned()),
+            _ => None,
+        };
+        let trigger = Trigger::read(var, |_| Ok(r#"{"schedule": "0 0 * * *"}"#.to_owned())).unwrap().unwrap();
+        assert_eq!(trigger.default_branch.as_deref(), Some("trunk"));
     }
 
     #[test]

@@ -24,24 +24,33 @@ const ENDINGS: [&str; 10] = [
     "STORAGE_KEY",
 ];
 
+/// The variable in which an action tells which others hold a secret, by their names with commas between.
+const NAMES: &str = "PHOENIX_CI_SECRETS";
+
 /// Texts that nobody is to see.
 #[derive(Clone, Default)]
 pub struct Secrets(Vec<String>);
 
 impl std::fmt::Debug for Secrets {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} secrets", self.0.len())
+        write!(f, "Secrets({})", self.0.len())
     }
 }
 
 impl Secrets {
     /// Those among the variables of an environment: what names like `GITHUB_TOKEN` or `AWS_SECRET_ACCESS_KEY` hold, line by
-    /// line, and the `access-tokens` of a `NIX_CONFIG`. What is a file by its look, or short, is no secret.
+    /// line, the `access-tokens` of a `NIX_CONFIG`, and what variables hold whose names are in `PHOENIX_CI_SECRETS`. What is a file by its look,
+    /// or short, is no secret.
     pub fn among<'v>(variables: impl IntoIterator<Item = (&'v str, &'v str)>) -> Self {
+        let variables: Vec<(&str, &str)> = variables.into_iter().collect();
+        let named =
+            variables.iter().filter(|(name, _)| *name == NAMES).flat_map(|(_, names)| names.split(','));
+        let named: Vec<&str> = named.collect();
         let mut found = Vec::new();
         for (name, value) in variables {
+            let is_named = named.contains(&name);
             let name = name.to_ascii_uppercase();
-            if ENDINGS.iter().any(|ending| name.ends_with(ending)) {
+            if is_named || ENDINGS.iter().any(|ending| name.ends_with(ending)) {
                 found.extend(value.lines());
             }
             if name == "NIX_CONFIG" {
@@ -49,8 +58,13 @@ impl Secrets {
             }
         }
         let is_secret = |text: &&str| text.len() >= SHORTEST && !text.starts_with(['/', '~']);
+        // Those who print them as JSON print them otherwise.
+        let forms = |text: &str| {
+            let json = Value::from(text).to_string();
+            [text.to_owned(), json.trim_matches('"').to_owned()]
+        };
         let mut secrets: Vec<String> =
-            found.into_iter().map(str::trim).filter(is_secret).map(str::to_owned).collect();
+            found.into_iter().map(str::trim).filter(is_secret).flat_map(forms).collect();
         // One that is part of another comes after it.
         secrets.sort_by(|a, b| (b.len(), a).cmp(&(a.len(), b)));
         secrets.dedup();
@@ -131,6 +145,8 @@ mod tests {
             ("AWS_WEB_IDENTITY_TOKEN", "/var/run/token/file"),
             ("TOKEN_OF_MERIT", "not a secret"),
             ("CACHE_KEY", "linux-main"),
+            ("DB_PASS", "quo\"ted-1234"),
+            (NAMES, "DB_PASS,DEPLOY"),
         ])
     }
 
@@ -141,6 +157,7 @@ mod tests {
         assert_eq!(hide("cachix-secret-longer"), "***");
         assert_eq!(hide("key: base64base64"), "key: ***");
         assert_eq!(hide("ghp_abcdefgh glpat-12345"), "*** ***");
+        assert_eq!(hide(r#"{"a":"quo\"ted-1234"} quo"ted-1234"#), r#"{"a":"***"} ***"#);
         for text in ["abc", "/var/run/token/file", "not a secret", "linux-main", "PAT"] {
             assert_eq!(hide(text), text);
         }
@@ -157,6 +174,6 @@ mod tests {
 
     #[test]
     fn they_are_not_shown_by_a_debugger() {
-        assert_eq!(format!("{:?}", Secrets::among([("A_TOKEN", "cachix-secret")])), "1 secrets");
+        assert_eq!(format!("{:?}", Secrets::among([("A_TOKEN", "cachix-secret")])), "Secrets(1)");
     }
 }

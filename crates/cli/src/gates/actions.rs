@@ -79,6 +79,10 @@ fn occasion(trigger: Trigger) -> Occasion {
 
 /// An action whose needs are still names.
 struct Draft {
+    /// As a flake or a configuration calls it, and where it is from.
+    called: String,
+    source: String,
+    /// A name that no other has.
     name: String,
     of: Option<String>,
     does: Result<Does, String>,
@@ -119,10 +123,22 @@ impl<'c> Drafts<'c> {
         config.map_or(&[], |(_, config)| config.refs.as_slice())
     }
 
-    /// What is called so already is the same.
-    fn add(&mut self, draft: Draft) -> ActionId {
-        let known = self.all.iter().position(|other| other.name == draft.name);
+    /// What is called so already and does the same is the same. What does something else, for another system or in
+    /// another flake, gets a name of its own.
+    fn add(&mut self, mut draft: Draft) -> ActionId {
+        let is_same = |other: &Draft| {
+            other.called == draft.called
+                && match (&other.does, &draft.does) {
+                    (Ok(one), Ok(other)) => one == other,
+                    // What has no program yet may have the same one.
+                    _ => other.source == draft.source && other.system == draft.system,
+                }
+        };
+        let known = self.all.iter().position(is_same);
         let at = known.unwrap_or(self.all.len());
+        if known.is_none() {
+            draft.name = self.free_name(&draft);
+        }
         match self.all.get_mut(at) {
             Some(other) => {
                 let new = draft.builds.into_iter().filter(|id| !other.builds.contains(id));
@@ -132,6 +148,16 @@ impl<'c> Drafts<'c> {
             None => self.all.push(draft),
         }
         ActionId(u32::try_from(at).unwrap_or(u32::MAX))
+    }
+
+    /// A name that no other action has: its own, with its system or its flake or a number if that is taken.
+    fn free_name(&self, draft: &Draft) -> String {
+        let is_free = |name: &String| self.all.iter().all(|other| other.name != *name);
+        let called = &draft.called;
+        let more = draft.system.iter().chain([&draft.source]).map(|more| format!("{called} ({more})"));
+        let numbered = (2..).map(|number| format!("{called} ({number})"));
+        let mut names = [called.clone()].into_iter().chain(more).chain(numbered);
+        names.find(is_free).unwrap_or_default()
     }
 
     /// What a work unit wants to be run.
@@ -144,7 +170,9 @@ impl<'c> Drafts<'c> {
     ) -> ActionId {
         let runs = builds.clone();
         self.add(Draft {
-            name: format!("run {name}"),
+            called: format!("run {name}"),
+            source: redact(&target.source).into_owned(),
+            name: String::new(),
             of: Some(target.attr()),
             does: runs_program(name, program),
             system: None,
@@ -176,7 +204,9 @@ impl<'c> Drafts<'c> {
             .map(|script| Does::Source { script: script.to_string(), env })
             .ok_or_else(|| "the path of its script is not known before it is built".to_owned());
         Some(self.add(Draft {
-            name: particulars.job_name(),
+            called: particulars.job_name(),
+            source: redact(&target.source).into_owned(),
+            name: String::new(),
             of: Some(target.attr()),
             does,
             system: target.system.clone(),
@@ -202,7 +232,9 @@ impl<'c> Drafts<'c> {
         };
         let refs = action.refs.as_deref().unwrap_or(&config.refs);
         self.add(Draft {
-            name: action.name.clone(),
+            called: action.name.clone(),
+            source: redact(source).into_owned(),
+            name: String::new(),
             of: None,
             does: runs_program(&action.run, program),
             system: None,
@@ -218,7 +250,9 @@ impl<'c> Drafts<'c> {
     pub(super) fn pushes(&mut self, config: &Config) {
         for to in &config.push {
             self.add(Draft {
-                name: format!("{PUSH} {}", redact(to)),
+                called: format!("{PUSH} {}", redact(to)),
+                source: String::new(),
+                name: String::new(),
                 of: None,
                 does: Ok(Does::Push { to: to.clone() }),
                 system: None,
@@ -233,7 +267,8 @@ impl<'c> Drafts<'c> {
 
     /// The actions, once all targets are known.
     pub(super) fn finish(self, targets: &[&Target]) -> Vec<(Action, Option<ActionVerdict>)> {
-        let names: Vec<String> = self.all.iter().map(|draft| draft.name.clone()).collect();
+        let names: Vec<(String, String)> =
+            self.all.iter().map(|draft| (draft.called.clone(), draft.source.clone())).collect();
         let finished =
             (0..).zip(self.all).map(|(number, draft)| draft.finish(ActionId(number), &names, targets));
         finished.collect()
@@ -241,7 +276,12 @@ impl<'c> Drafts<'c> {
 }
 
 impl Draft {
-    fn finish(self, id: ActionId, names: &[String], targets: &[&Target]) -> (Action, Option<ActionVerdict>) {
+    fn finish(
+        self,
+        id: ActionId,
+        names: &[(String, String)],
+        targets: &[&Target],
+    ) -> (Action, Option<ActionVerdict>) {
         let mut builds = self.builds;
         let mut needs = Vec::new();
         let mut wrong = None;
@@ -253,9 +293,15 @@ impl Draft {
                     .extend(targets.iter().filter(|target| target.source == *source).map(|target| target.id));
             }
             Needs::Named(source, named) => {
+                let own = redact(source);
                 for name in named {
                     let is_push = |other: &str| name == PUSH && other.starts_with("push ");
-                    let actions = (0..).zip(names).filter(|(_, other)| *other == name || is_push(other));
+                    // Those of its own flake are meant, if there are some.
+                    let is_own = names.iter().any(|(other, source)| other == name && *source == own);
+                    let is_meant = |(other, source): &(String, String)| {
+                        is_push(other) || (other == name && (!is_own || *source == own))
+                    };
+                    let actions = (0..).zip(names).filter(|(_, other)| is_meant(other));
                     let actions: Vec<ActionId> = actions.map(|(number, _)| ActionId(number)).collect();
                     if !actions.is_empty() || name == PUSH {
                         needs.extend(actions);
