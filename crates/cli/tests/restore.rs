@@ -239,7 +239,7 @@ fn who_may_not_write_the_store_has_the_daemon_do_it() {
     let link = env.file("app-link");
     let app_alone = format!("{}#app", flake.reference());
     let (ran, _) = env.report(&[&app_alone, "--depot", &env.depot(), "-o", link.to_str().unwrap()]);
-    let _ = ran.ends_with(0).says(" are from dir:");
+    let _ = ran.ends_with(0).says(" came from dir:");
     assert_eq!(env.sound(&app).lines().count(), before.lines().count());
     drop(daemon);
 
