@@ -387,7 +387,7 @@ esac
     const lines = told.stdout.trimEnd().split('\n')
     const [, token] = /^::stop-commands::([0-9a-f-]{36})$/.exec(lines[0])
     assert.deepEqual(lines.slice(1, 3).sort(), ['::error::I am the runner', '::error::I am, too'])
-    assert.deepEqual(lines.slice(3), [`::${token}::`, 'a build failed on this runner; the report says which'])
+    assert.deepEqual(lines.slice(3), [`::${token}::`, 'something failed on this runner; the report says what'])
     assert.deepEqual(heeded(told.stdout), [])
   },
   async 'groups are commands of ours alone, whatever builders print and programs see'(repository) {

@@ -129,7 +129,7 @@ fn an_action_that_fails_or_that_nobody_runs_is_red() {
     let (places, _) = plan(&env, &flake, "r", "1");
     let mut args = vec!["work", "--slot", "0"];
     args.extend(places.iter().map(String::as_str));
-    let _ = env.phoenix(&args).ends_with(1).says("FAILED bad");
+    let _ = env.phoenix(&args).ends_with(108).says("FAILED bad");
     let told = report(&env, &places, 1);
     let all: Vec<String> = verdicts(&told).into_iter().map(|(_, verdict)| verdict).collect();
     assert_eq!(all, ["failed", "blocked"], "{told:#}");

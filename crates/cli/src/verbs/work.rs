@@ -30,6 +30,10 @@ const NO_BUDGET: u64 = u64::MAX;
 /// Exit code of a worker that was told to stop.
 const EXIT_STOPPED: u8 = 130;
 
+/// Exit code of a worker whose own action failed, which the report tells: the first that Nix's codes for failed builds, 100
+/// and three bits more, do not have.
+const EXIT_ACTION: u8 = 108;
+
 /// Runs the verb.
 pub(crate) fn work(args: &WorkArgs) -> Result<ExitCode, CommandError> {
     if let Some(list) = args.unsaved.as_deref().filter(|_| args.keep_unsaved) {
@@ -113,18 +117,22 @@ pub(crate) fn work(args: &WorkArgs) -> Result<ExitCode, CommandError> {
         Leaving::Done | Leaving::NotNeeded | Leaving::GivenUp(_) => farm::act(&stage, &mut recorder),
         _ => Ok(true),
     };
-    let acted = acted.unwrap_or_else(|error| {
-        recorder.say(Severity::Error, error.in_one_line());
-        false
-    });
-    let code = if code == 0 && !acted { EXIT_ERROR } else { code };
+    // Who answers for something of its own has told of that.
+    let answers = shipment.hits.get(args.slot as usize).is_some();
+    let code = match acted {
+        Ok(false) if code == 0 && !answers => EXIT_ACTION,
+        Ok(false) if code == 0 => EXIT_ERROR,
+        Ok(_) => code,
+        Err(error) => {
+            recorder.say(Severity::Error, error.in_one_line());
+            if code == 0 { EXIT_ERROR } else { code }
+        }
+    };
     farm::keep_logs(&depot, &args.reference, args.slot, recorder.summary());
     let derivations = plural(done.built, "derivation");
     recorder.say(Severity::Notice, format!("worker {} built {} {derivations}", args.slot, done.built));
     // Nix's exit code for what failed here, so that a forge that runs failed jobs again runs this one. What is no
     // build's fault has been tried elsewhere since.
-    // Who answers for something of its own has told of that.
-    let answers = shipment.hits.get(args.slot as usize).is_some();
     let code = if code == 0 && !answers { done.failure_code } else { code };
     recorder.record(Event::RunEnded { exit_code: code, directory: None });
     let summary = recorder.finish();
