@@ -605,6 +605,9 @@ fn what_a_worker_had_built_when_it_was_killed_can_be_kept_after_it() {
     let before = packs();
     let _ = env.phoenix(&keep).ends_with(0).says("kept what was built and not kept yet: 2 paths");
     assert_eq!(packs(), before + 1);
+    // What it was at is given back as by one that was told to stop.
+    let report = [&["report"], &places[..]].concat();
+    let _ = env.phoenix(&report).ends_with(130);
     // The next run goes on from there, on a machine that has nothing.
     fs_err::remove_file(&sleeps).unwrap();
     env.forget_store();

@@ -1,10 +1,16 @@
 //! What is built and not kept yet, as a list in a file: a worker may be ended before it has kept it.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 use phoenix_model::StorePath;
+use phoenix_schedule::farm::{Record, Returned, Slot, UnitId};
+use phoenix_work::{Cursor, LedgerError};
+
+use crate::error::CommandError;
+use crate::ledgers::{self, PlanMark};
 
 /// The list of a worker.
 pub(super) struct Unsaved {
@@ -40,9 +46,95 @@ pub(crate) fn read(file: &Path) -> io::Result<Vec<StorePath>> {
     Ok(text.lines().filter_map(|line| StorePath::parse(line).ok()).collect())
 }
 
+/// Gives back what the worker of a slot was at when it was ended, and says that it has left.
+///
+/// # Errors
+/// When the ledger does not answer.
+pub(crate) fn give_back(ledger: &str, mark: &PlanMark, slot: Slot) -> Result<(), CommandError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| CommandError::because("cannot start", &error))?;
+    let failed =
+        |error: LedgerError| CommandError::because("what the worker was at is not given back", &error);
+    runtime.block_on(async {
+        let ledger = ledgers::open(ledger, mark).await?;
+        let records = ledger.since(&mut Cursor::default()).await.map_err(failed)?;
+        for record in records_of_one_who_left(&records, slot) {
+            ledger.post(&record).await.map_err(failed)?;
+        }
+        Ok(())
+    })
+}
+
+/// What a worker would have written that was ended: that it was told to stop at what it has claimed last and not ended.
+fn records_of_one_who_left(records: &[Record], slot: Slot) -> Vec<Record> {
+    let mut open: BTreeMap<UnitId, u32> = BTreeMap::new();
+    for record in records {
+        if let Record::Claim { unit, attempt, slot: by } = record
+            && *by == slot
+        {
+            let last = open.entry(*unit).or_default();
+            *last = (*last).max(*attempt);
+        }
+    }
+    open.retain(|unit, attempt| {
+        !records.iter().any(|record| match record {
+            Record::Outcome(outcome) => outcome.unit == *unit,
+            Record::Returned(returned) => returned.unit == *unit && returned.attempt == *attempt,
+            // Somebody else has it by now.
+            Record::Claim { unit: other, attempt: later, .. } => other == unit && later > attempt,
+            Record::Joined { .. } | Record::Left { .. } => false,
+        })
+    });
+    let returned = open.into_iter().map(|(unit, attempt)| {
+        let reason = "the worker was ended".to_owned();
+        Record::Returned(Returned {
+            unit,
+            attempt,
+            slot,
+            reason,
+            stopped: true,
+            built: Vec::new(),
+            parcel: None,
+        })
+    });
+    returned.chain([Record::Left { slot }]).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_not_ended_is_given_back_unless_others_have_it() {
+        let slot = Slot(1);
+        let claim = |unit, attempt, slot| Record::Claim { unit: UnitId(unit), attempt, slot };
+        let returned = |unit, attempt| {
+            let (unit, reason) = (UnitId(unit), "the worker was ended".to_owned());
+            Record::Returned(Returned {
+                unit,
+                attempt,
+                slot,
+                reason,
+                stopped: true,
+                built: vec![],
+                parcel: None,
+            })
+        };
+        let records = [
+            claim(1, 1, slot),
+            claim(2, 1, slot),
+            claim(2, 2, Slot(0)),
+            claim(3, 1, slot),
+            returned(3, 1),
+            claim(4, 1, Slot(0)),
+            claim(4, 2, slot),
+        ];
+        let left = Record::Left { slot };
+        assert_eq!(records_of_one_who_left(&records, slot), [returned(1, 1), returned(4, 2), left.clone()]);
+        assert_eq!(records_of_one_who_left(&[], slot), [left]);
+    }
 
     #[test]
     fn the_last_list_counts() {

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use indicatif::HumanBytes;
-use phoenix_model::{Event, SCHEMA_VERSION, Severity};
+use phoenix_model::{Event, SCHEMA_VERSION, Severity, StorePath};
 use phoenix_report::plural;
 use phoenix_schedule::farm::{Leaving, Slot, Worker};
 use phoenix_store::Validity;
@@ -142,13 +142,25 @@ pub(crate) fn work(args: &WorkArgs) -> Result<ExitCode, CommandError> {
     Ok(ExitCode::from(code))
 }
 
-/// Keeps what a worker listed that was ended before it had kept it. What was broken off is not valid, and not kept.
+/// Does what a worker would have done that was ended before it could: keeps what it had built, and gives back what it was
+/// at, so that nobody waits for it and the report knows that it was stopped.
 fn keep_unsaved(args: &WorkArgs, list: &Path) -> Result<ExitCode, CommandError> {
-    let mut paths = farm::unsaved(list)
+    let paths = farm::unsaved(list)
         .map_err(|error| CommandError::because(format!("cannot read the list {}", list.display()), &error))?;
     if paths.is_empty() {
         return Ok(ExitCode::SUCCESS);
     }
+    let kept = keep(args, paths);
+    if let Some(ledger) = &args.shared.ledger {
+        let depot = depots::open_of_run(args.shared.depot.as_deref())?;
+        let (_, mark) = farm::receive(depot.as_ref(), &args.reference)?;
+        farm::give_back(ledger, &mark, Slot(args.slot))?;
+    }
+    kept
+}
+
+/// Keeps what of these is valid: what was broken off is not.
+fn keep(args: &WorkArgs, mut paths: Vec<StorePath>) -> Result<ExitCode, CommandError> {
     let setup = setup(args)?;
     let Some(layout) = setup.layout.clone() else { return Ok(ExitCode::SUCCESS) };
     let valid = Validity::open(&setup.nix, Some(&layout))
