@@ -169,7 +169,7 @@ fn serve(
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut writer = stream;
     while !stop.load(Ordering::Relaxed) {
-        let Some(request) = read_request(&mut reader)? else { return Ok(()) };
+        let Some((request, is_head)) = read_request(&mut reader)? else { return Ok(()) };
         let now = at_once.fetch_add(1, Ordering::Relaxed) + 1;
         most.fetch_max(now, Ordering::Relaxed);
         let (reply, latency) = answer(state, request);
@@ -188,7 +188,11 @@ fn serve(
             bytes.extend(b"\r\n");
         }
         bytes.extend(b"\r\n");
-        let whole = if reply.torn { reply.body.len() / 2 } else { reply.body.len() };
+        let whole = match (is_head, reply.torn) {
+            (true, _) => 0,
+            (false, true) => reply.body.len() / 2,
+            (false, false) => reply.body.len(),
+        };
         bytes.extend(&reply.body[..whole]);
         writer.write_all(&bytes)?;
         if reply.torn {
@@ -198,17 +202,19 @@ fn serve(
     Ok(())
 }
 
-fn read_request(reader: &mut impl BufRead) -> io::Result<Option<Request>> {
+/// A request, and whether it is for the head of an answer alone.
+fn read_request(reader: &mut impl BufRead) -> io::Result<Option<(Request, bool)>> {
     let mut line = String::new();
     if reader.read_line(&mut line)? == 0 {
         return Ok(None);
     }
     let path = line.split(' ').nth(1).unwrap_or_default().to_owned();
+    let is_head = line.starts_with("HEAD ");
     let mut authorization = None;
     loop {
         let mut header = String::new();
         if reader.read_line(&mut header)? == 0 || header.trim().is_empty() {
-            return Ok(Some(Request { path, authorization, times: 0 }));
+            return Ok(Some((Request { path, authorization, times: 0 }, is_head)));
         }
         if let Some((name, value)) = header.split_once(':')
             && name.eq_ignore_ascii_case("authorization")
