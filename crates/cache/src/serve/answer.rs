@@ -92,7 +92,7 @@ impl Answers {
         let Some((said, frames)) = narinfo else { return status(StatusCode::NOT_FOUND) };
         if !is_head {
             // Whoever asks what a path is goes on to ask for it.
-            self.opened.ranges.expect(*hash_part, &frames.iter().collect::<Vec<_>>());
+            self.opened.ranges.expect(*hash_part, &frames);
         }
         text("text/x-nix-narinfo", said)
     }

@@ -73,7 +73,7 @@ pub(super) fn parts(
         let _under_way = opened.one_more();
         let info = &planned.located.info;
         if let Some(path) = info.hash_part() {
-            opened.ranges.expect(*path, &planned.frames.values().collect::<Vec<_>>());
+            opened.ranges.expect(*path, planned.frames.values());
         }
         fetch_beside(&planned, &opened);
         let mut sending = Sending::new(sender, info.nar_size, from, planned.check.clone());

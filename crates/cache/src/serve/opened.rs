@@ -32,6 +32,11 @@ pub(super) struct FramePlace {
 }
 
 impl FramePlace {
+    /// What tells it from all others.
+    pub(super) fn key(&self) -> Key {
+        (self.blob.name.to_string(), self.number)
+    }
+
     /// Its bytes in the pack.
     pub(super) fn range(&self) -> Range<u64> {
         self.frame.offset..self.frame.offset + u64::from(self.frame.stored)
@@ -49,7 +54,8 @@ pub(super) enum Lost {
     Unreachable,
 }
 
-type Key = (String, u32);
+/// The pack of a frame, and its number there.
+pub(super) type Key = (String, u32);
 type Cell = Arc<OnceCell<Result<Arc<OpenFrame>, Lost>>>;
 
 /// Tells of what went wrong.
@@ -103,12 +109,12 @@ impl Opened {
 
     /// Whether a frame is here or on its way.
     pub(super) fn knows(&self, place: &FramePlace) -> bool {
-        self.lock().cells.contains_key(&(place.blob.name.to_string(), place.number))
+        self.lock().cells.contains_key(&place.key())
     }
 
     /// The bytes of a frame.
     pub(super) async fn get(&self, place: &FramePlace) -> Result<Arc<OpenFrame>, Lost> {
-        let key = (place.blob.name.to_string(), place.number);
+        let key = place.key();
         let cell = {
             let mut frames = self.lock();
             frames.clock += 1;

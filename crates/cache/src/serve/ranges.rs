@@ -10,7 +10,7 @@ use phoenix_depot::{Blob, Depot, DepotError, Problem};
 use phoenix_pack::HASH_LENGTH;
 use tokio::sync::watch;
 
-use super::opened::{FramePlace, Lost, Tell};
+use super::opened::{FramePlace, Key, Lost, Tell};
 use super::wanted::{Stretch, Wanted};
 
 /// How many bytes of ranges are here or on their way, beyond which nothing is read along.
@@ -53,8 +53,8 @@ pub(super) struct Ranges {
 struct State {
     held: Vec<Held>,
     wanted: Wanted,
-    /// What was taken out of its range, and is not open yet: packs and numbers.
-    opening: HashSet<(String, u32)>,
+    /// What was taken out of its range, and is not open yet.
+    opening: HashSet<Key>,
     clock: u64,
     /// How many bytes came in a moment, of late.
     in_a_moment: Option<u64>,
@@ -103,7 +103,11 @@ impl Ranges {
     }
 
     /// Remembers that a path will be wanted, which is in these frames.
-    pub(super) fn expect(&self, path: [u8; HASH_LENGTH], frames: &[&FramePlace]) {
+    pub(super) fn expect<'f>(
+        &self,
+        path: [u8; HASH_LENGTH],
+        frames: impl IntoIterator<Item = &'f FramePlace>,
+    ) {
         self.lock().wanted.expect(path, frames);
     }
 
@@ -141,13 +145,10 @@ impl Ranges {
         let now_open = open();
         let (number, range, mut coming) = {
             let mut state = self.lock();
-            let (found, to_read) = match state.find(place) {
-                Some(found) => (found, None),
-                None => state.begin(place, &now_open),
-            };
-            if let Some(to_read) = to_read {
-                self.begin(to_read);
-            }
+            let found = state.find(place).unwrap_or_else(|| {
+                self.begin(state.begin(place, &now_open));
+                state.held.len() - 1
+            });
             let held = &state.held[found];
             (held.number, held.range.clone(), held.coming.clone())
         };
@@ -171,7 +172,7 @@ impl Ranges {
                 // Others need not wait for it either.
                 let mut state = self.lock();
                 state.let_go(number);
-                state.opening.insert((place.blob.name.to_string(), place.number));
+                state.opening.insert(place.key());
                 return Ok((frame, true));
             }
         };
@@ -205,7 +206,7 @@ impl Ranges {
 
     /// Says that a frame which was taken is open, or will not be.
     pub(super) fn opened(&self, place: &FramePlace) {
-        self.lock().opening.remove(&(place.blob.name.to_string(), place.number));
+        self.lock().opening.remove(&place.key());
     }
 
     /// The stored bytes of a frame, read anew.
@@ -302,14 +303,13 @@ impl State {
         self.in_a_moment = Some(self.in_a_moment.map_or(fits, |before| fits.min(before.saturating_mul(2))));
     }
 
-    /// Plans a range for a frame that is needed now.
-    fn begin(&mut self, place: &FramePlace, open: &HashSet<u32>) -> (usize, Option<ToRead>) {
+    /// Plans a range for a frame that is needed now; it is the last of those that are held.
+    fn begin(&mut self, place: &FramePlace, open: &HashSet<u32>) -> ToRead {
         let longest = self.longest();
         let free = self.make_room(longest.max(u64::from(place.frame.stored)));
         let is_here = |number| open.contains(&number) || self.is_coming(&place.blob, number);
         let stretch = self.wanted.stretch(place, longest.min(free), &is_here);
-        let to_read = self.hold(&place.blob, stretch);
-        (self.held.len() - 1, Some(to_read))
+        self.hold(&place.blob, stretch)
     }
 
     /// Plans the ranges that follow the one that this frame was taken out of, while there is room for them.
@@ -374,7 +374,7 @@ impl State {
     /// A frame was taken out of a range, which goes when nothing is left in it.
     fn taken(&mut self, number: u64, place: &FramePlace) {
         self.clock += 1;
-        self.opening.insert((place.blob.name.to_string(), place.number));
+        self.opening.insert(place.key());
         let Some(at) = self.held.iter().position(|held| held.number == number) else { return };
         let held = &mut self.held[at];
         held.used = self.clock;

@@ -36,7 +36,6 @@ struct Asked {
     at: u64,
     /// By pack.
     frames: HashMap<String, Vec<u32>>,
-    count: usize,
 }
 
 /// Frames that lie together in a pack.
@@ -60,19 +59,19 @@ fn end(frame: &Frame) -> u64 {
 
 impl Wanted {
     /// Remembers that a path will be wanted, which is in these frames.
-    pub(super) fn expect(&mut self, path: HashPart, frames: &[&FramePlace]) {
+    pub(super) fn expect<'f>(&mut self, path: HashPart, frames: impl IntoIterator<Item = &'f FramePlace>) {
         if self.paths.contains_key(&path) {
             return;
         }
         self.clock += 1;
-        let mut asked = Asked { at: self.clock, frames: HashMap::new(), count: frames.len() };
+        let mut asked = Asked { at: self.clock, frames: HashMap::new() };
         for place in frames {
             let pack = place.blob.name.to_string();
             let known = self.packs.entry(pack.clone()).or_default();
             known.entry(place.number).or_insert((place.frame, 0)).1 += 1;
             asked.frames.entry(pack).or_default().push(place.number);
+            self.count += 1;
         }
-        self.count += asked.count;
         self.order.insert(asked.at, path);
         self.paths.insert(path, asked);
         while self.paths.len() > PATHS || self.count > FRAMES {
@@ -83,10 +82,10 @@ impl Wanted {
 
     /// Forgets a path: it was sent, or nobody waits for it any more.
     pub(super) fn forget(&mut self, path: &HashPart) {
-        let Some(Asked { at, frames, count }) = self.paths.remove(path) else { return };
+        let Some(Asked { at, frames }) = self.paths.remove(path) else { return };
         self.order.remove(&at);
-        self.count -= count;
         for (pack, numbers) in frames {
+            self.count -= numbers.len();
             let Some(known) = self.packs.get_mut(&pack) else { continue };
             for number in numbers {
                 if let Some((_, count)) = known.get_mut(&number) {
@@ -203,7 +202,7 @@ mod tests {
         let mut wanted = Wanted::default();
         for (number, frames) in paths {
             let places: Vec<_> = frames.iter().map(|&frame| place("a", frame)).collect();
-            wanted.expect(path(*number), &places.iter().collect::<Vec<_>>());
+            wanted.expect(path(*number), &places);
         }
         wanted
     }
@@ -244,7 +243,7 @@ mod tests {
             place
         };
         let places: Vec<_> = (1..6).map(backwards).collect();
-        wanted.expect(path(1), &places.iter().collect::<Vec<_>>());
+        wanted.expect(path(1), &places);
         let read = wanted.stretch(&backwards(3), 1 << 20, NONE);
         assert_eq!(read, Stretch { range: 9_700..9_800, frames: vec![3] });
     }
@@ -292,12 +291,12 @@ mod tests {
             name
         };
         for number in 0..PATHS + 10 {
-            wanted.expect(name(number), &[&place("a", number as u32)]);
+            wanted.expect(name(number), &[place("a", number as u32)]);
         }
         assert_eq!((wanted.paths.len(), wanted.count), (PATHS, PATHS));
         assert!(!wanted.paths.contains_key(&name(9)) && wanted.paths.contains_key(&name(10)));
         let many: Vec<_> = (0..FRAMES as u32).map(|number| place("a", number)).collect();
-        wanted.expect(path(255), &many.iter().collect::<Vec<_>>());
+        wanted.expect(path(255), &many);
         assert_eq!((wanted.paths.len(), wanted.count), (1, FRAMES));
     }
 }
