@@ -288,14 +288,13 @@ impl Hands {
         let is_broken_off = came_between.is_some() || !signals.is_empty();
         if is_broken_off || self.is_awaited(&ends) {
             ends.parcel = self.keep(outputs);
-            self.list(&[]);
         } else {
             self.unsaved.extend(outputs);
-            self.list(&[]);
             if self.saved_at.elapsed() > KEEP_AFTER {
                 self.keep_rest();
             }
         }
+        self.list(&[]);
         self.measure(&mut ends);
         if let Some(why) = came_between {
             return Err(Trouble { why, ends });

@@ -10,12 +10,10 @@ use crate::args::Matrix;
 /// How many rows a matrix of GitHub may have, with a margin.
 const MOST_ROWS: usize = 250;
 
-/// How many characters of a name are in a row, which says it to people: Linux hands no more than 128 KiB over in one
-/// variable, and the plan has the name. Of many long ones there are fewer, so that all rows together are an output.
-const LONGEST_NAMES: [usize; 4] = [1000, 200, 60, 20];
-
-/// How many names a row tells, in the same order.
-const MOST_NAMES: [usize; 4] = [usize::MAX, 100, 10, 3];
+/// How many characters of a name are in a row, which says it to people, and how many names: Linux hands no more than 128
+/// KiB over in one variable, and the plan has all of it. Where there are many long ones there are fewer, so that all rows
+/// together are an output.
+const LIMITS: [(usize, usize); 4] = [(1000, usize::MAX), (200, 100), (60, 10), (20, 3)];
 
 /// How many bytes all rows may have: GitHub takes 1 MB of all outputs of a job together.
 const LARGEST: usize = 800_000;
@@ -93,20 +91,18 @@ pub(crate) fn hits<'v>(
     if is_std {
         // std-action has a row for all that has no proviso, and workflows rely on a matrix that is there: of an action
         // of which all exists one row stays, whose job ends at once.
-        for row in idle {
-            if !rows.iter().any(|other| other.pair() == row.pair()) {
-                rows.push(row);
+        let with_work = rows.into_iter().map(|row| (row, true));
+        let all = with_work.chain(idle.into_iter().map(|row| (row, false)));
+        let mut matrices: Vec<((String, String), Vec<Row>)> = Vec::new();
+        for (row, has_work) in all {
+            let pair = row.pair();
+            match matrices.iter_mut().find(|(other, _)| *other == pair) {
+                Some((_, rows)) if has_work => rows.push(row),
+                Some(_) => {}
+                None => matrices.push((pair, vec![row])),
             }
         }
-        let mut pairs: Vec<((String, String), Vec<Row>)> = Vec::new();
-        for row in rows {
-            match pairs.iter_mut().find(|(pair, _)| *pair == row.pair()) {
-                Some((_, rows)) => rows.push(row),
-                None => pairs.push((row.pair(), vec![row])),
-            }
-        }
-        // Each is a matrix of its own.
-        return pairs.iter().flat_map(|(_, rows)| at_most(rows, MOST_ROWS)).collect();
+        return matrices.iter().flat_map(|(_, rows)| at_most(rows, MOST_ROWS)).collect();
     }
     let mut rows = at_most(&rows, MOST_ROWS);
     let own = without_row(gated, actions);
@@ -141,11 +137,10 @@ fn at_most(rows: &[Row], most: usize) -> Vec<Row> {
             all.build.extend(row.build.clone());
             all.run.extend(row.run.clone());
             let name = |row: &Row| Some(row.std.as_ref()?.get("name")?.as_str()?.to_owned());
-            if let (Some(one), Some(other)) = (name(&all), name(row)) {
-                all.std
-                    .as_mut()
-                    .and_then(Value::as_object_mut)
-                    .map(|action| action.insert("name".to_owned(), format!("{one}, {other}").into()));
+            if let (Some(one), Some(other)) = (name(&all), name(row))
+                && let Some(Value::Object(action)) = &mut all.std
+            {
+                action.insert("name".to_owned(), format!("{one}, {other}").into());
             }
         }
         all
@@ -155,17 +150,14 @@ fn at_most(rows: &[Row], most: usize) -> Vec<Row> {
 
 /// The rows as the discovery of phoenix-ci v1 or of std-action prints them, with the plan and the slot of each.
 pub(crate) fn hits_rows(rows: &[Row], reference: &str, format: Matrix) -> Value {
-    let mut tried = LONGEST_NAMES.into_iter().zip(MOST_NAMES).map(|limits| {
-        let shown = shown(rows, reference, format, limits);
-        (shown.to_string().len(), shown)
-    });
-    let mut best = tried.next();
-    while best.as_ref().is_some_and(|(size, _)| *size > LARGEST)
-        && let Some(next) = tried.next()
-    {
-        best = Some(next);
+    let mut rows_shown = Value::Null;
+    for limits in LIMITS {
+        rows_shown = shown(rows, reference, format, limits);
+        if rows_shown.to_string().len() <= LARGEST {
+            break;
+        }
     }
-    best.map_or(Value::Null, |(_, shown)| shown)
+    rows_shown
 }
 
 /// The rows with so many characters of each name, and so many names in each.

@@ -9,6 +9,7 @@ use phoenix_model::StorePath;
 use phoenix_schedule::farm::{Record, Returned, Slot, UnitId};
 use phoenix_work::{Cursor, LedgerError};
 
+use crate::blobs::runtime;
 use crate::error::CommandError;
 use crate::ledgers::{self, PlanMark};
 
@@ -51,13 +52,9 @@ pub(crate) fn read(file: &Path) -> io::Result<Vec<StorePath>> {
 /// # Errors
 /// When the ledger does not answer.
 pub(crate) fn give_back(ledger: &str, mark: &PlanMark, slot: Slot) -> Result<(), CommandError> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| CommandError::because("cannot start", &error))?;
     let failed =
         |error: LedgerError| CommandError::because("what the worker was at is not given back", &error);
-    runtime.block_on(async {
+    runtime()?.block_on(async {
         let ledger = ledgers::open(ledger, mark).await?;
         let records = ledger.since(&mut Cursor::default()).await.map_err(failed)?;
         for record in records_of_one_who_left(&records, slot) {
@@ -87,19 +84,14 @@ fn records_of_one_who_left(records: &[Record], slot: Slot) -> Vec<Record> {
             Record::Joined { .. } | Record::Left { .. } => false,
         })
     });
-    let returned = open.into_iter().map(|(unit, attempt)| {
-        let reason = "the worker was ended".to_owned();
-        Record::Returned(Returned {
-            unit,
-            attempt,
-            slot,
-            reason,
-            stopped: true,
-            built: Vec::new(),
-            parcel: None,
-        })
-    });
+    let returned = open.into_iter().map(|(unit, attempt)| given_back(unit, attempt, slot));
     returned.chain([Record::Left { slot }]).collect()
+}
+
+/// That a unit was left because its worker was told to stop.
+fn given_back(unit: UnitId, attempt: u32, slot: Slot) -> Record {
+    let reason = "the worker was ended".to_owned();
+    Record::Returned(Returned { unit, attempt, slot, reason, stopped: true, built: Vec::new(), parcel: None })
 }
 
 #[cfg(test)]
@@ -110,18 +102,7 @@ mod tests {
     fn what_was_not_ended_is_given_back_unless_others_have_it() {
         let slot = Slot(1);
         let claim = |unit, attempt, slot| Record::Claim { unit: UnitId(unit), attempt, slot };
-        let returned = |unit, attempt| {
-            let (unit, reason) = (UnitId(unit), "the worker was ended".to_owned());
-            Record::Returned(Returned {
-                unit,
-                attempt,
-                slot,
-                reason,
-                stopped: true,
-                built: vec![],
-                parcel: None,
-            })
-        };
+        let returned = |unit, attempt| given_back(UnitId(unit), attempt, slot);
         let records = [
             claim(1, 1, slot),
             claim(2, 1, slot),
