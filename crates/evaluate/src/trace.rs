@@ -87,7 +87,7 @@ pub(crate) fn bounded(line: &str) -> String {
     if line.len() <= LONGEST_LINE {
         return line.to_owned();
     }
-    let end = (0..=LONGEST_LINE).rev().find(|&end| line.is_char_boundary(end)).unwrap_or_default();
+    let end = line.floor_char_boundary(LONGEST_LINE);
     format!("{}… ({} bytes more)", &line[..end], line.len() - end)
 }
 

@@ -723,7 +723,7 @@ fn wrong_type(path: AttrPath, r#type: &str) -> FoundTarget {
 
 /// What has a name that is too long, by the beginning of it.
 pub(crate) fn too_long(set: &AttrPath, name: &str) -> FoundTarget {
-    let end = (0..=SHOWN_OF_NAME).rev().find(|&end| name.is_char_boundary(end)).unwrap_or_default();
+    let end = name.floor_char_boundary(SHOWN_OF_NAME);
     let hash = crate::Fingerprint::of([name]);
     let shown = format!("{}… ({} bytes, {:.8})", &name[..end], name.len(), hash.as_str());
     let error = format!(

@@ -153,7 +153,7 @@ pub(crate) fn shortened(text: &str) -> String {
     if text.len() <= SHOWN {
         return text.to_owned();
     }
-    let end = (0..=SHOWN).rev().find(|&end| text.is_char_boundary(end)).unwrap_or_default();
+    let end = text.floor_char_boundary(SHOWN);
     format!("{}… ({} bytes more)", &text[..end], text.len() - end)
 }
 
