@@ -7,14 +7,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use phoenix_cache::{Cache, PACKS};
 use phoenix_depot::{BlobName, Depot, Opener, default_url_of_environment};
-use phoenix_github::{Access, Artifacts, OfRun, RestAccess, Settings, Trigger};
+use phoenix_github::{Access, Artifacts, OfRun, RestAccess, Settings};
 use phoenix_model::{StorePath, ValidPathInfo};
 use phoenix_store::{Layout, Nix, PathInfos, PathInfosError, Validity, Way};
 use phoenix_substituter::PublicKeys;
 
 use crate::error::{CommandError, hint_for};
 use crate::handed;
-use crate::setup::var;
+use crate::setup::{trigger, var};
 use crate::talk;
 
 /// Opens the depot of a URL, or the one in the user's cache where none is named.
@@ -87,8 +87,7 @@ fn access() -> Result<(Access, Settings), String> {
 
 /// Whether this job is for code from another repository; so it is where that cannot be known.
 pub(crate) fn is_for_a_fork() -> bool {
-    let file = |path: &str| fs_err::read_to_string(path);
-    Trigger::read(var, file).map_or(true, |trigger| trigger.is_some_and(|trigger| trigger.is_fork))
+    trigger().map_or(true, |trigger| trigger.is_some_and(|trigger| trigger.is_fork))
 }
 
 /// How many threads read, compress and write, where nobody says otherwise.

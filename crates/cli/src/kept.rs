@@ -12,8 +12,7 @@ use phoenix_store::{Layout, Nix};
 use crate::error::CommandError;
 use crate::recorder::{Hear, Recorder};
 use crate::setup::Setup;
-use crate::talk;
-use crate::{depots, tidy};
+use crate::{depots, talk, tidy};
 
 /// The depot of a run.
 pub(crate) struct Kept {

@@ -1,5 +1,6 @@
 //! From flags and environment to a Nix that can be used.
 
+use phoenix_github::Trigger;
 use phoenix_schedule::{Builders, Machine};
 use phoenix_store::{Layout, Nix, RemoteBuilder, Settings, StoreEnv, Way, initialise};
 
@@ -105,6 +106,14 @@ pub(crate) fn pairs(values: &[String]) -> impl Iterator<Item = (&str, &str)> {
 /// A variable of the environment that is set and not empty.
 pub(crate) fn var(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// What set the workflow of this job off, if it is one of GitHub's.
+///
+/// # Errors
+/// When that cannot be known.
+pub(crate) fn trigger() -> Result<Option<Trigger>, String> {
+    Trigger::read(var, |path| fs_err::read_to_string(path))
 }
 
 impl Setup {

@@ -164,10 +164,7 @@ fn run(
         }
     };
     runtime.block_on(async {
-        let mut line = |mut line: String| {
-            secrets().hide_in(&mut line);
-            teller.event(Event::ActionLine { action: action.id, line });
-        };
+        let mut line = |line: String| teller.event(Event::ActionLine { action: action.id, line });
         tokio::select! {
             ended = run_program(command, &action.name, time_out, &mut line) => {
                 ended.map(Some).map_err(|error| CommandError::new(error.to_string()))

@@ -9,7 +9,7 @@ use phoenix_model::{Action, ActionId, ActionVerdict, Does, StorePath, Target, Ta
 
 use crate::args::ActionsMode;
 use crate::config::{ActionConfig, Config, PUSH};
-use crate::setup::var;
+use crate::setup::trigger;
 
 /// How many seconds an action may take, unless the flake says otherwise.
 const TIME_OUT: u64 = 3600;
@@ -43,8 +43,7 @@ impl Permission {
         if mode == ActionsMode::Skip {
             return Self::Never("`--actions skip`".to_owned());
         }
-        let file = |path: &str| fs_err::read_to_string(path);
-        match (Trigger::read(var, file), mode) {
+        match (trigger(), mode) {
             // Who may not write to the repository runs nothing, whatever is asked for.
             (Ok(Some(trigger)), _) if trigger.is_fork => Self::By(occasion(trigger), Anywhere::Nothing),
             // What the user wrote down for the branches holds where it is known which one this is.
@@ -82,8 +81,6 @@ struct Draft {
     /// As a flake or a configuration calls it, and where it is from.
     called: String,
     source: String,
-    /// A name that no other has.
-    name: String,
     of: Option<String>,
     does: Result<Does, String>,
     system: Option<String>,
@@ -123,9 +120,9 @@ impl<'c> Drafts<'c> {
         config.map_or(&[], |(_, config)| config.refs.as_slice())
     }
 
-    /// What is called so already and does the same is the same. What does something else, for another system or in
-    /// another flake, gets a name of its own.
-    fn add(&mut self, mut draft: Draft) -> ActionId {
+    /// What is called so already and does the same is the same; what does something else, for another system or in another
+    /// flake, is not.
+    fn add(&mut self, draft: Draft) -> ActionId {
         let is_same = |other: &Draft| {
             other.called == draft.called
                 && match (&other.does, &draft.does) {
@@ -136,9 +133,6 @@ impl<'c> Drafts<'c> {
         };
         let known = self.all.iter().position(is_same);
         let at = known.unwrap_or(self.all.len());
-        if known.is_none() {
-            draft.name = self.free_name(&draft);
-        }
         match self.all.get_mut(at) {
             Some(other) => {
                 let new = draft.builds.into_iter().filter(|id| !other.builds.contains(id));
@@ -148,16 +142,6 @@ impl<'c> Drafts<'c> {
             None => self.all.push(draft),
         }
         ActionId(u32::try_from(at).unwrap_or(u32::MAX))
-    }
-
-    /// A name that no other action has: its own, with its system or its flake or a number if that is taken.
-    fn free_name(&self, draft: &Draft) -> String {
-        let is_free = |name: &String| self.all.iter().all(|other| other.name != *name);
-        let called = &draft.called;
-        let more = draft.system.iter().chain([&draft.source]).map(|more| format!("{called} ({more})"));
-        let numbered = (2..).map(|number| format!("{called} ({number})"));
-        let mut names = [called.clone()].into_iter().chain(more).chain(numbered);
-        names.find(is_free).unwrap_or_default()
     }
 
     /// What a work unit wants to be run.
@@ -172,7 +156,6 @@ impl<'c> Drafts<'c> {
         self.add(Draft {
             called: format!("run {name}"),
             source: redact(&target.source).into_owned(),
-            name: String::new(),
             of: Some(target.attr()),
             does: runs_program(name, program),
             system: None,
@@ -206,7 +189,6 @@ impl<'c> Drafts<'c> {
         Some(self.add(Draft {
             called: particulars.job_name(),
             source: redact(&target.source).into_owned(),
-            name: String::new(),
             of: Some(target.attr()),
             does,
             system: target.system.clone(),
@@ -234,7 +216,6 @@ impl<'c> Drafts<'c> {
         self.add(Draft {
             called: action.name.clone(),
             source: redact(source).into_owned(),
-            name: String::new(),
             of: None,
             does: runs_program(&action.run, program),
             system: None,
@@ -252,7 +233,6 @@ impl<'c> Drafts<'c> {
             self.add(Draft {
                 called: format!("{PUSH} {}", redact(to)),
                 source: String::new(),
-                name: String::new(),
                 of: None,
                 does: Ok(Does::Push { to: to.clone() }),
                 system: None,
@@ -267,19 +247,35 @@ impl<'c> Drafts<'c> {
 
     /// The actions, once all targets are known.
     pub(super) fn finish(self, targets: &[&Target]) -> Vec<(Action, Option<ActionVerdict>)> {
-        let names: Vec<(String, String)> =
+        let mut names: Vec<String> = Vec::with_capacity(self.all.len());
+        for draft in &self.all {
+            names.push(draft.free_name(&names));
+        }
+        let called: Vec<(String, String)> =
             self.all.iter().map(|draft| (draft.called.clone(), draft.source.clone())).collect();
-        let finished =
-            (0..).zip(self.all).map(|(number, draft)| draft.finish(ActionId(number), &names, targets));
+        let finished = (0..)
+            .zip(names.into_iter().zip(self.all))
+            .map(|(number, (name, draft))| draft.finish(ActionId(number), name, &called, targets));
         finished.collect()
     }
 }
 
 impl Draft {
+    /// A name that none before has: its own, with its system or its flake or a number if that is taken.
+    fn free_name(&self, taken: &[String]) -> String {
+        let called = &self.called;
+        let more = self.system.iter().chain([&self.source]).map(|more| format!("{called} ({more})"));
+        let numbered = (2..).map(|number| format!("{called} ({number})"));
+        let mut names = [called.clone()].into_iter().chain(more).chain(numbered);
+        names.find(|name| !taken.contains(name)).unwrap_or_default()
+    }
+
+    /// The action. `called` is what all of them are called, and where they are from.
     fn finish(
         self,
         id: ActionId,
-        names: &[(String, String)],
+        name: String,
+        called: &[(String, String)],
         targets: &[&Target],
     ) -> (Action, Option<ActionVerdict>) {
         let mut builds = self.builds;
@@ -294,20 +290,20 @@ impl Draft {
             }
             Needs::Named(source, named) => {
                 let own = redact(source);
-                for name in named {
-                    let is_push = |other: &str| name == PUSH && other.starts_with("push ");
+                for wanted in named {
+                    let is_push = |other: &str| wanted == PUSH && other.starts_with("push ");
                     // Those of its own flake are meant, if there are some.
-                    let is_own = names.iter().any(|(other, source)| other == name && *source == own);
+                    let is_own = called.iter().any(|(other, source)| other == wanted && *source == own);
                     let is_meant = |(other, source): &(String, String)| {
-                        is_push(other) || (other == name && (!is_own || *source == own))
+                        is_push(other) || (other == wanted && (!is_own || *source == own))
                     };
-                    let actions = (0..).zip(names).filter(|(_, other)| is_meant(other));
+                    let actions = (0..).zip(called).filter(|(_, other)| is_meant(other));
                     let actions: Vec<ActionId> = actions.map(|(number, _)| ActionId(number)).collect();
-                    if !actions.is_empty() || name == PUSH {
+                    if !actions.is_empty() || wanted == PUSH {
                         needs.extend(actions);
                         continue;
                     }
-                    match matching(name, source, targets) {
+                    match matching(wanted, source, targets) {
                         Ok(ids) => builds.extend(ids),
                         Err(error) => wrong = Some(error),
                     }
@@ -335,7 +331,7 @@ impl Draft {
         }
         let action = Action {
             id,
-            name: self.name,
+            name,
             of: self.of,
             does,
             system: self.system,

@@ -9,15 +9,14 @@ use indicatif::HumanBytes;
 use phoenix_cache::{Cache, Destination, Trouble};
 use phoenix_evaluate::{Evaluators, Heard};
 use phoenix_model::{Severity, StorePath, Target, Verdict};
+use phoenix_report::plural;
 use phoenix_store::Layout;
 
 use super::{keys, losses, open, say, snapshot, store, store_path, threads, warn};
 use crate::args::{RestoreArgs, StoreArgs, Wanted};
 use crate::depots::{self, no_look};
 use crate::error::{CommandError, hint_for};
-use crate::talk;
-use crate::{evaluating, setup, signals, tidy};
-use phoenix_report::plural;
+use crate::{evaluating, setup, signals, talk, tidy};
 
 /// Exit code when something did not evaluate, as that of `run`.
 const EXIT_NOT_EVALUATED: u8 = 120;

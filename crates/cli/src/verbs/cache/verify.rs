@@ -16,8 +16,7 @@ use sha2::{Digest, Sha256};
 use super::{ended, say, threads, warn};
 use crate::args::VerifyArgs;
 use crate::error::CommandError;
-use crate::talk;
-use crate::{depots, tidy};
+use crate::{depots, talk, tidy};
 
 /// Runs the verb.
 pub(super) fn verify(args: &VerifyArgs) -> Result<ExitCode, CommandError> {
