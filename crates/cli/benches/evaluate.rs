@@ -2,8 +2,10 @@
 //! evaluators, beside one plain `nix-instantiate` over the same attributes, and nix-eval-jobs where it is on PATH.
 //!
 //! `cargo bench --package phoenix-cli --bench evaluate`. The synthetic flake has 2,000 packages of 20 inputs each, in
-//! groups of 100 that build upon each other and on 100 that all share; with *errors* every tenth throws. A real
-//! nixpkgs is measured where `PHOENIX_BENCH_NIXPKGS` names its directory. Each run has a fresh store, in
+//! groups of 100 that build upon each other and on 100 that all share, and each of the last 100 has a source of its own;
+//! with *errors* every tenth throws. A real nixpkgs is measured where `PHOENIX_BENCH_NIXPKGS` names its directory, as the
+//! locked input of a flake. After the fresh run nothing is changed; then a README, twice, for what was answered about one
+//! source holds for others once two gave the same answer; then the source of one package. Each fresh run has a fresh store, in
 //! `PHOENIX_BENCH_DIR` (a `tmpfs`, best) or the target directory; all take turns. Memory is what all processes of Nix
 //! have together, looked at every 10 ms.
 
@@ -27,6 +29,8 @@ struct Subject {
     plain: Option<PathBuf>,
     /// The expression of the set.
     set: String,
+    /// What a single package is made of.
+    leaf: Option<&'static str>,
 }
 
 /// What a run took.
@@ -85,6 +89,7 @@ fn synthetic(directory: &Path, name: &'static str, errors: bool) -> Subject {
     inputs = map (other: builtins.elemAt packages other)
       (builtins.filter (other: other != null) (builtins.genList (input number) 20));
     text = builtins.concatStringsSep "\n" (builtins.genList (line: "line ${{toString line}} of a configure phase") 20);
+    src = if number < count - 100 then null else ./sources + "/${{toString number}}";
   }};
   packages = builtins.genList package count;
   isBroken = number: {errors} && mod number 10 == 5;
@@ -96,13 +101,18 @@ in builtins.listToAttrs (builtins.genList (number: {{
         system = system()
     );
     std::fs::write(flake.join("packages.nix"), text).expect("a file");
+    std::fs::create_dir_all(flake.join("sources")).expect("a directory");
+    for number in 1900..2000 {
+        std::fs::write(flake.join(format!("sources/{number}")), "0").expect("a file");
+    }
+    std::fs::write(flake.join("README"), "0").expect("a file");
     std::fs::write(
         flake.join("flake.nix"),
         format!("{{ outputs = {{ self }}: {{ packages.{} = import ./packages.nix; }}; }}", system()),
     )
     .expect("a file");
     let set = format!("import {}", flake.join("packages.nix").display());
-    Subject { name, flake, plain: None, set }
+    Subject { name, flake, plain: None, set, leaf: Some("sources/1950") }
 }
 
 /// A nixpkgs of 2015, as the input of a flake.
@@ -117,8 +127,12 @@ fn real(directory: &Path, nixpkgs: &Path) -> Subject {
         system()
     );
     std::fs::write(flake.join("flake.nix"), text).expect("a file");
+    std::fs::write(flake.join("README"), "0").expect("a file");
+    let root = NixRoot::new(directory);
+    let locked = root.command("nix").args(["flake", "lock", &format!("path:{}", flake.display())]).output();
+    assert!(locked.expect("nix").status.success() && flake.join("flake.lock").exists());
     let set = format!("import {} {call}", nixpkgs.display());
-    Subject { name: "nixpkgs", flake, plain: None, set }
+    Subject { name: "nixpkgs", flake, plain: None, set, leaf: None }
 }
 
 fn measure(base: &Path, directory: &Path, subject: &mut Subject) {
@@ -132,7 +146,7 @@ fn measure(base: &Path, directory: &Path, subject: &mut Subject) {
             None => all.push((what, vec![taken])),
         }
     };
-    for _ in 0..ROUNDS {
+    for round in 0..ROUNDS {
         for workers in ["1", "2"] {
             let root = NixRoot::new(base);
             let mut good = Vec::new();
@@ -142,6 +156,16 @@ fn measure(base: &Path, directory: &Path, subject: &mut Subject) {
             }
             if workers == "1" {
                 note("phoenix, unchanged".to_owned(), phoenix(&root, subject, workers, &mut Vec::new()));
+                let changes = [
+                    (Some("README"), "a README changed, for the first time"),
+                    (Some("README"), "a README changed"),
+                    (subject.leaf, "a leaf's source changed"),
+                ];
+                for (number, (file, what)) in changes.into_iter().enumerate() {
+                    let Some(file) = file else { continue };
+                    std::fs::write(subject.flake.join(file), format!("{round} {number}")).expect("a file");
+                    note(format!("phoenix, {what}"), phoenix(&root, subject, workers, &mut Vec::new()));
+                }
             }
             if has_jobs {
                 let root = NixRoot::new(base);

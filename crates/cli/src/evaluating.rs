@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::error::CommandError;
 use crate::kept::Kept;
 use crate::recorder::Recorder;
-use crate::setup::{Setup, pairs};
+use crate::setup::{Setup, pairs, var};
 
 /// Patterns to include, to exclude, and systems.
 type MakeSelection = fn(&[String], &[String], &[String]) -> Result<Selection, GlobError>;
@@ -294,6 +294,8 @@ pub(crate) fn evaluate(
             .map(|each| (each << 20) * args.eval_workers.max(1) as u64)
             .or(args.eval_memory),
         answers: answers.as_ref().map(|kept| kept as &dyn KeepAnswers),
+        real_path: &|path| real_path(setup, path),
+        nix_cache: nix_cache(),
         settings: match &setup.settings.impure {
             Some(name) => Err(format!("with the setting `{name}` it may read whatever there is")),
             None => Ok(setup.settings.evaluation.clone()),
@@ -378,6 +380,13 @@ pub(crate) fn real_path(setup: &Setup, path: &str) -> PathBuf {
         Some(rest) => setup.eval_layout.real_dir.join(rest.trim_start_matches('/')),
         None => PathBuf::from(path),
     }
+}
+
+/// Where Nix has its cache (nix `src/libutil/users.cc`, `getCacheDir`).
+fn nix_cache() -> Option<PathBuf> {
+    let cache = || var("XDG_CACHE_HOME").map(PathBuf::from);
+    let home = || var("HOME").map(|home| Path::new(&home).join(".cache"));
+    var("NIX_CACHE_HOME").map(PathBuf::from).or_else(|| Some(cache().or_else(home)?.join("nix")))
 }
 
 /// Inputs and what replaces them. A relative `path:` is meant from here, and not from the flake.

@@ -488,6 +488,20 @@ fn what_is_kept_is_what_a_fresh_evaluation_gives_whatever_is_changed() {
               fails = if builtins.readFile ./text == \"b\" then throw \"it is b\" else ok \"no-b\";
               imported = ok (import (d \"imported\" \"echo '\\\"name\\\"' > $out\" {{ text = builtins.readFile ./text; }}));
               said = builtins.trace \"{word}\" (ok \"{word}\");
+              place = d \"place\" \"\" {{ place = toString ./.; }};
+              hashed = ok (builtins.hashString \"md5\" (toString ./src));
+              short = ok (builtins.substring 0 5 (baseNameOf ./.));
+              position = ok (builtins.hashString \"md5\" (builtins.unsafeGetAttrPos \"a\" {{ a = 1; }}).file);
+              error = throw \"at ${{toString ./text}}\";
+              dot = d \"dot\" \"\" {{ src = ./.; }};
+              named = d \"named\" \"\" {{ src = builtins.path {{ path = ./.; name = \"whole\"; }}; }};
+              filtered = d \"filtered\" \"\" {{ src = builtins.filterSource (path: type: baseNameOf path != \"README\") ./.; }};
+              only = d \"only\" \"\" {{ src = builtins.path {{ path = ./src; name = \"only\"; filter = path: type: true; }}; }};
+              through = import (self + \"/through.nix\") {{ inherit d; }};
+              linked = d \"linked\" \"\" {{ text = builtins.readFile ./link; }};
+              hash = d \"hash\" \"\" {{ hash = builtins.hashFile \"sha256\" ./text; }};
+              revision = d \"revision\" \"\" {{ rev = self.rev or self.dirtyRev or \"none\"; }};
+              which = import ./which.nix {{ inherit ok; }};
               {extra}
             }}; }}; }}",
             one.reference()
@@ -495,6 +509,13 @@ fn what_is_kept_is_what_a_fresh_evaluation_gives_whatever_is_changed() {
     };
     flake.write("text", "a");
     flake.write("src/file", "1");
+    flake.write("through.nix", "{ d }: d \"through\" \"\" { text = builtins.readFile ./text; }");
+    flake.write(
+        "which.nix",
+        "{ ok }: ok (if builtins.readFile ./text == \"b\" then builtins.readFile ./one else \"no\")",
+    );
+    flake.write("one", "first");
+    std::os::unix::fs::symlink("text", flake.path().join("link")).unwrap();
     flake.write("flake.nix", &outputs("w", ""));
     let path = flake.reference();
     let git = format!("git+file://{}", flake.path().display());
@@ -503,7 +524,18 @@ fn what_is_kept_is_what_a_fresh_evaluation_gives_whatever_is_changed() {
     let edits: Vec<Edit<'_>> = vec![
         ("nothing", Box::new(|| ())),
         ("a README", Box::new(|| flake.write("README", "hello"))),
+        ("a README once more", Box::new(|| flake.write("README", "hello!"))),
+        ("a README a third time", Box::new(|| flake.write("README", "hello?"))),
         ("a file that is read", Box::new(|| flake.write("text", "b"))),
+        ("what is read since then", Box::new(|| flake.write("one", "second"))),
+        ("a README that is longer", Box::new(|| flake.write("README", "hello, hello"))),
+        (
+            "a link",
+            Box::new(|| {
+                fs_err::remove_file(flake.path().join("link")).unwrap();
+                std::os::unix::fs::symlink("one", flake.path().join("link")).unwrap();
+            }),
+        ),
         ("a source", Box::new(|| flake.write("src/file", "2"))),
         ("a file that is only looked for", Box::new(|| flake.write("src/extra", ""))),
         ("back again", Box::new(|| flake.write("text", "a"))),
@@ -513,6 +545,8 @@ fn what_is_kept_is_what_a_fresh_evaluation_gives_whatever_is_changed() {
         ("a repository", Box::new(|| flake.commit())),
         ("one that is not committed", Box::new(|| flake.write("text", "c"))),
         ("back to what is committed", Box::new(|| flake.write("text", "a"))),
+        ("a commit of the same", Box::new(|| flake.write("README", "4"))),
+        ("a commit", Box::new(|| flake.commit())),
     ];
     for (number, (edit, change)) in edits.into_iter().enumerate() {
         change();
@@ -520,17 +554,99 @@ fn what_is_kept_is_what_a_fresh_evaluation_gives_whatever_is_changed() {
         for reference in references {
             let replaced = two.reference();
             let replaced = ["--override-input", "lib", replaced.as_str()];
-            for more in [&[][..], &replaced].into_iter().take(1 + usize::from(number % 4 == 0)) {
-                let args = [&[reference.as_str()], more].concat();
+            let more: &[&[&str]] =
+                if number % 4 == 0 { &[&[], &replaced, &["--eval-workers", "3"]] } else { &[&[]] };
+            for more in more {
+                let args = [&[reference.as_str()], *more].concat();
                 let kept = evaluated(&env, &args);
                 let again = evaluated(&env, &args);
                 let fresh = evaluated(&env, &[&args[..], &["--no-eval-cache"]].concat());
-                assert!(fresh.len() >= 11, "{fresh:?}");
+                assert!(fresh.len() >= 25, "{fresh:?}");
                 assert_eq!(kept, fresh, "after {edit}, {args:?}");
                 assert_eq!(again, fresh, "after {edit}, {args:?}");
             }
         }
     }
+}
+
+/// The answers that held for a source although it is another one, of how many.
+fn held(ran: &common::Ran) -> Option<usize> {
+    let line = ran.stderr.lines().find(|line| line.contains("answers about earlier sources hold"))?;
+    line.split(' ').next()?.parse().ok()
+}
+
+#[test]
+fn a_change_evaluates_only_what_may_have_read_it() {
+    let env = TestEnv::new();
+    let flake = Flake::new("{ }");
+    let package = |number: usize| format!("p{number} = import ./pkgs/{number} {{ inherit d; }};");
+    let packages: String = (10..30).map(package).collect();
+    flake.outputs(&format!("{{ packages.${{system}} = {{ {packages} }}; }}"));
+    for number in 10..30 {
+        let text = format!("{{ d }}: d \"p{number}\" \"\" {{ src = ./source; }}");
+        flake.write(&format!("pkgs/{number}/default.nix"), &text);
+        flake.write(&format!("pkgs/{number}/source/file"), "1");
+    }
+    flake.write("README", "1");
+    let reference = flake.reference();
+    let eval = || env.phoenix(&["eval", "--sorted", "-v", &reference]).ends_with(0);
+    // Nix remembers what it copied for others, and does not read it again.
+    env.nix.run("nix", &["eval", &format!("{reference}#p12.drvPath")]);
+    let first = eval();
+    if !is_pure(&env) {
+        return;
+    }
+    if !cfg!(target_os = "linux") {
+        let _ = first.says("only Linux tells which files are read");
+        return;
+    }
+    flake.write("README", "2");
+    let second = eval().says("have to come out the same from one more source");
+    assert_eq!(held(&second), Some(0));
+    assert_eq!(first.stdout, second.stdout);
+    // From now on no evaluator is started.
+    flake.write("README", "3");
+    let mut command = without_evaluator(&env);
+    let third = common::Ran::from(command.args(["eval", "--sorted", &reference]).output().unwrap());
+    assert_eq!((third.code, &third.stdout), (Some(0), &first.stdout), "{third}");
+    // What one package is made of is of no other's concern.
+    flake.write("pkgs/15/source/file", "2");
+    let fourth = eval().says("may have read pkgs/15/source/file, which has changed");
+    let changed = first.stdout.lines().zip(fourth.stdout.lines()).filter(|(one, other)| one != other).count();
+    assert_eq!(changed, 1);
+    // The sets on the way to the packages, and all of these but one, and those that an evaluator had gone on to.
+    assert!(held(&fourth).unwrap() >= 15, "{fourth}");
+    // A file that is added may be looked for by any.
+    flake.write("pkgs/15/source/other", "");
+    assert_eq!(held(&eval()), None);
+    // What all have read.
+    flake.write("pkgs/16/default.nix", "{ d }: d \"p16\" \"\" { }");
+    let _ = eval();
+    let fresh = env.phoenix(&["eval", "--sorted", "--no-eval-cache", &reference]).ends_with(0);
+    assert_eq!(eval().stdout, fresh.stdout);
+}
+
+#[test]
+fn what_an_attribute_may_have_read_is_known_on_another_machine_too() {
+    let env = TestEnv::new();
+    let flake = Flake::new(r#"{ packages.${system} = { a = ok "a"; b = d "b" "" { src = ./src; }; }; }"#);
+    flake.write("src/file", "1");
+    flake.write("README", "0");
+    let args = ["plan", "-v", "--depot", &env.depot(), &flake.reference()];
+    let mut last = None;
+    for round in ["1", "2"] {
+        flake.write("README", round);
+        last = Some(env.phoenix(&args).ends_with(0));
+    }
+    if !is_pure(&env) || !cfg!(target_os = "linux") {
+        return;
+    }
+    env.forget_store();
+    let _ = fs_err::remove_dir_all(env.nix.path("home/.cache"));
+    flake.write("README", "3");
+    let there = common::Ran::from(without_evaluator(&env).args(args).output().unwrap());
+    assert_eq!(there.code, Some(0), "{there}");
+    assert_eq!(there.stdout, last.unwrap().stdout);
 }
 
 #[test]

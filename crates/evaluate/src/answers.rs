@@ -95,17 +95,12 @@ impl Known {
 impl Answers {
     /// Reads what [`Answers::to_bytes`] wrote; nothing if it is damaged in any way.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let (hash, body) = bytes.split_first_chunk::<32>()?;
-        let whole = Sha256::digest(body).as_slice() == hash;
-        if whole { postcard::from_bytes(body).ok() } else { None }
+        unsealed(bytes)
     }
 
     /// Writes them, with a hash of all before them.
     pub(crate) fn to_bytes(&self) -> Option<Vec<u8>> {
-        let body = postcard::to_allocvec(self).ok()?;
-        let mut bytes = Sha256::digest(&body).to_vec();
-        bytes.extend(body);
-        Some(bytes)
+        sealed(self)
     }
 
     pub(crate) fn config(&self) -> Option<FlakeConfig> {
@@ -140,6 +135,21 @@ impl Answers {
         self.by_question.retain(|_, known| known.needs.iter().all(|path| present.contains(path)));
         before - self.by_question.len()
     }
+}
+
+/// As bytes, with a hash of all before them.
+pub(crate) fn sealed(value: &impl Serialize) -> Option<Vec<u8>> {
+    let body = postcard::to_allocvec(value).ok()?;
+    let mut bytes = Sha256::digest(&body).to_vec();
+    bytes.extend(body);
+    Some(bytes)
+}
+
+/// What [`sealed`] wrote; nothing if it is damaged in any way.
+pub(crate) fn unsealed<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    let (hash, body) = bytes.split_first_chunk::<32>()?;
+    let whole = Sha256::digest(body).as_slice() == hash;
+    if whole { postcard::from_bytes(body).ok() } else { None }
 }
 
 /// What an answer needs in the store: a derivation its `.drv`, everything else what its text comes from, as

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use phoenix_model::Severity;
 
-use crate::answers::Known;
+use crate::answers::{Answers, Known};
 use crate::budget::{Budget, Load};
+use crate::earlier::Earlier;
 use crate::evaluator::{Evaluator, Handle};
 use crate::explore::Explore;
 use crate::memory::{Meter, shown};
@@ -40,8 +41,11 @@ pub(crate) fn walk(
     hear: &mut dyn FnMut(Heard),
 ) -> Result<Evaluators, EvaluateError> {
     let mut walk = explore(request, root, &prepared);
-    let known_before = prepared.answers.len();
     let mut answers = std::mem::take(&mut prepared.answers);
+    let mut earlier = prepared.earlier.take();
+    let known_before = answers.len();
+    // What is known from earlier sources is not kept for this one yet.
+    let kept_before = if earlier.is_some() { 0 } else { known_before };
     let (told, tell) = unbounded();
     let ended = std::thread::scope(|scope| {
         let mut crew = Crew {
@@ -62,17 +66,20 @@ pub(crate) fn walk(
             available: u64::MAX,
             ended: known_before > 0,
         };
-        let mut desk = Desk { root, walk: &mut *walk, answers: &mut answers, hear };
+        let mut desk = Desk { root, walk: &mut *walk, answers: &mut answers, earlier: &mut earlier, hear };
         crew.run(&tell, &mut desk);
         let left = crew.left();
         conclude(root, desk.walk, left, stop, desk.hear);
         crew.dismiss()
     });
     if let (Some(fingerprint), Some(keep)) = (&prepared.fingerprint, request.answers)
-        && answers.len() > known_before
+        && answers.len() > kept_before
         && let Some(bytes) = answers.to_bytes()
     {
         keep.keep(fingerprint, &bytes, &answers.needs());
+        if let Some(earlier) = earlier {
+            earlier.keep(keep, &answers);
+        }
     }
     ended
 }
@@ -81,7 +88,8 @@ pub(crate) fn walk(
 struct Desk<'d> {
     root: &'d Root,
     walk: &'d mut dyn Explore,
-    answers: &'d mut crate::answers::Answers,
+    answers: &'d mut Answers,
+    earlier: &'d mut Option<Earlier>,
     hear: &'d mut dyn FnMut(Heard),
 }
 
@@ -99,6 +107,9 @@ impl Desk<'_> {
                 (self.hear)(Heard::Said { severity, text });
             }
             self.take_in(inspect, &known.answer, progress);
+        }
+        if self.earlier.as_ref().is_some_and(Earlier::goes_backwards) {
+            next.reverse();
         }
         next
     }
@@ -212,6 +223,9 @@ impl Crew<'_, '_, '_> {
                 return;
             }
             let heard = tell.recv_timeout(TICK);
+            if let Some(earlier) = desk.earlier {
+                earlier.look();
+            }
             if looked.elapsed() >= TICK {
                 self.look(desk);
                 looked = Instant::now();
@@ -486,6 +500,9 @@ impl Crew<'_, '_, '_> {
             }
         };
         if let (Some(known), Some(_)) = (known, &self.prepared.fingerprint) {
+            if let Some(earlier) = desk.earlier {
+                earlier.answered(inspect.question(), known.clone());
+            }
             desk.answers.insert(inspect.question(), known);
         }
         desk.take_in(inspect, &answer, &mut self.progress);

@@ -24,6 +24,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use phoenix_store::{Nix, strip_ansi};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
+use crate::recording::Tracking;
 use crate::trace::{Fault, tidy};
 
 /// How often it is looked whether to stop.
@@ -45,6 +46,12 @@ const AT: &str = "A";
 
 /// What asks for several of them.
 const EACH: &str = "L";
+
+/// What is called with the name and the value of something that is told of a source; see `nix/call-flake.nix`.
+pub(crate) const SEEN: &str = "seen";
+
+/// What follows the mark where that is asked for.
+const USES: &str = " uses ";
 
 /// What follows the mark where an attribute throws, and where all are answered.
 const THROWN: &str = " thrown";
@@ -196,6 +203,8 @@ pub(crate) struct Evaluator {
     busy: bool,
     /// Whether nothing may be written to the store.
     read_only: bool,
+    /// Who is told of what is asked for of a source.
+    tracking: Option<Tracking>,
     _home: tempfile::TempDir,
 }
 
@@ -206,6 +215,7 @@ impl Evaluator {
         purity: Purity,
         flags: &[&str],
         definitions: &[String],
+        tracking: Option<&Tracking>,
     ) -> io::Result<Self> {
         // The repl writes a history file; not into the user's.
         let home = tempfile::Builder::new().prefix("phoenix-eval-").tempdir()?;
@@ -213,6 +223,9 @@ impl Evaluator {
         let mut command = nix.nix(&["repl"]);
         command.args(flags);
         purity.apply(&mut command);
+        if let Some(tracking) = tracking {
+            tracking.apply(&mut command);
+        }
         let (output, writer) = io::pipe()?;
         command
             .env("XDG_DATA_HOME", home.path())
@@ -226,12 +239,19 @@ impl Evaluator {
         drop(command);
         let stdin = child.stdin.take().ok_or_else(|| io::Error::other("no pipe to the evaluator"))?;
         let (sender, lines) = crossbeam_channel::bounded(1024);
+        let heard = tracking.map(|tracking| (uses(&mark), tracking.clone()));
         std::thread::spawn(move || {
             let mut reader = BufReader::with_capacity(1 << 16, output);
             let mut line = Vec::new();
             while matches!(reader.read_until(b'\n', &mut line), Ok(count) if count > 0) {
                 let text = strip_ansi(&String::from_utf8_lossy(&line));
                 line.clear();
+                if let Some((uses, tracking)) = &heard
+                    && let Some(name) = text.trim_end().strip_prefix(uses)
+                {
+                    tracking.note(name);
+                    continue;
+                }
                 if sender.send(text.trim_end_matches(['\n', '\r']).to_owned()).is_err() {
                     return;
                 }
@@ -250,8 +270,14 @@ impl Evaluator {
             at: None,
             busy: false,
             read_only: false,
+            tracking: tracking.cloned(),
             _home: home,
         };
+        let seen = match this.tracking {
+            Some(_) => format!("builtins.trace ({} + name) value", quote(&format!("{}{USES}", this.mark))),
+            None => "value".to_owned(),
+        };
+        this.define(&format!("{SEEN} = name: value: {seen}"))?;
         for definition in definitions {
             this.define(definition)?;
         }
@@ -499,6 +525,9 @@ impl Evaluator {
         let mut command = self.nix.nix_instantiate(&["--eval", "-"]);
         command.args(&self.flags);
         self.purity.apply(&mut command);
+        if let Some(tracking) = &self.tracking {
+            tracking.apply(&mut command);
+        }
         let answer = command
             .env("NO_COLOR", "1")
             .env("TERM", "dumb")
@@ -512,6 +541,13 @@ impl Evaluator {
                 }
                 child.wait_with_output()
             });
+        let uses = uses(&self.mark);
+        if let (Some(tracking), Ok(output)) = (&self.tracking, &answer) {
+            let said = strip_ansi(&String::from_utf8_lossy(&output.stderr));
+            said.lines()
+                .filter_map(|line| line.trim_end().strip_prefix(&uses))
+                .for_each(|name| tracking.note(name));
+        }
         match answer {
             Ok(output) if output.status.success() => {
                 let text = strip_ansi(&String::from_utf8_lossy(&output.stdout));
@@ -528,6 +564,7 @@ impl Evaluator {
                 let lines = text.lines().filter(|line| {
                     !line.starts_with("(use '--show-trace'")
                         && !line.trim().starts_with("(stack trace truncated")
+                        && !line.starts_with(&uses)
                 });
                 Answer::Error(Fault::read(&lines.map(str::to_owned).collect::<Vec<_>>()))
             }
@@ -625,6 +662,11 @@ pub fn is_crash(error: &str) -> bool {
 fn mark(directory: &std::path::Path) -> String {
     let name = directory.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     format!("@@{name}@@")
+}
+
+/// How a line begins that tells of something that is asked for of a source.
+fn uses(mark: &str) -> String {
+    format!("trace: {mark}{USES}")
 }
 
 /// Reads the rest of a string as the repl prints it, up to its closing quote.

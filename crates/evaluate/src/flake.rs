@@ -7,7 +7,8 @@ use phoenix_store::{Nix, NixError, error_text};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::evaluator::quote;
+use crate::across::{Content, content};
+use crate::evaluator::{SEEN, quote};
 use crate::trace::tidy;
 
 const CALL_FLAKE: &str = include_str!("nix/call-flake.nix");
@@ -107,6 +108,42 @@ impl LockedFlake {
         }
     }
 
+    /// Its source in the store.
+    pub(crate) fn source(&self) -> &str {
+        &self.store_path
+    }
+
+    /// The hash in the name of its source.
+    pub(crate) fn source_hash(&self) -> &str {
+        let name = self.store_path.rsplit('/').next().unwrap_or_default();
+        name.split('-').next().unwrap_or_default()
+    }
+
+    /// The file it is in, relative to its source.
+    pub(crate) fn file(&self) -> String {
+        if self.dir.is_empty() { "flake.nix".to_owned() } else { format!("{}/flake.nix", self.dir) }
+    }
+
+    /// What is told of its source by a name.
+    pub(crate) fn told(&self, name: &str) -> Option<Content> {
+        if name == "outPath" {
+            return Some(content(self.store_path.as_bytes()));
+        }
+        self.info.get(name).map(|value| content(value.to_string().as_bytes()))
+    }
+
+    /// What an evaluation depends on besides what is in its files and what is told of its source.
+    pub(crate) fn family(&self) -> Vec<String> {
+        let names: Vec<&str> = self.info.keys().map(String::as_str).collect();
+        vec![
+            one_line(CALL_FLAKE),
+            self.own_dir.to_string(),
+            self.dir.clone(),
+            names.join(" "),
+            self.locks.to_string(),
+        ]
+    }
+
     /// An input that the lock file does not hold to its contents, if there is one.
     pub(crate) fn unlocked_input(&self) -> Option<String> {
         let root = self.locks.get("root")?.as_str()?;
@@ -131,7 +168,7 @@ impl LockedFlake {
             quote(&self.nar_hash)
         );
         vec![
-            format!("{name}Source = {source}"),
+            format!("{} = {source}", source_name(name)),
             // A path has its own lastModified; that of the reference counts.
             format!(
                 "{name}Info = builtins.removeAttrs {name}Source [ \"lastModified\" \"lastModifiedDate\" ] // builtins.fromJSON {}",
@@ -139,7 +176,7 @@ impl LockedFlake {
             ),
             format!("{name}Locks = builtins.fromJSON {}", json(&self.locks)),
             format!(
-                "{name} = ({}) {} {name}Locks {name}Info {}",
+                "{name} = ({}) {SEEN} {} {name}Locks {name}Info {}",
                 one_line(CALL_FLAKE),
                 self.own_dir,
                 quote(&self.dir)
@@ -152,6 +189,11 @@ impl LockedFlake {
         let dir = if self.dir.is_empty() { String::new() } else { format!("/{}", self.dir) };
         format!("(import ({name}Source + {})).nixConfig or {{}}", quote(&format!("{dir}/flake.nix")))
     }
+}
+
+/// What the source of a flake is called among its definitions.
+pub(crate) fn source_name(name: &str) -> String {
+    format!("{name}Source")
 }
 
 /// What `sourceInfo` holds besides the path, as Nix makes it of a locked reference

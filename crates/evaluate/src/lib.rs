@@ -6,11 +6,13 @@
 //! throws, aborts or recurses costs one answer, not the process. Why it is done this way:
 //! `docs/design/evaluation.md`.
 
+mod across;
 mod answers;
 mod budget;
 mod constituents;
 mod crew;
 mod details;
+mod earlier;
 mod evaluator;
 mod explore;
 mod expression;
@@ -23,9 +25,11 @@ mod nix_eval_jobs;
 mod pace;
 mod pool;
 mod prepare;
+mod recording;
 mod reply;
 mod said;
 mod selection;
+mod source;
 mod special;
 mod spread;
 mod trace;

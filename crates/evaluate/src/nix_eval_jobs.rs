@@ -24,6 +24,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::Inspect;
+use crate::evaluator::SEEN;
 use crate::evaluator::quote;
 use crate::explore::Explore;
 use crate::trace::tidy;
@@ -165,7 +166,7 @@ fn hand_over(start: &Start<'_>, questions: &[Inspect]) -> Result<String, NixEval
         .map(|(number, inspect): (usize, _)| format!("q{number} = {};", inspect.question()))
         .collect();
     let file = format!(
-        "let\n{};\nphoenixStandIn = derivation {{ name = \"phoenix-answer\"; system = \"builtin\"; builder = \"builtin:phoenix\"; }};\n\
+        "let\n{SEEN} = name: value: value;\n{};\nphoenixStandIn = derivation {{ name = \"phoenix-answer\"; system = \"builtin\"; builder = \"builtin:phoenix\"; }};\n\
          phoenixFinish = value: reply: (if reply.kind == \"derivation\" then value else phoenixStandIn) // {{ phoenixReply = reply; }};\n\
          inspect = {} phoenixFinish;\nin {{\n{}\n}}\n",
         start.definitions.join(";\n"),

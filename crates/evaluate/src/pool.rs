@@ -58,6 +58,10 @@ pub struct Request<'a> {
     pub memory: Option<u64>,
     /// Where answers are kept between runs, if anywhere.
     pub answers: Option<&'a dyn KeepAnswers>,
+    /// Where a path of the store that is evaluated in really is.
+    pub real_path: &'a dyn Fn(&str) -> PathBuf,
+    /// Nix's own cache.
+    pub nix_cache: Option<PathBuf>,
     /// A hash of the settings of Nix that an evaluation depends on, or why it cannot be told what it depends on.
     pub settings: Result<String, String>,
 }

@@ -9,10 +9,12 @@ use phoenix_model::Severity;
 use phoenix_store::{Nix, NixError};
 
 use crate::answers::{Answers, Fingerprint};
+use crate::earlier::Earlier;
 use crate::evaluator::{Answer, Evaluator, Purity, Talk, quote};
-use crate::flake::{LockOptions, one_line, parse_config};
+use crate::flake::{LockOptions, one_line, parse_config, source_name};
 use crate::nix_eval_jobs::{EvaluatorKind, Start};
 use crate::pool::{EvaluateError, Heard, Request, Root};
+use crate::recording::{Shared, hold};
 use crate::said::Said;
 use crate::trace::Fault;
 use crate::{FlakeConfig, LockedFlake, Selection};
@@ -62,6 +64,12 @@ pub(crate) struct Prepared {
     pub(crate) fingerprint: Option<Fingerprint>,
     /// What was answered before.
     pub(crate) answers: Answers,
+    /// What was answered about earlier sources, where nothing was about this one.
+    pub(crate) earlier: Option<Earlier>,
+    /// What evaluators read is recorded here, if it is.
+    recording: Option<Shared>,
+    /// What the source of the flake is called among the definitions.
+    source: String,
     /// An evaluator that has been started already.
     started: Mutex<Option<Evaluator>>,
 }
@@ -103,6 +111,9 @@ pub(crate) fn prepare(
         selection,
         fingerprint: None,
         answers: Answers::default(),
+        earlier: None,
+        recording: None,
+        source: String::new(),
         started: Mutex::default(),
     };
     if !root.is_flake() {
@@ -143,8 +154,12 @@ pub(crate) fn prepare(
     definitions.extend(root.jobs.iter().flat_map(|jobs| jobs.definitions(&root.source)));
     let purity = if request.impure { Purity::Impure } else { Purity::Pure };
     let mut prepared = blank(purity, definitions, inspect, select(Some(&flake.root()))?);
+    prepared.source = source_name(name);
     match prepared.fingerprint(request, &flake) {
-        Ok(fingerprint) => prepared.recall(request, root, fingerprint, hear),
+        Ok(fingerprint) => {
+            prepared.recall(request, root, fingerprint, hear);
+            prepared.recall_earlier(request, root, &flake, hear);
+        }
         Err(why) => not_kept(request, root, &why, hear),
     }
     if let Some(config) = prepared.answers.config() {
@@ -152,7 +167,9 @@ pub(crate) fn prepare(
         return Ok(prepared);
     }
     let mut evaluator = prepared.start_and_probe(PROBE, stop, hear)?;
+    prepared.take_in(&mut evaluator, stop);
     if prepared.purity == Purity::Restricted && prepared.fingerprint.take().is_some() {
+        prepared.earlier = None;
         not_kept(request, root, "evaluation in this version of Nix is not pure: it knows the time", hear);
     }
     let expression =
@@ -162,6 +179,9 @@ pub(crate) fn prepare(
         Answer::Text(json) => {
             let config = parse_config(&json);
             prepared.answers.set_config(&config);
+            if let Some(earlier) = &mut prepared.earlier {
+                earlier.asks_for(&config);
+            }
             config
         }
         Answer::Stopped => return Err(Unprepared::Stopped),
@@ -224,11 +244,15 @@ impl Prepared {
         if let Some(input) = flake.unlocked_input() {
             return Err(format!("the input `{input}` has no hash in the lock file"));
         }
-        let settings = request.settings.as_ref().map_err(Clone::clone)?;
-        // What writes nothing evaluates otherwise: purely, also where a repl is not pure.
-        let flags = format!("{} {} {}", self.show_trace, request.accept_flake_config, self.instantiate);
+        let (flags, settings) = (self.flags(request), request.settings.as_ref().map_err(Clone::clone)?);
         let text = [&self.inspect, FINISH, request.nix.version(), settings, &flags];
         Ok(Fingerprint::of(text.into_iter().chain(self.definitions.iter().map(String::as_str))))
+    }
+
+    /// The flags that an evaluation depends on. What writes nothing evaluates otherwise: purely, also where a repl is not
+    /// pure.
+    fn flags(&self, request: &Request<'_>) -> String {
+        format!("{} {} {}", self.show_trace, request.accept_flake_config, self.instantiate)
     }
 
     /// Takes in what was answered before and can be used.
@@ -255,15 +279,78 @@ impl Prepared {
         self.answers = answers;
     }
 
+    /// Takes in what was answered about earlier sources and holds for this one, and begins to record what is read of it.
+    fn recall_earlier(
+        &mut self,
+        request: &Request<'_>,
+        root: &Root,
+        flake: &LockedFlake,
+        hear: &mut dyn FnMut(Heard),
+    ) {
+        let (Some(kept), Ok(settings)) = (request.answers, &request.settings) else { return };
+        if self.answers.len() > 0 {
+            return;
+        }
+        let mut say = |text: String| hear(Heard::Said { severity: Severity::Detail, text });
+        let flags = self.flags(request);
+        let jobs = root.jobs.iter().flat_map(|jobs| jobs.definitions(&root.source)).collect::<Vec<_>>();
+        let mut parts = vec![&*self.inspect, FINISH, request.nix.version(), settings, &flags];
+        parts.extend(jobs.iter().map(String::as_str));
+        let source = (request.real_path)(flake.source());
+        let recalled = Earlier::recall(flake, &source, &parts, kept).and_then(|mut earlier| {
+            let (hold, config, words) = earlier.hold();
+            for (question, known) in hold {
+                self.answers.insert(question, known);
+            }
+            if let Some(config) = config {
+                self.answers.set_config(&config);
+            }
+            let lost = self.answers.retain_with(&kept.present(&self.answers.needs()));
+            if let Some(words) = words {
+                say(if lost > 0 {
+                    format!("{words}; the derivations of {lost} are not in the store any more")
+                } else {
+                    words
+                });
+            }
+            earlier.record(request.nix_cache.as_deref())?;
+            self.recording = earlier.recording().cloned();
+            self.earlier = Some(earlier);
+            Ok(())
+        });
+        if let Err(why) = recalled {
+            say(format!("whatever changes in {} evaluates it all again: {why}", root.source));
+        }
+    }
+
     /// Starts an evaluator, or takes the one that has been started already.
-    pub(crate) fn evaluator(&self) -> io::Result<Evaluator> {
-        let started = self.started.lock().unwrap_or_else(PoisonError::into_inner).take();
-        started.map_or_else(|| self.start(), Ok)
+    pub(crate) fn evaluator(&self, stop: &AtomicBool) -> io::Result<Evaluator> {
+        if let Some(started) = self.started.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            return Ok(started);
+        }
+        let mut evaluator = self.start()?;
+        self.take_in(&mut evaluator, stop);
+        Ok(evaluator)
+    }
+
+    /// Has an evaluator that was just started take in the source of the flake, before what it reads is recorded.
+    fn take_in(&self, evaluator: &mut Evaluator, stop: &AtomicBool) {
+        let Some(recording) = &self.recording else { return };
+        let expression = format!("builtins.seq {}.outPath {}", self.source, quote(evaluator.mark()));
+        if matches!(evaluator.ask(&expression, stop, &mut |_| {}), Answer::Text(_)) {
+            hold(recording).has_taken_in();
+        }
     }
 
     fn start(&self) -> io::Result<Evaluator> {
         let flags: &[&str] = if self.show_trace { &["--show-trace"] } else { &[] };
-        let mut evaluator = Evaluator::start(&self.nix, self.purity, flags, &self.definitions)?;
+        let tracking = self.recording.as_ref().map(|recording| {
+            let mut recording = hold(recording);
+            recording.begins();
+            recording.tracking().clone()
+        });
+        let mut evaluator =
+            Evaluator::start(&self.nix, self.purity, flags, &self.definitions, tracking.as_ref())?;
         if !self.instantiate {
             evaluator.write_nothing();
         }
@@ -350,6 +437,9 @@ mod tests {
             selection: Selection::new(&[], &[], &["x".to_owned()]).unwrap(),
             fingerprint: None,
             answers: Answers::default(),
+            earlier: None,
+            recording: None,
+            source: String::new(),
             started: Mutex::default(),
         };
         let mut waited = 0;

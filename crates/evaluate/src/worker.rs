@@ -72,7 +72,7 @@ pub(crate) fn work(
         }
         let current = match evaluator.as_mut() {
             Some(current) => current,
-            None => match prepared.evaluator() {
+            None => match prepared.evaluator(stop) {
                 Ok(started) => {
                     let _ = told.send(Told::Started { worker, handle: started.handle() });
                     evaluator.insert(started)

@@ -285,8 +285,8 @@ mod tests {
         blocked       checks.x86_64-linux.uses-lib                          by lib-1.0
         cancelled     packages.x86_64-linux.late
         built         packages.x86_64-linux.hello                           4.2s
-        cached        packages.x86_64-linux.old                             in the store
         cached        packages.x86_64-linux.far                             in https://cache.example
+        cached        packages.x86_64-linux.old                             in the store
         skipped       nixosConfigurations.arm.config.system.build.toplevel  it is for aarch64-linux, and this run is for x86_64-linux
 
         8 targets: 1 failed, 1 not evaluated, 1 blocked, 1 cancelled, 1 built, 2 cached, 1 skipped in 5.3s; 1 derivation built; 1m15s of building saved

@@ -183,7 +183,7 @@ pub fn json(summary: &Summary) -> JsonReport {
         exit_code: summary.exit_code,
         installables: summary.installables.clone(),
         systems: summary.systems.clone(),
-        targets: summary.targets.values().map(|state| target(summary, state)).collect(),
+        targets: summary.in_order().into_iter().map(|state| target(summary, state)).collect(),
         derivations: summary.derivations.iter().map(derivation).collect(),
         actions: summary.actions.values().map(action).collect(),
         substituters_failed: troubles

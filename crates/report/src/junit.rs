@@ -20,7 +20,7 @@ const BLOCKERS: usize = 10;
 /// When the XML cannot be written, which does not happen in memory.
 pub fn junit(summary: &Summary) -> Result<String, quick_junit::SerializeError> {
     let mut suites: BTreeMap<&str, TestSuite> = BTreeMap::new();
-    for state in summary.targets.values() {
+    for state in summary.in_order() {
         let source = state.target.source.as_str();
         let suite = suites.entry(source).or_insert_with(|| TestSuite::new(clean(source).into_owned()));
         suite.add_test_case(case(summary, state));

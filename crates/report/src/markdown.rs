@@ -317,8 +317,8 @@ mod tests {
         | blocked | <code>checks.x86\_64-linux.uses-lib</code> | by lib-1.0 |
         | cancelled | <code>packages.x86\_64-linux.late</code> |  |
         | built | <code>packages.x86\_64-linux.hello</code> | 4.2s |
-        | cached | <code>packages.x86\_64-linux.old</code> | in the store |
         | cached | <code>packages.x86\_64-linux.far</code> | in https://cache.example |
+        | cached | <code>packages.x86\_64-linux.old</code> | in the store |
         | skipped | <code>nixosConfigurations.arm.config.system.build.toplevel</code> | it is for aarch64-linux, and this run is for x86\_64-linux |
 
         <details><summary>When, and on which runner</summary>

@@ -243,6 +243,19 @@ impl Summary {
         self.derivations.get(*self.by_drv.get(drv_path)? as usize)
     }
 
+    /// The targets as they are listed: by their attributes, whatever order they were found in, and those of an earlier
+    /// source first.
+    #[must_use]
+    pub fn in_order(&self) -> Vec<&TargetState> {
+        let mut sources: HashMap<&str, TargetId> = HashMap::new();
+        for (id, state) in &self.targets {
+            sources.entry(&state.target.source).or_insert(*id);
+        }
+        let mut targets: Vec<&TargetState> = self.targets.values().collect();
+        targets.sort_by_key(|state| (sources.get(&*state.target.source), &state.target.attr_path));
+        targets
+    }
+
     /// How many targets ended in each way.
     #[must_use]
     pub fn target_counts(&self) -> BTreeMap<VerdictKind, usize> {

@@ -10,7 +10,7 @@ use crate::{Summary, TargetState, human_seconds};
 /// The targets by verdict, worst first; those without a verdict are the worst.
 pub(crate) fn groups(summary: &Summary) -> BTreeMap<Option<VerdictKind>, Vec<&TargetState>> {
     let mut groups: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    for state in summary.targets.values() {
+    for state in summary.in_order() {
         groups.entry(state.verdict.as_ref().map(Verdict::kind)).or_default().push(state);
     }
     groups

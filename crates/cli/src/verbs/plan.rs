@@ -314,8 +314,8 @@ fn json<'a>(
             .map(|(path, from)| JsonFetch { path, from: from.to_string() })
             .collect(),
         targets: summary
-            .targets
-            .values()
+            .in_order()
+            .into_iter()
             .map(|state| {
                 let (status, reason) = status(state, hindered);
                 JsonTarget {
@@ -346,7 +346,7 @@ fn page(
     (critical, total): (f64, f64),
 ) -> String {
     let mut page = String::new();
-    for state in summary.targets.values() {
+    for state in summary.in_order() {
         let (status, reason) = status(state, hindered);
         let status = if status == "notEvaluated" { "not evaluated" } else { status };
         let reason = reason.and_then(|reason| reason.lines().next().map(str::to_owned)).unwrap_or_default();

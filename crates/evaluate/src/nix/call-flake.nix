@@ -1,7 +1,8 @@
 # From a lock file and the root's source to the outputs of the root flake, as Nix itself does it
 # (nix `src/libflake/call-flake.nix`), so that what is evaluated here has the same derivations. Since 2.14 a
 # flake in a subdirectory has that directory as its `outPath`; before, it had the root of its source.
-ownDir: lock: rootInfo: rootDir:
+# `seen` gets the name and the value of all that is told of the root's source, when it is asked for.
+seen: ownDir: lock: rootInfo: rootDir:
 let
   # Follows a list of input names from a node.
   follow = key: names:
@@ -22,16 +23,19 @@ let
         else fetchTree ((info.info or { }) // builtins.removeAttrs locked [ "dir" "__final" ]);
       dir = if isRoot then rootDir else locked.dir or "";
       outPath = sourceInfo + ((if dir == "" then "" else "/") + dir);
+      isOwn = isRoot || isRelative && parent.isOwn;
+      told = if isOwn then builtins.mapAttrs seen sourceInfo else sourceInfo;
+      toldPath = if isOwn then seen "outPath" outPath else outPath;
       flake = import (outPath + "/flake.nix");
       inputs = builtins.mapAttrs (name: input: nodes.${target input}.value) (info.inputs or { });
       outputs = flake.outputs (inputs // { self = value; });
       value =
         if info.flake or true
-        then outputs // sourceInfo // { inherit inputs outputs sourceInfo; }
-          // (if ownDir then { inherit outPath; _type = "flake"; } else { })
-        else if ownDir then sourceInfo // { inherit sourceInfo outPath; }
-        else sourceInfo;
-    in { inherit value sourceInfo outPath; };
+        then outputs // told // { inherit inputs outputs; sourceInfo = told; }
+          // (if ownDir then { outPath = toldPath; _type = "flake"; } else { })
+        else if ownDir then told // { sourceInfo = told; outPath = toldPath; }
+        else told;
+    in { inherit value sourceInfo outPath isOwn; };
 
   nodes = builtins.mapAttrs node lock.nodes;
 in nodes.${lock.root}.value

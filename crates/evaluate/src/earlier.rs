@@ -1,0 +1,205 @@
+//! Answers about earlier sources of a flake: taken in before it is evaluated, and learned while it is.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+
+use crate::across::{Across, Item, Recorded, Source, Standing};
+use crate::answers::{Fingerprint, Known};
+use crate::recording::{Recording, Shared, hold};
+use crate::source::SourceTree;
+use crate::{FlakeConfig, KeepAnswers, LockedFlake};
+
+/// What the settings that a flake asks for are kept under.
+const CONFIG: &str = "nixConfig";
+
+/// How many changes are named.
+const NAMED: usize = 3;
+
+/// What is known of earlier sources, and what becomes known of this one.
+#[derive(Debug)]
+pub(crate) struct Earlier {
+    family: Fingerprint,
+    across: Across,
+    tree: SourceTree,
+    flake: LockedFlake,
+    recording: Option<Shared>,
+    fresh: Vec<(String, u32, Known)>,
+}
+
+impl Earlier {
+    /// Recalls what is known of sources like this one. `parts` is all that an evaluation depends on besides the flake.
+    ///
+    /// # Errors
+    /// Why nothing can be known of it.
+    pub(crate) fn recall(
+        flake: &LockedFlake,
+        source: &Path,
+        parts: &[&str],
+        kept: &dyn KeepAnswers,
+    ) -> Result<Self, String> {
+        let tree = SourceTree::read(source).map_err(|error| error.to_string())?;
+        let of_flake = flake.family();
+        let all = ["family", &tree.shape].into_iter().chain(parts.iter().copied());
+        let family = Fingerprint::of(all.chain(of_flake.iter().map(String::as_str)));
+        let across = kept.recall(&family).and_then(|bytes| Across::from_bytes(&bytes)).unwrap_or_default();
+        Ok(Self { family, across, tree, flake: flake.clone(), recording: None, fresh: Vec::new() })
+    }
+
+    /// The answers that hold for this source too, the settings it asks for, and what there is to say of the others.
+    pub(crate) fn hold(&self) -> (Vec<(String, Known)>, Option<FlakeConfig>, Option<String>) {
+        let (mut hold, others) = self.across.hold_for(&self.source(&|item| self.content(item)));
+        let config =
+            hold.iter().position(|(question, _)| question == CONFIG).map(|at| hold.swap_remove(at).1);
+        let known = hold.len();
+        let words = (known + others.len() > 0).then(|| in_words(known, &others));
+        (hold, config.and_then(|known| read_config(&known)), words)
+    }
+
+    /// Begins to record what is read.
+    ///
+    /// # Errors
+    /// Why that is not possible.
+    pub(crate) fn record(&mut self, nix_cache: Option<&Path>) -> Result<(), String> {
+        let recording = Recording::start(&self.tree, nix_cache).map_err(|error| error.to_string())?;
+        self.recording = Some(Arc::new(Mutex::new(recording)));
+        Ok(())
+    }
+
+    /// What evaluators are to be started for.
+    pub(crate) fn recording(&self) -> Option<&Shared> {
+        self.recording.as_ref()
+    }
+
+    /// Whether this source is to be gone through in the other direction than the last one, so that what was read by the way is
+    /// told from what is needed.
+    pub(crate) fn goes_backwards(&self) -> bool {
+        self.across.readings() % 2 == 1
+    }
+
+    /// Takes in what was read by now.
+    pub(crate) fn look(&mut self) {
+        if let Some(recording) = &self.recording {
+            hold(recording).look();
+        }
+    }
+
+    /// Learns an answer that was given just now.
+    pub(crate) fn answered(&mut self, question: String, known: Known) {
+        let Some(recording) = &self.recording else { return };
+        let mut recording = hold(recording);
+        if let Some(read) = recording.look()
+            && recording.saw(&self.flake.file())
+        {
+            self.fresh.push((question, read, known));
+        }
+    }
+
+    /// Learns which settings the flake asks for.
+    pub(crate) fn asks_for(&mut self, config: &FlakeConfig) {
+        let answer = json!({ "kind": "other", "config": config.0 }).to_string();
+        if let Some(known) = Known::new(Ok(answer), Vec::new()) {
+            self.answered(CONFIG.to_owned(), known);
+        }
+    }
+
+    /// Keeps what was learned.
+    pub(crate) fn keep(mut self, kept: &dyn KeepAnswers, answers: &crate::answers::Answers) {
+        let Some(recording) = self.recording.take() else { return };
+        let recorded = Recorded { items: hold(&recording).end(), answers: std::mem::take(&mut self.fresh) };
+        if recorded.answers.is_empty() {
+            return;
+        }
+        let mut across = std::mem::take(&mut self.across);
+        across.learn(&self.source(&|item| self.content(item)), recorded);
+        if let Some(bytes) = across.to_bytes() {
+            kept.keep(&self.family, &bytes, &answers.needs());
+        }
+    }
+
+    fn source<'s>(&'s self, content: &'s dyn Fn(&Item) -> Option<crate::across::Content>) -> Source<'s> {
+        Source { hash: self.flake.source_hash(), content }
+    }
+
+    fn content(&self, item: &Item) -> Option<crate::across::Content> {
+        match item {
+            Item::Told(name) => self.flake.told(name),
+            Item::File(_) => self.tree.content(item),
+        }
+    }
+}
+
+fn read_config(known: &Known) -> Option<FlakeConfig> {
+    let value: Value = serde_json::from_str(known.answer.as_ref().ok()?).ok()?;
+    let config = value.get("config")?.as_object()?;
+    let setting = |(name, value): (&String, &Value)| Some((name.clone(), value.as_str()?.to_owned()));
+    config.iter().map(setting).collect::<Option<BTreeMap<_, _>>>().map(FlakeConfig)
+}
+
+/// What holds, and why the others do not.
+fn in_words(hold: usize, others: &[Standing]) -> String {
+    let mut words = format!("{hold} answers about earlier sources hold for this one");
+    let mut changes: BTreeMap<String, usize> = BTreeMap::new();
+    let (mut unproven, mut of_whole) = (0, 0);
+    for standing in others {
+        match standing {
+            Standing::Holds => {}
+            Standing::Changed(item) => *changes.entry(item.shown()).or_default() += 1,
+            Standing::Unproven => unproven += 1,
+            Standing::OfWhole => of_whole += 1,
+        }
+    }
+    let mut changes: Vec<(String, usize)> = changes.into_iter().collect();
+    changes.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    let more: usize = changes.iter().skip(NAMED).map(|(_, count)| count).sum();
+    let named = changes
+        .into_iter()
+        .take(NAMED)
+        .map(|(item, count)| format!("{count} may have read {item}, which has changed"));
+    let mut why: Vec<String> = named.collect();
+    let rest = [
+        (more, "may have read something else that has changed"),
+        (unproven, "have to come out the same from one more source"),
+        (of_whole, "depend on the path of the source, in which everything has a part"),
+    ];
+    why.extend(rest.into_iter().filter(|(count, _)| *count > 0).map(|(count, why)| format!("{count} {why}")));
+    if !why.is_empty() {
+        words.push_str(&format!("; asked for again: {}", why.join(", ")));
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_said_why_something_is_asked_for_again() {
+        let changed = |path: &str| Standing::Changed(Item::File(path.as_bytes().to_vec()));
+        let others = [
+            Standing::Unproven,
+            changed("a"),
+            changed("b"),
+            changed("b"),
+            Standing::Changed(Item::Told("rev".into())),
+            changed("z"),
+            Standing::OfWhole,
+        ];
+        assert_eq!(
+            in_words(3, &others),
+            "3 answers about earlier sources hold for this one; asked for again: 2 may have read b, which has changed, \
+             1 may have read a, which has changed, 1 may have read self.rev, which has changed, 1 may have read \
+             something else that has changed, 1 have to come out the same from one more source, 1 depend on the path \
+             of the source, in which everything has a part"
+        );
+    }
+
+    #[test]
+    fn settings_are_kept_like_answers() {
+        let config = FlakeConfig(BTreeMap::from([("a".to_owned(), "b c".to_owned())]));
+        let answer = json!({ "kind": "other", "config": config.0 }).to_string();
+        assert_eq!(read_config(&Known::new(Ok(answer), Vec::new()).unwrap()), Some(config));
+    }
+}
