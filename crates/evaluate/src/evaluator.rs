@@ -30,6 +30,12 @@ use crate::trace::{Fault, tidy};
 /// How often it is looked whether to stop.
 const TICK: Duration = Duration::from_millis(100);
 
+/// How long answers are gathered where many come one after another: each that is read by itself wakes four threads.
+const GATHER: Duration = Duration::from_millis(2);
+
+/// How many answers are many.
+const MANY: usize = 8;
+
 /// What there is to say of an answer that is none.
 const UNREADABLE: &str = "the evaluator answered nothing that can be read";
 
@@ -205,6 +211,8 @@ pub(crate) struct Evaluator {
     read_only: bool,
     /// Who is told of what is asked for of a source.
     tracking: Option<Tracking>,
+    /// Whether it is at a question with many answers.
+    answers_many: Arc<AtomicBool>,
     _home: tempfile::TempDir,
 }
 
@@ -239,6 +247,8 @@ impl Evaluator {
         drop(command);
         let stdin = child.stdin.take().ok_or_else(|| io::Error::other("no pipe to the evaluator"))?;
         let (sender, lines) = crossbeam_channel::bounded(1024);
+        let answers_many = Arc::new(AtomicBool::new(false));
+        let gathers = answers_many.clone();
         let heard = tracking.map(|tracking| (uses(&mark), tracking.clone()));
         std::thread::spawn(move || {
             let mut reader = BufReader::with_capacity(1 << 16, output);
@@ -254,6 +264,9 @@ impl Evaluator {
                 }
                 if sender.send(text.trim_end_matches(['\n', '\r']).to_owned()).is_err() {
                     return;
+                }
+                if reader.buffer().is_empty() && gathers.load(Ordering::Relaxed) {
+                    std::thread::sleep(GATHER);
                 }
             }
         });
@@ -271,6 +284,7 @@ impl Evaluator {
             busy: false,
             read_only: false,
             tracking: tracking.cloned(),
+            answers_many,
             _home: home,
         };
         let seen = match this.tracking {
@@ -343,6 +357,19 @@ impl Evaluator {
             return self.ask_each_alone(neighbours, names, each);
         }
         self.turn_to(neighbours);
+        self.answers_many.store(names.len() >= MANY, Ordering::Relaxed);
+        let round = self.hear_each(neighbours, names, stop, each);
+        self.answers_many.store(false, Ordering::Relaxed);
+        round
+    }
+
+    fn hear_each(
+        &mut self,
+        neighbours: &Neighbours,
+        names: &[String],
+        stop: &AtomicBool,
+        each: &mut dyn FnMut(Each<'_>),
+    ) -> Round {
         let mut sent = self.send(&format!("{EACH} {AT} [{}]", names.join(" ")));
         let traced = format!("trace: {}", self.mark);
         let done = format!("{}{DONE}", self.mark);
