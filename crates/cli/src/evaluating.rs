@@ -1,5 +1,6 @@
 //! From what the user asked for to targets.
 
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -8,9 +9,10 @@ use phoenix_evaluate::{
     Detailed, Details, Ended, Evaluators, Found, GlobError, Heard, Installable, KeepAnswers, Request, Root,
     Selection, Special, Unavailable, is_system,
 };
-use phoenix_model::{AttrPath, Event, Severity, StorePath, Target, TargetId, Verdict};
+use phoenix_model::{AttrPath, Event, NarHash, Severity, StorePath, Target, TargetId, Verdict};
 use phoenix_schedule::RunnerKind;
-use phoenix_store::TempRoots;
+use phoenix_store::{TempRoots, Validity};
+use phoenix_substituter::source_path;
 
 use crate::answers::KeptAnswers;
 use crate::args::{NixArgs, Wanted};
@@ -295,6 +297,7 @@ pub(crate) fn evaluate(
             .or(args.eval_memory),
         answers: answers.as_ref().map(|kept| kept as &dyn KeepAnswers),
         real_path: &|path| real_path(setup, path),
+        sources: &|hashes| sources(setup, answers.as_ref(), hashes),
         nix_cache: nix_cache(),
         settings: match &setup.settings.impure {
             Some(name) => Err(format!("with the setting `{name}` it may read whatever there is")),
@@ -380,6 +383,23 @@ pub(crate) fn real_path(setup: &Setup, path: &str) -> PathBuf {
         Some(rest) => setup.eval_layout.real_dir.join(rest.trim_start_matches('/')),
         None => PathBuf::from(path),
     }
+}
+
+/// The paths of sources that are in the store or in the depot.
+fn sources(setup: &Setup, answers: Option<&KeptAnswers<'_>>, hashes: &[NarHash]) -> Vec<Option<StorePath>> {
+    let store_dir = &setup.eval_layout.store_dir;
+    let paths: Vec<Option<StorePath>> = hashes.iter().map(|hash| source_path(store_dir, &hash.0)).collect();
+    let all: BTreeSet<StorePath> = paths.iter().flatten().cloned().collect();
+    let there = match answers {
+        Some(answers) => answers.present(&all),
+        None => valid(setup, &all),
+    };
+    paths.into_iter().map(|path| path.filter(|path| there.contains(path))).collect()
+}
+
+/// Those of these paths that are in the store that is evaluated in. What cannot be told is not.
+fn valid(setup: &Setup, paths: &BTreeSet<StorePath>) -> HashSet<StorePath> {
+    Validity::open(&setup.eval_nix, Some(&setup.eval_layout)).valid(paths).unwrap_or_default()
 }
 
 /// Where Nix has its cache (nix `src/libutil/users.cc`, `getCacheDir`).

@@ -626,6 +626,59 @@ fn a_change_evaluates_only_what_may_have_read_it() {
     assert_eq!(eval().stdout, fresh.stdout);
 }
 
+/// A flake with an input from a server that is gone by the time it is locked, and whose source is in the store.
+fn with_a_lost_input(env: &TestEnv) -> Flake {
+    let lib = Flake::new("{ }");
+    lib.write("lib/flake.nix", "{ outputs = { self }: { info = self.sourceInfo; file = ./lib.txt; }; }");
+    lib.write("lib/lib.txt", "lib");
+    let archive = lib.path().join("lib.tar.gz");
+    let mut tar = std::process::Command::new("tar");
+    tar.arg("-czf").arg(&archive).arg("-C").arg(lib.path()).arg("lib");
+    assert!(tar.status().unwrap().success());
+    let flake = Flake::new("{ }");
+    flake.write("README", "0");
+    flake.write(
+        "flake.nix",
+        &format!(
+            "{{ inputs.lib.url = \"file://{}\"; outputs = {{ self, lib }}: let {PREAMBLE} in {{ packages.${{system}} = {{
+              of = d \"of\" \"\" {{ info = builtins.toJSON lib.info; src = lib; inherit (lib) file; }};
+              own = ok \"own\";
+            }}; }}; }}",
+            archive.display()
+        ),
+    );
+    env.nix.run("nix", &["flake", "lock", &flake.reference()]);
+    flake
+}
+
+#[test]
+fn an_input_that_is_in_the_store_or_in_the_depot_is_not_fetched() {
+    let env = TestEnv::new();
+    let flake = with_a_lost_input(&env);
+    // Its server goes with the directory.
+    same_as_nix(&env, &flake.reference(), "of", &[]);
+    let forget_fetched = || {
+        let _ = fs_err::remove_dir_all(env.nix.path("home/.cache"));
+    };
+    forget_fetched();
+    same_as_nix(&env, &flake.reference(), "of", &["--no-eval-cache"]);
+    forget_fetched();
+    let depot = env.depot();
+    let plan = || env.phoenix(&["plan", "-v", "--depot", &depot, &flake.reference()]).ends_with(0);
+    let first = plan();
+    if !is_pure(&env) {
+        return;
+    }
+    env.forget_store();
+    forget_fetched();
+    flake.write(
+        "flake.nix",
+        &fs_err::read_to_string(flake.path().join("flake.nix")).unwrap().replace("\"own\"", "\"other\""),
+    );
+    let second = plan();
+    assert_ne!(first.stdout, second.stdout);
+}
+
 #[test]
 fn what_an_attribute_may_have_read_is_known_on_another_machine_too() {
     let env = TestEnv::new();

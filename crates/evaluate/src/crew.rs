@@ -67,7 +67,7 @@ pub(crate) fn walk(
             ended: known_before > 0,
         };
         let mut desk = Desk { root, walk: &mut *walk, answers: &mut answers, earlier: &mut earlier, hear };
-        crew.run(&tell, &mut desk);
+        crew.run(&tell, &mut desk, &|| prepared.find_sources(request));
         let left = crew.left();
         conclude(root, desk.walk, left, stop, desk.hear);
         crew.dismiss()
@@ -76,9 +76,12 @@ pub(crate) fn walk(
         && answers.len() > kept_before
         && let Some(bytes) = answers.to_bytes()
     {
-        keep.keep(fingerprint, &bytes, &answers.needs());
+        // With the inputs it can be evaluated elsewhere when something has changed.
+        let mut needs = answers.needs();
+        needs.extend(prepared.inputs_there(request));
+        keep.keep(fingerprint, &bytes, &needs);
         if let Some(earlier) = earlier {
-            earlier.keep(keep, &answers);
+            earlier.keep(keep, &needs);
         }
     }
     ended
@@ -208,10 +211,13 @@ struct Crew<'scope, 'env, 'c> {
 }
 
 impl Crew<'_, '_, '_> {
-    /// Works until nothing is left, or until it is stopped.
-    fn run(&mut self, tell: &Receiver<Told>, desk: &mut Desk<'_>) {
+    /// Works until nothing is left, or until it is stopped. `before` is called if there is anything to do.
+    fn run(&mut self, tell: &Receiver<Told>, desk: &mut Desk<'_>, before: &dyn Fn()) {
         self.progress.budget = self.budget.total();
         let next = desk.next(&mut self.progress);
+        if !next.is_empty() {
+            before();
+        }
         self.spread.give(0, next);
         let mut looked = Instant::now();
         loop {

@@ -1,9 +1,10 @@
 //! Answers about earlier sources of a flake: taken in before it is evaluated, and learned while it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use phoenix_model::StorePath;
 use serde_json::{Value, json};
 
 use crate::across::{Across, Item, Recorded, Source, Standing};
@@ -105,8 +106,8 @@ impl Earlier {
         }
     }
 
-    /// Keeps what was learned.
-    pub(crate) fn keep(mut self, kept: &dyn KeepAnswers, answers: &crate::answers::Answers) {
+    /// Keeps what was learned, which is of use where these paths are in the store.
+    pub(crate) fn keep(mut self, kept: &dyn KeepAnswers, needs: &BTreeSet<StorePath>) {
         let Some(recording) = self.recording.take() else { return };
         let recorded = Recorded { items: hold(&recording).end(), answers: std::mem::take(&mut self.fresh) };
         if recorded.answers.is_empty() {
@@ -115,7 +116,7 @@ impl Earlier {
         let mut across = std::mem::take(&mut self.across);
         across.learn(&self.source(&|item| self.content(item)), recorded);
         if let Some(bytes) = across.to_bytes() {
-            kept.keep(&self.family, &bytes, &answers.needs());
+            kept.keep(&self.family, &bytes, needs);
         }
     }
 

@@ -3,15 +3,46 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use phoenix_model::{NarHash, StorePath};
 use phoenix_store::{Nix, NixError, error_text};
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::across::{Content, content};
 use crate::evaluator::{SEEN, quote};
 use crate::trace::tidy;
 
 const CALL_FLAKE: &str = include_str!("nix/call-flake.nix");
+
+/// What is called for the inputs that are in the store already; see `nix/call-flake.nix`.
+pub(crate) const SOURCES: &str = "sources";
+
+/// An input that the lock file holds to its contents.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct LockedInput {
+    /// The key of its node.
+    key: String,
+    pub(crate) nar_hash: NarHash,
+    /// What the lock file tells of it.
+    info: Map<String, Value>,
+}
+
+/// The definition of inputs that need not be fetched: those for which there is a path.
+pub(crate) fn sources(inputs: &[LockedInput], paths: &[Option<StorePath>]) -> String {
+    let there = inputs.iter().zip(paths).filter_map(|(input, path)| {
+        let info = Value::Object(input.info.clone());
+        let source =
+            json!({ "path": path.as_ref()?.as_str(), "narHash": input.info.get("narHash"), "info": info });
+        Some((input.key.clone(), source))
+    });
+    let there: Map<String, Value> = there.collect();
+    if there.is_empty() {
+        return format!("{SOURCES} = {{ }}");
+    }
+    format!("{SOURCES} = builtins.fromJSON {}", quote(&Value::Object(there).to_string()))
+}
 
 /// The `nixConfig` of a flake: Nix settings it asks for, each in the form of `--option`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -159,6 +190,26 @@ impl LockedFlake {
         nodes.iter().find(|(name, node)| *name != root && !is_held(node)).map(|(name, _)| name.clone())
     }
 
+    /// The inputs that Nix takes from the store if they are there (nix `src/libfetchers/fetchers.cc`,
+    /// `getAccessorUnchecked`). What a flake itself fetches is fetched again by versions since 2.25, wherever its contents
+    /// are; so these are not to be fetched. Earlier ones look into the store by themselves.
+    pub(crate) fn inputs(&self, nix: &Nix) -> Vec<LockedInput> {
+        let nodes = self.locks.get("nodes").and_then(Value::as_object);
+        let inputs = nodes.into_iter().flatten().filter_map(|(key, node)| {
+            let locked = node.get("locked")?.as_object()?;
+            let (kind, nar_hash) = (locked.get("type")?.as_str()?, locked.get("narHash")?.as_str()?);
+            // What the lock file does not tell is told by who fetches it.
+            locked.get("lastModified")?;
+            if kind == "file" || kind == "indirect" {
+                return None;
+            }
+            let bytes = BASE64_STANDARD.decode(nar_hash.strip_prefix("sha256-")?).ok()?;
+            let info = source_info(locked, None, nar_hash);
+            Some(LockedInput { key: key.clone(), nar_hash: NarHash(bytes.try_into().ok()?), info })
+        });
+        if nix.version_numbers() < (2, 25) { Vec::new() } else { inputs.collect() }
+    }
+
     /// Definitions for an evaluator after which `name` is the flake.
     pub(crate) fn definitions(&self, name: &str) -> Vec<String> {
         let json = |value: &Value| quote(&value.to_string());
@@ -176,7 +227,7 @@ impl LockedFlake {
             ),
             format!("{name}Locks = builtins.fromJSON {}", json(&self.locks)),
             format!(
-                "{name} = ({}) {SEEN} {} {name}Locks {name}Info {}",
+                "{name} = ({}) {SOURCES} {SEEN} {} {name}Locks {name}Info {}",
                 one_line(CALL_FLAKE),
                 self.own_dir,
                 quote(&self.dir)
@@ -266,7 +317,6 @@ pub(crate) fn one_line(nix: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn source_info_is_that_of_nix() {

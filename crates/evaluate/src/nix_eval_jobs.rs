@@ -56,6 +56,8 @@ pub enum EvaluatorKind {
 pub(crate) struct Start<'a> {
     pub(crate) nix: &'a Nix,
     /// After which `inspect` makes an answer of a function, a path and what is wanted.
+    /// The definition of the inputs that are in the store already.
+    pub(crate) sources: String,
     pub(crate) definitions: &'a [String],
     pub(crate) inspect: &'a str,
     pub(crate) pure: bool,
@@ -166,9 +168,10 @@ fn hand_over(start: &Start<'_>, questions: &[Inspect]) -> Result<String, NixEval
         .map(|(number, inspect): (usize, _)| format!("q{number} = {};", inspect.question()))
         .collect();
     let file = format!(
-        "let\n{SEEN} = name: value: value;\n{};\nphoenixStandIn = derivation {{ name = \"phoenix-answer\"; system = \"builtin\"; builder = \"builtin:phoenix\"; }};\n\
+        "let\n{SEEN} = name: value: value;\n{};\n{};\nphoenixStandIn = derivation {{ name = \"phoenix-answer\"; system = \"builtin\"; builder = \"builtin:phoenix\"; }};\n\
          phoenixFinish = value: reply: (if reply.kind == \"derivation\" then value else phoenixStandIn) // {{ phoenixReply = reply; }};\n\
          inspect = {} phoenixFinish;\nin {{\n{}\n}}\n",
+        start.sources,
         start.definitions.join(";\n"),
         start.inspect,
         attributes.join("\n")

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use phoenix_model::{AttrPath, Severity};
+use phoenix_model::{AttrPath, NarHash, Severity, StorePath};
 use phoenix_store::{Nix, NixError, TempRoots};
 
 use crate::budget::Budget;
@@ -60,6 +60,9 @@ pub struct Request<'a> {
     pub answers: Option<&'a dyn KeepAnswers>,
     /// Where a path of the store that is evaluated in really is.
     pub real_path: &'a dyn Fn(&str) -> PathBuf,
+    /// The paths of sources with these NAR hashes, those that are in the store or could be brought there without being
+    /// fetched.
+    pub sources: &'a dyn Fn(&[NarHash]) -> Vec<Option<StorePath>>,
     /// Nix's own cache.
     pub nix_cache: Option<PathBuf>,
     /// A hash of the settings of Nix that an evaluation depends on, or why it cannot be told what it depends on.

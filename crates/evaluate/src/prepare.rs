@@ -2,16 +2,16 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use phoenix_model::Severity;
+use phoenix_model::{NarHash, Severity, StorePath};
 use phoenix_store::{Nix, NixError};
 
 use crate::answers::{Answers, Fingerprint};
 use crate::earlier::Earlier;
 use crate::evaluator::{Answer, Evaluator, Purity, Talk, quote};
-use crate::flake::{LockOptions, one_line, parse_config, source_name};
+use crate::flake::{LockOptions, LockedInput, one_line, parse_config, source_name, sources};
 use crate::nix_eval_jobs::{EvaluatorKind, Start};
 use crate::pool::{EvaluateError, Heard, Request, Root};
 use crate::recording::{Shared, hold};
@@ -70,6 +70,10 @@ pub(crate) struct Prepared {
     recording: Option<Shared>,
     /// What the source of the flake is called among the definitions.
     source: String,
+    /// Its inputs, which may be in the store already.
+    inputs: Vec<LockedInput>,
+    /// The definition of those that are, once it was looked.
+    sources: OnceLock<String>,
     /// An evaluator that has been started already.
     started: Mutex<Option<Evaluator>>,
 }
@@ -114,6 +118,8 @@ pub(crate) fn prepare(
         earlier: None,
         recording: None,
         source: String::new(),
+        inputs: Vec::new(),
+        sources: OnceLock::new(),
         started: Mutex::default(),
     };
     if !root.is_flake() {
@@ -155,6 +161,7 @@ pub(crate) fn prepare(
     let purity = if request.impure { Purity::Impure } else { Purity::Pure };
     let mut prepared = blank(purity, definitions, inspect, select(Some(&flake.root()))?);
     prepared.source = source_name(name);
+    prepared.inputs = flake.inputs(&request.nix);
     match prepared.fingerprint(request, &flake) {
         Ok(fingerprint) => {
             prepared.recall(request, root, fingerprint, hear);
@@ -166,6 +173,7 @@ pub(crate) fn prepare(
         apply_config(request, config, &mut prepared, hear);
         return Ok(prepared);
     }
+    prepared.find_sources(request);
     let mut evaluator = prepared.start_and_probe(PROBE, stop, hear)?;
     prepared.take_in(&mut evaluator, stop);
     if prepared.purity == Purity::Restricted && prepared.fingerprint.take().is_some() {
@@ -323,6 +331,20 @@ impl Prepared {
         }
     }
 
+    /// Looks which inputs need not be fetched. To be done before the first evaluator starts.
+    pub(crate) fn find_sources(&self, request: &Request<'_>) {
+        self.sources.get_or_init(|| {
+            let hashes: Vec<NarHash> = self.inputs.iter().map(|input| input.nar_hash).collect();
+            sources(&self.inputs, &(request.sources)(&hashes))
+        });
+    }
+
+    /// The inputs that are in the store by now.
+    pub(crate) fn inputs_there(&self, request: &Request<'_>) -> impl Iterator<Item = StorePath> {
+        let hashes: Vec<NarHash> = self.inputs.iter().map(|input| input.nar_hash).collect();
+        (request.sources)(&hashes).into_iter().flatten()
+    }
+
     /// Starts an evaluator, or takes the one that has been started already.
     pub(crate) fn evaluator(&self, stop: &AtomicBool) -> io::Result<Evaluator> {
         if let Some(started) = self.started.lock().unwrap_or_else(PoisonError::into_inner).take() {
@@ -349,8 +371,9 @@ impl Prepared {
             recording.begins();
             recording.tracking().clone()
         });
-        let mut evaluator =
-            Evaluator::start(&self.nix, self.purity, flags, &self.definitions, tracking.as_ref())?;
+        let mut definitions = vec![self.sources()];
+        definitions.extend(self.definitions.iter().cloned());
+        let mut evaluator = Evaluator::start(&self.nix, self.purity, flags, &definitions, tracking.as_ref())?;
         if !self.instantiate {
             evaluator.write_nothing();
         }
@@ -359,10 +382,16 @@ impl Prepared {
         Ok(evaluator)
     }
 
+    fn sources(&self) -> String {
+        self.sources.get().cloned().unwrap_or_else(|| sources(&[], &[]))
+    }
+
     /// What nix-eval-jobs is started with, to answer instead.
     pub(crate) fn start_of_nix_eval_jobs<'p>(&'p self, request: &Request<'_>) -> Start<'p> {
+        self.find_sources(request);
         Start {
             nix: &self.nix,
+            sources: self.sources(),
             definitions: &self.definitions,
             inspect: &self.inspect,
             pure: self.purity != Purity::Impure,
@@ -440,6 +469,8 @@ mod tests {
             earlier: None,
             recording: None,
             source: String::new(),
+            inputs: Vec::new(),
+            sources: OnceLock::new(),
             started: Mutex::default(),
         };
         let mut waited = 0;

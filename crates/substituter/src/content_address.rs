@@ -3,6 +3,8 @@
 
 use sha2::{Digest, Sha256};
 
+use phoenix_model::StorePath;
+
 use crate::hash::{Hash, base16};
 use crate::{PathInfo, nix32};
 
@@ -18,6 +20,15 @@ pub fn is_content_addressed(info: &PathInfo) -> bool {
         .as_deref()
         .and_then(|address| fingerprint(address, info))
         .is_some_and(|fingerprint| hash_part(&fingerprint, path.store_dir(), path.name()) == path.hash_part())
+}
+
+/// The path of a source whose NAR has this SHA-256, which flakes' inputs have (nix `src/libfetchers/fetchers.cc`,
+/// `computeStorePath`); nothing if that is no store directory.
+#[must_use]
+pub fn source_path(store_dir: &str, nar_sha256: &[u8; 32]) -> Option<StorePath> {
+    const NAME: &str = "source";
+    let hash = hash_part(&format!("source:sha256:{}", base16(nar_sha256)), store_dir, NAME);
+    StorePath::parse(&format!("{store_dir}/{hash}-{NAME}")).ok()
 }
 
 /// The type and the hash from which the path is made: `source:REFERENCES:sha256:HEX` and the like.
@@ -63,7 +74,6 @@ fn hash_part(fingerprint: &str, store_dir: &str, name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use phoenix_model::StorePath;
 
     fn info(path: &str, address: &str, references: &[&str]) -> PathInfo {
         PathInfo {
@@ -109,6 +119,18 @@ mod tests {
         }
         assert!(is_content_addressed(&info(TEXT_PATH, TEXT, &["gh2k1y3b2p222ra9h18wqc4yhj29qyzn-t"])));
         assert!(is_content_addressed(&info(SELF_PATH, SELF, &SELF_REFERENCES)));
+    }
+
+    #[test]
+    fn a_source_has_the_path_that_nix_gives_it() {
+        // `nix store add-path --name source` of an empty directory.
+        let hash = phoenix_model::NarHash::from_hex(
+            "a50a5ab6d992f5598edd92105059fae9acfc192981e08bd88534c2167e92526a",
+        )
+        .unwrap();
+        let path = source_path("/nix/store", &hash.0).unwrap();
+        assert_eq!(path.as_str(), "/nix/store/0ccnxa25whszw7mgbgyzdm4nqc0zwnm8-source");
+        assert_eq!(source_path("nowhere", &hash.0), None);
     }
 
     #[test]

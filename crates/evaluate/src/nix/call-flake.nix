@@ -2,7 +2,8 @@
 # (nix `src/libflake/call-flake.nix`), so that what is evaluated here has the same derivations. Since 2.14 a
 # flake in a subdirectory has that directory as its `outPath`; before, it had the root of its source.
 # `seen` gets the name and the value of all that is told of the root's source, when it is asked for.
-seen: ownDir: lock: rootInfo: rootDir:
+# `sources` has what is in the store already, by node: `path`, `narHash`, and the `info` that the lock file has.
+sources: seen: ownDir: lock: rootInfo: rootDir:
 let
   # Follows a list of input names from a node.
   follow = key: names:
@@ -10,6 +11,10 @@ let
     else follow (target lock.nodes.${key}.inputs.${builtins.head names}) (builtins.tail names);
   # An input is the key of a node, or a way from the root ("follows").
   target = input: if builtins.isList input then follow lock.root input else input;
+
+  # A path has its own lastModified; that of the lock file counts.
+  taken = { path, narHash, info }:
+    builtins.removeAttrs (fetchTree { type = "path"; inherit path narHash; }) [ "lastModified" "lastModifiedDate" ] // info;
 
   node = key: info:
     let
@@ -20,6 +25,7 @@ let
       sourceInfo =
         if isRoot then rootInfo
         else if isRelative then parent.sourceInfo // { outPath = parent.outPath + ("/" + locked.path); }
+        else if sources ? ${key} then taken sources.${key}
         else fetchTree ((info.info or { }) // builtins.removeAttrs locked [ "dir" "__final" ]);
       dir = if isRoot then rootDir else locked.dir or "";
       outPath = sourceInfo + ((if dir == "" then "" else "/") + dir);
