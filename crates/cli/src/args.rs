@@ -605,11 +605,11 @@ pub(crate) struct WorkArgs {
     #[arg(long, value_name = "BYTES", default_value = "2G", value_parser = crate::tidy::bytes, help_heading = "Farm")]
     pub(crate) min_free: u64,
 
-    /// Keep a list of what is built and not in the depot yet in this file, for `--keep-unsaved`
+    /// Keep a list of what is built and not in the depot yet, and of what is claimed, in this file, for `--keep-unsaved`
     #[arg(long, value_name = "FILE", help_heading = "Farm")]
     pub(crate) unsaved: Option<PathBuf>,
 
-    /// Only put into the depot what stands in the list of `--unsaved`: of a worker that was ended before it had done so
+    /// Only do what a worker had yet to do that was ended, by its list of `--unsaved`: keep what it built, give back the rest
     #[arg(long, requires = "unsaved", help_heading = "Farm")]
     pub(crate) keep_unsaved: bool,
 
@@ -636,6 +636,10 @@ pub(crate) struct ReportArgs {
     /// Give up when nothing was heard of any worker for so many minutes
     #[arg(long, value_name = "MINUTES", default_value_t = 30, requires = "reference", help_heading = "Farm")]
     pub(crate) patience: u32,
+
+    /// All workers were told to stop and have ended: wait for none, and call cancelled what they left
+    #[arg(long, requires = "reference", help_heading = "Farm")]
+    pub(crate) cancelled: bool,
 
     #[command(flatten)]
     pub(crate) shared: SharedArgs,

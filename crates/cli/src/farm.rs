@@ -7,6 +7,7 @@ mod gathered;
 mod here;
 mod hits;
 mod intake;
+mod listed;
 mod logs;
 mod room;
 mod shipping;
@@ -30,10 +31,11 @@ pub(crate) use exchange::NixExchange;
 pub(crate) use gathered::report;
 pub(crate) use here::build;
 pub(crate) use hits::{Gated, hits, hits_rows, of_slots, without_row};
+pub(crate) use listed::Listed;
 pub(crate) use logs::keep_all as keep_logs;
 pub(crate) use shipping::{Besides, receive, ship};
 pub(crate) use simulating::{decide, matrix_rows, place_actions, simulation, table};
-pub(crate) use unsaved::{give_back, read as unsaved};
+pub(crate) use unsaved::{Undone, Unsaved, give_back};
 
 /// A claim in a directory costs some milliseconds.
 const GRAIN_HERE: Grain = Grain { worth_seconds: 1.0, longest_seconds: 60.0, critical_share: 0.02 };

@@ -6,7 +6,7 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::sixty::{each_once, marks, shared, wait_for_marks};
@@ -617,6 +617,61 @@ fn what_a_worker_had_built_when_it_was_killed_can_be_kept_after_it() {
     // All is kept now.
     assert_eq!(fs_err::read_to_string(&list).unwrap(), "");
     assert_eq!(env.phoenix(&keep).ends_with(0).stderr, "");
+}
+
+/// On artifacts others hear of a claim when it is a minute old; a forge that cancels a job leaves it ten seconds.
+#[test]
+fn what_a_worker_was_at_that_was_cut_off_in_its_first_minute_is_cancelled_on_artifacts_too() {
+    let github = Github::start().unwrap();
+    let env = TestEnv::new();
+    let flake = chain(&env, SLEEPS);
+    fs_err::write(env.nix.path("marks/.sleeps"), "").unwrap();
+    let place = [env.depot(), "github-artifacts:r".to_owned()];
+    let places = plan_for_one(&env, &flake, "p", &place);
+    let list = env.file("unsaved").display().to_string();
+    let job = |number: u32, args: &[&str]| {
+        let token = github.token_of_job(number, &[("refs/heads/main", Permission::Both)]);
+        let mut command = env.in_job(&github, &token);
+        command.args(args).args(places).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().unwrap()
+    };
+    let work = ["work", "--slot", "0", "--unsaved", &list];
+    let mut worker = job(1, &work);
+    wait_for_marks(&env, 3);
+    // So slow that nothing is said before the end.
+    github.behave(|behaviour| behaviour.latency = Duration::from_secs(3));
+    signal(worker.id(), Signal::INT);
+    std::thread::sleep(Duration::from_secs(2));
+    signal(worker.id(), Signal::KILL);
+    let _ = worker.wait().unwrap();
+    github.behave(|behaviour| behaviour.latency = Duration::ZERO);
+    let artifacts = github.artifacts();
+    let unit = artifacts.iter().find(|artifact| artifact.name.contains(".unit.")).unwrap();
+    assert_eq!(unit.size, 0, "the claim was seen: {artifacts:?}");
+    let _ = end(job(1, &[&work[..], &["--keep-unsaved"]].concat())).ends_with(0);
+    let since = Instant::now();
+    let reported = end(job(2, &["report", "--format", "json"])).ends_with(130);
+    assert!(since.elapsed().as_secs() < 60, "{:?}", since.elapsed());
+    let reported = reported.says("stopping (runner 0: the worker was ended)");
+    let report: Value = serde_json::from_str(&reported.stdout).unwrap();
+    assert_eq!(report["summary"]["targets"]["cancelled"], 4, "{report:#}");
+}
+
+#[test]
+fn what_workers_left_that_were_told_to_stop_before_they_began_is_cancelled() {
+    let env = TestEnv::new();
+    let flake = chain(&env, "true");
+    let place = [env.depot(), format!("dir:{}", env.file("ledger").display())];
+    let places = plan_for_one(&env, &flake, "p", &place);
+    let report = [&["report", "--cancelled"], &places[..]].concat();
+    let since = Instant::now();
+    let reported = env.phoenix(&report).ends_with(130).says("stopping (the runners were told to stop)");
+    assert!(reported.stdout.contains("4 targets: 4 cancelled"), "{reported}");
+    assert!(since.elapsed().as_secs() < 60, "{:?}", since.elapsed());
+    // What is done all the same is what it is.
+    let _ = env.phoenix(&[&["work", "--slot", "0"], &places[..]].concat()).ends_with(0);
+    let reported = env.phoenix(&report).ends_with(0);
+    assert!(reported.stdout.contains("4 targets: 4 built"), "{reported}");
 }
 
 #[test]

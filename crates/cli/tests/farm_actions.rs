@@ -317,3 +317,23 @@ fn what_workers_left_that_were_told_to_stop_is_cancelled_and_the_report_says_so_
     assert_eq!((target("quick"), target("slow")), ("built".into(), "cancelled".into()), "{told:#}");
     assert_eq!(verdicts(&told), [("after".to_owned(), "blocked".to_owned())], "{told:#}");
 }
+
+#[test]
+fn an_action_whose_worker_was_cut_off_is_cancelled_and_not_begun_again() {
+    let env = TestEnv::new();
+    let flake = slow(60);
+    let (places, _) = plan(&env, &flake, "z", "1");
+    let list = env.file("unsaved").display().to_string();
+    let mut args = vec!["work", "--slot", "0", "--unsaved", &list];
+    args.extend(places.iter().map(String::as_str));
+    let mut worker = start(&env, &args);
+    until(&mut worker, "slow> begun");
+    env.nix.run("kill", &["-KILL", &worker.id().to_string()]);
+    let _ = worker.wait().unwrap();
+    let _ = env.phoenix(&[&args[..], &["--keep-unsaved"]].concat()).ends_with(0);
+    let told = report(&env, &places, 130);
+    let slow = |told: &Value| verdicts(told).into_iter().find(|(name, _)| name == "slow").unwrap().1;
+    assert_eq!(slow(&told), "cancelled", "{told:#}");
+    let _ = env.phoenix(&args).ends_with(0);
+    assert_eq!(slow(&report(&env, &places, 130)), "cancelled");
+}

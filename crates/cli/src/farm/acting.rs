@@ -21,7 +21,7 @@ pub(super) use seen::ActionsSeen;
 use deed::{Deed, Shelf};
 
 use super::collecting::{Collecting, Seen};
-use super::{collect, manner};
+use super::{Unsaved, collect, manner};
 use crate::acting::{Crew, lost};
 use crate::error::CommandError;
 use crate::ledgers::PlanMark;
@@ -50,6 +50,8 @@ pub(crate) struct Stage<'s> {
     pub(crate) setup: &'s Setup,
     pub(crate) depot: &'s Arc<dyn Depot>,
     pub(crate) stop: &'s Arc<AtomicBool>,
+    /// Tells of what it has claimed.
+    pub(crate) list: &'s Unsaved,
 }
 
 /// The targets that somebody has to wait for who answers for this.
@@ -141,7 +143,7 @@ impl<'s> Acting<'s> {
             let ids = shipment.actions.iter().map(|(action, _)| action.id);
             ids.filter(|id| !hit.actions.contains(id)).for_each(|id| actions.started(id));
         }
-        let collecting = collect(stage.ledger, stage.mark, &plan, limits)?;
+        let collecting = collect(stage.ledger, stage.mark, &plan, limits)?.listed(stage.list.clone());
         Ok(Self {
             stage,
             hit,

@@ -10,6 +10,8 @@ use phoenix_schedule::farm::{Acted, Collector, FarmPlan, Limits, Outcome, Record
 use phoenix_work::{Cursor, Ledger, LedgerError};
 use tokio::runtime::Runtime;
 
+use super::listed::Listed;
+use super::unsaved::Unsaved;
 use crate::error::CommandError;
 use crate::ledgers::{self, PlanMark};
 use crate::recorder::{Recorder, now};
@@ -84,6 +86,12 @@ pub(crate) fn collect(
 }
 
 impl Collecting {
+    /// The same, of whose own claims this list tells.
+    pub(crate) fn listed(mut self, list: Unsaved) -> Self {
+        self.ledger = Box::new(Listed::new(self.ledger, list));
+        self
+    }
+
     /// Whether everything has come to its end.
     pub(crate) fn is_over(&self) -> bool {
         self.collector.is_over()

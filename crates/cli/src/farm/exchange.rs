@@ -80,15 +80,13 @@ impl NixExchange {
         let room = room.transpose()?.map(Arc::new);
         let ahead = Ahead::new(&shipment, &setup, kept.depot());
         let intake = Intake::new(&shipment, &setup, kept);
-        let is_here = setup.layout.is_some();
         let mut hands = Hands {
             shipment,
             setup,
             intake,
             recorder,
             unsaved: Vec::new(),
-            // What is built elsewhere is not kept.
-            list: Unsaved::new(args.unsaved.as_deref().filter(|_| is_here)),
+            list: Unsaved::new(args.unsaved.as_deref()),
             saved_at: Instant::now(),
             built: 0,
             failed: Vec::new(),
@@ -109,6 +107,11 @@ impl NixExchange {
 
     fn hands(&self) -> MutexGuard<'_, Hands> {
         lock(&self.hands)
+    }
+
+    /// The list of what the worker has yet to do.
+    pub(crate) fn list(&self) -> Unsaved {
+        self.hands().list.clone()
     }
 
     /// Says something on the worker's screen.
@@ -461,6 +464,10 @@ impl Hands {
 
     /// Lists what is not kept yet, and what these derivations make.
     fn list(&mut self, derivations: &[u32]) {
+        if self.setup.layout.is_none() {
+            // What is built elsewhere is not kept.
+            return;
+        }
         let steps = derivations.iter().map(|&position| &self.shipment.plan.steps[position as usize]);
         let outputs = steps.flat_map(|step| step.outputs.iter().flatten());
         if let Err(error) = self.list.list(self.unsaved.iter().chain(outputs)) {

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use phoenix_model::{Event, SCHEMA_VERSION, Severity, Stage};
-use phoenix_report::Summary;
+use phoenix_model::{ActionVerdict, Event, SCHEMA_VERSION, Severity, Stage};
+use phoenix_report::{ActionState, Summary};
 use phoenix_schedule::farm::{Record, Slot};
 use phoenix_schedule::{Happening, Run};
 
 use super::acting::ActionsSeen;
-use super::collecting::Seen;
+use super::collecting::{Collecting, Seen};
 use super::{collect, logs, manner, receive};
 use crate::args::{ReportArgs, TalkArgs};
 use crate::error::{CommandError, EXIT_ERROR};
@@ -91,8 +91,8 @@ pub(crate) fn report(args: &ReportArgs, reference: &str, url: &str) -> Result<Su
             break "nobody is left to run it".to_owned();
         }
         // Who is told to stop goes on rarely, and at once.
-        let is_stopped = collecting.have_all_left(slots) && collecting.stopped().is_some();
-        if is_stopped && life.at.elapsed() > BACK_WITHIN {
+        let is_stopped = collecting.have_all_left(slots) && stopped(&collecting, &recorder).is_some();
+        if (is_stopped || args.cancelled) && life.at.elapsed() > BACK_WITHIN {
             break "the runners were stopped".to_owned();
         }
         // One that is started again in its slot may be on its way.
@@ -107,7 +107,10 @@ pub(crate) fn report(args: &ReportArgs, reference: &str, url: &str) -> Result<Su
         std::thread::sleep(pause);
     };
     let over = collecting.is_over();
-    if let Some(reason) = collecting.stopped().filter(|_| !over && !run.is_cancelled()) {
+    let told = || args.cancelled.then(|| "the runners were told to stop".to_owned());
+    let is_whole = over && actions.are_over();
+    let reason = stopped(&collecting, &recorder).or_else(|| told().filter(|_| !is_whole));
+    if let Some(reason) = reason.filter(|_| !run.is_cancelled()) {
         recorder.apply(&mut run, Happening::Cancelled { reason });
     }
     collecting.close(&why, &mut run, &mut recorder);
@@ -127,6 +130,14 @@ pub(crate) fn report(args: &ReportArgs, reference: &str, url: &str) -> Result<Su
     let code = if code == 0 && !acted_well { EXIT_ERROR } else { code };
     recorder.record(Event::RunEnded { exit_code: code, directory: Some(directory) });
     Ok(recorder.finish())
+}
+
+/// What was left because somebody was told to stop, if anything was.
+fn stopped(collecting: &Collecting, recorder: &Recorder) -> Option<String> {
+    let mut actions = recorder.summary().actions.values();
+    let broken_off = |state: &&ActionState| state.verdict == Some(ActionVerdict::Cancelled);
+    let action = || Some(format!("{} was broken off", actions.find(broken_off)?.action.name));
+    collecting.stopped().or_else(action)
 }
 
 /// When anything was heard of anybody.

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use indicatif::HumanBytes;
@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use crate::args::{EvaluatorProgram, Format, NixArgs, WorkArgs};
 use crate::error::{CommandError, EXIT_ERROR};
-use crate::farm::{self, NixExchange};
+use crate::farm::{self, NixExchange, Undone};
 use crate::kept::Kept;
 use crate::recorder::Recorder;
 use crate::screen::Screen;
@@ -64,6 +64,7 @@ pub(crate) fn work(args: &WorkArgs) -> Result<ExitCode, CommandError> {
     recorder.record(Event::StageStarted { stage: phoenix_model::Stage::Build });
     let kept = Kept::open(Arc::clone(&depot), NO_BUDGET, &mut recorder)?;
     let exchange = NixExchange::begin(shipment.clone(), setup.clone(), kept, recorder, args)?;
+    let list = exchange.list();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -93,8 +94,8 @@ pub(crate) fn work(args: &WorkArgs) -> Result<ExitCode, CommandError> {
         std::mem::forget(tell);
     });
     let leaving = runtime.block_on(async {
-        let ledger = ledgers::open(ledger_url, &mark).await?;
-        Ok::<_, CommandError>(phoenix_work::work(worker, ledger.as_ref(), &exchange, &settings, told).await)
+        let ledger = farm::Listed::new(ledgers::open(ledger_url, &mark).await?, list.clone());
+        Ok::<_, CommandError>(phoenix_work::work(worker, &ledger, &exchange, &settings, told).await)
     })?;
     let (text, severity, code) = words(&leaving);
     exchange.say(severity, format!("worker {} leaves: {text}", args.slot));
@@ -111,6 +112,7 @@ pub(crate) fn work(args: &WorkArgs) -> Result<ExitCode, CommandError> {
         setup: &setup,
         depot: &depot,
         stop: &stop,
+        list: &list,
     };
     // Who was stopped, or does not know how the others fare, begins nothing.
     let acted = match &leaving {
@@ -128,6 +130,10 @@ pub(crate) fn work(args: &WorkArgs) -> Result<ExitCode, CommandError> {
             if code == 0 { EXIT_ERROR } else { code }
         }
     };
+    // Who ends by itself has said what there is to say. One that is told to stop may have had no answer.
+    if !stop.load(Ordering::Relaxed) {
+        list.clear();
+    }
     farm::keep_logs(&depot, &args.reference, args.slot, recorder.summary());
     let derivations = plural(done.built, "derivation");
     recorder.say(Severity::Notice, format!("worker {} built {} {derivations}", args.slot, done.built));
@@ -145,16 +151,17 @@ pub(crate) fn work(args: &WorkArgs) -> Result<ExitCode, CommandError> {
 /// Does what a worker would have done that was ended before it could: keeps what it had built, and gives back what it was
 /// at, so that nobody waits for it and the report knows that it was stopped.
 fn keep_unsaved(args: &WorkArgs, list: &Path) -> Result<ExitCode, CommandError> {
-    let paths = farm::unsaved(list)
+    let mut undone = Undone::read(list)
         .map_err(|error| CommandError::because(format!("cannot read the list {}", list.display()), &error))?;
-    if paths.is_empty() {
+    if undone.is_empty() {
         return Ok(ExitCode::SUCCESS);
     }
-    let kept = keep(args, paths);
+    let paths = std::mem::take(&mut undone.paths);
+    let kept = if paths.is_empty() { Ok(ExitCode::SUCCESS) } else { keep(args, paths) };
     if let Some(ledger) = &args.shared.ledger {
         let depot = depots::open_of_run(args.shared.depot.as_deref())?;
-        let (_, mark) = farm::receive(depot.as_ref(), &args.reference)?;
-        farm::give_back(ledger, &mark, Slot(args.slot))?;
+        let (shipment, mark) = farm::receive(depot.as_ref(), &args.reference)?;
+        farm::give_back(ledger, &mark, &shipment.farm, Slot(args.slot), &undone)?;
     }
     kept
 }
