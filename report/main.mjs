@@ -8,6 +8,9 @@ import { action, input, setOutput, warning } from '../action/workflow.mjs'
 /** All workers have ended when this begins: who was not heard of for so many minutes is gone. */
 const PATIENCE = '2'
 
+/** What phoenix ends with when the run was cancelled, whatever else has failed. */
+const CANCELLED = 130
+
 /** Where the rest is. */
 const WHERE = (name) =>
   `The artifact \`${name}\` has a page to look at (\`report.html\`), the whole report as JSON (\`report.json\`), the events, and logs.`
@@ -23,13 +26,16 @@ await action(async () => {
     [
       ...['report', '--plan', plan, '--depot', input('depot') || 'github:', '--patience', PATIENCE],
       ...['--ledger', input('ledger') || ledgerOf(plan)],
+      // Some of them may have been told to stop before they could say anything.
+      ...(input('worked') === 'cancelled' ? ['--cancelled'] : []),
     ],
     { environment: { XDG_STATE_HOME: state } },
   )
   const annotated = await show(state, artifact(plan))
   if (told.code === 0) return
   // Each failure has an annotation already, of which GitHub shows ten.
-  const verdict = `not everything is well: phoenix report ${end(told)}`
+  const verdict =
+    told.code === CANCELLED ? 'the run was cancelled before all was done' : `not everything is well: phoenix report ${end(told)}`
   if (!annotated) throw new Error(verdict)
   process.stdout.write(`${verdict}\n`)
   process.exitCode = 1

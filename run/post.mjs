@@ -1,4 +1,4 @@
-// Keeps what was built and not kept yet, where the job was cancelled or cut off.
+// Does what the worker had yet to do, where the job was cancelled or cut off.
 import { keepUnsaved } from '../action/worker.mjs'
 import { action } from '../action/workflow.mjs'
 

@@ -373,9 +373,20 @@ esac
       step(repository, `${name}/main.mjs`, { ...given, BUILT: 'built-path' })
       const lost = step(repository, `${name}/post.mjs`, { ...given, THEN: '1' })
       assert.equal(lost.status, 0)
-      assert.match(lost.stdout, /^::warning::what was built and not kept is lost/m)
+      assert.match(lost.stdout, /^::warning::what was built and not kept may be lost/m)
       step(repository, `${name}/main.mjs`, { ...given, BUILT: '' })
       assert.equal(step(repository, `${name}/post.mjs`, given).stdout, '')
+    }
+  },
+  async 'the report of runners that were cancelled calls cancelled what they left'(repository) {
+    repository.write('phoenix.sh', '#!/bin/sh\nprintf "<%s>" "$@"\nexit 130\n')
+    for (const [worked, told] of [['cancelled', true], ['failure', false], ['success', false]]) {
+      const reported = step(repository, 'report/main.mjs', {
+        PHOENIX_CI_BIN: join(repository.directory, 'phoenix.sh'), GITHUB_OUTPUT: join(repository.home, 'output'), INPUT_PLAN: 'p', INPUT_WORKED: worked,
+      })
+      assert.equal(reported.status, 1)
+      assert.match(reported.stdout, /^::error::the run was cancelled before all was done$/m)
+      assert.equal(reported.stdout.includes('<--cancelled>'), told, reported.stdout)
     }
   },
   async 'no line of what phoenix shows is a command to the runner'(repository) {
