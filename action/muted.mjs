@@ -11,7 +11,7 @@ const NEWLINE = 0x0a
  *
  * The runner heeds no command from `stop-commands` on until it reads the token that stood there. A group is begun
  * and ended between two tokens, in one piece, and each token is used once: whoever saw one can do nothing with it. The
- * program says where by lines that begin with the mark, which only it is told.
+ * program says where by lines that begin with the mark, which only it is told; in the same way it has errors shown.
  */
 export class Muted {
   #write
@@ -21,8 +21,10 @@ export class Muted {
 
   constructor(write = (text) => process.stdout.write(text)) {
     this.#write = write
-    /** What the program's own lines about groups begin with. */
+    /** What the program's own lines about groups and errors begin with. */
     this.mark = randomUUID()
+    /** How many errors it had shown beside the run. */
+    this.errors = 0
     this.#write(this.#mute())
   }
 
@@ -40,7 +42,7 @@ export class Muted {
       else if (own.isInside) this.#write('\n')
       Object.assign(own, { rest: [], size: 0, isInside: false })
     }
-    if (this.#inGroup) this.#group('::endgroup::')
+    if (this.#inGroup) this.#say('::endgroup::')
     this.#write(`::${this.#token}::\n`)
   }
 
@@ -66,13 +68,17 @@ export class Muted {
     own.isInside = false
     if (!isOwn) return this.#write(Buffer.concat([line, Buffer.from('\n')]))
     const [word, ...title] = line.subarray(this.mark.length + 1).toString('utf8').split(' ')
-    if (this.#inGroup) this.#group('::endgroup::')
+    if (this.#inGroup) this.#say('::endgroup::')
     this.#inGroup = word === 'begin'
-    if (this.#inGroup) this.#group(`::group::${escaped(title.join(' '))}`)
+    if (this.#inGroup) this.#say(`::group::${escaped(title.join(' '))}`)
+    if (word !== 'error') return
+    // The program has escaped it, and one line is one command.
+    this.errors += 1
+    this.#say(`::error ${title.join(' ')}`)
   }
 
   /** Says a command, with nothing else between the two tokens. */
-  #group(command) {
+  #say(command) {
     this.#write(`::${this.#token}::\n${command}\n${this.#mute()}`)
   }
 

@@ -61,7 +61,7 @@ export function handedOver(more = {}) {
  * Runs phoenix with these arguments until it ends; hands on the signals by which a runner cancels.
  *
  * With `read`, its standard output is returned instead of shown; with `groups`, it has logs in groups; `environment`
- * adds variables. Answers `{ code, signal, stdout }`.
+ * adds variables. Answers `{ code, signal, stdout, errors }`: the last is how many errors it had shown beside the run.
  */
 export async function phoenix(args, { read = false, groups = false, environment = {} } = {}) {
   const program = await findProgram()
@@ -82,18 +82,20 @@ export async function phoenix(args, { read = false, groups = false, environment 
   muted.listen(child.stderr)
   // Neither as arguments nor in the environment, which all that it starts may see. One that does not read it has ended.
   child.stdin.on('error', () => {}).end([...handed.lines, ...(groups ? [`${muted.mark}\n`] : [])].join(''))
+  let ended
   try {
-    const [code, signal] = await new Promise((resolve, reject) => {
+    ended = await new Promise((resolve, reject) => {
       child.on('error', (problem) => reject(new Error(`cannot run ${program}: ${problem.message}`)))
       child.on('close', (...end) => resolve(end))
       // Something that it left behind may hold its pipes.
       child.on('exit', (...end) => setTimeout(resolve, LAST_WORDS, end).unref())
     })
-    return { code, signal, stdout: Buffer.concat(parts).toString('utf8') }
   } finally {
     for (const [signal, hand] of told) process.off(signal, hand)
     muted.end()
   }
+  const [code, signal] = ended
+  return { code, signal, stdout: Buffer.concat(parts).toString('utf8'), errors: muted.errors }
 }
 
 /** How a program ended, in words. */

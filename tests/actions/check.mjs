@@ -252,7 +252,10 @@ const tests = {
     // What fails makes its own job red, and what cannot be asked the discovery.
     repository.forgetStore()
     repository.flake({ ...FOUR, bad: { needs: ['left'], fails: true } }, units)
-    ended(await repository.run('ci.yml', { apart: true }), 1)
+    const failed = ended(await repository.run('ci.yml', { apart: true }), 1)
+    const annotations = failed.text.split('\n').filter((line) => line.includes('\u2757  ::error'))
+    assert.equal(annotations.length, 1, failed.text)
+    assert.match(annotations[0], /build failed.*this is why bad fails/)
     repository.flake(FOUR, 'ci.\${system}.unit = { type = "ci-work-unit"; findWork = "throw new Error(\'no network\')"; };')
     const red = ended(await repository.run('ci.yml', { apart: true }), 1)
     assert.match(red.text, /no network/)
@@ -436,6 +439,29 @@ exit 100
     const tokens = [...stdout.matchAll(/^::stop-commands::([0-9a-f-]{36})$/gm)].map(([, token]) => token)
     assert.equal(new Set(tokens).size, 5)
     for (const token of tokens) assert.equal(stdout.split(`::${token}::`).length, 2)
+  },
+  async 'what failed of a row is an error beside the run, told by phoenix alone'(repository) {
+    repository.write('phoenix.sh', `#!/bin/bash
+read -r mark
+{
+  echo "error title=x::not of phoenix"
+  echo "$mark begin a log"
+  echo "::error::inside"
+  echo "$mark error title=bad%3A failed::why%0A::error::evil 100%25"
+} >&2
+exit \${CODE:-1}
+`)
+    const given = { PHOENIX_CI_BIN: join(repository.directory, 'phoenix.sh'), INPUT_TARGET: '{"plan":"p","slot":2}', INPUT_DISCOVERY_JSON: '{"plan":"p","slot":2}', GITHUB_ENV: join(repository.home, 'env') }
+    for (const name of ['worker', 'run']) {
+      const told = step(repository, `${name}/main.mjs`, given)
+      assert.equal(told.status, 1)
+      assert.deepEqual(heeded(told.stdout), ['group a log', 'endgroup ', 'error why\n::error::evil 100%'])
+      assert.match(told.stdout, /^::error title=bad%3A failed::/m)
+      assert.match(told.stdout, /^it is red: phoenix work ended with exit code 1; the log says why$/m)
+    }
+    // One that says nothing has an error all the same.
+    repository.write('phoenix.sh', '#!/bin/sh\nexit 1\n')
+    assert.deepEqual(heeded(step(repository, 'worker/main.mjs', given).stdout), ['error it is red: phoenix work ended with exit code 1; the log says why'])
   },
   async 'the run of std hands on a store elsewhere, and its variables to the steps that follow'(repository) {
     repository.write('phoenix.sh', '#!/bin/sh\nprintf "<%s>" "$@"\necho "$PRJ_ROOT $OWNER_AND_REPO $BRANCH"\n')

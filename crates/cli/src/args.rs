@@ -426,7 +426,8 @@ pub(crate) struct TalkArgs {
     pub(crate) events: Option<PathBuf>,
 
     /// For programs that show our lines: each log comes in one piece, between the lines `MARK begin TITLE` and `MARK
-    /// end` where it ended well. MARK is the first line of standard input, so that nobody who prints knows it
+    /// end` where it ended well, and a slot that answers for something of its own says what failed of it in lines `MARK
+    /// error title=TITLE::TEXT`. MARK is the first line of standard input, so that nobody who prints knows it
     #[arg(long, hide = true)]
     pub(crate) log_groups: bool,
 }

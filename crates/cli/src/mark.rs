@@ -48,6 +48,12 @@ impl Mark {
     pub(crate) fn end(&self) -> String {
         format!("{} end", self.0)
     }
+
+    /// The line that has an error shown beside the run: a command of GitHub's runner, without its first two colons.
+    pub(crate) fn error(&self, title: &str, text: &str) -> String {
+        let command = phoenix_github::error(title, text);
+        format!("{} {}", self.0, command.trim_start_matches(':').trim_end_matches('\n'))
+    }
 }
 
 #[cfg(test)]
@@ -59,6 +65,8 @@ mod tests {
         let mark = Mark::of(b"0123-4567-89ab-cdef\n").unwrap();
         assert_eq!(mark.begin("built x"), "0123-4567-89ab-cdef begin built x");
         assert_eq!(mark.end(), "0123-4567-89ab-cdef end");
+        let error = mark.error("x: failed", "why\n::error::evil");
+        assert_eq!(error, "0123-4567-89ab-cdef error title=x%3A failed::why%0A::error::evil");
         assert_eq!(format!("{mark:?}"), "Mark");
         for bad in ["", "\n", "short", "0123456789abcdef x", "0123456789abcdef\n\u{e4}", "::0123456789abcdef"]
         {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 use phoenix_model::{Event, Logged, Severity, Stamp, Verdict};
-use phoenix_report::Summary;
+use phoenix_report::{Summary, annotations};
 use phoenix_schedule::{Happening, Run};
 
 use crate::error::CommandError;
@@ -156,6 +156,17 @@ impl Recorder {
         self.write(&logged);
         self.summary.apply(&logged);
         self.screen.event(&self.summary, &logged);
+    }
+
+    /// Has a forge show the failures that these events tell of beside the run, if one looks on. They are none of the run's own.
+    pub(crate) fn annotate(&self, events: Vec<Event>) {
+        let mut summary = Summary::default();
+        for event in events {
+            let mut event = without_secrets(event);
+            event.redact();
+            summary.apply(&Logged { at: now(), event });
+        }
+        self.screen.annotate(&annotations(&summary));
     }
 
     /// Says something that is no event of the run's own.

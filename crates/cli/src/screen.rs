@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use phoenix_model::{Logged, Stamp};
-use phoenix_report::{Detail, Groups, Lines, Shown, Style, Summary, frame};
+use phoenix_report::{Annotation, Detail, Groups, Lines, Shown, Style, Summary, frame};
 
 use crate::args::TalkArgs;
 use crate::mark::Mark;
@@ -79,6 +79,15 @@ impl Screen {
             // At once, so that nothing comes between the lines of a group.
             None if lines.is_empty() => {}
             None => talk::stderr(&(lines.join("\n") + "\n")),
+        }
+    }
+
+    /// Has whoever reads the marks show these beside the run; without marks, nobody does.
+    pub(crate) fn annotate(&self, annotations: &[Annotation]) {
+        if let How::Groups(_, mark) = &self.lines {
+            for Annotation { title, text } in annotations {
+                talk::stderr(&(mark.error(title, text) + "\n"));
+            }
         }
     }
 

@@ -4,6 +4,9 @@
 
 mod common;
 
+use std::io::Write as _;
+use std::process::Stdio;
+
 use common::{TestEnv, end, start};
 use fs_err as fs;
 use phoenix_testkit::Flake;
@@ -110,6 +113,59 @@ fn every_hit_of_v1_is_red_or_green_by_itself_and_what_they_share_is_built_once()
     let _ = own.ends_with(0).says("own: done");
     // By the unit, and by the configuration.
     assert_eq!(["shared", "good", "plain", "ran"].map(count), [1, 1, 1, 2]);
+}
+
+/// What a slot has shown beside the run, by lines with a mark on them; `environment` is that of the job.
+fn shown_beside(env: &TestEnv, places: &[String], slot: &Value, environment: &[(&str, &str)]) -> Vec<String> {
+    const MARK: &str = "0123456789abcdef-mark";
+    let mut command = env.command();
+    command.args(["work", "--log-groups", "--slot", &slot.to_string()]).args(places);
+    let mut child = command.envs(environment.iter().copied()).stdin(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(format!("{MARK}\n").as_bytes()).unwrap();
+    let ran = end(child).ends_with(1);
+    let lines = ran.stderr.lines().filter_map(|line| line.strip_prefix(&format!("{MARK} error ")));
+    lines.map(str::to_owned).collect()
+}
+
+#[test]
+fn what_failed_of_a_row_is_shown_beside_the_run_with_the_end_of_its_log_wherever_it_was_built() {
+    let env = TestEnv::new();
+    let flake = Flake::new(
+        r#"let
+          bad = d "bad" "i=0; while [ $i -lt 30 ]; do echo line $i; i=$((i+1)); done; echo ::error::evil 100% of hunter22-hunter22; exit 1" { };
+          tool = d "tool" "mkdir -p $out/bin; printf '#!/bin/sh\necho no access; exit 3\n' > $out/bin/tool; chmod +x $out/bin/tool" { };
+          build = drv: { type = "ci-work-unit"; findWork = "return { build: [self.attrPath + '.drv'] }"; inherit drv; };
+        in {
+          apps.${system}.tool = { type = "app"; program = "${tool}/bin/tool"; };
+          work.${system} = {
+            one = build bad;
+            two = build (d "two" "echo > $out" { inherit bad; });
+            runs = { type = "ci-work-unit"; findWork = "return { run: ['tool'] }"; };
+          };
+        }"#,
+    );
+    let installable = format!("{}#.work.{}", flake.reference(), env.system());
+    let (hits, places) = plan(&env, "v1", "p", &installable, 0);
+    let attr = |name: &str| format!("work.{}.{name}", env.system());
+    let slot = |name: &str| {
+        let mut hits = hits.as_array().unwrap().iter();
+        hits.find(|hit| hit["attrPath"] == attr(name)).unwrap()["slot"].clone()
+    };
+    // The second hears of it from the first.
+    let secret = [("DEPLOY_TOKEN", "hunter22-hunter22")];
+    for (name, blocked) in [("one", ""), ("two", &*format!("%0Ablocked: {}", attr("two.drv")))] {
+        let shown = shown_beside(&env, &places, &slot(name), &secret);
+        assert_eq!(shown.len(), 1, "{shown:?}");
+        let (title, text) = shown[0].split_once("::").unwrap();
+        assert_eq!(title, "title=bad failed");
+        let lines: Vec<&str> = text.split("%0A").collect();
+        let said = (lines[0].starts_with("build failed"), text.contains(blocked), text.contains("line 20"));
+        assert_eq!(said, (true, true, false), "{text}");
+        assert_eq!(lines[lines.len() - 2..], ["line 29", "::error::evil 100%25 of ***"], "{text}");
+    }
+    let shown = shown_beside(&env, &places, &slot("runs"), &secret);
+    assert_eq!(shown.len(), 1, "{shown:?}");
+    assert!(shown[0].contains("failed::") && shown[0].ends_with("%0Ano access"), "{shown:?}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Actions of a plan that several workers share: who has nothing left to build runs them, each one once.
 
 mod deed;
+mod row;
 mod seen;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -325,6 +326,17 @@ impl<'s> Acting<'s> {
             let more = if why.is_empty() { String::new() } else { format!(": {why}") };
             recorder.say(severity, format!("{}: {verdict}{more}", action.name));
         }
+        let own = own_targets(self.stage.shipment, hit);
+        let targets = self.stage.shipment.targets.iter().map(|(target, _)| target);
+        let targets = targets.filter(|target| own.contains(&target.id));
+        let targets: Vec<row::Ended<'_>> =
+            targets.map(|target| (target, self.run.verdict(target.id))).collect();
+        let log = |drv_path: &_| self.collecting.failed_at(drv_path).map_or(&[][..], |(_, log)| log);
+        let mut events = row::of_targets(&targets, &self.run, log);
+        for action in hit.actions.iter().filter_map(|id| self.actions.get(*id)) {
+            events.extend(row::of_action(action, recorder.summary().actions.get(&action.id)));
+        }
+        recorder.annotate(events);
         self.kept.bring(&green, self.stage.depot, self.stage.setup, recorder)?;
         Ok(well)
     }
@@ -334,16 +346,15 @@ impl Acting<'_> {
     /// Why a target is red, where, and how the log ends of what failed for it.
     fn why(&self, target: &Target, verdict: Option<&Verdict>) -> String {
         let Some(verdict) = verdict else { return "no verdict".to_owned() };
-        let (mut text, culprit) = match verdict {
-            Verdict::Failed { class, message } => {
-                (format!("failed ({class}): {message}"), target.drv_path.as_ref())
-            }
+        let mut text = match verdict {
+            Verdict::Failed { class, message } => format!("failed ({class}): {message}"),
             Verdict::Blocked { by } => {
                 let names: Vec<&str> = by.iter().map(StorePath::human_name).collect();
-                (format!("blocked by {}", names.join(", ")), by.first())
+                format!("blocked by {}", names.join(", "))
             }
-            other => (other.kind().to_string(), None),
+            other => other.kind().to_string(),
         };
+        let culprit = row::culprits((target, Some(verdict))).first();
         if let Some((slot, log)) = culprit.and_then(|drv_path| self.collecting.failed_at(drv_path)) {
             text.push_str(&format!("\non runner {}, where the log ends so:", slot.0));
             for line in &log[log.len().saturating_sub(SHOWN)..] {
