@@ -523,6 +523,21 @@ exit \${CODE:-1}
     assert.equal(readFileSync(ran, 'utf8'), 'deploy-secret-0123\n')
     assert.doesNotMatch(text, /\| .*deploy-secret-0123/)
   },
+  async 'the pipeline: all of its jobs are handed secrets, and none is where strangers may have set it off'(repository) {
+    const seen = join(repository.home, 'seen')
+    repository.write('../seeing.sh', `#!/bin/sh\necho "$1 \${DEPLOY_TOKEN:-none}" >>${seen}\nexec ${repository.apart} "$@"\n`)
+    const on = PIPELINE.replace('[push, pull_request]', '[push, pull_request_target]')
+    repository.write('.github/workflows/ci.yml', `${on}    secrets: { PHOENIX_ENV: '\${{ secrets.PHOENIX_ENV }}' }\n`)
+    const more = { PHOENIX_CI_BIN: join(repository.home, 'seeing.sh') }
+    const secrets = { PHOENIX_ENV: 'DEPLOY_TOKEN=deploy-secret-0123' }
+    for (const [event, given] of [['push', 'deploy-secret-0123'], ['pull_request_target', 'none']]) {
+      repository.flake({ base: { text: event } })
+      writeFileSync(seen, '')
+      ended(await repository.run('ci.yml', { apart: true, on: event, event: { pull_request: { number: 7, head: { ref: 'x', repo: { full_name: 'stranger/something' } }, base: { ref: 'main' } } }, more, secrets }), 0)
+      const lines = [...new Set(readFileSync(seen, 'utf8').trim().split('\n'))].sort()
+      assert.deepEqual(lines, ['plan', 'report', 'work'].map((verb) => `${verb} ${given}`))
+    }
+  },
   async 'a hostile flake breaks no command, no output, no matrix and no summary'(repository) {
     const evil = join(repository.home, 'evil')
     const names = ['a\\n::error::injected', `\\$(touch ${evil})`, '::set-output name=plan::x', '\u202edlrow', '"]}', '`id`;id', 'x'.repeat(4_000)]
