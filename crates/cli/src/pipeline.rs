@@ -68,6 +68,16 @@ pub(crate) struct Planned {
 /// name.
 pub(crate) type MakeFarm<'m> = dyn Fn(&Setup, &[RunnerKind], &mut Plan) -> (FarmPlan, RunnerKinds) + 'm;
 
+/// What a plan is made for.
+pub(crate) struct Purpose<'m> {
+    /// What may run once all that it needs is built.
+    pub(crate) permission: Permission,
+    /// Shares the plan among several workers, where there are to be some.
+    pub(crate) farm: Option<&'m MakeFarm<'m>>,
+    /// Whether it is for other machines.
+    pub(crate) ships: bool,
+}
+
 /// A plan for several workers.
 pub(crate) struct Farm {
     /// What is to be built.
@@ -82,18 +92,16 @@ pub(crate) struct Farm {
     pub(crate) saved_seconds: f64,
 }
 
-/// Evaluates and plans; what `ships` is for other machines.
+/// Evaluates and plans.
 pub(crate) fn plan(
     wanted: &Wanted,
     nix: &NixArgs,
     build: &BuildArgs,
     talk: &TalkArgs,
-    permission: Permission,
-    farm: Option<&MakeFarm<'_>>,
-    ships: bool,
+    purpose: Purpose<'_>,
 ) -> Result<Planned, CommandError> {
     let mut setup = setup::setup(nix, Some(&build.builder))?;
-    let open = if ships { depots::open_of_run } else { depots::open };
+    let open = if purpose.ships { depots::open_of_run } else { depots::open };
     let depot = build.depot().map(|url| open(Some(url))).transpose()?;
     let asked = evaluating::asked(wanted, &setup.settings.system)?;
     let mut state = State::open();
@@ -162,7 +170,7 @@ pub(crate) fn plan(
             asked: &asked,
             nix,
             stop: &stop,
-            permission,
+            permission: purpose.permission,
             configs: &evaluated.configs,
             known: &targets,
             next: evaluated.count,
@@ -218,7 +226,7 @@ pub(crate) fn plan(
     };
     if !planned.was_stopped() {
         planned.trouble =
-            planned.search(&stop, build.retry_failed || history::is_another_attempt(), farm).err();
+            planned.search(&stop, build.retry_failed || history::is_another_attempt(), purpose.farm).err();
         planned.was_stopped();
     }
     Ok(planned)

@@ -12,7 +12,7 @@ use crate::args::{FarmArgs, Matrix, NixArgs, PlanArgs, TalkArgs};
 use crate::error::{CommandError, EXIT_ERROR};
 use crate::farm::{self, Besides};
 use crate::gates::Permission;
-use crate::pipeline::{self, Farm, Planned};
+use crate::pipeline::{self, Farm, Planned, Purpose};
 use crate::talk;
 
 /// The plan as JSON.
@@ -79,13 +79,15 @@ struct JsonAction<'a> {
 pub(crate) fn plan(args: &PlanArgs) -> Result<ExitCode, CommandError> {
     let is_farm = args.farm.runners.is_some() || args.farm.simulate;
     let by_gates = matches!(args.farm.matrix, Some(Matrix::V1 | Matrix::Std));
-    let permission = Permission::of(args.build.actions, by_gates);
-    let make = is_farm.then_some(&farm::for_runners as &pipeline::MakeFarm<'_>);
     // Flakes of phoenix-ci v1 may read the environment and files: it evaluated with `--impure`.
     let impure = args.nix.impure || args.farm.matrix == Some(Matrix::V1);
     let nix = NixArgs { impure, ..args.nix.clone() };
-    let ships = args.farm.matrix.is_some();
-    let mut planned = pipeline::plan(&args.wanted, &nix, &args.build, &args.talk, permission, make, ships)?;
+    let purpose = Purpose {
+        permission: Permission::of(args.build.actions, by_gates),
+        farm: is_farm.then_some(&farm::for_runners),
+        ships: args.farm.matrix.is_some(),
+    };
+    let mut planned = pipeline::plan(&args.wanted, &nix, &args.build, &args.talk, purpose)?;
     let more = match planned.farm.take().filter(|_| planned.trouble.is_none() && !planned.run.is_cancelled())
     {
         Some(farm) => for_runners(&mut planned, farm, &args.farm)?,

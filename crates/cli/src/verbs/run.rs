@@ -16,7 +16,7 @@ use crate::farm;
 use crate::gates::Permission;
 use crate::history;
 use crate::ledgers;
-use crate::pipeline::{self, Planned};
+use crate::pipeline::{self, Planned, Purpose};
 use crate::talk::{self, Terminal};
 use crate::verbs::plan;
 use crate::verbs::report::render;
@@ -46,10 +46,12 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode, CommandError> {
     if let Some(ledger) = args.ledger.as_ref().filter(|_| args.runners.is_some()) {
         ledgers::check(ledger)?;
     }
-    let permission = Permission::of(args.build.actions, false);
-    let make = args.runners.map(|_| &farm::for_here as &pipeline::MakeFarm<'_>);
-    let mut planned =
-        pipeline::plan(&args.wanted, &args.nix, &args.build, &args.talk, permission, make, false)?;
+    let purpose = Purpose {
+        permission: Permission::of(args.build.actions, false),
+        farm: args.runners.is_some().then_some(&farm::for_here),
+        ships: false,
+    };
+    let mut planned = pipeline::plan(&args.wanted, &args.nix, &args.build, &args.talk, purpose)?;
     if args.dry_run {
         return plan::show(planned, &args.talk);
     }
