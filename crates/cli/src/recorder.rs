@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
-use phoenix_model::{Event, Logged, Severity, Stamp, Verdict};
+use phoenix_model::{Event, Logged, Secrets, Severity, Stamp, Verdict};
 use phoenix_report::{Summary, annotations};
 use phoenix_schedule::{Happening, Run};
 
@@ -136,24 +136,25 @@ impl Recorder {
     }
 
     /// Takes in an event that happened at some time.
-    pub(crate) fn record_at(&mut self, at: Stamp, event: Event) {
-        let mut event = without_secrets(event);
+    pub(crate) fn record_at(&mut self, at: Stamp, mut event: Event) {
         match &mut event {
-            Event::LogLine { drv_path, line } if self.keeps_logs => self.log(drv_path.base_name(), line),
             Event::DerivationSettled { settled } => {
-                settled.log = self.close_log(settled.drv_path.base_name());
-            }
-            Event::ActionLine { action, line } if self.keeps_logs => {
-                self.log(&format!("action-{}", action.0), line);
+                settled.log = self.close_log(&secrets().hide(settled.drv_path.base_name()));
             }
             Event::ActionSettled { action, log, .. } => {
                 *log = self.close_log(&format!("action-{}", action.0));
             }
             _ => {}
         }
-        event.redact();
-        let logged = Logged { at, event };
-        self.write(&logged);
+        let Safe { logged, json } = Safe::new(Logged { at, event }, secrets());
+        match &logged.event {
+            Event::LogLine { drv_path, line } if self.keeps_logs => self.log(drv_path.base_name(), line),
+            Event::ActionLine { action, line } if self.keeps_logs => {
+                self.log(&format!("action-{}", action.0), line);
+            }
+            _ => {}
+        }
+        self.write(&logged.event, json);
         self.summary.apply(&logged);
         self.screen.event(&self.summary, &logged);
     }
@@ -162,9 +163,7 @@ impl Recorder {
     pub(crate) fn annotate(&self, events: Vec<Event>) {
         let mut summary = Summary::default();
         for event in events {
-            let mut event = without_secrets(event);
-            event.redact();
-            summary.apply(&Logged { at: now(), event });
+            summary.apply(&Safe::new(Logged { at: now(), event }, secrets()).logged);
         }
         self.screen.annotate(&annotations(&summary));
     }
@@ -185,16 +184,16 @@ impl Recorder {
         self.summary
     }
 
-    fn write(&mut self, logged: &Logged) {
+    fn write(&mut self, event: &Event, json: Option<String>) {
         // A transient sign of progress is of no use to a report.
-        if matches!(logged.event, Event::Evaluating { .. } | Event::EvaluationProgress { .. }) {
+        if matches!(event, Event::Evaluating { .. } | Event::EvaluationProgress { .. }) {
             return;
         }
-        let Ok(mut line) = serde_json::to_vec(logged) else { return };
-        line.push(b'\n');
+        let Some(mut line) = json else { return };
+        line.push('\n');
         let mut trouble = None;
         for file in self.files.iter_mut().filter(|file| file.trouble.is_none()) {
-            if let Err(error) = file.file.write_all(&line) {
+            if let Err(error) = file.file.write_all(line.as_bytes()) {
                 trouble = Some(format!("the events of this run to {} ({error})", file.path.display()));
                 file.trouble = Some(error);
             }
@@ -273,12 +272,35 @@ impl Recorder {
     }
 }
 
-/// An event without the secrets of this process, wherever they stand in it.
-fn without_secrets(event: Event) -> Event {
-    let secrets = secrets();
-    if secrets.is_empty() {
-        return event;
+/// What may stand in the JSON of an event that has a URL.
+const URL: &str = "://";
+
+/// An event without secrets, wherever they stand in it, and without the credentials of URLs; and the same as JSON.
+struct Safe {
+    logged: Logged,
+    json: Option<String>,
+}
+
+impl Safe {
+    /// Of most events the JSON that is searched is the JSON that is written.
+    fn new(mut logged: Logged, secrets: &Secrets) -> Self {
+        let json = serde_json::to_string(&logged).ok();
+        let (may_have_some, has_url) = match &json {
+            Some(json) => (secrets.may_be_in_json(json), json.contains(URL)),
+            None => (false, true),
+        };
+        if may_have_some {
+            logged.event = without_secrets(logged.event, secrets);
+        }
+        if has_url {
+            logged.event.redact();
+        }
+        let json = if may_have_some || has_url { serde_json::to_string(&logged).ok() } else { json };
+        Self { logged, json }
     }
+}
+
+fn without_secrets(event: Event, secrets: &Secrets) -> Event {
     let Ok(mut value) = serde_json::to_value(&event) else { return event };
     if secrets.hide_in_value(&mut value) == 0 {
         return event;
@@ -303,4 +325,36 @@ fn open<'a>(log: &'a mut Log, count: &mut usize) -> std::io::Result<&'a mut std:
 /// The time.
 pub(crate) fn now() -> Stamp {
     Stamp(u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use phoenix_model::{FailureClass, SettledDerivation, StorePath};
+
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_what_is_told_and_has_no_secret() {
+        let secrets = Secrets::among([("A_TOKEN", "hunter22\"hunter22"), ("B_TOKEN", "drvPath-drvPath")]);
+        let drv_path = StorePath::parse(&format!("/nix/store/{}-a.drv", "0".repeat(32))).unwrap();
+        let line = |line: &str| Event::LogLine { drv_path: drv_path.clone(), line: line.to_owned() };
+        let failed = |message: &str| {
+            let verdict = Verdict::Failed { class: FailureClass::Build, message: message.to_owned() };
+            let settled =
+                SettledDerivation { drv_path: drv_path.clone(), verdict, seconds: Some(1.5), log: None };
+            Event::DerivationSettled { settled }
+        };
+        for (event, expected) in [
+            (line("nothing"), line("nothing")),
+            (line("a hunter22\"hunter22"), line("a ***")),
+            // What a builder prints is its own business, but for secrets.
+            (line("https://me:pass@host"), line("https://me:pass@host")),
+            (failed("https://me:pass@host is not there"), failed("https://me:***@host is not there")),
+            (failed("hunter22\"hunter22"), failed("***")),
+        ] {
+            let safe = Safe::new(Logged { at: Stamp(1), event }, &secrets);
+            assert_eq!(safe.logged.event, expected);
+            assert_eq!(safe.json.unwrap(), serde_json::to_string(&safe.logged).unwrap());
+        }
+    }
 }

@@ -29,11 +29,15 @@ const NAMES: &str = "PHOENIX_CI_SECRETS";
 
 /// Texts that nobody is to see.
 #[derive(Clone, Default)]
-pub struct Secrets(Vec<String>);
+pub struct Secrets {
+    texts: Vec<String>,
+    /// The same as JSON has them between its quotes.
+    in_json: Vec<String>,
+}
 
 impl std::fmt::Debug for Secrets {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Secrets({})", self.0.len())
+        write!(f, "Secrets({})", self.texts.len())
     }
 }
 
@@ -59,29 +63,27 @@ impl Secrets {
         }
         let is_secret = |text: &&str| text.len() >= SHORTEST && !text.starts_with(['/', '~']);
         // Those who print them as JSON print them otherwise.
-        let forms = |text: &str| {
-            let json = Value::from(text).to_string();
-            [text.to_owned(), json.trim_matches('"').to_owned()]
-        };
-        let mut secrets: Vec<String> =
+        let forms = |text: &str| [text.to_owned(), as_in_json(text)];
+        let mut texts: Vec<String> =
             found.into_iter().map(str::trim).filter(is_secret).flat_map(forms).collect();
         // One that is part of another comes after it.
-        secrets.sort_by(|a, b| (b.len(), a).cmp(&(a.len(), b)));
-        secrets.dedup();
-        Self(secrets)
+        texts.sort_by(|a, b| (b.len(), a).cmp(&(a.len(), b)));
+        texts.dedup();
+        let in_json = texts.iter().map(|text| as_in_json(text)).collect();
+        Self { texts, in_json }
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.texts.is_empty()
     }
 
     /// A text without them.
     #[must_use]
     pub fn hide<'t>(&self, text: &'t str) -> Cow<'t, str> {
         let mut hidden = Cow::Borrowed(text);
-        for secret in &self.0 {
+        for secret in &self.texts {
             if hidden.contains(secret) {
                 hidden = Cow::Owned(hidden.replace(secret, HIDDEN));
             }
@@ -94,6 +96,12 @@ impl Secrets {
         if let Cow::Owned(hidden) = self.hide(text) {
             *text = hidden;
         }
+    }
+
+    /// Whether any text of a value may have some, by the value as JSON. Where there is none, none has.
+    #[must_use]
+    pub fn may_be_in_json(&self, json: &str) -> bool {
+        self.in_json.iter().any(|secret| json.contains(secret))
     }
 
     /// Takes them out of all texts of a value, but for its keys; how many texts had some.
@@ -111,6 +119,12 @@ impl Secrets {
             Value::Null | Value::Bool(_) | Value::Number(_) => 0,
         }
     }
+}
+
+/// A text as JSON has it, without the quotes around it.
+fn as_in_json(text: &str) -> String {
+    let json = Value::from(text).to_string();
+    json.strip_prefix('"').and_then(|json| json.strip_suffix('"')).unwrap_or(&json).to_owned()
 }
 
 /// The tokens of a line of `nix.conf` that has some: `access-tokens = HOST=TOKEN …` (nix `src/libfetchers/fetch-settings.hh`).
@@ -170,6 +184,20 @@ mod tests {
         assert_eq!(secrets().hide_in_value(&mut value), 2);
         assert_eq!(value, json!({"a": ["***", {"b": "x ***"}], "n": 1}));
         assert_eq!(secrets().hide_in_value(&mut value), 0);
+    }
+
+    #[test]
+    fn no_value_has_one_whose_json_has_none() {
+        let secrets = secrets();
+        let json = |text: &str| json!({"a": [text]}).to_string();
+        for text in ["cachix-secret", "x ghs_0123456789\n", "quo\"ted-1234", r#"{"a":"quo\"ted-1234"}"#] {
+            assert!(secrets.may_be_in_json(&json(text)), "{text}");
+            assert_eq!(secrets.hide_in_value(&mut Value::from(text)), 1, "{text}");
+        }
+        for text in ["cachix", "quo ted-1234", ""] {
+            assert!(!secrets.may_be_in_json(&json(text)), "{text}");
+        }
+        assert!(!Secrets::default().may_be_in_json(&json("cachix-secret")));
     }
 
     #[test]
