@@ -1,6 +1,7 @@
 //! Gates: which targets have work, what that is, and which actions follow from it.
 
 mod actions;
+mod needed;
 mod places;
 mod questions;
 
@@ -11,8 +12,8 @@ use std::time::Duration;
 
 use phoenix_evaluate::{Evaluators, Needed, Special, StdAction, WorkUnit};
 use phoenix_gate::{Answer, Work};
-use phoenix_model::{Action, ActionVerdict, FailureClass, Severity, StorePath, Target, TargetId, Verdict};
-use phoenix_store::{Validity, error_text};
+use phoenix_model::{Action, ActionVerdict, FailureClass, StorePath, Target, TargetId, Verdict};
+use phoenix_store::Validity;
 
 use crate::args::NixArgs;
 use crate::building::{Wanted, copy_derivations};
@@ -25,6 +26,7 @@ use crate::setup::Setup;
 
 use actions::Drafts;
 pub(crate) use actions::Permission;
+use needed::Heard;
 use places::Places;
 use questions::{ImageQuestion, Question, ask_all};
 
@@ -260,16 +262,17 @@ impl Gates<'_> {
         let mut nix = self.setup.nix.clone();
         nix.set_option("fallback", "true");
         let mut command = nix.nix_store("--realise");
-        command.arg("--keep-going").args(drv_paths.iter().map(StorePath::as_str));
+        command.args(["--keep-going", "--log-format", "internal-json"]);
+        command.args(drv_paths.iter().map(StorePath::as_str));
         let (recorder, stop) = (&mut *self.recorder, self.stop);
         let done = nix.output_while(&mut command, "nix-store --realise", &mut || {
             recorder.tick();
             !stop.load(Ordering::Relaxed)
         })?;
         let Some(done) = done else { return Ok(BTreeMap::new()) };
-        let said = String::from_utf8_lossy(&done.stderr).into_owned();
-        for line in said.lines() {
-            self.recorder.say(Severity::Detail, line);
+        let heard = Heard::read(&String::from_utf8_lossy(&done.stderr));
+        for (severity, text) in &heard.said {
+            self.recorder.say(*severity, text);
         }
         let after = self.valid(&outputs)?;
         let built: Vec<StorePath> = missing.into_iter().filter(|path| after.contains(path)).collect();
@@ -288,7 +291,7 @@ impl Gates<'_> {
                 })
         };
         let lost = drv_paths.into_iter().zip(&read).filter(|(_, read)| !is_there(read));
-        Ok(lost.map(|(path, _)| (path, error_text(&said))).collect())
+        Ok(lost.map(|(path, _)| (path.clone(), heard.why(&path))).collect())
     }
 
     fn valid(&self, paths: &[StorePath]) -> Result<std::collections::HashSet<StorePath>, CommandError> {

@@ -97,7 +97,7 @@ fn a_gate_that_cannot_answer_is_red_alone_and_with_its_own_words() {
         ("shape", "failed", "builds"),
         ("slow", "failed", "after 3 s"),
         ("typo", "failed", "core.setOutptu does not exist"),
-        ("bad-dep", "failed", "failed with exit code 1"),
+        ("bad-dep", "failed", "\n  > broken"),
         ("eval", "notEvaluated", "does not evaluate"),
         ("without", "notEvaluated", "no `findWork`"),
         ("fine.it", "built", ""),

@@ -18,7 +18,6 @@ pub enum Answer<W> {
 
 /// What a `findWork` found: attributes to build, and to run once they are built.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Work {
     /// Attributes to build.
     #[serde(default)]

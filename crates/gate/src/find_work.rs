@@ -6,12 +6,14 @@ mod host;
 mod mouth;
 
 use std::ffi::OsString;
-use std::sync::Arc;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rquickjs::context::EvalOptions;
 use rquickjs::prelude::Async;
+use rquickjs::runtime::RejectionTracker;
 use rquickjs::{AsyncContext, AsyncRuntime, CatchResultExt, CaughtError, Function, Promise, async_with};
 use serde::Deserialize;
 use serde_json::Value;
@@ -84,8 +86,10 @@ pub struct Said {
 /// What the prelude returns.
 #[derive(Deserialize)]
 struct Returned {
-    value: Option<Value>,
+    value: Value,
     failed: Option<String>,
+    /// What Nix was asked for and did not do.
+    unwell: Vec<String>,
 }
 
 impl FindWork {
@@ -136,6 +140,8 @@ impl FindWork {
         let is_over = move || begun.elapsed() >= limits.time || stop.load(Ordering::Relaxed);
         runtime.set_interrupt_handler(Some(Box::new(is_over))).await;
         let context = AsyncContext::full(&runtime).await.map_err(engine)?;
+        let rejections = Rejections::default();
+        runtime.set_host_promise_rejection_tracker(Some(rejections.tracker())).await;
         // On one line with the beginning of the body, so that lines count as the author counts them.
         let script = format!("(async (self, core, nix, execUtils) => {{{}\n}})", self.body);
         let unit = self.unit.to_string();
@@ -164,12 +170,20 @@ impl FindWork {
                     async move { host.call(&name, &args).await }
                 }))?;
                 let say = Function::new(inside.clone(), move |level: String, text: String| mouth.say(level, &text))?;
-                let promise: Promise = prelude.call((body, unit, call, say, append, env))?;
+                let node = inside.json_parse(node().to_string())?;
+                let promise: Promise = prelude.call((body, unit, call, say, append, env, node))?;
                 promise.into_future::<String>().await
             };
             run.await.catch(&ctx).map_err(|error| described(&error))
         })
         .await;
+        let forgotten = rejections.first();
+        let ran = match forgotten {
+            Some(message) if ran.is_ok() => {
+                Err((format!("{message}; it is what became of a promise that nobody waited for"), false))
+            }
+            _ => ran,
+        };
         ran.map_err(|(message, memory)| {
             let attr_path = self.attr_path.clone();
             if memory {
@@ -186,19 +200,73 @@ impl FindWork {
             returned: value.chars().take(200).collect(),
             cause,
         };
-        let Returned { value, failed } =
+        let Returned { value, failed, unwell } =
             serde_json::from_str(returned).map_err(|error| shape(returned, error.to_string()))?;
         if let Some(message) = failed {
             return Err(GateError::SaidFailed { attr_path: self.attr_path.clone(), message });
         }
-        let value =
-            value.filter(Value::is_object).ok_or_else(|| shape(returned, "it is no object".to_owned()))?;
         let text = value.to_string();
+        let Some(keys) = value.as_object() else { return Err(shape(&text, "it is no object".to_owned())) };
+        // One of another name alone is a slip; beside these nobody looks at it.
+        if !keys.is_empty() && !keys.contains_key("build") && !keys.contains_key("run") {
+            return Err(shape(&text, "it has neither `build` nor `run`".to_owned()));
+        }
         let work: Work = serde_json::from_value(value).map_err(|error| shape(&text, error.to_string()))?;
         if work == Work::default() {
+            // Who finds nothing after that may have looked for what was not built.
+            if let Some(unwell) = unwell.first() {
+                let message = format!("it found nothing to do, and {unwell}");
+                return Err(GateError::SaidFailed { attr_path: self.attr_path.clone(), message });
+            }
             return Ok(Answer::None { reason: "its findWork found nothing to build or run".to_owned() });
         }
         Ok(Answer::Work(work))
+    }
+}
+
+/// What a script sees of the machine, as in Node.
+fn node() -> Value {
+    let platform = if cfg!(target_os = "macos") { "darwin" } else { std::env::consts::OS };
+    let arch = match std::env::consts::ARCH {
+        "x86_64" => "x64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let cwd = std::env::current_dir().unwrap_or_default();
+    serde_json::json!({ "cwd": cwd.to_string_lossy(), "platform": platform, "arch": arch })
+}
+
+/// Promises that were rejected and that nobody has waited for. In Node they end the process.
+#[derive(Clone, Default)]
+struct Rejections(Arc<Mutex<Vec<(u64, String)>>>);
+
+impl Rejections {
+    fn tracker(&self) -> RejectionTracker {
+        let all = Arc::clone(&self.0);
+        Box::new(move |_, promise, reason, is_handled| {
+            let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
+            // By its place in memory: what another one there was rejected with before is older.
+            let mut hasher = DefaultHasher::new();
+            promise.hash(&mut hasher);
+            let id = hasher.finish();
+            if is_handled {
+                if let Some(at) = all.iter().rposition(|(known, _)| *known == id) {
+                    all.remove(at);
+                }
+            } else {
+                let error = match reason.clone().into_exception() {
+                    Some(exception) => CaughtError::Exception(exception),
+                    None => CaughtError::Value(reason),
+                };
+                all.push((id, described(&error).0));
+            }
+        })
+    }
+
+    /// What the first of them was rejected with.
+    fn first(&self) -> Option<String> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.first().map(|(_, message)| message.clone())
     }
 }
 

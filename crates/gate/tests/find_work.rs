@@ -56,11 +56,20 @@ async fn nothing_to_do_has_a_reason() {
 
 #[tokio::test]
 async fn other_shapes_are_refused() {
-    for body in
-        ["", "return null", "return []", "return {builds: []}", "return {build: 'a'}", "return {build: [1]}"]
-    {
+    for body in [
+        "",
+        "return null",
+        "return []",
+        "return 'a'",
+        "return {builds: []}",
+        "return {build: 'a'}",
+        "return {build: [1]}",
+    ] {
         assert!(matches!(asked(body).await, Err(GateError::Shape { .. })), "{body}");
     }
+    let shown = refused("return 'a'").await;
+    assert!(shown.contains("returned \"a\"") && !shown.contains("unwell"), "{shown}");
+    assert_eq!(asked("return {build: ['a'], run: [], other: 1}").await.unwrap(), builds("a"));
 }
 
 #[tokio::test]
@@ -225,6 +234,78 @@ async fn what_a_timer_throws_is_not_lost() {
     ] {
         assert!(refused(body).await.contains("threw: late"), "{body}");
     }
+}
+
+#[tokio::test]
+async fn a_promise_that_is_rejected_and_forgotten_is_no_lack_of_work() {
+    for body in [
+        "Promise.reject(new Error('forgotten')); await new Promise(done => setTimeout(done, 20)); return {}",
+        "const ask = async () => { await null; throw new Error('forgotten') }\nask(); await execUtils.execSh('sleep 0.1'); return {build: ['a']}",
+    ] {
+        let message = refused(body).await;
+        assert!(message.contains("forgotten (line ") && message.contains("nobody waited for"), "{message}");
+    }
+    let body = "const late = Promise.reject(new Error('no')); await null; await new Promise(done => setTimeout(done, 5));
+        try { await late } catch {}
+        Promise.reject(1).catch(() => {}); await Promise.allSettled([Promise.reject(2)])
+        return {build: ['a']}";
+    assert_eq!(asked(body).await.unwrap(), builds("a"));
+}
+
+#[tokio::test]
+async fn what_nix_does_not_build_is_no_lack_of_work() {
+    let directory = tempfile::tempdir().unwrap();
+    for name in ["nix", "nix-store"] {
+        let file = directory.path().join(name);
+        fs_err::write(&file, "#!/bin/sh\ncase \"$*\" in *good*) exit 0;; esac; echo no >&2; exit 3\n")
+            .unwrap();
+        fs_err::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).expect("executable");
+    }
+    let ask = async |body: &str| {
+        FindWork { bin: Some(directory.path().to_owned()), ..unit(body) }.ask(LIMITS, Arc::new(|_| ())).await
+    };
+    for (body, what) in [
+        ("await nix.build('f', 'a'); return {}", "nix build f#a ended with exit code 3"),
+        ("await nix.buildDrvs(['/nix/store/x.drv']); return {}", "the build of /nix/store/x.drv ended"),
+        ("await nix.runAll('f', ['a']); return {build: []}", "nix run f#a ended with exit code 3"),
+    ] {
+        let message = ask(body).await.unwrap_err().to_string();
+        assert!(message.contains("it found nothing to do") && message.contains(what), "{message}");
+    }
+    // Who looks at the code, as v1 gave it, decides.
+    assert_eq!(
+        ask("return await nix.build('f', 'a') === 3 ? {build: ['a']} : {}").await.unwrap(),
+        builds("a")
+    );
+    assert!(matches!(ask("await nix.buildDrvs(['good']); return {}").await, Ok(Answer::None { .. })));
+}
+
+#[tokio::test]
+async fn what_node_has_for_texts_is_there() {
+    let body = "let ticks = 0
+        await new Promise(done => { const timer = setInterval(() => { if (++ticks === 3) { clearInterval(timer); done() } }, 1) })
+        const bytes = new TextEncoder().encode('hé'), text = 'Phoenix, ü'
+        return {build: [String(ticks), atob('aGVsbG8='), btoa('hello'), btoa('a'), String(bytes.length), new TextDecoder().decode(bytes),
+          Buffer.from(text).toString('base64'), Buffer.from(Buffer.from(text).toString('base64'), 'base64').toString(),
+          Buffer.from('68c3a9', 'hex').toString(), Buffer.from('hé').toString('hex'), process.platform, typeof process.cwd(), typeof global.Buffer]}";
+    let build = [
+        "3",
+        "hello",
+        "aGVsbG8=",
+        "YQ==",
+        "3",
+        "hé",
+        "UGhvZW5peCwgw7w=",
+        "Phoenix, ü",
+        "hé",
+        "68c3a9",
+        if cfg!(target_os = "macos") { "darwin" } else { std::env::consts::OS },
+        "string",
+        "function",
+    ];
+    let build = build.map(str::to_owned).to_vec();
+    assert_eq!(asked(body).await.unwrap(), Answer::Work(Work { build, run: Vec::new() }));
+    assert!(refused("process.exit(1)").await.contains("process.exit does not exist here"));
 }
 
 #[tokio::test]

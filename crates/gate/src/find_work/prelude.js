@@ -1,5 +1,5 @@
 // What a body of findWork sees, made of three functions of the host: `call` (a promise), `say` and `append`.
-(async (body, self, hostCall, say, append, env) => {
+(async (body, self, hostCall, say, append, env, { cwd, platform, arch }) => {
   let failed = null
   const call = async (name, ...args) => {
     const reply = JSON.parse(await hostCall(name, JSON.stringify(args)))
@@ -137,8 +137,15 @@
     execSh: command => exec('sh', ['-c', command]),
   })
 
-  const nixDone = done => { piped(done.stderr, done.stdout); return done.exitCode }
-  const build = async targets => targets.length === 0 ? 0 : nixDone(await call('nix', ['build', '--no-link', '-L', ...targets], changes()))
+  // What did not end well, and need not be looked at by the body.
+  const unwell = []
+  const nixDone = (what, done) => {
+    piped(done.stderr, done.stdout)
+    if (done.exitCode !== 0) unwell.push(`${what} ended with exit code ${done.exitCode}`)
+    return done.exitCode
+  }
+  const build = async targets => targets.length === 0 ? 0
+    : nixDone(`nix build ${targets.join(' ')}`, await call('nix', ['build', '--no-link', '-L', ...targets], changes()))
   const nix = known('nix', {
     isUncachedDrv: async drv => {
       if (await call('kept', drv)) return false
@@ -147,10 +154,12 @@
       return done.stderr.includes('will be built')
     },
     build: (flake, attribute) => build([`${flake}#${attribute}`]),
-    buildDrvs: drvs => build(drvs.map(drv => `${drv}^*`)),
+    // Of all versions alike: `nix build` wants `^*` after a derivation, or does not know it.
+    buildDrvs: async drvs => drvs.length === 0 ? 0
+      : nixDone(`the build of ${drvs.join(' ')}`, await call('nix-store', ['--realise', ...drvs], changes())),
     buildAll: (flake, attributes) => build(attributes.map(it => `${flake}#${it}`)),
     runAll: (flake, attributes) =>
-      Promise.all(attributes.map(async it => nixDone(await call('nix', ['run', `${flake}#${it}`], changes())))),
+      Promise.all(attributes.map(async it => nixDone(`nix run ${flake}#${it}`, await call('nix', ['run', `${flake}#${it}`], changes())))),
   })
 
   const timers = new Set()
@@ -163,9 +172,64 @@
     call('sleep', Number(milliseconds) || 0).then(() => timers.delete(timer) && run(...values)).catch(thrown)
     return timer
   }
-  globalThis.clearTimeout = timer => { timers.delete(timer) }
-  globalThis.process = { env }
+  globalThis.clearTimeout = globalThis.clearInterval = globalThis.clearImmediate = timer => { timers.delete(timer) }
+  globalThis.setImmediate = (run, ...values) => setTimeout(run, 0, ...values)
+  globalThis.setInterval = (run, milliseconds = 0, ...values) => {
+    const timer = Symbol('interval')
+    timers.add(timer)
+    const again = () => call('sleep', Number(milliseconds) || 1)
+      .then(() => { if (timers.has(timer)) return Promise.resolve(run(...values)).then(again) }).catch(thrown)
+    again()
+    return timer
+  }
+  globalThis.global = globalThis
+  globalThis.process = known('process', { env, cwd: () => cwd, platform, arch, argv: [], version: '', versions: {}, nextTick: (run, ...values) => { Promise.resolve().then(() => run(...values)).catch(thrown) } })
   globalThis.console = console
+
+  const base64 = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/'
+  const toUtf8 = text => Uint8Array.from(unescape(encodeURIComponent(text)), it => it.charCodeAt(0))
+  const fromUtf8 = bytes => decodeURIComponent(escape(String.fromCharCode(...bytes)))
+  const toBase64 = bytes => {
+    let text = ''
+    for (let at = 0; at < bytes.length; at += 3) {
+      const [a, b = 0, c = 0] = bytes.slice(at, at + 3)
+      const digits = [a >> 2, (a & 3) << 4 | b >> 4, (b & 15) << 2 | c >> 6, c & 63].map(it => base64[it])
+      text += digits.slice(0, bytes.length - at + 1).join('').padEnd(4, '=')
+    }
+    return text
+  }
+  const fromBase64 = text => {
+    const digits = [...text.replace(/[=\s]/g, '').replace(/-/g, '+').replace(/_/g, '/')].map(it => base64.indexOf(it))
+    if (digits.includes(-1)) throw new Error('The string to be decoded is not correctly encoded.')
+    const bytes = []
+    for (let at = 0; at + 1 < digits.length; at += 4) {
+      const [a, b, c, d] = digits.slice(at, at + 4)
+      bytes.push(a << 2 | b >> 4)
+      if (c !== undefined) bytes.push((b & 15) << 4 | c >> 2)
+      if (d !== undefined) bytes.push((c & 3) << 6 | d)
+    }
+    return Uint8Array.from(bytes)
+  }
+  globalThis.btoa = text => toBase64(Uint8Array.from(text, it => it.charCodeAt(0)))
+  globalThis.atob = text => String.fromCharCode(...fromBase64(text))
+  globalThis.TextEncoder = class TextEncoder { encode(text = '') { return toUtf8(text) } }
+  globalThis.TextDecoder = class TextDecoder { decode(bytes = []) { return fromUtf8(bytes) } }
+  // As much of Node's as texts need.
+  const hex = bytes => [...bytes].map(it => it.toString(16).padStart(2, '0')).join('')
+  globalThis.Buffer = class Buffer extends Uint8Array {
+    static from(from, encoding = 'utf8') {
+      if (typeof from !== 'string') return new Buffer(from)
+      const bytes = encoding === 'hex' ? from.match(/../g)?.map(it => parseInt(it, 16)) ?? []
+        : encoding.startsWith('base64') ? fromBase64(from) : toUtf8(from)
+      return new Buffer(bytes)
+    }
+    static byteLength(text) { return toUtf8(text).length }
+    toString(encoding = 'utf8') {
+      const web = text => text.replace(/\+/g, '-').replace(/\//g, '_').replace(/=/g, '')
+      return encoding === 'hex' ? hex(this) : encoding === 'base64' ? toBase64(this)
+        : encoding === 'base64url' ? web(toBase64(this)) : fromUtf8(this)
+    }
+  }
   const value = await Promise.race([body(self, core, nix, execUtils), uncaught])
-  return JSON.stringify({ value, failed })
+  return JSON.stringify({ value: value === undefined ? null : value, failed, unwell })
 })
