@@ -1,5 +1,6 @@
 //! Which ledger.
 
+use data_encoding::HEXLOWER;
 use phoenix_github::{Access, Artifacts, Settings};
 use phoenix_work::{ArtifactLedger, Ledger, LedgerError, Opener};
 use sha2::{Digest, Sha256};
@@ -37,7 +38,7 @@ impl PlanMark {
     /// The mark of a plan that was shipped as these bytes under a name.
     pub(crate) fn of(reference: &str, bytes: &[u8]) -> Self {
         let digest = Sha256::new().chain_update(reference).chain_update([0]).chain_update(bytes).finalize();
-        Self(digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect())
+        Self(HEXLOWER.encode(&digest[..6]))
     }
 }
 

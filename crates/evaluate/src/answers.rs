@@ -5,6 +5,7 @@
 //! answer for ever, and [`Answers`] holds those that were given: what is there, and errors that the flake itself
 //! throws. Other errors (a download, a build, memory) may not come again, and are asked for anew.
 
+use data_encoding::HEXLOWER;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use phoenix_model::{Severity, StorePath};
@@ -30,7 +31,7 @@ impl Fingerprint {
             hasher.update((part.len() as u64).to_le_bytes());
             hasher.update(part.as_bytes());
         }
-        Self(hex(&hasher.finalize()))
+        Self(HEXLOWER.encode(&hasher.finalize()))
     }
 
     /// As a name: 64 hexadecimal digits.
@@ -38,10 +39,6 @@ impl Fingerprint {
     pub fn as_str(&self) -> &str {
         &self.0
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Where answers are kept between runs. It can only make an evaluation faster: what it loses is evaluated.

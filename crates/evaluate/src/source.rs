@@ -1,5 +1,6 @@
 //! The source of a flake, as it lies in the store.
 
+use data_encoding::HEXLOWER;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::PermissionsExt;
@@ -59,7 +60,7 @@ impl SourceTree {
                 }
             }
         }
-        let shape = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let shape = HEXLOWER.encode(&hasher.finalize());
         Ok(Self { root: root.to_owned(), directories, shape })
     }
 

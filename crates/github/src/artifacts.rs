@@ -1,5 +1,6 @@
 //! GitHub's artifacts as a place where the jobs of a workflow run keep small texts.
 
+use data_encoding::HEXLOWER;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -220,7 +221,7 @@ impl Artifacts {
 
     /// Makes what was put at its place seen.
     async fn finish(&self, name: &str, size: u64, hash: Sha256) -> Result<Artifact, Problem> {
-        let hash: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash = HEXLOWER.encode(&hash.finalize());
         // 64-bit numbers are text in the JSON of the official client.
         let more = json!({ "name": name, "size": size.to_string(), "hash": format!("sha256:{hash}") });
         let maker = &self.job.job;

@@ -1,7 +1,6 @@
 //! Names of blobs as keys of the cache, and back.
 
-use std::fmt::Write as _;
-
+use data_encoding::HEXLOWER;
 use phoenix_depot::{BlobName, LONGEST_NAME};
 use sha2::{Digest, Sha256};
 
@@ -20,11 +19,7 @@ const FORMAT: &str = "phoenix-ci depot 1";
 
 /// The version of all our entries.
 pub(crate) fn version() -> String {
-    Sha256::digest(FORMAT).iter().fold(String::with_capacity(64), |mut hex, byte| {
-        // Writing to a string does not fail.
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
+    HEXLOWER.encode(&Sha256::digest(FORMAT))
 }
 
 /// The key of a blob.

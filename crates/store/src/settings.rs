@@ -1,5 +1,6 @@
 //! How Nix is configured: nix.conf, `NIX_CONFIG`, and the options of this run, as Nix itself sees them.
 
+use data_encoding::HEXLOWER;
 use std::collections::BTreeMap;
 
 use serde_json::Value;
@@ -210,7 +211,7 @@ impl Settings {
         let counting: BTreeMap<&String, &Value> =
             counts.map(|(name, setting)| (name, &setting.value)).collect();
         let text = serde_json::to_string(&counting).map_err(|error| error.to_string())?;
-        let evaluation = Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+        let evaluation = HEXLOWER.encode(&Sha256::digest(text.as_bytes()));
         let is_empty = |value: &&Value| match value {
             Value::Array(items) => items.is_empty(),
             Value::String(text) => text.is_empty(),

@@ -3,9 +3,10 @@
 
 use sha2::{Digest, Sha256};
 
+use data_encoding::HEXLOWER;
 use phoenix_model::StorePath;
 
-use crate::hash::{Hash, base16};
+use crate::hash::Hash;
 use crate::{PathInfo, nix32};
 
 /// Whether the path is the one that follows from the content address and the references it is said to have.
@@ -27,7 +28,7 @@ pub fn is_content_addressed(info: &PathInfo) -> bool {
 #[must_use]
 pub fn source_path(store_dir: &str, nar_sha256: &[u8; 32]) -> Option<StorePath> {
     const NAME: &str = "source";
-    let hash = hash_part(&format!("source:sha256:{}", base16(nar_sha256)), store_dir, NAME);
+    let hash = hash_part(&format!("source:sha256:{}", HEXLOWER.encode(nar_sha256)), store_dir, NAME);
     StorePath::parse(&format!("{store_dir}/{hash}-{NAME}")).ok()
 }
 
@@ -53,7 +54,7 @@ fn fingerprint(address: &str, info: &PathInfo) -> Option<String> {
     }
     let no_references = references.is_empty() && !refers_to_itself;
     let inner = Sha256::digest(format!("fixed:out:{method}{}:", hash.in_base16()));
-    no_references.then(|| format!("output:out:sha256:{}", base16(&inner)))
+    no_references.then(|| format!("output:out:sha256:{}", HEXLOWER.encode(&inner)))
 }
 
 fn typed(kind: &str, references: &[String], refers_to_itself: bool) -> String {

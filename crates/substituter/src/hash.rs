@@ -1,9 +1,8 @@
 //! Hashes in the notations of Nix: `ALGORITHM:DIGITS` in base 32, base 16 or base 64, and SRI.
 
-use std::fmt::Write;
-
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use data_encoding::HEXLOWER;
 
 use crate::nix32;
 
@@ -43,17 +42,8 @@ impl<'a> Hash<'a> {
 
     /// `ALGORITHM:DIGITS` in base 16.
     pub(crate) fn in_base16(&self) -> String {
-        format!("{}:{}", self.algorithm, base16(&self.bytes))
+        format!("{}:{}", self.algorithm, HEXLOWER.encode(&self.bytes))
     }
-}
-
-/// Bytes as hexadecimal digits.
-pub(crate) fn base16(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a string does not fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]
