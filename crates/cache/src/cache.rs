@@ -78,18 +78,18 @@ impl Cache {
     }
 
     /// What to restore when nothing is named: what the last run of the first of these branches needed of which
-    /// that is known; else what the last run of any branch did, else what was saved last.
-    pub fn latest(&mut self, branches: &[String]) -> BTreeSet<String> {
+    /// that is known; else what the last run of any branch did, else what was saved last. Beside it is what of that is in
+    /// no pack any more.
+    pub fn latest(&mut self, branches: &[String]) -> (BTreeSet<String>, BTreeSet<String>) {
         let catalog = self.packs.catalog();
         let uses = &catalog.others().branches;
         let named = branches.iter().filter_map(|branch| uses.get(branch));
         let mut all: Vec<_> = uses.values().collect();
         all.sort_by_key(|used| std::cmp::Reverse(used.at));
         let needs = named.chain(all).find(|used| !used.roots.is_empty()).map(|used| used.roots.clone());
-        let Some(mut roots) = needs else { return catalog.latest() };
+        let Some(roots) = needs else { return (catalog.latest(), BTreeSet::new()) };
         let known = catalog.names();
-        roots.retain(|root| known.contains(root));
-        roots
+        roots.into_iter().partition(|root| known.contains(root))
     }
 
     /// When each of these paths was saved last, in milliseconds since 1970, as far as packs tell.

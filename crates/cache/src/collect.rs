@@ -308,6 +308,7 @@ async fn write(
         })
     });
     let mut reading = std::pin::pin!(reading.buffered(READS_AT_ONCE));
+    let mut told = BTreeSet::new();
     while let Some(read) = reading.next().await {
         let (part, read) = read.map_err(|_| broken(PackError::Damaged("reading broke off")))?;
         // A pack that cannot be read now is not to be replaced.
@@ -325,7 +326,10 @@ async fn write(
             }
             let wants = |chunk| plan.wants(part.source, chunk);
             let (out, problem) = fold.take(directory, number, &stored, wants).map_err(broken)?;
-            if let Some(problem) = problem {
+            // Of one pack the first is told; there may be thousands.
+            if let Some(problem) = problem
+                && told.insert(part.source)
+            {
                 trouble(damaged(packs, &part.blob.name, problem));
             }
             for bytes in out {

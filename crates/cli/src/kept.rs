@@ -218,7 +218,7 @@ impl Kept {
                         format!("{} kept in {place}, in {size}", talk::paths_are(count)),
                     );
                     for (warning, text) in
-                        tidy::after_save(&mut self.cache, self.depot.clone(), saved.size, self.budget)
+                        tidy::after_save(&mut self.cache, &self.depot, saved.size, self.budget)
                     {
                         let severity = if warning { Severity::Warning } else { Severity::Notice };
                         recorder.say(severity, text);

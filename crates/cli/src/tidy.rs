@@ -6,9 +6,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use indicatif::HumanBytes;
 use phoenix_cache::{ALIVE, Cache, Collected, GRACE, Trouble};
-use phoenix_depot::Depot;
+use phoenix_depot::{Blob, BlobName, Created, Depot};
 use phoenix_pack::{Collection, Damaged, Goal};
 
+use crate::blobs::{self, runtime};
 use crate::depots;
 use crate::setup::var;
 
@@ -20,6 +21,15 @@ pub(crate) const NAMED: &str = "; --json names all of them";
 
 /// Nowhere: a save has no such report.
 const NOT_NAMED: &str = "";
+
+/// Where it stands who folds what.
+const FOLDS: &str = "folds/";
+
+/// How many seconds a fold may take; whoever said that he folds has done it by then, or never will.
+const FOLDING: u64 = 30 * 60;
+
+/// How many may have failed at it.
+const MOST_TURNS: u32 = 8;
 
 /// The time, in seconds since 1970.
 fn now() -> u64 {
@@ -104,7 +114,7 @@ pub(crate) fn branches(branch: Option<&str>) -> Vec<String> {
 /// be said, and whether it is a warning; nothing that goes wrong is worse than that.
 pub(crate) fn after_save(
     cache: &mut Cache,
-    depot: Arc<dyn Depot>,
+    depot: &Arc<dyn Depot>,
     saved: u64,
     budget: u64,
 ) -> Vec<(bool, String)> {
@@ -120,10 +130,10 @@ pub(crate) fn after_save(
         return said;
     }
     let done = (|| {
-        let mut cache = Cache::open(depot, &mut trouble).map_err(|error| error.to_string())?;
+        let mut cache = Cache::open(depot.clone(), &mut trouble).map_err(|error| error.to_string())?;
         let goal = Goal { packs: cache.most_packs(), ..goal(budget) };
         let plan = cache.plan_collection(&goal, &mut trouble).map_err(|error| error.to_string())?;
-        if plan.is_nothing() {
+        if plan.is_nothing() || !is_our_turn(depot, &plan) {
             return Ok(None);
         }
         match cache.collect(&depots::new_name(), &plan, &mut trouble) {
@@ -142,6 +152,48 @@ pub(crate) fn after_save(
     }
     said.splice(0..0, troubles.into_iter().map(|trouble| (true, trouble)));
     said
+}
+
+/// Whether nobody else has said that he folds what is to be folded, and nobody will from now on. Jobs that save at the same
+/// moment see the same packs; if each of them folded these, there would be as many copies as jobs. Who says so by the
+/// oldest of the packs first does it; when that is long ago and the pack is still there, he did not.
+fn is_our_turn(depot: &Arc<dyn Depot>, plan: &Collection) -> bool {
+    let Some(oldest) = plan.sources.iter().map(|source| &source.name).min_by_key(|name| leaf(name)) else {
+        return true;
+    };
+    let Ok(runtime) = runtime() else { return true };
+    runtime.block_on(async {
+        for attempt in 0..MOST_TURNS {
+            let Ok(name) = BlobName::new(format!("{FOLDS}{}-{attempt}", leaf(oldest))) else { return true };
+            match blobs::create(depot.as_ref(), &name, now().to_string().into_bytes()).await {
+                Ok(Created::Taken) => {}
+                Ok(Created::New(_)) => {
+                    let all = depot.list(FOLDS).await.unwrap_or_default();
+                    let is_old =
+                        |blob: &Blob| blob.created.is_some_and(|at| at.saturating_add(GRACE) < now());
+                    blobs::forget(depot, all.into_iter().filter(is_old)).await;
+                    return true;
+                }
+                // A fold too many loses nothing.
+                Err(_) => return true,
+            }
+            let since = match depot.find(&name).await {
+                Ok(Some(blob)) => blobs::read(depot.as_ref(), &blob).await.ok(),
+                _ => None,
+            };
+            let since = since.and_then(|since| String::from_utf8(since).ok()?.parse::<u64>().ok());
+            // What cannot be read is just being made.
+            if since.is_none_or(|since| since.saturating_add(FOLDING) >= now()) {
+                return false;
+            }
+        }
+        false
+    })
+}
+
+/// The last part of a name: when a pack was made, and a lot.
+fn leaf(name: &str) -> &str {
+    name.rsplit('/').next().unwrap_or_default()
 }
 
 fn packs(count: usize) -> String {
@@ -193,8 +245,11 @@ pub(crate) fn done_lines(plan: &Collection, collected: &Collected, rest: &str) -
             HumanBytes(collected.copied),
         ));
     }
-    for name in &collected.lost {
+    for name in collected.lost.iter().take(FEW) {
         lines.push(format!("lost {name}: a part of it was damaged"));
+    }
+    if let Some(more) = collected.lost.len().checked_sub(FEW).filter(|&more| more > 0) {
+        lines.push(format!("lost {more} more paths{rest}"));
     }
     // One that holds something of its own is named; what is folded is elsewhere.
     let whole = plan.unwanted.iter().filter(|unwanted| !unwanted.replaced);

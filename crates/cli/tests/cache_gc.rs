@@ -96,6 +96,51 @@ fn many_packs_become_one_when_asked_and_when_a_save_finds_too_many() {
 }
 
 #[test]
+fn of_many_jobs_that_save_at_once_one_folds() {
+    let env = TestEnv::new();
+    let mut paths: Vec<String> = (0..4).map(|at| add(&env, &format!("p{at}"), at, 3_000_000)).collect();
+    for path in &paths {
+        let _ = cache(&env, &["save", path]).ends_with(0);
+    }
+    let new: Vec<String> = (10..18).map(|at| add(&env, &format!("p{at}"), at, 100_000)).collect();
+    let jobs: Vec<std::process::Child> = new
+        .iter()
+        .map(|path| {
+            let mut job = env.command();
+            job.args(["cache", "save", path, "--depot", &depot(&env)]);
+            job.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap()
+        })
+        .collect();
+    for mut job in jobs {
+        assert!(job.wait().unwrap().success());
+    }
+    paths.extend(new);
+    // Those that had not seen the others' packs may have folded something else meanwhile.
+    let made = packs(&env).len();
+    assert!((13..=15).contains(&made), "{made} packs");
+    come_back(&env, &paths);
+}
+
+#[test]
+fn what_is_kept_of_what_there_is_no_room_for_is_restored_and_told() {
+    let env = TestEnv::new();
+    let flake = phoenix_testkit::Flake::new(
+        r#"{ packages.${system}.top = d "top" "head -c 300000 /dev/urandom > $out; echo $low >> $out" {
+          low = d "low" "head -c 30000 /dev/urandom > $out" { };
+        }; }"#,
+    );
+    let ran = env.phoenix(&["run", &flake.reference()]).ends_with(0);
+    let store = env.nix.store_dir();
+    let top = env.nix.run("nix", &["eval", "--raw", &format!("{}#top.outPath", flake.reference())]);
+    assert!(top.starts_with(&store), "{ran}");
+    let _ = cache(&env, &["save", &top, "--branch", "main"]).ends_with(0);
+    let _ = cache(&env, &["gc", "--budget", "100K", "--grace", "0"]).ends_with(0).says("-top");
+    env.forget_store();
+    let restored = cache(&env, &["restore", "--latest", "--branch", "main"]).ends_with(0);
+    let _ = restored.says("1 path is in no pack any more").says("-top").says("restored 1 path ");
+}
+
+#[test]
 fn a_budget_keeps_what_is_named_and_what_live_branches_need() {
     let env = TestEnv::new();
     let paths: Vec<String> = (0..5).map(|at| add(&env, &format!("p{at}"), at, 100_000)).collect();

@@ -73,6 +73,8 @@ pub struct Collection {
     pub at_once: bool,
     /// The paths that nobody can restore any more afterwards.
     pub dropped: Vec<Dropped>,
+    /// What is kept of what roots of a branch refer to that are let go themselves, by branch: roots in their place.
+    stand_ins: BTreeMap<String, BTreeSet<String>>,
     /// The records that go into the new pack: numbers of packs, and of records in these.
     records: Vec<(u32, usize)>,
     /// For each pack of the catalog, which of its chunks are wanted.
@@ -172,6 +174,9 @@ impl fmt::Display for Lost {
     }
 }
 
+/// The part by which a new pack may be larger than was estimated.
+const MARGIN: u64 = 32;
+
 impl Collection {
     /// Makes a plan. All packs that are there should have been read, those that were replaced too if somebody may
     /// rely on them ([`Catalog::relied_on`]): what is not known of cannot be kept.
@@ -181,10 +186,12 @@ impl Collection {
         let mut plan = Self::toward(catalog, goal, target);
         // What is wanted is estimated by chunks, but frames are carried along whole: a few tries with less.
         for _ in 0..4 {
-            if plan.after <= goal.budget || target == 0 {
+            // What is written is a little more than was estimated.
+            let after = if plan.sources.is_empty() { plan.after } else { plan.after + plan.after / MARGIN };
+            if after <= goal.budget || target == 0 {
                 break;
             }
-            target = target.saturating_sub(plan.after - goal.budget);
+            target = target.saturating_sub(after - goal.budget);
             plan = Self::toward(catalog, goal, target);
         }
         plan
@@ -229,6 +236,11 @@ impl Collection {
     #[must_use]
     pub fn statement(&self, catalog: &Catalog, name: &str) -> Others {
         let mut others = catalog.statement();
+        for (branch, names) in &self.stand_ins {
+            if let Some(used) = others.branches.get_mut(branch) {
+                used.roots.extend(names.iter().cloned());
+            }
+        }
         let sources: BTreeSet<&str> = self.sources.iter().map(|source| source.name.as_str()).collect();
         for by in others.replaced.values_mut() {
             if by.iter().any(|by| sources.contains(by.as_str())) {

@@ -168,7 +168,7 @@ fn save(args: &SaveArgs) -> Result<ExitCode, CommandError> {
             saved.known,
         )),
     }
-    for (warning, text) in tidy::after_save(&mut cache, depot, saved.size, args.budget) {
+    for (warning, text) in tidy::after_save(&mut cache, &depot, saved.size, args.budget) {
         say(if warning { format!("warning: {text}") } else { text });
     }
     Ok(if saved.unreadable.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

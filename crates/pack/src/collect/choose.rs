@@ -230,6 +230,7 @@ fn finish(
         after,
         kept,
         branches: keeping.branches,
+        stand_ins: keeping.stand_ins,
         sources: sources.collect(),
         unwanted,
         waiting,

@@ -1,7 +1,7 @@
 //! What is kept: paths by rank, until the budget is used up.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::{Dropped, Goal, Lost};
 use crate::catalog::Place;
@@ -26,6 +26,8 @@ pub(super) struct Keeping {
     pub(super) outside: BTreeMap<String, u64>,
     /// The branches that are known, and whether they are alive.
     pub(super) branches: Vec<(String, bool)>,
+    /// What is kept of what roots of a branch refer to that are let go themselves, by branch.
+    pub(super) stand_ins: BTreeMap<String, BTreeSet<String>>,
 }
 
 /// When a path was saved, by its record or else by its pack.
@@ -116,6 +118,13 @@ pub(super) fn keep(catalog: &Catalog, goal: &Goal, target: u64) -> Keeping {
             Some(_) => {}
         }
     }
+    let mut stand_ins = BTreeMap::new();
+    for (name, used) in &branches {
+        let kept = taking.kept_below(&used.roots);
+        if !kept.is_empty() {
+            stand_ins.insert((*name).clone(), kept);
+        }
+    }
     let branches =
         branches.iter().map(|(name, used)| ((*name).clone(), is_alive(used.at, used.roots.len()))).collect();
     let Taking { wanted, records, states, .. } = taking;
@@ -126,7 +135,7 @@ pub(super) fn keep(catalog: &Catalog, goal: &Goal, target: u64) -> Keeping {
     });
     let mut dropped: Vec<_> = dropped.collect();
     dropped.sort_by(|(a, ..), (b, ..)| (b.saved, &a.name).cmp(&(a.saved, &b.name)));
-    Keeping { wanted, records, dropped, outside, branches }
+    Keeping { wanted, records, dropped, outside, branches, stand_ins }
 }
 
 /// All paths, each once: with its newest record that is whole, of a live pack if there is one.
@@ -228,6 +237,25 @@ impl Taking<'_> {
         {
             self.states[at] = State::Dropped(Lost::NoRoom);
         }
+    }
+
+    /// What is kept of what those of these refer to that are let go.
+    fn kept_below(&self, roots: &BTreeSet<String>) -> BTreeSet<String> {
+        let number = |name: &String| self.by_name.get(name.as_str()).copied();
+        let is_dropped = |at: &usize| matches!(self.states[*at], State::Dropped(_));
+        let mut open: Vec<usize> = roots.iter().filter_map(number).filter(is_dropped).collect();
+        let mut seen: BTreeSet<usize> = open.iter().copied().collect();
+        let mut kept = BTreeSet::new();
+        while let Some(at) = open.pop() {
+            for other in self.candidates[at].references.iter().filter_map(number) {
+                if self.states[other] == State::Kept {
+                    kept.insert(self.candidates[other].name.clone());
+                } else if is_dropped(&other) && seen.insert(other) {
+                    open.push(other);
+                }
+            }
+        }
+        kept
     }
 
     fn settle(&mut self, at: usize) -> State {

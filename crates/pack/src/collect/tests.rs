@@ -320,6 +320,9 @@ fn what_live_branches_reach_stays_newest_first_and_the_rest_is_named() {
     let gone: Vec<_> = plan.dropped.iter().map(|gone| (gone.name.clone(), gone.why.clone())).collect();
     assert!(gone.contains(&no_room(2)) && gone.contains(&no_room(7)), "{gone:?}");
     assert!(!gone.contains(&no_room(1)), "{gone:?}");
+    // And what is kept of it is what main needs from now on.
+    small.collect(&Goal { budget: 20_000, ..now.clone() }, "f");
+    assert_eq!(small.catalog().others().branches["main"], used(1, 900, &[1, 2]));
 
     // What is named comes before that.
     let keep = Goal { keep: [name(4)].into(), budget: 13_000, ..now.clone() };

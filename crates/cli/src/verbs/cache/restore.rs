@@ -93,8 +93,20 @@ pub(super) fn restore(args: &RestoreArgs) -> Result<ExitCode, CommandError> {
 
 /// What the last run needed.
 fn latest(cache: &mut Cache, layout: &Layout, branch: Option<&str>) -> Vec<StorePath> {
-    let names = cache.latest(&tidy::branches(branch)).into_iter();
-    names.filter_map(|name| StorePath::parse(&format!("{}/{name}", layout.store_dir)).ok()).collect()
+    let (names, gone) = cache.latest(&tidy::branches(branch));
+    if !gone.is_empty() {
+        let names: Vec<&str> = gone.iter().map(String::as_str).collect();
+        say(format!(
+            "of what the last run needed {} in no pack any more, for want of room or because of damage: {}; what is left \
+             of it is restored",
+            talk::paths_are(names.len()),
+            losses::few(&names)
+        ));
+    }
+    names
+        .into_iter()
+        .filter_map(|name| StorePath::parse(&format!("{}/{name}", layout.store_dir)).ok())
+        .collect()
 }
 
 /// What is wanted, each path once.
