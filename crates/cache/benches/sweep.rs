@@ -47,7 +47,7 @@ fn main() {
     let chosen = Setting { average: ChunkSizes::default().average, frame: FRAME_TARGET, level: LEVEL };
     let mut settings = vec![chosen];
     settings.extend([16, 32, 128, 256].map(|kib| Setting { average: kib << 10, ..chosen }));
-    settings.extend([1, 2, 8, 16].map(|mib| Setting { frame: mib << 20, ..chosen }));
+    settings.extend([1, 4].map(|mib| Setting { frame: mib << 20, ..chosen }));
     settings.extend([1, 2, 5, 7, 9].map(|level| Setting { level, ..chosen }));
     for setting in settings {
         row(setting, &before, &after, size as f64);

@@ -32,8 +32,8 @@ pub(crate) const ROOM: u64 = 48 << 20;
 /// Which part of as many is held for a later use; what is more than that is put away in a file.
 const HELD: u64 = 2;
 
-/// How many opened frames are held for a second use, in bytes.
-const OPEN: usize = 32 << 20;
+/// Which part of as many bytes of opened frames is held for a second use: the numerator, and the denominator.
+const OPEN: (u64, u64) = (2, 3);
 
 /// A frame: the numbers of its pack and of itself.
 type Key = (u32, u32);
@@ -57,7 +57,7 @@ pub(crate) struct Frames {
     places: HashMap<Key, (Frame, usize)>,
     workshop: Arc<Workshop>,
     spill: Spill,
-    /// How many bytes are fetched ahead; half as many are held.
+    /// How many bytes are fetched ahead; half as many are held, and two thirds as many of opened frames.
     limit: u64,
     state: Mutex<State>,
     changed: Condvar,
@@ -418,7 +418,7 @@ impl Frames {
                 state.needed[part] -= 1;
             }
         }
-        while state.open > OPEN {
+        while state.open as u64 > self.limit * OPEN.0 / OPEN.1 {
             let open = state.frames.iter().filter(|(other, opened)| **other != key && opened.bytes.is_some());
             let oldest = open.min_by_key(|(_, opened)| opened.used).map(|(key, _)| *key);
             let Some(opened) = oldest.and_then(|oldest| state.frames.get_mut(&oldest)) else { break };

@@ -7,7 +7,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use phoenix_depot::{Blob, BlobName, Depot, DepotError, Problem};
-use phoenix_pack::{Catalog, Directory, FOOTER, Footer, Others, PackBuilder, PackError, PackInfo};
+use phoenix_pack::{
+    Catalog, Directory, FOOTER, Footer, Others, PackBuilder, PackError, PackInfo, longest_directories,
+};
+use tokio::sync::Semaphore;
 
 use crate::Trouble;
 use crate::name::{PACKS, is_readable, prefix};
@@ -24,6 +27,9 @@ pub(crate) const AT_ONCE: usize = 8;
 /// How often what is damaged is read before that is believed: it may have been damaged on its way, and what a pack
 /// needs is dropped by a collector that cannot read it.
 pub(crate) const ATTEMPTS: usize = 4;
+
+/// How many KiB of directories, as they are stored, are on their way at once.
+const ON_THEIR_WAY: u32 = 24 << 10;
 
 /// After how many seconds a pack that a depot does not show is one that is gone, and not one that it shows late.
 /// GitHub's cache is late by minutes.
@@ -316,13 +322,16 @@ impl Packs {
 
     async fn read(&mut self, blobs: Vec<Blob>, trouble: &mut (dyn FnMut(Trouble) + Send)) {
         let depot = &self.depot;
+        let room = &Room::beside(self.catalog.read_packs().map(|(_, name, directory)| {
+            (self.blobs.get(name).map_or(0, |blob| blob.size), directory.size() as u64)
+        }));
         let read: Vec<(Blob, Result<Directory, Trouble>)> = stream::iter(blobs)
             .map(|blob| async move {
-                let mut read = read_directory(depot.as_ref(), &blob).await;
+                let mut read = read_directory(depot.as_ref(), &blob, room).await;
                 for _ in 1..ATTEMPTS {
                     match &read {
-                        Err(Trouble::Pack { problem, .. }) if !matches!(problem, PackError::Version(_)) => {
-                            read = read_directory(depot.as_ref(), &blob).await;
+                        Err(Trouble::Pack { problem, .. }) if may_be_damage(problem) => {
+                            read = read_directory(depot.as_ref(), &blob, room).await;
                         }
                         _ => break,
                     }
@@ -368,7 +377,7 @@ impl Packs {
             // It counts, and a later phoenix may know what to do with it.
             Trouble::Pack { problem, .. } => {
                 self.outside.insert(name.to_owned(), info(blob));
-                if !matches!(problem, PackError::Version(_)) {
+                if may_be_damage(problem) {
                     self.unusable.insert(name.to_owned());
                 }
             }
@@ -462,7 +471,7 @@ impl Packs {
     /// Takes in a pack that was just made, as anybody would who reads it, and returns whether it can be seen.
     pub(crate) async fn see(&mut self, name: &BlobName) -> Result<bool, Trouble> {
         let Some(blob) = self.depot.find(name).await? else { return Ok(false) };
-        let directory = read_directory(self.depot.as_ref(), &blob).await?;
+        let directory = read_directory(self.depot.as_ref(), &blob, &Room::default()).await?;
         let damaged = self.catalog.add_all([(name.to_string(), info(&blob), directory)]);
         self.blobs.insert(name.to_string(), blob);
         Ok(damaged.is_empty())
@@ -514,26 +523,107 @@ pub(crate) async fn newest_of(
             return None;
         }
         let blob = depot.find(&name).await.ok()??;
-        let said = Others::decode(read_directory(depot, &blob).await.ok()?.others()).ok()?;
+        let said =
+            Others::decode(read_directory(depot, &blob, &Room::default()).await.ok()?.others()).ok()?;
         Some((blob.name.to_string(), info(&blob), said))
     };
     let found = stream::iter(prefixes(depot)).map(read).buffer_unordered(AT_ONCE);
     found.filter_map(async |found| found).collect().await
 }
 
+/// Whether this is wrong with what a pack is, and not with who reads it.
+fn may_be_damage(problem: &PackError) -> bool {
+    !matches!(problem, PackError::Version(_) | PackError::NoRoom)
+}
+
+/// How much room there is for directories: what packs say of themselves does not decide it, but what they are.
+#[derive(Debug)]
+struct Room {
+    /// How many bytes the packs have, and how many their directories.
+    taken: Mutex<(u64, u64)>,
+    on_their_way: Semaphore,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self { taken: Mutex::default(), on_their_way: Semaphore::new(ON_THEIR_WAY as usize) }
+    }
+}
+
+impl Room {
+    /// What is left beside packs and directories of these sizes.
+    fn beside(packs: impl Iterator<Item = (u64, u64)>) -> Self {
+        let taken = packs.fold((0, 0), |sum: (u64, u64), (pack, directory)| {
+            (sum.0.saturating_add(pack), sum.1.saturating_add(directory))
+        });
+        Self { taken: Mutex::new(taken), ..Self::default() }
+    }
+
+    /// Takes room for the directory of a pack, if there is any.
+    fn take(&self, pack: u64, directory: u64) -> Result<(), PackError> {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let more = (taken.0.saturating_add(pack), taken.1.saturating_add(directory));
+        if more.1 > longest_directories(more.0) {
+            return Err(PackError::NoRoom);
+        }
+        *taken = more;
+        Ok(())
+    }
+
+    /// Gives back what was taken for one that could not be read.
+    fn give_back(&self, pack: u64, directory: u64) {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        *taken = (taken.0.saturating_sub(pack), taken.1.saturating_sub(directory));
+    }
+}
+
 /// Reads the directory of a pack: one request for most, two for large ones.
-async fn read_directory(depot: &dyn Depot, blob: &Blob) -> Result<Directory, Trouble> {
+async fn read_directory(depot: &dyn Depot, blob: &Blob, room: &Room) -> Result<Directory, Trouble> {
     let damaged =
         |problem| Trouble::Pack { depot: depot.location().to_owned(), pack: blob.name.to_string(), problem };
     let tail_start = blob.size.saturating_sub(TAIL);
     let tail = depot.read(blob, tail_start..blob.size).await?;
     let footer = Footer::parse(&tail, blob.size).map_err(damaged)?;
     let range = footer.directory.clone();
+    room.take(blob.size, footer.length()).map_err(damaged)?;
+    let stored = u32::try_from((range.end - range.start) >> 10).unwrap_or(u32::MAX);
+    let stored = stored.saturating_add(1).min(ON_THEIR_WAY);
+    // It is never closed.
+    let _on_its_way = room.on_their_way.acquire_many(stored).await;
     let directory = if range.start >= tail_start {
         let before = usize::try_from(range.start - tail_start).unwrap_or(usize::MAX);
         footer.open(tail.get(before..tail.len() - FOOTER).unwrap_or_default())
     } else {
-        footer.open(&depot.read(blob, range).await?)
+        match depot.read(blob, range).await {
+            Ok(stored) => footer.open(&stored),
+            Err(error) => {
+                room.give_back(blob.size, footer.length());
+                return Err(error.into());
+            }
+        }
     };
-    directory.map_err(damaged)
+    directory.map_err(|problem| {
+        room.give_back(blob.size, footer.length());
+        damaged(problem)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_room_for_directories_by_what_packs_are() {
+        const MEBI: u64 = 1 << 20;
+        let room = Room::beside([(0, 30 * MEBI)].into_iter());
+        assert_eq!(room.take(MEBI, 3 * MEBI), Err(PackError::NoRoom));
+        assert_eq!(room.take(MEBI, 2 * MEBI), Ok(()));
+        assert_eq!(room.take(MEBI, 1), Err(PackError::NoRoom));
+        // What could not be read takes none.
+        room.give_back(MEBI, 2 * MEBI);
+        assert_eq!(room.take(MEBI, 1), Ok(()));
+        // Large packs have large directories.
+        assert_eq!(room.take(100 << 30, 350 * MEBI), Ok(()));
+        assert_eq!(room.take(0, 350 * MEBI), Err(PackError::NoRoom));
+    }
 }

@@ -16,6 +16,12 @@ use crate::{Cache, Trouble};
 /// Why a path cannot be put together.
 pub(crate) const GONE: &str = "a pack with a part of it is gone, or damaged there";
 
+/// How many bytes of memory the plan has of how paths are put together; what is beyond that is planned when these are done.
+const PLAN: usize = 24 << 20;
+
+/// Which part of the room for reading ahead there is at least, however much is known of packs.
+const LEAST_ROOM: u64 = 3;
+
 /// Makes the archive of a path and hands it on in pieces.
 pub type MakeArchive<'m> = dyn FnMut(&mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> + 'm;
 
@@ -65,32 +71,55 @@ impl Cache {
         trouble: &(dyn Fn(Trouble) + Sync),
     ) -> Restored {
         let (closure, missing) = self.packs.catalog().closure(wanted, is_there);
-        let (mut located, mut gone) = locate(self.packs.catalog(), &closure);
+        let (mut located, mut later, mut gone) = locate(self.packs.catalog(), &closure);
         if !gone.is_empty() {
             // Whoever saved it may have relied on a pack that was being replaced, and is still there.
             self.runtime.block_on(self.packs.read_relied_on(false, &mut |problem| trouble(problem)));
-            (located, gone) = locate(self.packs.catalog(), &closure);
+            (located, later, gone) = locate(self.packs.catalog(), &closure);
         }
         if !gone.is_empty() {
             // What nobody can tell is most likely in what was replaced last.
             self.runtime.block_on(self.packs.read_replaced(MOST_PACKS, &mut |problem| trouble(problem)));
-            (located, gone) = locate(self.packs.catalog(), &closure);
+            (located, later, gone) = locate(self.packs.catalog(), &closure);
         }
-        located.retain(|path| match admit(&path.info) {
-            Ok(()) => true,
-            Err(why) => {
-                gone.push((path.info.name.clone(), with_causes(&why)));
-                false
+        for info in located.iter().map(|path| &path.info).chain(later.iter().copied()) {
+            if let Err(why) = admit(info) {
+                gone.push((info.name.clone(), with_causes(&why)));
             }
-        });
+        }
         // Nothing is read of what refers to something that cannot come.
         let mut bad: HashSet<String> = missing.iter().cloned().collect();
         bad.extend(gone.iter().map(|(name, _)| name.clone()));
         drop(reached(&closure, &mut bad));
         located.retain(|path| !bad.contains(&path.info.name));
+        later.retain(|info| !bad.contains(&info.name));
+        let mut restored = Restored { missing, failed: gone, ..Restored::default() };
+        let mut damaged = Damage::new();
+        let mut later = later.into_iter();
+        while !located.is_empty() {
+            self.take_in(located, take, threads, trouble, &mut restored, &mut damaged);
+            located = locate_some(self.packs.catalog(), &mut later, &mut restored.failed);
+        }
+        self.doubt(&damaged, trouble);
+        restored.settle(closure);
+        restored
+    }
+
+    /// Takes paths in that are planned together.
+    fn take_in(
+        &self,
+        mut located: Vec<Located>,
+        take: &TakeArchive<'_>,
+        threads: usize,
+        trouble: &(dyn Fn(Trouble) + Sync),
+        restored: &mut Restored,
+        damaged: &mut Damage,
+    ) {
         // As they stand in the packs, so that each frame is opened once and let go of.
         located.sort_by_key(|path| path.pieces.first().map(|piece| (piece.pack, piece.frame, piece.offset)));
-        let frames = Frames::plan(&self.packs, self.packs.peek(), &located, self.room);
+        // What the catalog takes is not there for reading ahead.
+        let room = self.room.saturating_sub(self.packs.peek().size() as u64).max(self.room / LEAST_ROOM);
+        let frames = Frames::plan(&self.packs, self.packs.peek(), &located, room);
         let restoring = Restoring {
             located,
             next: AtomicUsize::new(0),
@@ -111,7 +140,11 @@ impl Cache {
             drop(ahead.join());
         });
         let (requests, bytes) = restoring.frames.read();
-        let damaged = restoring.frames.damaged();
+        restored.requests += requests;
+        restored.bytes += bytes;
+        for (pack, frames) in restoring.frames.damaged() {
+            damaged.entry(pack).or_default().extend(frames);
+        }
         // Only what is known to be whole counts, whatever became of the thread that had it.
         let ended = restoring.ended.into_inner().unwrap_or_else(PoisonError::into_inner);
         let failed = restoring.located.iter().zip(0..).filter_map(|(path, number)| {
@@ -122,11 +155,7 @@ impl Cache {
             };
             Some((path.info.name.clone(), why))
         });
-        let failed = gone.into_iter().chain(failed).collect();
-        self.doubt(&damaged, trouble);
-        let mut restored = Restored { missing, requests, bytes, failed, ..Restored::default() };
-        restored.settle(closure);
-        restored
+        restored.failed.extend(failed);
     }
 }
 
@@ -165,16 +194,42 @@ impl Cache {
     }
 }
 
-/// Where paths are, and those that are nowhere, with why.
-fn locate(catalog: &mut Catalog, closure: &[PathInfo]) -> (Vec<Located>, Vec<(String, String)>) {
-    let (mut located, mut gone) = (Vec::new(), Vec::new());
+/// Where paths are, as many as are planned together; those that are left for later; and those that are nowhere, with why.
+fn locate<'c>(
+    catalog: &mut Catalog,
+    closure: impl IntoIterator<Item = &'c PathInfo>,
+) -> (Vec<Located>, Vec<&'c PathInfo>, Vec<(String, String)>) {
+    let (mut later, mut gone) = (Vec::new(), Vec::new());
+    let mut closure = closure.into_iter();
+    let located = locate_some(catalog, &mut closure, &mut gone);
     for info in closure {
         match info.hash_part().and_then(|hash_part| catalog.locate(hash_part)) {
-            Some(path) => located.push(path),
+            Some(_) => later.push(info),
             None => gone.push((info.name.clone(), GONE.to_owned())),
         }
     }
-    (located, gone)
+    (located, later, gone)
+}
+
+/// Where the next paths are, as many as are planned together.
+fn locate_some<'c>(
+    catalog: &mut Catalog,
+    paths: &mut impl Iterator<Item = &'c PathInfo>,
+    gone: &mut Vec<(String, String)>,
+) -> Vec<Located> {
+    let (mut located, mut size) = (Vec::new(), 0);
+    while size < PLAN
+        && let Some(info) = paths.next()
+    {
+        match info.hash_part().and_then(|hash_part| catalog.locate(hash_part)) {
+            Some(path) => {
+                size += path.size();
+                located.push(path);
+            }
+            None => gone.push((info.name.clone(), GONE.to_owned())),
+        }
+    }
+    located
 }
 
 impl Restored {

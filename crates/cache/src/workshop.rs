@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use phoenix_pack::{Frame, FrameOpener, PackError};
 
 /// How many buffers of closed frames are kept for the next ones, and how large they may be, in bytes.
-const SPARE: (usize, usize) = (8, 8 << 20);
+const SPARE: (usize, usize) = (8, 3 << 20);
 
 /// What is needed to open frames, used again and again: fresh memory costs more than decompressing into it.
 #[derive(Debug, Default)]

@@ -6,17 +6,32 @@
 //! not looked at while one of those is there.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::hash::BuildHasher as _;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashTable;
 
 use crate::{
     Chunk, ChunkId, Directory, HASH_LENGTH, Others, OthersError, PackInfo, Patch, PathInfo, PathRecord, Use,
 };
+
+/// How many names and numbers all packs together may say of others.
+const MOST_SAID: usize = 1 << 18;
+
+/// How many pieces a path may have: what is put together of more is not worth the memory.
+const MOST_PIECES: usize = 1 << 18;
+
+/// How many bytes all that is known of the paths of a closure may have.
+const LARGEST_CLOSURE: usize = 48 << 20;
 
 /// All packs that are known, and the directories that were read.
 #[derive(Debug, Default)]
 pub struct Catalog {
     others: Others,
     read: BTreeMap<String, Directory>,
-    index: HashMap<ChunkId, Place, foldhash::fast::FixedState>,
+    /// How many names and numbers each of the packs that were read says of others.
+    said: HashMap<String, usize>,
+    index: HashTable<Place>,
     /// The packs that were read, by number: first those that are live, newest first, then those that were
     /// replaced, newest first.
     order: Vec<String>,
@@ -67,6 +82,15 @@ pub struct Piece {
     pub length: u32,
 }
 
+impl Located {
+    /// About how many bytes it takes in memory, with what is kept of each frame while it is put together.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        const PIECE: usize = 256;
+        self.info.size() + self.patches.len() * size_of::<Patch>() + self.pieces.len() * PIECE
+    }
+}
+
 impl Catalog {
     /// Takes in a pack with its directory.
     ///
@@ -85,7 +109,12 @@ impl Catalog {
         let mut damaged = Vec::new();
         for (name, info, directory) in packs {
             match Others::decode(directory.others()) {
+                // What one after another says of others is kept together.
+                Ok(others) if self.said.values().sum::<usize>() + others.count() > MOST_SAID => {
+                    damaged.push(name);
+                }
                 Ok(mut others) => {
+                    self.said.insert(name.clone(), others.count());
                     others.known.insert(name.clone(), info);
                     self.others.merge(others);
                     self.read.insert(name, directory);
@@ -107,6 +136,7 @@ impl Catalog {
     pub fn lose(&mut self, name: &str) {
         self.others.known.remove(name);
         self.read.remove(name);
+        self.said.remove(name);
         self.settle();
     }
 
@@ -163,11 +193,14 @@ impl Catalog {
         said.known.retain(|name, _| self.read.contains_key(name) || !self.others.gone.contains(name));
         said.replaced.retain(|name, _| said.known.contains_key(name));
         said.damaged.retain(|name, _| said.known.contains_key(name));
-        let heard: Vec<Others> =
-            self.read.values().filter_map(|read| Others::decode(read.others()).ok()).collect();
-        said.gone.retain(|name| {
-            !said.known.contains_key(name) && heard.iter().any(|heard| heard.known.contains_key(name))
-        });
+        said.gone.retain(|name| !said.known.contains_key(name));
+        let mut heard = BTreeSet::new();
+        // One after another: together they may be large.
+        for others in self.read.values().filter_map(|read| Others::decode(read.others()).ok()) {
+            heard.extend(said.gone.iter().filter(|name| others.known.contains_key(*name)).cloned());
+        }
+        said.gone = heard;
+        said.shorten();
         said
     }
 
@@ -323,6 +356,15 @@ impl Catalog {
         })
     }
 
+    /// About how many bytes all that was read takes in memory, with where each chunk is.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        /// What a name takes, and what a chunk takes at most in the index.
+        const EACH: (usize, usize) = (128, 20);
+        let said = self.others.count() * EACH.0;
+        self.read.values().map(|read| read.size() + read.chunks() * EACH.1).sum::<usize>() + said
+    }
+
     /// The names of all paths that any live pack says it has, sorted, each once.
     #[must_use]
     pub fn names(&self) -> BTreeSet<String> {
@@ -395,6 +437,9 @@ impl Catalog {
                     }
                     _ => pieces.push(piece),
                 }
+                if pieces.len() > MOST_PIECES {
+                    return None;
+                }
             }
         }
         Some(pieces)
@@ -416,9 +461,10 @@ impl Catalog {
 
     /// Where a pack has a chunk, if the index is built.
     pub(crate) fn place(&self, wanted: Chunk) -> Option<Place> {
-        let place = *self.index.get(&wanted.id)?;
-        let (_, directory) = self.pack(place.pack)?;
-        (directory.chunk(place.chunk)? == wanted).then_some(place)
+        let chunk = |place: &Place| self.pack(place.pack)?.1.chunk(place.chunk);
+        let is_it = |place: &Place| chunk(place).is_some_and(|chunk| chunk.id == wanted.id);
+        let place = *self.index.find(hash(wanted.id), is_it)?;
+        (chunk(&place)? == wanted).then_some(place)
     }
 
     /// The chunks of all live packs, to be asked from several threads.
@@ -432,7 +478,15 @@ impl Catalog {
             return;
         }
         let mut index = std::mem::take(&mut self.index);
-        index.reserve(self.read_packs().map(|(_, _, directory)| directory.chunks()).sum());
+        let directories: Vec<&Directory> = self.read_packs().map(|(_, _, directory)| directory).collect();
+        // The ids stand in the directories, and need not stand here again.
+        let id = |place: &Place| {
+            let chunk =
+                directories.get(place.pack as usize).and_then(|directory| directory.chunk(place.chunk));
+            chunk.map_or(ChunkId([0; 16]), |chunk| chunk.id)
+        };
+        let hash_of = |place: &Place| hash(id(place));
+        index.reserve(directories.iter().map(|directory| directory.chunks()).sum(), hash_of);
         for (pack, name, directory) in self.read_packs() {
             let damaged = self.damaged(name, directory);
             for number in 0..directory.chunks() as u32 {
@@ -440,7 +494,8 @@ impl Catalog {
                     continue;
                 }
                 if let Some(chunk) = directory.chunk(number) {
-                    index.entry(chunk.id).or_insert(Place { pack, chunk: number });
+                    let entry = index.entry(hash(chunk.id), |place| id(place) == chunk.id, hash_of);
+                    entry.or_insert(Place { pack, chunk: number });
                 }
             }
         }
@@ -457,6 +512,7 @@ impl Catalog {
         mut is_there: impl FnMut(&str) -> bool,
     ) -> (Vec<PathInfo>, Vec<String>) {
         let (mut found, mut unknown) = (Vec::new(), Vec::new());
+        let mut size = 0;
         let mut seen: HashSet<String> = HashSet::new();
         let mut stack: Vec<(String, Option<PathInfo>)> =
             wanted.into_iter().map(|name| (name, None)).collect();
@@ -470,9 +526,10 @@ impl Catalog {
                 continue;
             }
             let info = name.as_bytes().first_chunk().and_then(|hash_part| self.info(hash_part));
-            match info.filter(|info| info.name == name) {
+            match info.filter(|info| info.name == name && size < LARGEST_CLOSURE) {
                 None => unknown.push(name),
                 Some(info) => {
+                    size += info.size();
                     let references: Vec<String> =
                         info.references.iter().filter(|other| !seen.contains(*other)).cloned().collect();
                     stack.push((name, Some(info)));
@@ -482,6 +539,11 @@ impl Catalog {
         }
         (found, unknown)
     }
+}
+
+/// Where a chunk is in the index. Who makes a pack chooses the ids that stand in it.
+fn hash(id: ChunkId) -> u64 {
+    FixedState::default().hash_one(id)
 }
 
 #[cfg(test)]

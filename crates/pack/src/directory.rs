@@ -7,7 +7,8 @@
 use std::fmt;
 use std::ops::Range;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{HASH_LENGTH, Patch};
 
@@ -19,7 +20,16 @@ const FRAME: usize = 8 + 4 + 4 + 4 + 16;
 const CHUNK: usize = 16 + 4;
 
 /// The longest frame, in bytes before compression.
-pub const LONGEST_FRAME: usize = 32 << 20;
+pub const LONGEST_FRAME: usize = 5 << 20;
+
+/// The longest record, in bytes: of a path with half a million places of hash parts.
+const LONGEST_RECORD: usize = 4 << 20;
+
+/// How many references or signatures a path has at most.
+const MOST_NAMES: usize = 1 << 16;
+
+/// How many chunks a path has at most: an archive of 128 GiB.
+const MOST_CHUNKS: u64 = 1 << 22;
 
 /// What identifies a chunk: the first half of its BLAKE3 hash.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -83,21 +93,58 @@ pub struct PathInfo {
     /// The length of its NAR, in bytes.
     pub nar_size: u64,
     /// The paths it refers to, sorted, itself among them if it does.
+    #[serde(deserialize_with = "few")]
     pub references: Vec<String>,
     /// The derivation that made it.
     pub deriver: Option<String>,
     /// Signatures, as Nix writes them: `KEY:BASE64`.
+    #[serde(deserialize_with = "few")]
     pub signatures: Vec<String>,
     /// The content address, as Nix writes it.
     pub ca: Option<String>,
 }
 
 impl PathInfo {
+    /// About how many bytes it takes in memory.
+    #[must_use]
+    pub(crate) fn size(&self) -> usize {
+        let names = self.references.iter().chain(&self.signatures);
+        let names: usize = names.map(|name| size_of::<String>() + name.len()).sum();
+        let more = self.name.len() + self.deriver.as_ref().map_or(0, String::len);
+        size_of::<Self>() + names + more + self.ca.as_ref().map_or(0, String::len)
+    }
+
     /// The first 32 characters of its name, if it is that long.
     #[must_use]
     pub fn hash_part(&self) -> Option<&[u8; HASH_LENGTH]> {
         self.name.as_bytes().first_chunk()
     }
+}
+
+/// Reads names, and no more than a path may have: an empty one takes one byte in a record and many in memory.
+fn few<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    struct Few;
+
+    impl<'de> Visitor<'de> for Few {
+        type Value = Vec<String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "at most {MOST_NAMES} names")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut names: A) -> Result<Self::Value, A::Error> {
+            let mut few = Vec::new();
+            while let Some(name) = names.next_element()? {
+                if few.len() == MOST_NAMES {
+                    return Err(A::Error::invalid_length(few.len() + 1, &self));
+                }
+                few.push(name);
+            }
+            Ok(few)
+        }
+    }
+
+    deserializer.deserialize_seq(Few)
 }
 
 /// A store path in a pack.
@@ -409,13 +456,15 @@ impl Directory {
     /// When there is no such record.
     pub fn record(&self, number: usize) -> Result<PathRecord, DirectoryError> {
         let damaged = DirectoryError::Damaged;
-        let written: Written =
-            postcard::from_bytes(self.record_bytes(number)).map_err(|_| damaged("a record is not one"))?;
+        let bytes = self.record_bytes(number);
+        if bytes.len() > LONGEST_RECORD {
+            return Err(damaged("a record is longer than any is made"));
+        }
+        let written: Written = postcard::from_bytes(bytes).map_err(|_| damaged("a record is not one"))?;
         let Written { info, runs, patches, saved } = written;
-        let mut at = 0_u64;
-        let mut places = Vec::with_capacity(patches.len());
-        let mut free = 0;
-        for (distance, reference) in patches {
+        let (mut at, mut free) = (0_u64, 0);
+        // In the memory that the distances have.
+        let patches = patches.into_iter().map(|(distance, reference)| {
             at = at.checked_add(distance).ok_or(damaged("a record has a place beyond its end"))?;
             let end = at.checked_add(HASH_LENGTH as u64).filter(|&end| end <= info.nar_size);
             let end = end.ok_or(damaged("a record has a place beyond its end"))?;
@@ -423,9 +472,10 @@ impl Directory {
                 return Err(damaged("a record has places that are not in order, or of no reference"));
             }
             free = end;
-            places.push(Patch { at, reference });
-        }
-        let record = PathRecord { info, runs, patches: places, saved };
+            Ok(Patch { at, reference })
+        });
+        let patches = patches.collect::<Result<_, DirectoryError>>()?;
+        let record = PathRecord { info, runs, patches, saved };
         self.check_runs(&record)?;
         Ok(record)
     }
@@ -434,6 +484,9 @@ impl Directory {
         let damaged = DirectoryError::Damaged;
         let all = (self.chunks + self.foreign) as u64;
         let mut size = 0_u64;
+        if record.runs.iter().map(|run| u64::from(run.count)).sum::<u64>() > MOST_CHUNKS {
+            return Err(damaged("a record has more chunks than any path"));
+        }
         for run in &record.runs {
             if u64::from(run.first) + u64::from(run.count) > all {
                 return Err(damaged("a record has chunks that there are not"));

@@ -23,6 +23,6 @@ pub use fold::{Fold, Folded};
 pub use others::{Others, OthersError, PackInfo, Use};
 pub use pack::{
     Compressor, FOOTER, FRAME_TARGET, Footer, FrameBuilder, FrameOpener, LEVEL, LONGEST_DIRECTORY,
-    PackBuilder, PackError, PackedPath, SealedFrame, open_frame,
+    PackBuilder, PackError, PackedPath, SealedFrame, longest_directories, open_frame,
 };
 pub use put_back::PutBack;

@@ -1,8 +1,17 @@
 //! What a pack says of other packs, and of the branches that need what is in them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::marker::PhantomData;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// How many names and numbers a pack may say of others.
+const MOST: usize = 1 << 17;
+
+/// How many a pack says that is made here: what branches need that ran long ago is left out then.
+const MOST_SAID: usize = 1 << 15;
 
 /// What a pack says of other packs, and of branches.
 ///
@@ -71,11 +80,39 @@ impl Others {
         if bytes.is_empty() {
             return Ok(Self::default());
         }
+        // Before any is kept: a few bytes of a name take many times as many in memory.
+        let (counted, more): (Counted<'_>, _) = postcard::take_from_bytes(bytes).map_err(|_| OthersError)?;
+        let more: Pairs<&str, Items<u32>> = match more {
+            [] => Pairs::default(),
+            more => postcard::from_bytes(more).map_err(|_| OthersError)?,
+        };
+        if counted.count() + more.count() > MOST {
+            return Err(OthersError);
+        }
         let (mut others, more): (Self, _) = postcard::take_from_bytes(bytes).map_err(|_| OthersError)?;
         if !more.is_empty() {
             others.damaged = postcard::from_bytes(more).map_err(|_| OthersError)?;
         }
         Ok(others)
+    }
+
+    /// How many names and numbers it has.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        let replaced: usize = self.replaced.values().map(|by| 1 + by.len()).sum();
+        let branches: usize = self.branches.values().map(|used| 1 + used.roots.len()).sum();
+        let damaged: usize = self.damaged.values().map(|frames| 1 + frames.len()).sum();
+        self.known.len() + replaced + self.gone.len() + branches + damaged
+    }
+
+    /// Leaves out what branches need that ran longest ago, until it is not too much for a pack to say.
+    pub(crate) fn shorten(&mut self) {
+        let mut count = self.count();
+        while count > MOST_SAID {
+            let oldest = self.branches.iter().min_by_key(|(_, used)| used.at).map(|(name, _)| name.clone());
+            let Some(used) = oldest.and_then(|oldest| self.branches.remove(&oldest)) else { return };
+            count -= 1 + used.roots.len();
+        }
     }
 
     /// Whether who says this took a pack for live: it was there, and so was nothing that replaced it.
@@ -115,6 +152,116 @@ impl Others {
         for (name, frames) in other.damaged {
             self.damaged.entry(name).or_default().extend(frames);
         }
+    }
+}
+
+/// Something that names and numbers can be counted in.
+trait Count {
+    fn count(&self) -> usize {
+        0
+    }
+}
+
+impl Count for &str {}
+impl Count for u32 {}
+impl Count for PackInfo {}
+
+/// What [`Others`] has, counted and not kept.
+#[derive(Deserialize)]
+struct Counted<'s> {
+    #[serde(borrow)]
+    known: Pairs<&'s str, PackInfo>,
+    replaced: Pairs<&'s str, Items<&'s str>>,
+    gone: Items<&'s str>,
+    branches: Pairs<&'s str, CountedUse<'s>>,
+}
+
+/// What [`Use`] has.
+#[derive(Deserialize)]
+struct CountedUse<'s>(u64, u64, #[serde(borrow)] Items<&'s str>);
+
+impl Count for Counted<'_> {
+    fn count(&self) -> usize {
+        self.known.0 + self.replaced.0 + self.gone.0 + self.branches.0
+    }
+}
+
+impl Count for CountedUse<'_> {
+    fn count(&self) -> usize {
+        let Self(_run, _at, roots) = self;
+        roots.0
+    }
+}
+
+/// How many entries a map has, with what is in them.
+struct Pairs<K, V>(usize, PhantomData<(K, V)>);
+
+/// How many elements a sequence has.
+struct Items<T>(usize, PhantomData<T>);
+
+impl<K, V> Default for Pairs<K, V> {
+    fn default() -> Self {
+        Self(0, PhantomData)
+    }
+}
+
+impl<T> Default for Items<T> {
+    fn default() -> Self {
+        Self(0, PhantomData)
+    }
+}
+
+impl<K, V> Count for Pairs<K, V> {
+    fn count(&self) -> usize {
+        self.0
+    }
+}
+
+impl<T> Count for Items<T> {
+    fn count(&self) -> usize {
+        self.0
+    }
+}
+
+impl<'de, K: Deserialize<'de>, V: Deserialize<'de> + Count> Deserialize<'de> for Pairs<K, V> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Self::default())
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Items<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(Self::default())
+    }
+}
+
+impl<'de, K: Deserialize<'de>, V: Deserialize<'de> + Count> Visitor<'de> for Pairs<K, V> {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a map")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Self, A::Error> {
+        while let Some((_, value)) = map.next_entry::<K, V>()? {
+            self.0 += 1 + value.count();
+        }
+        Ok(self)
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Items<T> {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a sequence")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut sequence: A) -> Result<Self, A::Error> {
+        while sequence.next_element::<T>()?.is_some() {
+            self.0 += 1;
+        }
+        Ok(self)
     }
 }
 
@@ -168,7 +315,37 @@ mod tests {
         merged
     }
 
+    fn gone(count: usize) -> Others {
+        Others { gone: (0..count).map(|number| number.to_string()).collect(), ..Others::default() }
+    }
+
+    #[test]
+    fn what_is_too_much_is_not_kept() {
+        assert!(Others::decode(&gone(MOST).encode()).is_ok());
+        assert_eq!(Others::decode(&gone(MOST + 1).encode()), Err(OthersError));
+    }
+
+    #[test]
+    fn what_is_said_is_shortened_by_the_branches_that_ran_longest_ago() {
+        let roots: BTreeSet<String> = (0..1000).map(|number| number.to_string()).collect();
+        let used = |at| Use { run: at, at, roots: roots.clone() };
+        let branches = (0..50).map(|at| (format!("branch {at}"), used(at))).collect();
+        let mut others = Others { branches, ..gone(100) };
+        others.shorten();
+        assert!(others.count() <= MOST_SAID && others.count() + 1001 > MOST_SAID);
+        assert!(others.branches.contains_key("branch 49") && !others.branches.contains_key("branch 0"));
+        assert_eq!(others.gone.len(), 100);
+    }
+
     proptest! {
+        #[test]
+        fn what_is_counted_is_what_is_kept(others in others()) {
+            let bytes = Others { damaged: BTreeMap::new(), ..others.clone() }.encode();
+            let counted: Counted<'_> = postcard::from_bytes(&bytes).unwrap();
+            let damaged: usize = others.damaged.values().map(|frames| 1 + frames.len()).sum();
+            prop_assert_eq!(counted.count() + damaged, others.count());
+        }
+
         #[test]
         fn order_and_repetition_do_not_matter(a in others(), b in others(), c in others()) {
             let all = merged(&[&a, &b, &c]);

@@ -26,9 +26,23 @@ pub const FOOTER: usize = 8 + 4 + 4 + 16 + 8;
 /// The longest directory, in bytes, before compression and after: that of ten million chunks.
 pub const LONGEST_DIRECTORY: u32 = 256 << 20;
 
+/// How long the directory of a small pack may be, in bytes: that of a million and a half chunks.
+const SMALL_DIRECTORY: u64 = 32 << 20;
+
+/// Which part of larger packs a directory is at most. Of what is saved it is a third of that: a chunk has 32 KiB on average, 20
+/// bytes in the directory, and a bit more than a quarter of its size in the pack.
+const DIRECTORY_PART: u64 = 256;
+
 /// How many times as long as it is stored a directory may be; hashes do not compress, and what does is made to fill
 /// memory.
 const DENSEST: u64 = 64;
+
+/// How long all directories of packs that have so many bytes may be together. What packs say of themselves does not
+/// decide how much memory they take.
+#[must_use]
+pub fn longest_directories(bytes: u64) -> u64 {
+    (bytes / DIRECTORY_PART).max(SMALL_DIRECTORY)
+}
 
 /// How much a frame gathers before it is compressed, in bytes: enough for zstd to find what repeats, and no more
 /// than a path that needs one chunk of it can bear. The benchmark `sweep` compares sizes.
@@ -46,6 +60,9 @@ pub enum PackError {
     /// It is not a pack, cut off, or changed.
     #[error("it is damaged: {0}")]
     Damaged(&'static str),
+    /// Nothing is wrong with it, but those of others take all the room that there is for directories.
+    #[error("there is no room for its directory beside those of the other packs")]
+    NoRoom,
     /// Its directory cannot be used.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
@@ -216,7 +233,9 @@ impl PackBuilder {
         }
         self.contents.others = others;
         let directory = self.contents.encode()?;
-        let length = u32::try_from(directory.len()).ok().filter(|&length| length <= LONGEST_DIRECTORY);
+        let length = u32::try_from(directory.len()).ok().filter(|&length| {
+            length <= LONGEST_DIRECTORY && u64::from(length) <= longest_directories(self.offset)
+        });
         let length = length.ok_or(PackError::Damaged("its directory would be longer than any may be"))?;
         let mut tail = zstd::bulk::compress(&directory, LEVEL)
             .map_err(|_| PackError::Damaged("zstd cannot compress a directory"))?;
@@ -264,13 +283,21 @@ impl Footer {
         if start < MAGIC.len() as u64 || end.checked_add(FOOTER as u64) != Some(size) {
             return Err(damaged("its directory is not where its footer says"));
         }
-        let most = u64::from(stored) * DENSEST + (1 << 20);
-        if stored > LONGEST_DIRECTORY || length > LONGEST_DIRECTORY || u64::from(length) > most {
+        let most = (u64::from(stored) * DENSEST + (1 << 20)).min(longest_directories(size));
+        // What zstd cannot compress grows by less than this.
+        let most_stored = length.saturating_add(length / 128).saturating_add(1 << 10);
+        if stored > most_stored || length > LONGEST_DIRECTORY || u64::from(length) > most {
             return Err(damaged("its directory is longer than any is made"));
         }
         let mut check = [0; 16];
         check.copy_from_slice(&footer[16..32]);
         Ok(Self { directory: start..end, length, check: ChunkId(check) })
+    }
+
+    /// How many bytes the directory has in memory.
+    #[must_use]
+    pub fn length(&self) -> u64 {
+        u64::from(self.length)
     }
 
     /// Opens the directory, whose bytes were read from [`Footer::directory`].
@@ -282,8 +309,8 @@ impl Footer {
         if ChunkId::of(stored) != self.check {
             return Err(damaged("its directory is not what was written"));
         }
-        // Piece by piece: what it says of its length is no reason to take so much memory.
-        let mut bytes = Vec::new();
+        // As much as it may have at most, which is not taken before it comes, and never twice.
+        let mut bytes = Vec::with_capacity(self.length as usize + 1);
         zstd::stream::Decoder::new(stored)
             .and_then(|decoder| decoder.take(u64::from(self.length) + 1).read_to_end(&mut bytes))
             .map_err(|_| damaged("its directory does not decompress"))?;

@@ -156,3 +156,25 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_record_says_no_more_than_a_path_may_have() {
+    let damaged = |change: &dyn Fn(&mut PathRecord)| {
+        let mut contents = contents(3);
+        change(&mut contents.paths[1]);
+        let directory = Directory::parse(contents.encode().unwrap()).unwrap();
+        (0..3).filter(|&number| directory.record(number).is_err()).count()
+    };
+    assert_eq!(damaged(&|_| ()), 0);
+    // A byte each in the record, and two dozen in memory.
+    let names = |count| move |path: &mut PathRecord| path.info.references.resize(count, String::new());
+    assert_eq!(damaged(&names(MOST_NAMES)), 0);
+    assert_eq!(damaged(&names(MOST_NAMES + 1)), 1);
+    assert_eq!(damaged(&|path| path.info.signatures = vec![String::new(); MOST_NAMES + 1]), 1);
+    assert_eq!(damaged(&|path| path.info.deriver = Some("x".repeat(LONGEST_RECORD))), 1);
+    let again = |path: &mut PathRecord| {
+        path.runs = vec![Run { first: 0, count: 6 }; MOST_CHUNKS as usize / 6 + 1];
+        path.info.nar_size = u64::MAX;
+    };
+    assert_eq!(damaged(&again), 1);
+}

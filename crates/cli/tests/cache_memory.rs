@@ -1,0 +1,291 @@
+//! Packs that are made to fill memory: what they say of themselves does not decide how much a restore takes.
+
+#![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "a test says so by failing")]
+
+mod common;
+
+use std::process::Child;
+use std::time::Duration;
+
+use common::{Ran, TestEnv};
+use fs_err as fs;
+use phoenix_pack::nar::{Sink as _, Writer};
+use phoenix_pack::{
+    Chunk, ChunkId, Contents, Frame, LONGEST_FRAME, Others, PackInfo, PathInfo, PathRecord, Run,
+};
+
+/// What a restore may take, in MiB, whatever a pack is.
+const LIMIT: u64 = 256;
+
+/// The peak of a process's resident memory, in MiB, as far as it was seen until it ended.
+fn peak(child: &mut Child) -> u64 {
+    let mut peak = 0;
+    while child.try_wait().unwrap().is_none() {
+        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kilobytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+        peak = peak.max(kilobytes.unwrap_or_default() >> 10);
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    peak
+}
+
+fn noise(size: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut bytes = vec![0; size];
+    for part in bytes.chunks_mut(8) {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        part.copy_from_slice(&state.to_le_bytes()[..part.len()]);
+    }
+    bytes
+}
+
+fn name(number: usize) -> String {
+    format!("{number:032}-hostile")
+}
+
+fn info(number: usize, nar_size: u64) -> PathInfo {
+    PathInfo {
+        name: name(number),
+        nar_hash: [0; 32],
+        nar_size,
+        references: vec![],
+        deriver: None,
+        signatures: vec![],
+        ca: None,
+    }
+}
+
+/// A pack of these frames, with this directory behind them.
+fn sealed(frames: &[u8], directory: &[u8]) -> Vec<u8> {
+    let tail = zstd::bulk::compress(directory, 1).unwrap();
+    let mut pack = b"PHXPACK\x01".to_vec();
+    pack.extend(frames);
+    let start = pack.len() as u64;
+    pack.extend(&tail);
+    pack.extend(start.to_le_bytes());
+    pack.extend((tail.len() as u32).to_le_bytes());
+    pack.extend((directory.len() as u32).to_le_bytes());
+    pack.extend(ChunkId::of(&tail).0);
+    pack.extend(b"PHXPACK\x01");
+    pack
+}
+
+/// Restores so many paths of a depot of these packs, and looks at how much that takes.
+fn restore(env: &TestEnv, packs: &[Vec<u8>], paths: usize) -> Ran {
+    let folder = env.file("depot/packs");
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).unwrap();
+    for (number, pack) in packs.iter().enumerate() {
+        fs::write(folder.join(number.to_string()), pack).unwrap();
+    }
+    let depot = env.depot();
+    let paths: Vec<String> =
+        (0..paths).map(|number| format!("{}/{}", env.nix.store_dir(), name(number))).collect();
+    // As many threads as a runner of GitHub's has.
+    let mut args = vec!["cache", "restore", "--threads", "4", "--depot", &depot];
+    args.extend(paths.iter().map(String::as_str));
+    let mut child = common::start(env, &args);
+    let peak = peak(&mut child);
+    let ran = common::end(child);
+
+    assert!(peak < LIMIT, "{peak} MiB: {ran}");
+    ran
+}
+
+/// How many large frames there are, of 200 MB together.
+const FRAMES: u32 = 40;
+
+/// Paths of large frames, each of which is needed by all paths, in turn; what the frames hold is stored as it is, or
+/// compressed to almost nothing.
+fn large_frames(compressed: bool) -> (Vec<u8>, Contents) {
+    let part = if compressed { vec![0; LONGEST_FRAME] } else { noise(LONGEST_FRAME) };
+    let size = u64::from(FRAMES) * part.len() as u64;
+    let mut nar = Writer::default();
+    nar.file(false, size).unwrap();
+    let head = std::mem::take(&mut nar.bytes);
+    let mut frames = head.clone();
+    let stored = if compressed { zstd::bulk::compress(&part, 3).unwrap() } else { part.clone() };
+    let at = 8 + frames.len() as u64;
+    frames.extend(&stored);
+    let first = Frame {
+        offset: 8,
+        stored: head.len() as u32,
+        length: head.len() as u32,
+        first: 0,
+        check: ChunkId::of(&head),
+    };
+    let check = ChunkId::of(&stored);
+    let rest = (1..=FRAMES).map(|first| Frame {
+        offset: at,
+        stored: stored.len() as u32,
+        length: part.len() as u32,
+        first,
+        check,
+    });
+    let id = ChunkId::of(&part);
+    let chunks = std::iter::once(Chunk { id: ChunkId::of(&head), length: head.len() as u32 })
+        .chain((0..FRAMES).map(|_| Chunk { id, length: part.len() as u32 }));
+    let paths = (0..8).map(|number| {
+        // Each from another frame on.
+        let turned = 1 + number as u32 % FRAMES;
+        let runs = vec![
+            Run { first: 0, count: 1 },
+            Run { first: turned, count: FRAMES + 1 - turned },
+            Run { first: 1, count: turned - 1 },
+        ];
+        PathRecord { info: info(number, head.len() as u64 + size), runs, patches: vec![], saved: 1 }
+    });
+    let contents = Contents {
+        frames: std::iter::once(first).chain(rest).collect(),
+        chunks: chunks.collect(),
+        foreign: vec![],
+        paths: paths.collect(),
+        others: vec![],
+    };
+    (frames, contents)
+}
+
+#[test]
+fn large_frames_take_no_more_than_there_is() {
+    let env = TestEnv::new();
+    for compressed in [true, false] {
+        let (frames, contents) = large_frames(compressed);
+        let _ = restore(&env, &[sealed(&frames, &contents.encode().unwrap())], 8).ends_with(1);
+    }
+}
+
+/// A path of one byte, in a directory that is changed.
+fn one(change: impl FnOnce(&mut Contents)) -> Vec<u8> {
+    let byte = b"x".to_vec();
+    let check = ChunkId::of(&byte);
+    let path =
+        PathRecord { info: info(0, 1), runs: vec![Run { first: 0, count: 1 }], patches: vec![], saved: 1 };
+    let mut contents = Contents {
+        frames: vec![Frame { offset: 8, stored: 1, length: 1, first: 0, check }],
+        chunks: vec![Chunk { id: check, length: 1 }],
+        foreign: vec![],
+        paths: vec![path],
+        others: vec![],
+    };
+    change(&mut contents);
+    sealed(&byte, &contents.encode().unwrap())
+}
+
+/// So many chunks that are nowhere, each of a byte.
+fn chunks(count: usize) -> impl Iterator<Item = Chunk> {
+    let ids = noise(count * 16);
+    (0..count).map(move |number| {
+        let mut id = [0; 16];
+        id.copy_from_slice(&ids[number * 16..][..16]);
+        Chunk { id: ChunkId(id), length: 1 }
+    })
+}
+
+#[test]
+fn a_directory_is_as_large_as_its_pack_may_have_one() {
+    let env = TestEnv::new();
+    // What nobody reads lets it be long.
+    let long = |size: usize| one(|contents| contents.others = [noise(size / 32), vec![0; size]].concat());
+    let _ = restore(&env, &[long(200 << 20)], 1).ends_with(1).says("longer than any is made");
+    let many: Vec<_> = (0..12).map(|_| long(28 << 20)).collect();
+    let _ = restore(&env, &many, 1).ends_with(1);
+    let many: Vec<_> =
+        (0..12).map(|_| one(|contents| contents.foreign = chunks(1_000_000).collect())).collect();
+    let _ = restore(&env, &many, 1).ends_with(1).says("no room for its directory");
+}
+
+#[test]
+fn what_is_said_of_others_is_counted_before_it_is_kept() {
+    let env = TestEnv::new();
+    let said = |names: std::ops::Range<u32>| {
+        one(|contents| {
+            let known = names.map(|name| (format!("packs/{name}"), PackInfo { size: 0, created: 0 }));
+            contents.others =
+                Others { gone: known.map(|(name, _)| name).collect(), ..Others::default() }.encode();
+        })
+    };
+    let ran = restore(&env, &[said(0..1_500_000)], 1).ends_with(1);
+    assert!(ran.stderr.contains("what it says of other packs is not readable"), "{ran}");
+    let many: Vec<_> = (0..20).map(|number| said(number * 100_000..(number + 1) * 100_000)).collect();
+    let ran = restore(&env, &many, 1).ends_with(1);
+    assert!(ran.stderr.contains("what it says of other packs is not readable"), "{ran}");
+}
+
+#[test]
+fn records_that_unfold_are_refused_or_planned_by_parts() {
+    let env = TestEnv::new();
+    // Each of these takes a byte in the record, and two dozen in memory.
+    let references = one(|contents| {
+        contents.paths[0].info.references = vec![String::new(); 4 << 20];
+        contents.foreign = chunks(100_000).collect();
+    });
+    let _ = restore(&env, &[references], 1).ends_with(1);
+    let few = one(|contents| {
+        let path = contents.paths[0].clone();
+        contents.paths = (0..300)
+            .map(|number| {
+                let mut path = path.clone();
+                path.info.name = name(number);
+                path.info.references = vec![String::new(); 60_000];
+                path.info.references.push(name(number + 1));
+                path
+            })
+            .collect();
+        contents.foreign = chunks(200_000).collect();
+    });
+    let _ = restore(&env, &[few], 1).ends_with(1);
+    // Many frames, which a path needs in turn, again and again.
+    let pieces = |paths: usize| {
+        one(|contents| {
+            let check = contents.chunks[0].id;
+            contents.frames =
+                (0..100_000).map(|first| Frame { offset: 8, stored: 1, length: 1, first, check }).collect();
+            contents.chunks = vec![contents.chunks[0]; 100_000];
+            let turns = if paths == 1 { 40 } else { 1 };
+            let path = &mut contents.paths[0];
+            path.runs = vec![Run { first: 0, count: 100_000 }; turns];
+            path.info.nar_size = 100_000 * turns as u64;
+            let path = path.clone();
+            contents.paths = (0..paths)
+                .map(|number| PathRecord {
+                    info: PathInfo { name: name(number), ..path.info.clone() },
+                    ..path.clone()
+                })
+                .collect();
+        })
+    };
+    for paths in [1, 12] {
+        let _ = restore(&env, &[pieces(paths)], paths).ends_with(1);
+    }
+}
+
+#[test]
+fn all_of_it_together_takes_no_more() {
+    let env = TestEnv::new();
+    for compressed in [true, false] {
+        let (frames, mut contents) = large_frames(compressed);
+        contents.foreign = chunks(60_000).collect();
+        // So that it is looked for where each chunk is.
+        contents.paths[7].runs.push(Run { first: FRAMES + 1, count: 1 });
+        contents.paths[7].info.nar_size += 1;
+        let known = (0..100_000).map(|name| (format!("packs/{name:09}"), PackInfo { size: 0, created: 0 }));
+        // Gone, or each would be looked for.
+        contents.others =
+            Others { gone: known.map(|(name, _)| name).collect(), ..Others::default() }.encode();
+        for path in &mut contents.paths {
+            path.info.references = vec![path.info.name.clone(); 10_000];
+        }
+        let packs = [
+            sealed(&frames, &contents.encode().unwrap()),
+            one(|contents| {
+                contents.chunks = chunks(1_200_000).collect();
+                contents.paths[0].info.name = name(99);
+            }),
+        ];
+        let _ = restore(&env, &packs, 8).ends_with(1);
+    }
+}
