@@ -112,6 +112,12 @@ impl Cache {
         self.runtime.block_on(self.packs.see(pack))
     }
 
+    /// What is wrong with the first bytes of the live packs, which a restore does not read.
+    #[must_use]
+    pub fn check_heads(&self) -> Vec<Trouble> {
+        self.runtime.block_on(self.packs.check_heads())
+    }
+
     /// What the packs say together.
     pub fn catalog(&mut self) -> &mut Catalog {
         self.packs.catalog()

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use phoenix_depot::{Blob, BlobName, Depot, DepotError, Problem};
 use phoenix_pack::{
-    Catalog, Directory, FOOTER, Footer, Others, PackBuilder, PackError, PackInfo, longest_directories,
+    Catalog, Directory, FOOTER, Footer, HEAD, Others, PackBuilder, PackError, PackInfo, check_head,
+    longest_directories,
 };
 use tokio::sync::Semaphore;
 
@@ -183,6 +184,33 @@ impl Packs {
         let mut statement = self.catalog.statement();
         statement.known.extend(self.unread.clone());
         statement
+    }
+
+    /// What is wrong with the beginnings of the live packs, which nobody else looks at.
+    pub(crate) async fn check_heads(&self) -> Vec<Trouble> {
+        let depot = &self.depot;
+        let check = |blob: Blob| async move {
+            let damaged = |problem| Trouble::Pack {
+                depot: depot.location().to_owned(),
+                pack: blob.name.to_string(),
+                problem,
+            };
+            let mut checked = Ok(());
+            for _ in 0..ATTEMPTS {
+                checked = match depot.read(&blob, 0..HEAD as u64).await {
+                    Ok(head) => check_head(&head).map_err(damaged),
+                    Err(error) => return Some(error.into()),
+                };
+                if checked.is_ok() {
+                    break;
+                }
+            }
+            checked.err()
+        };
+        let blobs = self.catalog.packs().filter_map(|(_, name, _)| self.blobs.get(name).cloned());
+        let blobs: Vec<Blob> = blobs.collect();
+        let checked = stream::iter(blobs).map(check).buffer_unordered(AT_ONCE);
+        checked.filter_map(async |checked| checked).collect().await
     }
 
     /// How many packs were read.

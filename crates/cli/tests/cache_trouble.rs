@@ -348,6 +348,32 @@ fn records_and_packs_that_lie_are_misses() {
     let _ = cache(&env, &["restore", &path]).ends_with(0);
 }
 
+#[test]
+fn a_pack_that_begins_as_something_else_is_found_and_written_anew() {
+    let env = TestEnv::new();
+    let path = add(&env, "there", 1);
+    let _ = cache(&env, &["save", &path]).ends_with(0);
+    let packs = fs::read_dir(env.file("depot/packs")).unwrap();
+    let pack = packs.map(|entry| entry.unwrap().path()).next().unwrap();
+    for at in 0..8 {
+        let mut bytes = fs::read(&pack).unwrap();
+        bytes[at] ^= 1;
+        fs::write(&pack, &bytes).unwrap();
+        let _ = cache(&env, &["verify"])
+            .ends_with(1)
+            .says("it does not begin as it ends")
+            .says("1 of 1 path is whole")
+            .says("verify --repair");
+        bytes[at] ^= 1;
+        fs::write(&pack, &bytes).unwrap();
+        let _ = cache(&env, &["verify"]).ends_with(0);
+    }
+    fs::write(&pack, [b"anything", &fs::read(&pack).unwrap()[8..]].concat()).unwrap();
+    let _ = cache(&env, &["verify", "--repair"]).ends_with(0).says("what is whole is in ");
+    let _ = cache(&env, &["verify"]).ends_with(0);
+    come_back(&env, &[path]);
+}
+
 struct Mounted(PathBuf);
 
 impl Drop for Mounted {

@@ -22,7 +22,7 @@ pub use directory::{
 pub use fold::{Fold, Folded};
 pub use others::{Others, OthersError, PackInfo, Use};
 pub use pack::{
-    Compressor, FOOTER, FRAME_TARGET, Footer, FrameBuilder, FrameOpener, LEVEL, LONGEST_DIRECTORY,
-    PackBuilder, PackError, PackedPath, SealedFrame, longest_directories, open_frame,
+    Compressor, FOOTER, FRAME_TARGET, Footer, FrameBuilder, FrameOpener, HEAD, LEVEL, LONGEST_DIRECTORY,
+    PackBuilder, PackError, PackedPath, SealedFrame, check_head, longest_directories, open_frame,
 };
 pub use put_back::PutBack;

@@ -19,6 +19,9 @@ use crate::{
 /// What a pack begins and ends with; the last byte is the version.
 const MAGIC: &[u8; 8] = b"PHXPACK\x01";
 
+/// How many bytes a pack has before its frames.
+pub const HEAD: usize = MAGIC.len();
+
 /// How many bytes the footer has: where the directory begins, how long it is stored and itself, its check, and
 /// the magic.
 pub const FOOTER: usize = 8 + 4 + 4 + 16 + 8;
@@ -162,6 +165,14 @@ pub struct PackedPath {
     pub patches: Vec<Patch>,
     /// When it was saved, in milliseconds since 1970.
     pub saved: u64,
+}
+
+/// Whether a pack whose footer was read begins as it ends, by its first [`HEAD`] bytes.
+///
+/// # Errors
+/// When it does not.
+pub fn check_head(head: &[u8]) -> Result<(), PackError> {
+    if head == MAGIC { Ok(()) } else { Err(PackError::Damaged("it does not begin as it ends")) }
 }
 
 /// Writes one pack, from its first byte to its last; whoever has it writes what it returns, in order.

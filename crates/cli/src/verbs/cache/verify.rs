@@ -35,6 +35,7 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<ExitCode, CommandError> {
     let depot = depots::open(args.depot.depot.as_deref())?;
     let mut cache = Cache::open(depot, &mut |told| trouble(told))
         .map_err(|error| CommandError::because("cannot start", &error))?;
+    cache.check_heads().into_iter().for_each(trouble);
     let names = cache.catalog().names();
     let all = names.len();
     let unread = unread_records(&mut cache);
