@@ -8,6 +8,7 @@ mod answer;
 mod asked;
 mod nar;
 mod opened;
+mod patient;
 mod ranges;
 mod shelf;
 mod wanted;
@@ -20,18 +21,19 @@ use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use phoenix_depot::Depot;
 use phoenix_substituter::{PublicKeys, SecretKey};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use crate::{Packs, Trouble};
 use answer::Answers;
 use opened::Opened;
+use patient::Patient;
 use shelf::{Shelf, once_each};
 
 /// How long a server that could not take a connection waits before it tries again: it may have too many files
@@ -40,6 +42,12 @@ const BREATH: Duration = Duration::from_millis(50);
 
 /// How many bytes wait to be written for one client, at most.
 const BUFFER: usize = 128 << 10;
+
+/// How many connections there are at once; Nix makes 25 if nobody says otherwise, and few ask for more than 128.
+const CONNECTIONS: usize = 256;
+
+/// How long a connection may be without a request, or with a part of one: others may be waiting for it.
+const IDLE: Duration = Duration::from_secs(60);
 
 /// How to serve.
 #[derive(Debug, Clone)]
@@ -113,7 +121,7 @@ impl Server {
         let packs = runtime.block_on(Packs::load(depot, &mut |trouble| tell(trouble)));
         let shelf = Shelf::new(packs, settings, tell.clone());
         let opened = Arc::new(Opened::new(shelf.depot(), tell));
-        let answers = Arc::new(Answers { shelf, opened });
+        let answers = Arc::new(Answers::new(shelf, opened));
         let (stop, stopped) = watch::channel(());
         let serving = runtime.spawn(serve(listener, answers, stopped));
         Ok(Self { address, stop, serving, runtime })
@@ -137,9 +145,12 @@ impl Server {
 
 async fn serve(listener: TcpListener, answers: Arc<Answers>, mut stopped: watch::Receiver<()>) {
     let graceful = GracefulShutdown::new();
+    let room = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+        // Whoever comes when there is no room waits where the system lets them wait.
+        let accept = async { (room.clone().acquire_owned().await, listener.accept().await) };
+        let (place, accepted) = tokio::select! {
+            accepted = accept => accepted,
             _ = stopped.changed() => break,
         };
         let Ok((stream, _)) = accepted else {
@@ -154,11 +165,17 @@ async fn serve(listener: TcpListener, answers: Arc<Answers>, mut stopped: watch:
             async move { Ok::<_, Infallible>(answers.answer(request).await) }
         });
         // Each client has a buffer, and there may be many.
-        let connection =
-            http1::Builder::new().max_buf_size(BUFFER).serve_connection(TokioIo::new(stream), service);
+        let connection = http1::Builder::new()
+            .max_buf_size(BUFFER)
+            .timer(TokioTimer::new())
+            .header_read_timeout(IDLE)
+            .serve_connection(TokioIo::new(Patient::new(stream, nar::DEAF)), service);
         let connection = graceful.watch(connection);
         // A client that goes away, and one that was cut off because of damage, know it.
-        tokio::spawn(async move { drop(connection.await) });
+        tokio::spawn(async move {
+            drop(connection.await);
+            drop(place);
+        });
     }
     drop(listener);
     graceful.shutdown().await;

@@ -248,7 +248,7 @@ fn what_is_in_the_depot_is_served() {
     }
     let (big, (_, archive)) = store.iter().find(|(_, (info, _))| info.nar_size == 9_000_000).unwrap();
     let none = served.archive(big, &[&format!("Range: bytes={}-", archive.len())]);
-    assert_eq!(none.status, 416);
+    assert_eq!((none.status, none.header("content-range")), (416, "bytes */9000000"));
 
     // What is not there.
     let nothing = name(77);
@@ -298,6 +298,48 @@ fn one_connection_is_for_many_requests_and_for_this_machine() {
     let taken = Settings { address: served.server.as_ref().unwrap().address(), ..settings() };
     let error = Server::start(depot, taken, Box::new(|_| ())).unwrap_err();
     assert!(matches!(error, ServeError::Listen { .. }), "{error}");
+}
+
+#[test]
+fn a_part_is_sent_where_one_is_asked_for() {
+    let depot = Arc::new(Moody::default());
+    let store = store(&[300, 128 << 10, 3_000_000]);
+    save(&depot, "1", &store);
+    let served = serve(&depot, settings());
+    for (name, (_, archive)) in &store {
+        let size = archive.len();
+        for (first, last) in [(0, 0), (0, 99), (0, size - 1), (size - 7, size + 5), (size / 3, size / 2)] {
+            let part = served.archive(name, &[&format!("Range: bytes={first}-{last}")]);
+            let last = last.min(size - 1);
+            let range = format!("bytes {first}-{last}/{size}");
+            assert_eq!((part.status, part.header("content-range")), (206, range.as_str()));
+            assert_eq!(part.header("content-length"), (last - first + 1).to_string());
+            assert!(part.body == archive[first..=last], "{name} {range}");
+        }
+        // Nothing says what it was a part of before, and other kinds of ranges may be answered with the whole.
+        for headers in [["Range: bytes=5-9", "If-Range: \"x\""], ["Range: bytes=-9", "Accept: */*"]] {
+            assert_eq!(served.archive(name, &headers).status, 200);
+        }
+        assert_eq!(served.archive(name, &["Range: bytes=5-"]).header("accept-ranges"), "bytes");
+    }
+}
+
+#[test]
+fn more_clients_than_are_sent_to_at_once_wait_for_their_turn() {
+    let depot = Arc::new(Moody::default());
+    let store = store(&[40_000, 2_000_000, 1_500_000]);
+    save(&depot, "1", &store);
+    let served = serve(&depot, settings());
+    // As many as one Nix makes that was told to make many, and another beside it.
+    std::thread::scope(|scope| {
+        for client in 0..160 {
+            let (served, store) = (&served, &store);
+            scope.spawn(move || {
+                let (name, (_, archive)) = store.iter().nth(client % store.len()).unwrap();
+                assert!(served.archive(name, &[]).body == *archive);
+            });
+        }
+    });
 }
 
 #[test]
@@ -508,13 +550,18 @@ fn lie(depot: &Arc<Moody>, name: &str, store: &BTreeMap<String, (PathInfo, Vec<u
 #[test]
 fn a_pack_that_lies_is_found_out_before_the_end() {
     let depot = Arc::new(Moody::default());
-    let mut store = store(&[300, 3_000_000]);
+    // The last of them is made of whole parts.
+    let mut store = store(&[300, 3_000_000, 24 << 17]);
     for (info, _) in store.values_mut() {
         info.nar_hash[5] ^= 1;
     }
     lie(&depot, "1", &store);
     let served = serve(&depot, settings());
     for (name, (info, _)) in &store {
+        // A part that is whole may belong to something that is not.
+        let other = serve(&depot, settings());
+        let half = other.archive(name, &[&format!("Range: bytes=0-{}", info.nar_size / 2)]);
+        assert!(half.status == 404 || half.body.len() as u64 <= info.nar_size / 2, "{}", half.status);
         let answer = served.archive(name, &[]);
         if info.nar_size == 300 {
             assert_eq!(answer.status, 404);

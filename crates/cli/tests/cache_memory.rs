@@ -5,6 +5,8 @@
 
 mod common;
 
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpStream;
 use std::process::Child;
 use std::time::Duration;
 
@@ -18,14 +20,19 @@ use phoenix_pack::{
 /// What a restore may take, in MiB, whatever a pack is.
 const LIMIT: u64 = 256;
 
-/// The peak of a process's resident memory, in MiB, as far as it was seen until it ended.
+/// The peak of a process's resident memory so far, in MiB.
+fn peak_of(process: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kilobytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    kilobytes.unwrap_or_default() >> 10
+}
+
+/// The same of one that ends, as far as it was seen until then.
 fn peak(child: &mut Child) -> u64 {
     let mut peak = 0;
     while child.try_wait().unwrap().is_none() {
-        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kilobytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
-        peak = peak.max(kilobytes.unwrap_or_default() >> 10);
+        peak = peak.max(peak_of(child.id()));
         std::thread::sleep(Duration::from_millis(2));
     }
     peak
@@ -288,4 +295,55 @@ fn all_of_it_together_takes_no_more() {
         ];
         let _ = restore(&env, &packs, 8).ends_with(1);
     }
+}
+
+#[test]
+fn clients_that_take_nothing_cost_a_server_no_more() {
+    let env = TestEnv::new();
+    let sizes = [900 << 10, 40 << 20];
+    let paths: Vec<String> = sizes
+        .map(|size| {
+            let file = env.file(&format!("of-{size}"));
+            fs::write(&file, noise(size)).unwrap();
+            env.nix.run("nix-store", &["--add", file.to_str().unwrap()]).trim().to_owned()
+        })
+        .to_vec();
+    let save = ["cache", "save", "--depot", &env.depot(), &paths[0], &paths[1]];
+    let _ = env.phoenix(&save).ends_with(0);
+    let mut server = common::start(&env, &["cache", "serve", "--depot", &env.depot()]);
+    let mut line = String::new();
+    BufReader::new(server.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let url = line.trim().to_owned();
+    let address = url.strip_prefix("http://").unwrap();
+    let urls: Vec<String> = paths
+        .iter()
+        .map(|path| {
+            let hash_part = path.rsplit('/').next().unwrap().split('-').next().unwrap();
+            let narinfo =
+                phoenix_testkit::http::request("GET", &format!("{url}/{hash_part}.narinfo"), &[], &[]);
+            let text = String::from_utf8(narinfo.body).unwrap();
+            text.lines().find_map(|line| line.strip_prefix("URL: ")).unwrap().to_owned()
+        })
+        .collect();
+    let clients: Vec<TcpStream> = (0..300)
+        .map(|client| {
+            let mut stream = TcpStream::connect(address).unwrap();
+            let ask = format!("GET /{} HTTP/1.1\r\nHost: {address}\r\n\r\n", urls[client % 2]);
+            // Some ask for many, one behind the other, and some do not end what they ask.
+            let ask = match client % 5 {
+                0 => ask.repeat(500),
+                1 => format!("GET /{} HTTP/1.1\r\nX: {}", urls[0], "x".repeat(100 << 10)),
+                _ => ask,
+            };
+            stream.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
+            let _ = stream.write_all(ask.as_bytes());
+            stream
+        })
+        .collect();
+    std::thread::sleep(Duration::from_secs(5));
+    let peak = peak_of(server.id());
+    let _ = server.kill();
+    let _ = server.wait();
+    drop(clients);
+    assert!(peak < LIMIT, "{peak} MiB");
 }

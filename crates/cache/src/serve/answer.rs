@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,13 +12,14 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
 use hyper::header::{
-    ACCEPT_RANGES, ALLOW, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HOST, HeaderValue, RANGE,
+    ACCEPT_RANGES, ALLOW, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HOST, HeaderValue, IF_RANGE, RANGE,
+    RETRY_AFTER,
 };
 use hyper::{Method, Request, Response, StatusCode};
 use phoenix_pack::HASH_LENGTH;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use super::asked::{Asked, is_loopback_host, resume_at};
+use super::asked::{Asked, Part, is_loopback_host};
 use super::nar::{Broken, Planned, parts};
 use super::opened::{Lost, Opened};
 use super::shelf::Shelf;
@@ -35,6 +37,12 @@ const FIRST: Duration = Duration::from_secs(15);
 /// How long it waits while something comes, for others; Nix gives up after 300 seconds (`stalled-download-timeout`).
 const LAST: Duration = Duration::from_secs(240);
 
+/// How many archives are sent at once; more keep no machine busier, and each takes up to a mebibyte.
+const SENDING: usize = 48;
+
+/// How long an archive waits for its turn: longer than a client may keep others waiting, and not as long as Nix waits.
+const TURN: Duration = Duration::from_secs(180);
+
 /// How often an archive is planned anew because a pack went away: others may have it.
 const PLANS: usize = 2;
 
@@ -48,9 +56,22 @@ pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
 pub(super) struct Answers {
     pub(super) shelf: Shelf,
     pub(super) opened: Arc<Opened>,
+    /// Turns of archives to be sent.
+    turns: Arc<Semaphore>,
 }
 
 impl Answers {
+    pub(super) fn new(shelf: Shelf, opened: Arc<Opened>) -> Self {
+        Self { shelf, opened, turns: Arc::new(Semaphore::new(SENDING)) }
+    }
+
+    /// Waits until there is memory for another archive to be sent. Nix waits, too; what is refused it asks for again,
+    /// and only a few times.
+    async fn turn(&self) -> Option<Arc<OwnedSemaphorePermit>> {
+        let turn = tokio::time::timeout(TURN, self.turns.clone().acquire_owned()).await;
+        turn.ok()?.ok().map(Arc::new)
+    }
+
     /// The answer to a request.
     pub(super) async fn answer<B>(self: Arc<Self>, request: Request<B>) -> Response<Body> {
         let host = request.headers().get(HOST).map(|host| host.to_str().unwrap_or_default());
@@ -73,8 +94,11 @@ impl Answers {
             }
             Asked::NarInfo(hash_part) => self.narinfo(&hash_part, is_head).await,
             Asked::Nar(hash_part, nar_hash) => {
-                let range = request.headers().get(RANGE).and_then(|range| range.to_str().ok());
-                self.nar(&hash_part, &nar_hash, range.map_or(0, resume_at), is_head).await
+                // Of what nothing else is told of, one cannot know whether it changed; and `HEAD` knows no ranges.
+                let is_for_all = is_head || request.headers().contains_key(IF_RANGE);
+                let range = request.headers().get(RANGE).filter(|_| !is_for_all);
+                let part = range.and_then(|range| Part::of(range.to_str().ok()?));
+                self.nar(&hash_part, &nar_hash, part, is_head).await
             }
             Asked::Nothing => status(StatusCode::NOT_FOUND),
         };
@@ -101,9 +125,15 @@ impl Answers {
         self: Arc<Self>,
         hash_part: &[u8; HASH_LENGTH],
         nar_hash: &[u8; 32],
-        from: u64,
+        part: Option<Part>,
         is_head: bool,
     ) -> Response<Body> {
+        let turn = if is_head { None } else { self.turn().await };
+        if turn.is_none() && !is_head {
+            let mut answer = status(StatusCode::SERVICE_UNAVAILABLE);
+            answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("10"));
+            return answer;
+        }
         let mut planned = self.shelf.archive(hash_part, nar_hash);
         // Whoever asks for it was told of it once.
         if planned.is_none() && self.shelf.look_for_lost().await {
@@ -113,15 +143,19 @@ impl Answers {
         for _ in 0..PLANS {
             let Some(plan) = planned else { break };
             let size = plan.located.info.nar_size;
-            if from > 0 && from >= size {
+            let range = part.map_or(Some(0..size), |part| part.within(size));
+            let Some(range) = range else {
                 let mut answer = status(StatusCode::RANGE_NOT_SATISFIABLE);
                 header(&mut answer, CONTENT_RANGE, &format!("bytes */{size}"));
                 return answer;
-            }
-            let body = if is_head { Ok(whole(Bytes::new())) } else { self.clone().body(plan, from).await };
+            };
+            let body = match &turn {
+                Some(turn) => self.clone().body(plan, range.clone(), turn.clone()).await,
+                None => Ok(whole(Bytes::new())),
+            };
             match body {
                 Ok(body) => {
-                    made = Some((body, size));
+                    made = Some((body, range, size));
                     break;
                 }
                 // What replaced the pack that went away may have it.
@@ -131,24 +165,29 @@ impl Answers {
                 Err(_) => break,
             }
         }
-        let Some((body, size)) = made else { return status(StatusCode::NOT_FOUND) };
+        let Some((body, range, size)) = made else { return status(StatusCode::NOT_FOUND) };
         let mut answer = Response::new(body);
-        if from > 0 {
+        if part.is_some() {
             *answer.status_mut() = StatusCode::PARTIAL_CONTENT;
-            header(&mut answer, CONTENT_RANGE, &format!("bytes {from}-{}/{size}", size - 1));
+            header(&mut answer, CONTENT_RANGE, &format!("bytes {}-{}/{size}", range.start, range.end - 1));
         }
         // An archive that breaks off is asked for from there on: then it can still be found to be gone.
         answer.headers_mut().insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
         answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-nix-nar"));
-        header(&mut answer, CONTENT_LENGTH, &(size - from).to_string());
+        header(&mut answer, CONTENT_LENGTH, &(range.end - range.start).to_string());
         answer
     }
 
     /// The body of an archive, of which at least the beginning is there.
-    async fn body(self: Arc<Self>, planned: Planned, from: u64) -> Result<Body, Broken> {
+    async fn body(
+        self: Arc<Self>,
+        planned: Planned,
+        range: Range<u64>,
+        turn: Arc<OwnedSemaphorePermit>,
+    ) -> Result<Body, Broken> {
         let planned = Arc::new(planned);
         let size = planned.located.info.nar_size;
-        let mut parts = parts(planned.clone(), self.opened.clone(), from);
+        let mut parts = parts(planned.clone(), self.opened.clone(), range);
         let learn = |broken: &Broken| self.shelf.learn(&planned, *broken);
         let last = Instant::now() + LAST;
         if size <= SMALL {
@@ -156,10 +195,10 @@ impl Answers {
             while let Some(part) = self.next(&mut parts, last).await? {
                 bytes.extend_from_slice(&part.inspect_err(learn)?);
             }
-            return Ok(whole(bytes.into()));
+            return Ok(whole(sent(bytes, turn)));
         }
         let first = self.next(&mut parts, last).await?.unwrap_or(Err(NOTHING)).inspect_err(learn)?;
-        Ok(self.clone().streamed(first, parts, planned))
+        Ok(self.clone().streamed(first, parts, planned, turn))
     }
 
     /// The next part of an archive that nothing was sent of yet. A depot that is slow is waited for; one that says
@@ -189,19 +228,34 @@ impl Answers {
         first: Bytes,
         parts: mpsc::Receiver<Result<Bytes, Broken>>,
         planned: Arc<Planned>,
+        turn: Arc<OwnedSemaphorePermit>,
     ) -> Body {
         let rest = stream::unfold((Some(first), parts), move |(first, mut parts)| {
-            let (this, planned) = (self.clone(), planned.clone());
+            let (this, planned, turn) = (self.clone(), planned.clone(), turn.clone());
             async move {
                 let part = match first {
                     Some(first) => Ok(first),
                     None => parts.recv().await?.inspect_err(|broken| this.shelf.learn(&planned, *broken)),
                 };
-                Some((part.map(Frame::data).map_err(io::Error::from), (None, parts)))
+                let part = part.map(|part| Frame::data(sent(part, turn)));
+                Some((part.map_err(io::Error::from), (None, parts)))
             }
         });
         StreamBody::new(rest).boxed_unsync()
     }
+}
+
+/// Bytes of an archive on their way: its turn is over when the last of them have gone, for until then they take memory.
+fn sent(bytes: impl AsRef<[u8]> + Send + 'static, turn: Arc<OwnedSemaphorePermit>) -> Bytes {
+    struct Sent<B>(B, #[expect(dead_code, reason = "it is held")] Arc<OwnedSemaphorePermit>);
+
+    impl<B: AsRef<[u8]>> AsRef<[u8]> for Sent<B> {
+        fn as_ref(&self) -> &[u8] {
+            self.0.as_ref()
+        }
+    }
+
+    Bytes::from_owner(Sent(bytes, turn))
 }
 
 fn whole(bytes: Bytes) -> Body {

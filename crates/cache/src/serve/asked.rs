@@ -1,5 +1,7 @@
 //! What a client of a binary cache asks for.
 
+use std::ops::Range;
+
 use phoenix_pack::HASH_LENGTH;
 use phoenix_substituter::nix32;
 
@@ -46,11 +48,32 @@ fn hash_part(text: &str) -> Option<[u8; HASH_LENGTH]> {
     text.as_bytes().try_into().ok()
 }
 
-/// From where on an archive is asked for, by the value of a `Range` header: `bytes=N-`, which is how Nix goes on
-/// with one that broke off. Any other range is answered with the whole, as HTTP allows.
-pub(super) fn resume_at(range: &str) -> u64 {
-    let from = range.strip_prefix("bytes=").and_then(|rest| rest.strip_suffix('-'));
-    from.and_then(|from| from.parse().ok()).unwrap_or(0)
+/// A part of an archive that is asked for: its first byte, and its last if there is to be one before the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Part {
+    first: u64,
+    last: Option<u64>,
+}
+
+impl Part {
+    /// Reads the value of a `Range` header: `bytes=N-`, which is how Nix goes on with an archive that broke off, or
+    /// `bytes=N-M`. Any other range is answered with the whole, as HTTP allows.
+    pub(super) fn of(range: &str) -> Option<Self> {
+        let number = |text: &str| {
+            // Else a sign would be taken, too.
+            text.bytes().all(|digit| digit.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+        };
+        let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
+        let first = number(first)?;
+        let last = if last.is_empty() { None } else { Some(number(last)?) };
+        last.is_none_or(|last| last >= first).then_some(Self { first, last })
+    }
+
+    /// The bytes of an archive of this size; none when it has no such.
+    pub(super) fn within(self, size: u64) -> Option<Range<u64>> {
+        let end = self.last.map_or(size, |last| last.saturating_add(1).min(size));
+        (self.first < end).then_some(self.first..end)
+    }
 }
 
 /// Whether a `Host` header names this machine's loopback, and is not the name that a page in a browser has
@@ -101,16 +124,22 @@ mod tests {
     }
 
     #[test]
-    fn only_the_rest_of_an_archive_is_a_range() {
-        for (range, from) in [
-            ("bytes=12-", 12),
-            ("bytes=0-", 0),
-            ("bytes=1-2", 0),
-            ("bytes=-5", 0),
-            ("bytes=x-", 0),
-            ("12-", 0),
+    fn a_part_is_asked_for_by_its_first_and_last_byte() {
+        let within = |range| Part::of(range).map(|part| part.within(100));
+        for (range, bytes) in [
+            ("bytes=12-", Some(12..100)),
+            ("bytes=0-", Some(0..100)),
+            ("bytes=1-2", Some(1..3)),
+            ("bytes=0-99", Some(0..100)),
+            ("bytes=99-18446744073709551615", Some(99..100)),
+            ("bytes=100-", None),
+            ("bytes=100-200", None),
         ] {
-            assert_eq!(resume_at(range), from, "{range}");
+            assert_eq!(within(range), Some(bytes), "{range}");
+        }
+        for range in ["bytes=-5", "bytes=2-1", "bytes=x-", "bytes=+1-", "bytes=0-1,3-4", "12-", "", "bytes="]
+        {
+            assert_eq!(within(range), None, "{range}");
         }
     }
 

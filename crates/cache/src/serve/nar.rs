@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ const AHEAD: usize = 8;
 const AHEAD_EACH: usize = 4;
 
 /// How long a client may take for a part: one that takes none would count among those under way for ever.
-const DEAF: Duration = Duration::from_secs(300);
+pub(super) const DEAF: Duration = Duration::from_secs(120);
 
 /// How many frames are opened ahead of those of an archive.
 const NEXT: usize = 2;
@@ -62,11 +63,11 @@ impl From<Broken> for io::Error {
     }
 }
 
-/// The parts of an archive, from an offset on. The last one comes only if the whole had the registered hash.
+/// A range of an archive, in parts. The last one comes only if the whole had the registered hash.
 pub(super) fn parts(
     planned: Arc<Planned>,
     opened: Arc<Opened>,
-    from: u64,
+    range: Range<u64>,
 ) -> mpsc::Receiver<Result<Bytes, Broken>> {
     let (sender, receiver) = mpsc::channel(WAITING);
     tokio::spawn(async move {
@@ -76,7 +77,7 @@ pub(super) fn parts(
             opened.ranges.expect(*path, planned.frames.values());
         }
         fetch_beside(&planned, &opened);
-        let mut sending = Sending::new(sender, info.nar_size, from, planned.check.clone());
+        let mut sending = Sending::new(sender, info.nar_size, range, planned.check.clone());
         let made = make(&planned, &opened, &mut sending).await;
         if let Some(path) = info.hash_part() {
             opened.ranges.forget(path);
@@ -181,8 +182,8 @@ struct Sending {
     /// How many bytes were hashed, and how many there are to be.
     done: u64,
     size: u64,
-    /// How many bytes at the beginning are not to be sent.
-    skip: u64,
+    /// Which of them are to be sent.
+    range: Range<u64>,
     check: Option<ContentCheck>,
 }
 
@@ -190,11 +191,11 @@ impl Sending {
     fn new(
         sender: mpsc::Sender<Result<Bytes, Broken>>,
         size: u64,
-        skip: u64,
+        range: Range<u64>,
         check: Option<ContentCheck>,
     ) -> Self {
         let buffer = Vec::with_capacity(PART);
-        Self { sender, hash: Sha256::new(), buffer, held_back: None, done: 0, size, skip, check }
+        Self { sender, hash: Sha256::new(), buffer, held_back: None, done: 0, size, range, check }
     }
 
     /// How many bytes more make a part; at least one.
@@ -223,10 +224,14 @@ impl Sending {
         if self.done > self.size {
             return Err(Stop::Broken(Broken { why: Lost::Damaged, pack: None }));
         }
-        let mut part = Bytes::from(std::mem::replace(&mut self.buffer, Vec::with_capacity(PART)));
-        let skipped = self.skip.saturating_sub(before).min(part.len() as u64);
-        let part = part.split_off(usize::try_from(skipped).unwrap_or(usize::MAX));
-        Ok(self.held_back.replace(part))
+        let part = Bytes::from(std::mem::replace(&mut self.buffer, Vec::with_capacity(PART)));
+        let within = |at: u64| at.clamp(before, self.done) - before;
+        let [start, end] = [within(self.range.start), within(self.range.end)].map(|at| at as usize);
+        if start == end {
+            // What is held back is the last of what is to be sent, whatever is still to be hashed.
+            return Ok(None);
+        }
+        Ok(self.held_back.replace(part.slice(start..end)))
     }
 
     async fn send(&self, part: Bytes) -> Result<(), Stop> {
