@@ -2,7 +2,7 @@
 import { existsSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { end, phoenix } from '../action/program.mjs'
-import { action, choice, input, state, warning } from '../action/workflow.mjs'
+import { action, choice, input, notice, state, warning } from '../action/workflow.mjs'
 
 await action(async () => {
   const folder = state('folder')
@@ -25,8 +25,11 @@ async function save(snapshot, sign) {
   const budget = ['--budget', input('budget') || '10G']
   const depot = ['--depot', input('depot') || 'github:']
   // The program knows a stranger's code by the event, and says so.
-  const mine = choice('save', ['auto', 'true', 'false']) === 'auto' ? ['--unless-fork'] : []
-  const saved = await phoenix(['cache', 'save', '--since', snapshot, ...budget, ...more, ...mine, ...sign, ...depot])
+  const mine = choice('save', ['auto', 'true', 'false']) === 'auto' ? ['--unless-fork', '--unless-denied'] : []
+  const args = ['cache', 'save', '--since', snapshot, ...budget, ...more, ...mine, ...sign, ...depot]
+  const saved = await phoenix(args, { read: true })
+  // A job whose token may only read has nothing wrong with it, and is not to look as if it had.
+  if (saved.code === 0 && saved.stdout.trim()) notice(saved.stdout.trim())
   if (saved.code !== 0) warning(`phoenix cache save ${end(saved)}; what this job built will be built again`)
 }
 

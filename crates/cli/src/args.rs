@@ -161,6 +161,10 @@ pub(crate) struct SaveArgs {
     #[arg(long)]
     pub(crate) unless_fork: bool,
 
+    /// Nothing, where this job may read the depot and not write it: why is printed, and the exit code is 0
+    #[arg(long)]
+    pub(crate) unless_denied: bool,
+
     /// Only see whether the arguments make sense, before something is built that is to be saved
     #[arg(long)]
     pub(crate) check: bool,

@@ -228,6 +228,12 @@ fn the_cache_of_a_repository_keeps_one_entry_a_save() {
     };
     github.evict(|_| true);
     let _ = fails("ACTIONS_RUNTIME_TOKEN", &reader).says("not permitted").says("hint: GitHub lets");
+    // Who can do without is told so, once.
+    let mut command = env.in_job(&github, &reader);
+    command.args(["cache", "save", "--unless-denied", "--depot", "github:", &app]);
+    let ran = common::Ran::from(command.output().unwrap()).ends_with(0);
+    assert!(ran.stdout.starts_with("nothing is saved: ") && ran.stdout.contains("not permitted"), "{ran}");
+    assert_eq!((ran.stdout.lines().count(), ran.stderr.contains("not permitted")), (1, false), "{ran}");
     let _ = fails("ACTIONS_RUNTIME_TOKEN", "").says("ACTIONS_RUNTIME_TOKEN is not set");
 }
 

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use indicatif::HumanBytes;
 use phoenix_cache::{ALIVE, Cache, Trouble};
+use phoenix_depot::{DepotError, Problem};
 use phoenix_model::StorePath;
 use phoenix_store::{Layout, Nix, PathInfos, Settings, StoreEnv, initialise};
 use phoenix_substituter::redacted;
@@ -143,15 +144,20 @@ fn save(args: &SaveArgs) -> Result<ExitCode, CommandError> {
         .map_err(|error| CommandError::because("cannot start", &error))?;
     tidy::set_branch(&mut cache, args.branch.as_deref());
     set_needs(&mut cache, restored);
-    let saved = cache.save_from_store(&depots::new_name(), &layout, &paths, threads(&args.depot)).map_err(
-        |error| {
+    let saved = match cache.save_from_store(&depots::new_name(), &layout, &paths, threads(&args.depot)) {
+        Ok(saved) => saved,
+        Err(Trouble::Depot(error @ DepotError { problem: Problem::Denied(_), .. })) if args.unless_denied => {
+            talk::stdout(&format!("nothing is saved: {error}\n"))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Err(error) => {
             let failed = CommandError::because("nothing was saved", &error);
-            match hint_for(&failed.in_one_line()) {
+            return Err(match hint_for(&failed.in_one_line()) {
                 Some(hint) => failed.hint(hint),
                 None => failed,
-            }
-        },
-    )?;
+            });
+        }
+    };
     for (name, why) in &saved.unreadable {
         say(format!("warning: {name} is not saved: {why}"));
     }
