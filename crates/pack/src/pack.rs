@@ -32,8 +32,8 @@ pub const LONGEST_DIRECTORY: u32 = 256 << 20;
 /// How long the directory of a small pack may be, in bytes: that of a million and a half chunks.
 const SMALL_DIRECTORY: u64 = 32 << 20;
 
-/// Which part of larger packs a directory is at most. Of what is saved it is a third of that: a chunk has 32 KiB on average, 20
-/// bytes in the directory, and a bit more than a quarter of its size in the pack.
+/// Which part of larger packs a directory is at most. A chunk has 32 KiB on average, 20 bytes in the
+/// directory, and a bit more than a quarter of its size in the pack: a 400th.
 const DIRECTORY_PART: u64 = 256;
 
 /// How many times as long as it is stored a directory may be; hashes do not compress, and what does is made to fill
