@@ -29,6 +29,10 @@ const MOST: u64 = 1 << 30;
 /// Where evaluations lie in a depot: below it the fingerprint, and below that what was made later is larger.
 const EVALUATIONS: &str = "evaluations/";
 
+/// The same for what is known of many sources. It is written only where something was learned, and would be the oldest
+/// among those of single sources, of which there is one for each commit.
+const FAMILIES: &str = "readings/";
+
 /// The evaluations that are kept.
 pub(crate) struct KeptAnswers<'s> {
     setup: &'s Setup,
@@ -118,7 +122,7 @@ impl<'s> KeptAnswers<'s> {
         runtime()?.block_on(async {
             let bytes = packed.to_vec();
             blobs::create(depot.as_ref(), &name, bytes).await.map_err(|error| cannot(&error))?;
-            let mut all = depot.list(EVALUATIONS).await.unwrap_or_default();
+            let mut all = depot.list(kind(fingerprint)).await.unwrap_or_default();
             all.sort_by_key(|blob| std::cmp::Reverse(blob.created));
             blobs::forget(&depot, all.into_iter().skip(KEPT)).await;
             Ok(())
@@ -156,7 +160,11 @@ impl<'s> KeptAnswers<'s> {
 }
 
 fn prefix(fingerprint: &Fingerprint) -> String {
-    format!("{EVALUATIONS}{}/", fingerprint.as_str())
+    format!("{}{}/", kind(fingerprint), fingerprint.as_str())
+}
+
+fn kind(fingerprint: &Fingerprint) -> &'static str {
+    if fingerprint.is_of_family() { FAMILIES } else { EVALUATIONS }
 }
 
 fn unpacked(packed: impl io::Read) -> Option<Vec<u8>> {

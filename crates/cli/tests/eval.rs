@@ -354,16 +354,14 @@ fn an_evaluator_that_is_killed_costs_one_attribute() {
     let flake = Flake::new(
         r#"{ packages.${system} = {
           a = ok "a";
-          b = import (d "killer" "kill -9 $PPID; sleep 1" { });
+          b = import (d "killer" "sleep 0.5; kill -9 $PPID; sleep 1" { });
           c = ok "c";
         }; }"#,
     );
     let ran = env.phoenix(&["eval", &flake.reference(), "-v"]).ends_with(120);
     assert_eq!(order(&ran), ["a", "c", "b"], "{ran}");
-    assert!(
-        ran.stdout.contains("the evaluator was killed") && ran.stdout.contains("when last seen"),
-        "{ran}"
-    );
+    assert!(ran.stdout.contains("the evaluator was killed"), "{ran}");
+    assert!(ran.stdout.contains("MiB when last seen") && !ran.stdout.contains("had 0 MiB"), "{ran}");
 }
 
 /// A `nix` before the real one that evaluates nothing.
@@ -624,6 +622,61 @@ fn a_change_evaluates_only_what_may_have_read_it() {
     let _ = eval();
     let fresh = env.phoenix(&["eval", "--sorted", "--no-eval-cache", &reference]).ends_with(0);
     assert_eq!(eval().stdout, fresh.stdout);
+}
+
+#[test]
+fn a_file_of_the_source_that_nix_fetches_is_read() {
+    let env = TestEnv::new();
+    if !is_pure(&env) || !cfg!(target_os = "linux") {
+        return;
+    }
+    let flake = Flake::new("{ }");
+    flake.write("x", "1");
+    let hash = env.nix.run("nix", &["hash", "path", &flake.path().join("x").display().to_string()]);
+    flake.outputs(&format!(
+        r#"{{ hydraJobs.a = d "a" "" {{ v = builtins.readFile (builtins.fetchTree {{ type = "file";
+          url = "file://${{builtins.unsafeDiscardStringContext (toString ./x)}}"; narHash = "{hash}"; }}); }}; }}"#
+    ));
+    let reference = flake.reference();
+    for round in ["1", "2", "3"] {
+        flake.write("README", round);
+        // Nix remembers what it fetched.
+        let _ = evaluated(&env, &[&reference, "--show-trace"]);
+        let _ = env.nix.output("nix", &["eval", &format!("{reference}#hydraJobs.a.drvPath")]);
+        let line = &evaluated(&env, &[&reference])["hydraJobs.a"];
+        assert!(line["drvPath"].is_string(), "{line}");
+    }
+    flake.write("x", "2");
+    let line = &evaluated(&env, &[&reference])["hydraJobs.a"];
+    assert!(line["error"].as_str().unwrap_or_default().contains("mismatch"), "{line}");
+}
+
+#[test]
+fn an_input_that_is_no_flake_is_what_this_version_of_nix_makes_of_it() {
+    let env = TestEnv::new();
+    let plain = Flake::new("{ }");
+    plain.write("data", "other");
+    plain.write("sub/data", "sub");
+    let flake = Flake::new("{ }");
+    flake.write(
+        "flake.nix",
+        &format!(
+            "{{ inputs.plain = {{ url = \"{0}\"; flake = false; }}; inputs.sub = {{ url = \"{0}{1}\"; flake = false; }};
+              outputs = {{ self, plain, sub }}: let {PREAMBLE} in {{ packages.${{system}}.of = d \"of\" \"\" {{
+                data = builtins.readFile \"${{sub}}/data\";
+                names = map builtins.attrNames [ plain sub ];
+                sources = map (input: (input.sourceInfo or {{ outPath = \"none\"; }}).outPath) [ plain sub ];
+                paths = [ plain sub ];
+              }}; }}; }}",
+            plain.reference(),
+            // 2.8 knows no directory of a path.
+            if is_pure(&env) { "?dir=sub" } else { "" }
+        ),
+    );
+    env.nix.run("nix", &["flake", "lock", &flake.reference()]);
+    same_as_nix(&env, &flake.reference(), "of", &[]);
+    let _ = fs_err::remove_dir_all(env.nix.path("home/.cache"));
+    same_as_nix(&env, &flake.reference(), "of", &["--no-eval-cache"]);
 }
 
 /// A flake with an input from a server that is gone by the time it is locked, and whose source is in the store.

@@ -21,7 +21,10 @@ const FORMAT: &str = "phoenix answers 1";
 
 /// What an evaluation is a function of, as one hash.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Fingerprint(String);
+pub struct Fingerprint {
+    digits: String,
+    is_of_family: bool,
+}
 
 impl Fingerprint {
     /// The hash of everything an evaluation depends on.
@@ -31,13 +34,24 @@ impl Fingerprint {
             hasher.update((part.len() as u64).to_le_bytes());
             hasher.update(part.as_bytes());
         }
-        Self(HEXLOWER.encode(&hasher.finalize()))
+        Self { digits: HEXLOWER.encode(&hasher.finalize()), is_of_family: false }
     }
 
     /// As a name: 64 hexadecimal digits.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.digits
+    }
+
+    /// The same for what is known of many sources at once.
+    pub(crate) fn of_family(self) -> Self {
+        Self { is_of_family: true, ..self }
+    }
+
+    /// Whether it stands for what is known of many sources, which is written less often than it is read.
+    #[must_use]
+    pub fn is_of_family(&self) -> bool {
+        self.is_of_family
     }
 }
 

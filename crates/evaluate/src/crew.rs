@@ -81,6 +81,9 @@ pub(crate) fn walk(
         needs.extend(prepared.inputs_there(request));
         keep.keep(fingerprint, &bytes, &needs);
         if let Some(earlier) = earlier {
+            if let Some(text) = earlier.missed() {
+                hear(Heard::Said { severity: Severity::Detail, text });
+            }
             earlier.keep(keep, &needs);
         }
     }
@@ -385,7 +388,9 @@ impl Crew<'_, '_, '_> {
         let ids: Vec<u32> = processes.iter().flatten().copied().collect();
         let mut resident = self.meter.resident(&ids).into_iter();
         for (worker, process) in self.workers.iter_mut().zip(&processes) {
-            worker.resident = process.and_then(|_| resident.next()).unwrap_or(0);
+            // What is gone had what it had when it was last seen.
+            let seen = process.map(|_| resident.next().filter(|&bytes| bytes > 0).unwrap_or(worker.resident));
+            worker.resident = seen.unwrap_or(0);
         }
         self.available = self.meter.available();
         self.progress.memory = self.workers.iter().map(|worker| worker.resident).sum();
@@ -497,7 +502,7 @@ impl Crew<'_, '_, '_> {
                 }
                 let error = match killed {
                     Some(resident) => self.too_much(resident),
-                    None if may_be_memory => {
+                    None if may_be_memory && resident > 0 => {
                         format!("{}; it had {} when last seen", death.words, shown(resident))
                     }
                     None => death.words,

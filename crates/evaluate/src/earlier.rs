@@ -26,8 +26,12 @@ pub(crate) struct Earlier {
     across: Across,
     tree: SourceTree,
     flake: LockedFlake,
+    /// The file that the flake is in.
+    file: Vec<u8>,
     recording: Option<Shared>,
     fresh: Vec<(String, u32, Known)>,
+    /// How many answers were given of which it is not known what they read.
+    missed: usize,
 }
 
 impl Earlier {
@@ -44,9 +48,11 @@ impl Earlier {
         let tree = SourceTree::read(source).map_err(|error| error.to_string())?;
         let of_flake = flake.family();
         let all = ["family", &tree.shape].into_iter().chain(parts.iter().copied());
-        let family = Fingerprint::of(all.chain(of_flake.iter().map(String::as_str)));
+        let family = Fingerprint::of(all.chain(of_flake.iter().map(String::as_str))).of_family();
         let across = kept.recall(&family).and_then(|bytes| Across::from_bytes(&bytes)).unwrap_or_default();
-        Ok(Self { family, across, tree, flake: flake.clone(), recording: None, fresh: Vec::new() })
+        let file = tree.file(&flake.file()).ok_or("its flake.nix is not in its source")?;
+        let (flake, recording, fresh) = (flake.clone(), None, Vec::new());
+        Ok(Self { family, across, tree, flake, file, recording, fresh, missed: 0 })
     }
 
     /// The answers that hold for this source too, the settings it asks for, and what there is to say of the others.
@@ -92,9 +98,11 @@ impl Earlier {
         let Some(recording) = &self.recording else { return };
         let mut recording = hold(recording);
         if let Some(read) = recording.look()
-            && recording.saw(&self.flake.file())
+            && recording.saw(&self.file)
         {
             self.fresh.push((question, read, known));
+        } else {
+            self.missed += 1;
         }
     }
 
@@ -104,6 +112,12 @@ impl Earlier {
         if let Some(known) = Known::new(Ok(answer), Vec::new()) {
             self.answered(CONFIG.to_owned(), known);
         }
+    }
+
+    /// What there is to say of answers that cannot be kept for other sources.
+    pub(crate) fn missed(&self) -> Option<String> {
+        let why = "for it was not told whole which files were opened";
+        (self.missed > 0).then(|| format!("{} answers are not kept for other sources, {why}", self.missed))
     }
 
     /// Keeps what was learned, which is of use where these paths are in the store.

@@ -57,6 +57,7 @@ pub struct LockedFlake {
     dir: String,
     locks: Value,
     own_dir: bool,
+    plain_dir: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -126,8 +127,9 @@ impl LockedFlake {
         };
         let dir = text(locked, "dir").or_else(|| text(&metadata.resolved, "dir")).unwrap_or_default();
         let info = source_info(locked, metadata.last_modified, &nar_hash);
-        let own_dir = nix.version_numbers() >= (2, 14);
-        Ok(Self { store_path: metadata.path, nar_hash, info, dir, locks: metadata.locks, own_dir })
+        let (own_dir, plain_dir) = (nix.version_numbers() >= (2, 14), nix.version_numbers() >= (2, 29));
+        let (store_path, locks) = (metadata.path, metadata.locks);
+        Ok(Self { store_path, nar_hash, info, dir, locks, own_dir, plain_dir })
     }
 
     /// The directory of the flake in the store.
@@ -169,6 +171,8 @@ impl LockedFlake {
         vec![
             one_line(CALL_FLAKE),
             self.own_dir.to_string(),
+            self.plain_dir.to_string(),
+            self.store_path.rsplit_once('/').map(|(store_dir, _)| store_dir.to_owned()).unwrap_or_default(),
             self.dir.clone(),
             names.join(" "),
             self.locks.to_string(),
@@ -227,9 +231,10 @@ impl LockedFlake {
             ),
             format!("{name}Locks = builtins.fromJSON {}", json(&self.locks)),
             format!(
-                "{name} = ({}) {SOURCES} {SEEN} {} {name}Locks {name}Info {}",
+                "{name} = ({}) {SOURCES} {SEEN} {} {} {name}Locks {name}Info {}",
                 one_line(CALL_FLAKE),
                 self.own_dir,
+                self.plain_dir,
                 quote(&self.dir)
             ),
         ]
@@ -330,6 +335,22 @@ mod tests {
             json!({"rev": "0123456789abcdef", "shortRev": "0123456", "revCount": 3, "submodules": false,
                 "lastModified": 1_700_000_000, "lastModifiedDate": "20231114221320", "narHash": "sha256-x"})
         );
+    }
+
+    #[test]
+    fn sources_of_two_stores_are_of_two_families() {
+        let flake = |store_path: &str| LockedFlake {
+            store_path: store_path.to_owned(),
+            nar_hash: String::new(),
+            info: Map::new(),
+            dir: String::new(),
+            locks: json!({}),
+            own_dir: true,
+            plain_dir: true,
+        };
+        let family = |store_path: &str| flake(store_path).family();
+        assert_eq!(family("/nix/store/1-source"), family("/nix/store/2-source"));
+        assert_ne!(family("/nix/store/1-source"), family("/other/store/1-source"));
     }
 
     #[test]

@@ -296,7 +296,8 @@ impl Prepared {
         hear: &mut dyn FnMut(Heard),
     ) {
         let (Some(kept), Ok(settings)) = (request.answers, &request.settings) else { return };
-        if self.answers.len() > 0 {
+        // The frames of a trace depend on who came first, and that depends on the direction.
+        if self.answers.len() > 0 || self.show_trace {
             return;
         }
         let mut say = |text: String| hear(Heard::Said { severity: Severity::Detail, text });

@@ -30,8 +30,10 @@ use crate::source::SourceTree;
 pub(crate) struct Tracking {
     /// What is told of the source is put here by whoever hears that it was asked for.
     told: Arc<Mutex<Vec<String>>>,
-    /// Nix's cache, as `XDG_CACHE_HOME`.
+    /// Where the directory `nix` of a cache is.
     cache: PathBuf,
+    /// Whether that stands for all of the user's cache.
+    is_whole: bool,
 }
 
 impl Tracking {
@@ -42,7 +44,10 @@ impl Tracking {
 
     /// Has a command of Nix use the cache of the recording (nix `src/libutil/users.cc`, `getCacheDir`).
     pub(crate) fn apply(&self, command: &mut Command) {
-        command.env("XDG_CACHE_HOME", &self.cache).env("NIX_CACHE_HOME", self.cache.join("nix"));
+        command.env("NIX_CACHE_HOME", self.cache.join("nix"));
+        if self.is_whole {
+            command.env("XDG_CACHE_HOME", &self.cache);
+        }
     }
 
     fn take(&self) -> Vec<String> {
@@ -79,7 +84,8 @@ impl Recording {
     /// When it cannot be watched here.
     pub(crate) fn start(tree: &SourceTree, user_cache: Option<&Path>) -> io::Result<Self> {
         let fetchers = Fetchers::start(user_cache)?;
-        let tracking = Tracking { told: Arc::default(), cache: fetchers.home().to_owned() };
+        let (cache, is_whole) = (fetchers.home().to_owned(), fetchers.is_whole());
+        let tracking = Tracking { told: Arc::default(), cache, is_whole };
         let watch = Watch::start(tree)?;
         let (order, seen) = (Vec::new(), HashSet::new());
         Ok(Self { tracking, watch, fetchers, order, seen, is_blind: false, evaluators: 0 })
@@ -120,8 +126,8 @@ impl Recording {
     }
 
     /// Whether it was seen that the flake itself is read, without which nothing can be believed.
-    pub(crate) fn saw(&self, path: &str) -> bool {
-        self.seen.contains(&Item::File(path.as_bytes().to_vec()))
+    pub(crate) fn saw(&self, path: &[u8]) -> bool {
+        self.seen.contains(&Item::File(path.to_vec()))
     }
 
     /// Ends; what was read, in its order.

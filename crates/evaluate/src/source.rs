@@ -71,6 +71,12 @@ impl SourceTree {
         Some(content(&fs::read(path).ok()?))
     }
 
+    /// The file that a path leads to, if that is in the source.
+    pub(crate) fn file(&self, path: &str) -> Option<Vec<u8>> {
+        let (root, file) = (fs::canonicalize(&self.root).ok()?, fs::canonicalize(self.root.join(path)).ok()?);
+        Some(file.strip_prefix(root).ok()?.as_os_str().as_bytes().to_vec())
+    }
+
     pub(crate) fn root(&self) -> &Path {
         &self.root
     }

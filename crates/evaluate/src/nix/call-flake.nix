@@ -3,7 +3,8 @@
 # flake in a subdirectory has that directory as its `outPath`; before, it had the root of its source.
 # `seen` gets the name and the value of all that is told of the root's source, when it is asked for.
 # `sources` has what is in the store already, by node: `path`, `narHash`, and the `info` that the lock file has.
-sources: seen: ownDir: lock: rootInfo: rootDir:
+# Since 2.29 what is no flake has a directory of its own, too.
+sources: seen: ownDir: plainDir: lock: rootInfo: rootDir:
 let
   # Follows a list of input names from a node.
   follow = key: names:
@@ -39,7 +40,7 @@ let
         if info.flake or true
         then outputs // told // { inherit inputs outputs; sourceInfo = told; }
           // (if ownDir then { outPath = toldPath; _type = "flake"; } else { })
-        else if ownDir then told // { sourceInfo = told; outPath = toldPath; }
+        else if plainDir then told // { sourceInfo = told; outPath = toldPath; }
         else told;
     in { inherit value sourceInfo outPath isOwn; };
 

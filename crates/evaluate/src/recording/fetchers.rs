@@ -18,6 +18,15 @@ const FETCHERS: &str = "fetcher-cache";
 const HARMLESS: &str = "'file', 'tarball', 'gitLastModified', 'gitRevCount', 'gitRevToTreeHash', \
     'gitRevToLastModified', 'treeHashToNarHash', 'hgRefToRev', 'hgRev'";
 
+/// What no key of a harmless one has: a file of the source that is watched may be what was fetched.
+const LOCAL: &str = "file:";
+
+/// How old a cache is that somebody left who was killed.
+const LEFT: Duration = Duration::from_secs(24 * 3600);
+
+/// How the cache of a recording is called.
+const PREFIX: &str = "phoenix-cache-";
+
 /// How long is waited for others who write to the user's.
 const PATIENCE: Duration = Duration::from_millis(500);
 
@@ -33,7 +42,10 @@ impl Fetchers {
     /// Makes one of the user's, the directory `nix` in the cache of whoever runs this.
     pub(crate) fn start(user: Option<&Path>) -> io::Result<Self> {
         let mut builder = tempfile::Builder::new();
-        builder.prefix("phoenix-cache-");
+        builder.prefix(PREFIX);
+        for entry in entries(user.and_then(Path::parent)).filter(is_left) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
         // On the file system of the user's, what is new can be given back by its name.
         let home = match user.and_then(|user| builder.tempdir_in(user.parent()?).ok()) {
             Some(home) => home,
@@ -52,17 +64,21 @@ impl Fetchers {
         }
         // What evaluators start has its cache where it had it, too.
         let beside = user.filter(|user| user.ends_with("nix")).and_then(Path::parent);
-        let is_another =
-            |name: &OsString| name != "nix" && !name.to_string_lossy().starts_with("phoenix-cache-");
+        let is_another = |name: &OsString| name != "nix" && !name.to_string_lossy().starts_with(PREFIX);
         for entry in entries(beside).filter(|entry| is_another(&entry.file_name())) {
             symlink(entry.path(), home.path().join(entry.file_name()))?;
         }
         Ok(Self { home, user: user.map(Path::to_owned) })
     }
 
-    /// Where it is, as `XDG_CACHE_HOME`.
+    /// Where it is.
     pub(crate) fn home(&self) -> &Path {
         self.home.path()
+    }
+
+    /// Whether it stands for all of the user's cache, and not for Nix's alone.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.user.as_ref().is_none_or(|user| user.ends_with("nix"))
     }
 
     /// Gives what was fetched meanwhile to the user's.
@@ -82,6 +98,12 @@ impl Fetchers {
 
 fn entries(directory: Option<&Path>) -> impl Iterator<Item = fs::DirEntry> {
     directory.and_then(|directory| fs::read_dir(directory).ok()).into_iter().flatten().flatten()
+}
+
+/// Whether an entry is a cache that somebody left who was killed.
+fn is_left(entry: &fs::DirEntry) -> bool {
+    let age = entry.metadata().ok().and_then(|metadata| metadata.modified().ok()?.elapsed().ok());
+    entry.file_name().to_string_lossy().starts_with(PREFIX) && age.is_some_and(|age| age > LEFT)
 }
 
 fn is_fetchers(name: &OsStr) -> bool {
@@ -116,6 +138,7 @@ fn pour(from: &Path, to: &Path) -> rusqlite::Result<()> {
     to.execute(
         &format!(
             "insert or ignore into main.Cache select * from other.Cache where domain in ({HARMLESS}) \
+             and instr(other.Cache.key, '{LOCAL}') = 0 \
              and not exists (select 1 from main.Cache mine where mine.domain = other.Cache.domain and mine.key = other.Cache.key)"
         ),
         [],
@@ -155,6 +178,12 @@ mod tests {
         insert(&db, "sourcePathToHash", "a");
         insert(&db, "fetchToStore", "a");
         insert(&db, "gitRevToTreeHash", "a");
+        insert(&db, "tarball", r#"{"url":"https://example.org/a.tar.gz"}"#);
+        insert(&db, "tarball", r#"{"url":"file:///store/x-source/a.tar"}"#);
+        let left = cache.path().join("phoenix-cache-left");
+        fs::create_dir(&left).unwrap();
+        let long_ago = std::time::SystemTime::now() - 2 * LEFT;
+        std::fs::File::open(&left).unwrap().set_modified(long_ago).unwrap();
         fs::create_dir(user.join("gitv3")).unwrap();
         fs::write(user.join("gitv3/x"), "1").unwrap();
         fs::write(user.join("fetcher-cache-v1.sqlite"), "nonsense").unwrap();
@@ -163,7 +192,9 @@ mod tests {
         let copy = own.home().join("nix/fetcher-cache-v4.sqlite");
         assert!(own.home().join("git/credential").exists());
         let pair = |domain: &str, key: &str| (domain.to_owned(), key.to_owned());
-        assert_eq!(rows(&copy), [pair("gitRevToTreeHash", "a")]);
+        let fetched = pair("tarball", r#"{"url":"https://example.org/a.tar.gz"}"#);
+        assert_eq!(rows(&copy), [pair("gitRevToTreeHash", "a"), fetched]);
+        assert!(!left.exists() && own.is_whole());
         assert_eq!(fs::read_to_string(own.home().join("nix/gitv3/x")).unwrap(), "1");
         assert!(!own.home().join("nix/fetcher-cache-v1.sqlite").exists());
 
@@ -176,7 +207,7 @@ mod tests {
         assert_eq!(fs::read_to_string(user.join("tarball-cache/x")).unwrap(), "2");
         assert_eq!(fs::read_to_string(user.join("gitv3/x")).unwrap(), "1");
         let mut all = rows(&db);
-        all.sort();
+        all.retain(|(domain, _)| domain != "tarball");
         assert_eq!(
             all,
             [
