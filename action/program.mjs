@@ -11,13 +11,24 @@ const SECRET = /^(GITHUB_TOKEN|GH_TOKEN|CACHIX_AUTH_TOKEN|CACHIX_SIGNING_KEY|ATT
 /** Inputs of actions that are secrets: the actions themselves see to them. */
 const SECRET_INPUT = /^INPUT_(SIGN-KEY|TOKEN|GITHUBTOKEN|SECRETS)$/
 
+/**
+ * Whether a variable that was handed over as a secret is a plain setting: a region, a stage, the name of a cache. A runner
+ * that hides such a word hides the names of half of what is built, and hands on no output that has it.
+ */
+const isSetting = (name, value) =>
+  /(^|_)(REGION|ENV|ENVIRONMENT|STAGE|CACHE|BUCKET|PROFILE|SYSTEM)$/.test(name) && /^[a-z][a-z0-9]{0,15}([-._][a-z0-9]{1,16}){0,5}$/.test(value)
+
+/** The names of those of the variables that hold a secret. */
+const secretNames = (variables) => Object.keys(variables).filter((name) => !isSetting(name, variables[name]))
+
 /** How long what a program printed is waited for when it has ended, in milliseconds. */
 const LAST_WORDS = 5_000
 
 /** Asks the runner to hide what is a secret in our environment, also where it came by another way than `secrets`. */
 function hideSecrets() {
   const secrets = Object.entries(process.env).filter(([name]) => SECRET.test(name)).map(([, value]) => value)
-  secrets.push(...Object.values(given()))
+  const variables = given()
+  secrets.push(...secretNames(variables).map((name) => variables[name]))
   for (const [, tokens] of (process.env.NIX_CONFIG ?? '').matchAll(/^\s*(?:extra-)?access-tokens\s*=(.*)$/gm)) {
     secrets.push(...tokens.split(/\s+/).map((token) => token.slice(token.indexOf('=') + 1)))
   }
@@ -51,7 +62,8 @@ export function handedOver(more = {}) {
   const secrets = given()
   const { ACTIONS_RUNTIME_TOKEN: token, ...environment } = { ...process.env, ...secrets, ...more }
   // They are hidden in what is recorded, too, whatever their names.
-  if (Object.keys(secrets).length > 0) environment.PHOENIX_CI_SECRETS = Object.keys(secrets).join(',')
+  const names = secretNames(secrets)
+  if (names.length > 0) environment.PHOENIX_CI_SECRETS = names.join(',')
   for (const name of Object.keys(environment).filter((name) => SECRET_INPUT.test(name))) delete environment[name]
   if (token) environment.PHOENIX_CI_TOKEN = 'stdin'
   return { environment, lines: token ? [`${token}\n`] : [] }

@@ -511,6 +511,24 @@ exit \${CODE:-1}
       assert.equal(refused.stdout, '::error::line 1 of the input `secrets` is no NAME=VALUE\n')
     }
   },
+  async 'a plain setting among the secrets is not hidden'(repository) {
+    repository.write('phoenix.sh', '#!/bin/sh\necho "$AWS_REGION|$PHOENIX_CI_SECRETS"\n')
+    const secrets = 'AWS_REGION=eu-central-1\nDEPLOY_ENV=production\nCACHIX_CACHE=my-project\nMY_ENV=k3Jh5Kj2hKJH5\nNIX_CACHE=0123456789abcdef0123\nPASSPHRASE=correct-horse-battery'
+    const told = step(repository, 'work/main.mjs', { PHOENIX_CI_BIN: join(repository.directory, 'phoenix.sh'), INPUT_PLAN: 'p', INPUT_SLOT: '0', INPUT_SECRETS: secrets })
+    const masks = told.stdout.split('\n').filter((line) => line.startsWith('::add-mask::'))
+    assert.deepEqual(masks, ['k3Jh5Kj2hKJH5', '0123456789abcdef0123', 'correct-horse-battery'].map((word) => `::add-mask::${word}`))
+    assert.ok(told.stdout.includes('\neu-central-1|MY_ENV,NIX_CACHE,PASSPHRASE\n'), told.stdout)
+  },
+  async 'the pipeline: a secret that is part of the name of something hides no target and no failure'(repository) {
+    repository.flake({ 'my-project': {} }, `checks.\${system}."production-server" = derivation { inherit system; name = "production-server"; builder = "/bin/sh"; args = [ "-c" "echo no my-project here; exit 3" ]; };`)
+    repository.write('.github/workflows/ci.yml', `${PIPELINE}    secrets: { PHOENIX_ENV: '\${{ secrets.PHOENIX_ENV }}' }\n`)
+    const secrets = { PHOENIX_ENV: 'DEPLOY=production\nPROJECT=my-project\nFORMAT=derivationSettled\nLINUX=x86_64-linux' }
+    const { text } = ended(await repository.run('ci.yml', { apart: true, secrets }), 1)
+    const verdicts = JSON.parse(repository.uploadedFile('report.json')).targets.map(({ attr, verdict }) => [attr, verdict])
+    assert.deepEqual(verdicts.sort(), [['checks.x86_64-linux.production-server', 'failed'], ['packages.x86_64-linux.my-project', 'built']])
+    assert.match(repository.uploadedFile('events.jsonl'), /no \*\*\* here/)
+    assert.match(text, /2 targets: 1 failed, 1 built/)
+  },
   async 'the pipeline: a secret that is handed over reaches what runs, and no log'(repository) {
     const ran = join(repository.home, 'ran')
     repository.write('deploy.sh', `#!/bin/sh\necho with $DEPLOY_TOKEN\necho "$DEPLOY_TOKEN" >>${ran}\n`)

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Action, ActionId, ActionVerdict, Does, Source, StorePath, Target, TargetId, Verdict};
+use crate::{Action, ActionId, ActionVerdict, Does, Secrets, Source, StorePath, Target, TargetId, Verdict};
 
 /// The version of the event stream and of the JSON report; raised when a reader of the old one would
 /// misunderstand the new one.
@@ -217,64 +217,76 @@ impl Event {
     /// Leaves the credentials of URLs out (see [`redact`](crate::redact())). What a builder prints stays as
     /// it is: only its author knows what is a secret there.
     pub fn redact(&mut self) {
+        self.each_text(redact_text);
         match self {
-            Self::RunStarted { installables, .. } => installables.iter_mut().for_each(redact_text),
-            Self::TargetFound { target } => redact_text(&mut target.source),
-            Self::SubstituterFailed { url, problem } => {
-                redact_text(url);
-                redact_text(problem);
+            Self::ActionFound { action } => redact_text(&mut action.name),
+            Self::ActionSettled { verdict: ActionVerdict::Blocked { by }, .. } => {
+                by.iter_mut().for_each(redact_text);
             }
-            Self::FetchStarted { from, .. } => redact_text(from),
-            Self::BuildStarted { machine, .. } => redact_text(machine),
-            Self::DerivationSettled { settled } => redact_verdict(&mut settled.verdict),
-            Self::TargetSettled { verdict, .. } => redact_verdict(verdict),
-            Self::Message { text, .. } => redact_text(text),
-            Self::ActionFound { action } => redact_action(action),
-            Self::ActionSettled { verdict, .. } => redact_action_verdict(verdict),
+            _ => {}
+        }
+    }
+
+    /// Takes secrets out of the texts that people wrote or programs printed.
+    ///
+    /// What says which thing is meant stays as it is: store paths, attributes, names of actions, systems. A reader could
+    /// not tell things apart without, and a value that is in one of them is no secret: whoever sees the path sees it.
+    pub fn hide(&mut self, secrets: &Secrets) {
+        self.each_text(|text| secrets.hide_in(text));
+        match self {
+            Self::LogLine { line, .. } | Self::ActionLine { line, .. } => secrets.hide_in(line),
+            Self::ActionFound { action: Action { does: Does::Source { script, env }, .. } } => {
+                secrets.hide_in(script);
+                env.values_mut().for_each(|value| secrets.hide_in(value));
+            }
+            _ => {}
+        }
+    }
+
+    /// Goes through the texts that are nobody's name, but for what is printed.
+    fn each_text(&mut self, mut visit: impl FnMut(&mut String)) {
+        match self {
+            Self::RunStarted { installables, .. } => installables.iter_mut().for_each(visit),
+            Self::TargetFound { target } => visit(&mut target.source),
+            Self::SubstituterFailed { url, problem } => {
+                visit(url);
+                visit(problem);
+            }
+            Self::DerivationSettled { settled: SettledDerivation { verdict, .. } }
+            | Self::TargetSettled { verdict, .. } => match verdict {
+                Verdict::Failed { message: text, .. }
+                | Verdict::NotEvaluated { error: text }
+                | Verdict::Skipped { reason: text } => visit(text),
+                Verdict::Built | Verdict::Cached { .. } | Verdict::Blocked { .. } | Verdict::Cancelled => {}
+            },
+            Self::ActionFound { action: Action { does: Does::Push { to: text }, .. } }
+            | Self::ActionSettled {
+                verdict: ActionVerdict::Failed { message: text } | ActionVerdict::Skipped { reason: text },
+                ..
+            }
+            | Self::FetchStarted { from: text, .. }
+            | Self::BuildStarted { machine: text, .. }
+            | Self::PhaseStarted { phase: text, .. }
+            | Self::Message { text, .. }
+            | Self::Cancelling { reason: text } => visit(text),
             Self::StageStarted { .. }
             | Self::Evaluating { .. }
             | Self::EvaluationProgress { .. }
             | Self::Planned { .. }
-            | Self::PhaseStarted { .. }
             | Self::BuildEnded { .. }
             | Self::LogLine { .. }
+            | Self::ActionFound { .. }
             | Self::ActionStarted { .. }
             | Self::ActionLine { .. }
-            | Self::Cancelling { .. }
+            | Self::ActionSettled { .. }
             | Self::RunEnded { .. } => {}
         }
-    }
-}
-
-fn redact_action(action: &mut Action) {
-    redact_text(&mut action.name);
-    if let Does::Push { to } = &mut action.does {
-        redact_text(to);
-    }
-}
-
-fn redact_action_verdict(verdict: &mut ActionVerdict) {
-    match verdict {
-        ActionVerdict::Failed { message: text } | ActionVerdict::Skipped { reason: text } => {
-            redact_text(text);
-        }
-        ActionVerdict::Blocked { by } => by.iter_mut().for_each(redact_text),
-        ActionVerdict::Done | ActionVerdict::Cancelled => {}
     }
 }
 
 fn redact_text(text: &mut String) {
     if let std::borrow::Cow::Owned(shown) = crate::redact(text) {
         *text = shown;
-    }
-}
-
-fn redact_verdict(verdict: &mut Verdict) {
-    match verdict {
-        Verdict::Failed { message: text, .. }
-        | Verdict::NotEvaluated { error: text }
-        | Verdict::Skipped { reason: text } => redact_text(text),
-        Verdict::Built | Verdict::Cached { .. } | Verdict::Blocked { .. } | Verdict::Cancelled => {}
     }
 }
 
@@ -394,6 +406,71 @@ mod tests {
             event.redact();
             let json = serde_json::to_string(&event).unwrap();
             assert!(json.contains("u:***@host") && !json.contains("s3cret"), "{json}");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_hidden_in_what_is_told_and_in_no_name() {
+        // As what others may call a setting: part of a derivation's name, an attribute, a word of the format, an address.
+        let secrets = Secrets::among([
+            ("A_TOKEN", "production"),
+            ("B_TOKEN", "derivationSettled"),
+            ("C_TOKEN", "x86_64-linux"),
+            ("D_TOKEN", "kh4g5sd1xfq5kiwd0yk7zrq7r5s9y8kv"),
+            ("E_TOKEN", "my-project"),
+        ]);
+        let drv_path =
+            StorePath::parse("/nix/store/kh4g5sd1xfq5kiwd0yk7zrq7r5s9y8kv-production.drv").unwrap();
+        let action = |to: &str| Action {
+            id: ActionId(0),
+            name: "deploy to production".to_owned(),
+            of: None,
+            does: Does::Push { to: to.to_owned() },
+            system: Some("x86_64-linux".to_owned()),
+            builds: Vec::new(),
+            needs: Vec::new(),
+            paths: vec![drv_path.clone()],
+            time_out: 1,
+        };
+        let failed = |message: &str| Event::DerivationSettled {
+            settled: SettledDerivation {
+                drv_path: drv_path.clone(),
+                verdict: Verdict::Failed { class: crate::FailureClass::Build, message: message.to_owned() },
+                seconds: None,
+                log: Some("logs/production.drv.log".to_owned()),
+            },
+        };
+        let target = |source: &str| Target {
+            id: TargetId(0),
+            source: source.to_owned(),
+            attr_path: crate::AttrPath::parse("checks.x86_64-linux.production").unwrap(),
+            kind: crate::TargetKind::Derivation,
+            name: Some("production".to_owned()),
+            system: Some("x86_64-linux".to_owned()),
+            drv_path: Some(drv_path.clone()),
+            outputs: [("my-project".to_owned(), Some(drv_path.clone()))].into(),
+            wanted: vec!["production".to_owned()],
+        };
+        let line = |line: &str| Event::LogLine { drv_path: drv_path.clone(), line: line.to_owned() };
+        let blocked = Verdict::Blocked { by: vec![drv_path.clone()] };
+        for (mut event, expected) in [
+            (failed("no production for my-project"), failed("no *** for ***")),
+            (
+                Event::TargetFound { target: target("my-project") },
+                Event::TargetFound { target: target("***") },
+            ),
+            (line("production"), line("***")),
+            (
+                Event::ActionFound { action: action("my-project") },
+                Event::ActionFound { action: action("***") },
+            ),
+            (
+                Event::TargetSettled { target: TargetId(0), verdict: blocked.clone() },
+                Event::TargetSettled { target: TargetId(0), verdict: blocked },
+            ),
+        ] {
+            event.hide(&secrets);
+            assert_eq!(event, expected);
         }
     }
 }
