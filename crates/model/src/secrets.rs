@@ -43,8 +43,8 @@ impl std::fmt::Debug for Secrets {
 
 impl Secrets {
     /// Those among the variables of an environment: what names like `GITHUB_TOKEN` or `AWS_SECRET_ACCESS_KEY` hold, line by
-    /// line, the `access-tokens` of a `NIX_CONFIG`, and what variables hold whose names are in `PHOENIX_CI_SECRETS`. What is a file by its look,
-    /// or short, is no secret.
+    /// line, the `access-tokens` of a `NIX_CONFIG`, and what variables hold whose names are in `PHOENIX_CI_SECRETS`. What is
+    /// short is no secret, nor is what looks like a file, unless its name is among the last.
     pub fn among<'v>(variables: impl IntoIterator<Item = (&'v str, &'v str)>) -> Self {
         let variables: Vec<(&str, &str)> = variables.into_iter().collect();
         let named =
@@ -54,14 +54,15 @@ impl Secrets {
         for (name, value) in variables {
             let is_named = named.contains(&name);
             let name = name.to_ascii_uppercase();
-            if is_named || ENDINGS.iter().any(|ending| name.ends_with(ending)) {
+            let is_guessed = ENDINGS.iter().any(|ending| name.ends_with(ending)) && !is_file(value.trim());
+            if is_named || is_guessed {
                 found.extend(value.lines());
             }
             if name == "NIX_CONFIG" {
                 found.extend(value.lines().flat_map(access_tokens));
             }
         }
-        let is_secret = |text: &&str| text.len() >= SHORTEST && !text.starts_with(['/', '~']);
+        let is_secret = |text: &&str| text.len() >= SHORTEST;
         // Those who print them as JSON print them otherwise.
         let forms = |text: &str| [text.to_owned(), as_in_json(text)];
         let mut texts: Vec<String> =
@@ -103,22 +104,17 @@ impl Secrets {
     pub fn may_be_in_json(&self, json: &str) -> bool {
         self.in_json.iter().any(|secret| json.contains(secret))
     }
+}
 
-    /// Takes them out of all texts of a value, but for its keys; how many texts had some.
-    pub fn hide_in_value(&self, value: &mut Value) -> usize {
-        match value {
-            Value::String(text) => match self.hide(text) {
-                Cow::Owned(hidden) => {
-                    *text = hidden;
-                    1
-                }
-                Cow::Borrowed(_) => 0,
-            },
-            Value::Array(values) => values.iter_mut().map(|value| self.hide_in_value(value)).sum(),
-            Value::Object(map) => map.values_mut().map(|value| self.hide_in_value(value)).sum(),
-            Value::Null | Value::Bool(_) | Value::Number(_) => 0,
-        }
-    }
+/// Whether a text is the path of a file by its look: some words of small letters, from the root or from home. A secret in
+/// base64 may begin with a slash, too, and have more of them, but has capitals.
+fn is_file(text: &str) -> bool {
+    let Some(path) = text.strip_prefix("~/").or_else(|| text.strip_prefix('/')) else { return false };
+    let is_word = |word: &str| {
+        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-".contains(&byte);
+        !word.is_empty() && word.bytes().all(plain)
+    };
+    path.contains('/') && path.split('/').all(is_word)
 }
 
 /// A text as JSON has it, without the quotes around it.
@@ -160,6 +156,7 @@ mod tests {
             ("TOKEN_OF_MERIT", "not a secret"),
             ("CACHE_KEY", "linux-main"),
             ("DB_PASS", "quo\"ted-1234"),
+            ("DEPLOY", "/home/deploy/key"),
             (NAMES, "DB_PASS,DEPLOY"),
         ])
     }
@@ -172,6 +169,7 @@ mod tests {
         assert_eq!(hide("key: base64base64"), "key: ***");
         assert_eq!(hide("ghp_abcdefgh glpat-12345"), "*** ***");
         assert_eq!(hide(r#"{"a":"quo\"ted-1234"} quo"ted-1234"#), r#"{"a":"***"} ***"#);
+        assert_eq!(hide("/home/deploy/key"), "***", "it was named");
         for text in ["abc", "/var/run/token/file", "not a secret", "linux-main", "PAT"] {
             assert_eq!(hide(text), text);
         }
@@ -179,11 +177,31 @@ mod tests {
     }
 
     #[test]
-    fn all_texts_of_a_value_are_searched() {
-        let mut value = json!({"a": ["cachix-secret", {"b": "x ghs_0123456789"}], "n": 1});
-        assert_eq!(secrets().hide_in_value(&mut value), 2);
-        assert_eq!(value, json!({"a": ["***", {"b": "x ***"}], "n": 1}));
-        assert_eq!(secrets().hide_in_value(&mut value), 0);
+    fn a_secret_may_begin_as_a_path_does() {
+        let key = "/bPxRfiCYEXAMPLEKEYwJalrXUtnFEMI/K7MDENG0";
+        let lines = "-----BEGIN KEY-----\n/slash0+line/of/base64==\n~tilde-line-of-it\n/var/run/no-path\n";
+        let given = [
+            ("AWS_SECRET_ACCESS_KEY", key),
+            ("SSH_PRIVATE_KEY", lines),
+            ("A_TOKEN", "~tilde1234"),
+            ("B_TOKEN", "/lone-word"),
+        ];
+        let secrets = Secrets::among(given);
+        for text in lines.lines().chain([key, "~tilde1234", "/lone-word"]) {
+            assert_eq!(secrets.hide(text), HIDDEN, "{text}");
+        }
+        for file in ["/var/run/token", "~/.ssh/id_ed25519", "/run/secrets/a.b-c"] {
+            assert!(Secrets::among([("A_TOKEN", file)]).is_empty(), "{file}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_line_of_base64_is_a_file(first in "[/~]", rest in "[A-Za-z0-9+/]{63}") {
+            // As chance has it there is a capital, but for one in 10^14.
+            let line = first + &rest;
+            proptest::prop_assert!(!is_file(&line));
+        }
     }
 
     #[test]
@@ -192,7 +210,7 @@ mod tests {
         let json = |text: &str| json!({"a": [text]}).to_string();
         for text in ["cachix-secret", "x ghs_0123456789\n", "quo\"ted-1234", r#"{"a":"quo\"ted-1234"}"#] {
             assert!(secrets.may_be_in_json(&json(text)), "{text}");
-            assert_eq!(secrets.hide_in_value(&mut Value::from(text)), 1, "{text}");
+            assert_ne!(secrets.hide(text), text);
         }
         for text in ["cachix", "quo ted-1234", ""] {
             assert!(!secrets.may_be_in_json(&json(text)), "{text}");
