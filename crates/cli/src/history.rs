@@ -80,7 +80,9 @@ impl History {
                     new = true;
                 }
                 Some(Verdict::Failed { class, message }) => {
-                    new |= self.failures.learn(drv_path, *class, message, &state.tail, now);
+                    if !state.planned.fixed_output {
+                        new |= self.failures.learn(drv_path, *class, message, &state.tail, now);
+                    }
                 }
                 _ => {}
             }
@@ -138,14 +140,51 @@ pub(crate) fn built(summary: &Summary) -> Vec<(StorePath, f64)> {
 
 #[cfg(test)]
 mod tests {
+    use phoenix_model::{Event, FailureClass, Logged, PlannedDerivation, SettledDerivation, Stamp};
+
     use super::*;
+
+    #[test]
+    fn a_download_that_failed_is_tried_again() {
+        let drv = |number: u8| StorePath::parse(&format!("/nix/store/{number:032}-d.drv")).unwrap();
+        let planned = |(number, fixed_output)| PlannedDerivation {
+            drv_path: drv(number),
+            system: "x86_64-linux".to_owned(),
+            inputs: Vec::new(),
+            estimate: 1.0,
+            unknown: false,
+            fixed_output,
+        };
+        let derivations = [(0, false), (1, true), (2, true)].map(planned).to_vec();
+        let failed = |number, class| Event::DerivationSettled {
+            settled: SettledDerivation {
+                drv_path: drv(number),
+                verdict: Verdict::Failed { class, message: "exit code 1".to_owned() },
+                seconds: Some(1.0),
+                log: None,
+            },
+        };
+        let mut summary = Summary::default();
+        for event in [
+            Event::Planned { derivations, targets: Vec::new(), fetched: Vec::new(), saved_seconds: 0.0 },
+            failed(0, FailureClass::Build),
+            failed(1, FailureClass::Build),
+            failed(2, FailureClass::HashMismatch),
+        ] {
+            summary.apply(&Logged { at: Stamp(1), event });
+        }
+        let mut history = History::default();
+        assert!(history.learn(&summary, &BTreeMap::new()));
+        let known = [0, 1, 2].map(|number| history.failures.known(&drv(number), now()).is_some());
+        assert_eq!(known, [true, false, false]);
+    }
 
     #[test]
     fn it_is_read_as_it_was_written_and_nonsense_is_refused() {
         let drv_path = StorePath::parse(&format!("/nix/store/{}-a.drv", "0".repeat(32))).unwrap();
         let mut history = History::default();
         history.estimates.learn(&drv_path, 3.0);
-        history.failures.learn(&drv_path, phoenix_model::FailureClass::Build, "exit code 1", [], now());
+        history.failures.learn(&drv_path, FailureClass::Build, "exit code 1", [], now());
         let bytes = history.to_bytes().unwrap();
         let read = History::from_bytes(&bytes).unwrap();
         assert_eq!((&read.estimates, &read.failures), (&history.estimates, &history.failures));

@@ -335,6 +335,9 @@ pub struct PlannedDerivation {
     /// Whether it is built for safety, because a substituter that might have it did not answer.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unknown: bool,
+    /// Whether its only output is fixed by a hash: a download, whose end depends on the network.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fixed_output: bool,
 }
 
 /// A target that something has to be built for.

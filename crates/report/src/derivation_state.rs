@@ -77,6 +77,7 @@ impl DerivationState {
             inputs: Vec::new(),
             estimate: 0.0,
             unknown: false,
+            fixed_output: false,
         })
     }
 

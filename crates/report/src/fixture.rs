@@ -87,6 +87,7 @@ pub(crate) fn events() -> Vec<Logged> {
         inputs: inputs.to_vec(),
         estimate: 10.0,
         unknown: false,
+        fixed_output: false,
     };
     add(
         70,

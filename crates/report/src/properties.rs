@@ -69,6 +69,7 @@ fn planned() -> impl Strategy<Value = PlannedDerivation> {
             inputs,
             estimate,
             unknown,
+            fixed_output: false,
         },
     )
 }

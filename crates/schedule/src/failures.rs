@@ -23,7 +23,8 @@ const LINES: usize = 20;
 const LONGEST_LINE: usize = 200;
 
 /// Derivations that failed in earlier runs, for reasons that are their own: a derivation says everything that goes
-/// into its build, so that it would fail again. Time-outs and what went wrong with a machine are not among them.
+/// into its build, so that it would fail again. Time-outs and what went wrong with a machine are not among them, nor a
+/// download: what the network gives is not what its derivation says.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Failures(BTreeMap<String, Past>);
@@ -41,8 +42,8 @@ struct Past {
 }
 
 impl Failures {
-    /// Remembers that a derivation failed, if it would fail again, and the end of its log; whether it does. Times are in
-    /// seconds since 1970-01-01 UTC.
+    /// Remembers that a derivation failed whose output is not fixed by a hash, if it would fail again, and the end of its
+    /// log; whether it does. Times are in seconds since 1970-01-01 UTC.
     pub fn learn<'l>(
         &mut self,
         drv_path: &StorePath,
@@ -51,7 +52,7 @@ impl Failures {
         log: impl IntoIterator<Item = &'l String>,
         at: u64,
     ) -> bool {
-        if !matches!(class, FailureClass::Build | FailureClass::HashMismatch) {
+        if class != FailureClass::Build {
             return false;
         }
         let message = message.chars().take(LONGEST).collect();
@@ -126,6 +127,8 @@ mod tests {
             FailureClass::Killed,
             FailureClass::Other,
             FailureClass::NonDeterministic,
+            // Of a download.
+            FailureClass::HashMismatch,
         ] {
             assert!(!failures.learn(&drv(2), class, "x", [], 1_000_000));
         }

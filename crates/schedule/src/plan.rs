@@ -44,6 +44,8 @@ pub struct Step {
     pub bytes: u64,
     /// Whether it is not worth a runner of its own: a download (fixed output), or `preferLocalBuild`.
     pub rides: bool,
+    /// Whether its only output is fixed by a hash: a download, whose builder sees the network.
+    pub fixed_output: bool,
     /// The expected seconds from its start to the end of the last step that waits for it.
     pub rank: f64,
     /// Whether it is built for safety, because a substituter that might have it did not answer.
@@ -221,6 +223,7 @@ impl Plan {
                 inputs: step.inputs.clone(),
                 estimate: step.estimate,
                 unknown: step.unknown,
+                fixed_output: step.fixed_output,
             })
             .collect()
     }

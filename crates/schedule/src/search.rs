@@ -72,6 +72,7 @@ struct Read {
     required_features: Vec<String>,
     allow_substitutes: bool,
     rides: bool,
+    fixed_output: bool,
     missing: bool,
     unknown: bool,
     inputs: Inputs,
@@ -183,7 +184,8 @@ impl Search {
                 }
             }
         }
-        let rides = derivation.prefer_local || derivation.is_fixed_output();
+        let fixed_output = derivation.is_fixed_output();
+        let rides = derivation.prefer_local || fixed_output;
         let outputs = derivation.outputs.into_iter();
         node.body = Body::Read(Box::new(Read {
             outputs: outputs
@@ -193,6 +195,7 @@ impl Search {
             required_features: derivation.required_features,
             allow_substitutes: derivation.allow_substitutes,
             rides,
+            fixed_output,
             missing: false,
             unknown: false,
             inputs: Inputs::Named(derivation.input_drvs),
@@ -493,6 +496,7 @@ impl Node {
             estimate: 0.0,
             bytes: 0,
             rides: false,
+            fixed_output: false,
             rank: 0.0,
             unknown: false,
             required_features: Vec::new(),
@@ -507,6 +511,7 @@ impl Node {
                 step.estimate = estimates.seconds(&step.drv_path);
                 step.bytes = estimates.bytes(&step.drv_path);
                 step.rides = read.rides;
+                step.fixed_output = read.fixed_output;
                 step.system = read.system;
                 step.required_features = read.required_features;
                 step.unknown = read.unknown;

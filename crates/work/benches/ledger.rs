@@ -62,6 +62,7 @@ fn plan(workers: usize) -> Arc<FarmPlan> {
         estimate: 0.0,
         bytes: 0,
         rides: false,
+        fixed_output: false,
         rank: 0.0,
         unknown: false,
         required_features: vec![],

@@ -32,6 +32,7 @@ fn plan(workers: usize) -> Arc<FarmPlan> {
             estimate,
             bytes: 0,
             rides: false,
+            fixed_output: false,
             rank: 0.0,
             unknown: false,
             required_features: vec![],

@@ -23,6 +23,7 @@ pub(crate) fn plan(drafts: &[(f64, Vec<u32>)]) -> Plan {
         estimate: *seconds,
         bytes: 1_000_000,
         rides: false,
+        fixed_output: false,
         rank: 0.0,
         unknown: false,
         required_features: vec![],

@@ -38,6 +38,7 @@ fn plan(inputs: &[Vec<u32>]) -> Plan {
         estimate: 1.0,
         bytes: 0,
         rides: false,
+        fixed_output: false,
         rank: 1.0,
         unknown: false,
         required_features: vec![],

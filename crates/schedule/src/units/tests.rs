@@ -28,6 +28,7 @@ fn plan(drafts: &[Draft]) -> Plan {
         estimate: draft.seconds,
         bytes: 1000,
         rides: draft.rides,
+        fixed_output: false,
         rank: 0.0,
         unknown: false,
         required_features: draft.features.clone(),
