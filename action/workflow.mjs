@@ -20,7 +20,24 @@ export function words(name) {
   return input(name).split(/\s+/).filter((word) => word !== '')
 }
 
-export const setOutput = (name, value) => record('GITHUB_OUTPUT', name, value)
+/** How many bytes all outputs of a job may have: GitHub takes 1 MB, and this leaves some to other steps. */
+const MOST_OUTPUT = 950_000
+
+/** How many bytes a text has as GitHub counts outputs: two for each code unit of UTF-16, as strings here have. */
+const outputSize = (text) => 2 * text.length
+
+/** How many bytes of outputs this step has set. */
+let outputs = 0
+
+/** Sets an output; `hint` says what helps when there is too much for GitHub, which would drop it. */
+export function setOutput(name, value, hint = '') {
+  outputs += outputSize(name) + outputSize(value)
+  if (outputs > MOST_OUTPUT) {
+    throw new Error(`with the output \`${name}\` there are ${outputs} bytes of outputs, as UTF-16, and GitHub takes 1 MB of a job${hint && `: ${hint}`}`)
+  }
+  record('GITHUB_OUTPUT', name, value)
+}
+
 export const saveState = (name, value) => record('GITHUB_STATE', name, value)
 /** Sets a variable for the steps that follow. Never call it with a secret. */
 export const exportVariable = (name, value) => record('GITHUB_ENV', name, value)

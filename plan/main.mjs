@@ -24,7 +24,7 @@ await action(async () => {
   const matrix = rows(made.stdout)
   if (!matrix || !(made.code === 0 || WITH_RED.includes(made.code))) throw new Error(`there is no plan: phoenix plan ${end(made)}`)
   setOutput('plan', name)
-  setOutput('matrix', JSON.stringify(matrix))
+  setOutput('matrix', JSON.stringify(matrix), 'fewer runners (`max-runners`) have fewer rows')
   setOutput('runners', String(matrix.include.length))
 })
 

@@ -15,8 +15,13 @@ const MOST_ROWS: usize = 250;
 /// together are an output.
 const LIMITS: [(usize, usize); 4] = [(1000, usize::MAX), (200, 100), (60, 10), (20, 3)];
 
-/// How many bytes all rows may have: GitHub takes 1 MB of all outputs of a job together.
-const LARGEST: usize = 800_000;
+/// How many bytes all rows may have: GitHub takes 1 MB of all outputs of a job together, and counts UTF-16.
+const LARGEST: usize = 900_000;
+
+/// How many bytes a text has in UTF-16.
+fn utf16_bytes(text: &str) -> usize {
+    2 * text.encode_utf16().count()
+}
 
 /// Something that has work by its gate.
 #[derive(Debug, Clone, Default)]
@@ -153,7 +158,7 @@ pub(crate) fn hits_rows(rows: &[Row], reference: &str, format: Matrix) -> Value 
     let mut rows_shown = Value::Null;
     for limits in LIMITS {
         rows_shown = shown(rows, reference, format, limits);
-        if rows_shown.to_string().len() <= LARGEST {
+        if utf16_bytes(&rows_shown.to_string()) <= LARGEST {
             break;
         }
     }
@@ -243,15 +248,30 @@ mod tests {
         let name = |number: u32| format!("{number}.{}", "n".repeat(800));
         let rows: Vec<Row> = (0..1000).map(|number| row(&name(number))).collect();
         let json = hits_rows(&at_most(&rows, MOST_ROWS), "p", Matrix::V1);
-        assert!(json.to_string().len() <= LARGEST, "{}", json.to_string().len());
+        assert!(utf16_bytes(&json.to_string()) <= LARGEST, "{}", json.to_string().len());
         assert_eq!(json.as_array().unwrap().len(), 250);
         let std = |number: u32| Row {
             std: Some(json!({"block": "b", "action": "a", "name": name(number), "meta": "m".repeat(5_000)})),
             ..row("x")
         };
         let json = hits_rows(&(0..250).map(std).collect::<Vec<_>>(), "p", Matrix::Std);
-        assert!(json.to_string().len() <= LARGEST, "{}", json.to_string().len());
+        assert!(utf16_bytes(&json.to_string()) <= LARGEST, "{}", json.to_string().len());
         assert_eq!(json["b"]["a"][249]["slot"], 249);
+    }
+
+    #[test]
+    fn rows_are_measured_as_github_does() {
+        for (text, bytes) in [("", 0), ("abc", 6), ("é", 2), ("日本", 4), ("😀", 4)] {
+            assert_eq!(utf16_bytes(text), bytes, "{text}");
+        }
+        // 200 rows with 2,500 characters each are 1 MB, and half of that in UTF-8.
+        let rows: Vec<Row> = (0..200).map(|number| row(&format!("{number}{}", "n".repeat(999)))).collect();
+        let rows: Vec<Row> =
+            rows.iter().map(|row| Row { run: vec![row.hit.name.clone()], ..row.clone() }).collect();
+        let json = hits_rows(&rows, "p", Matrix::V1);
+        assert!(shown(&rows, "p", Matrix::V1, LIMITS[0]).to_string().len() < LARGEST);
+        assert!(utf16_bytes(&json.to_string()) <= LARGEST);
+        assert!(json[0]["attrPath"].as_str().unwrap().len() < 1000);
     }
 
     /// Gated actions of std, by number: those below `done` exist.
