@@ -165,6 +165,24 @@ exec ${phoenix} "$verb" --store "$PHOENIX_TEST_STORES/$store" "$@"
     throw new Error(`there was no ${action} to signal`)
   }
 
+  /** Kills the `phoenix` that works, as a runner does that is lost; waits until it runs. */
+  async kill(isTime) {
+    for (let tries = 0; tries < 600; tries += 1) {
+      for (const pid of isTime() ? readdirSync('/proc').filter((name) => /^\d+$/.test(name)) : []) {
+        try {
+          const [program, verb] = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0')
+          if (!program.endsWith('phoenix') || verb !== 'work') continue
+          if (!readFileSync(`/proc/${pid}/environ`, 'utf8').includes(this.stores)) continue
+        } catch {
+          continue // It has ended meanwhile.
+        }
+        return process.kill(Number(pid), 'SIGKILL')
+      }
+      await new Promise((resolve) => setTimeout(resolve, 100))
+    }
+    throw new Error('there was no worker to kill')
+  }
+
   /** A flake of derivations, each with what it needs; every builder leaves a mark. */
   flake(derivations, more = '') {
     const marks = join(this.home, 'marks')

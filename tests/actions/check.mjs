@@ -594,6 +594,15 @@ exit \${CODE:-1}
     const { text } = ended(await repository.run('ci.yml', fork), 1)
     assert.match(text, /ACTIONS_RUNTIME_TOKEN is not set: GitHub gives it to actions only/)
   },
+  async 'the pipeline: what a worker built that was killed is kept, also where a job may not write the cache'(repository, { READ_ONLY_TOKEN }) {
+    repository.flake({ base: {}, slow: { needs: ['base'], waits: true } })
+    repository.write('.github/workflows/ci.yml', PIPELINE)
+    const meanwhile = () => repository.kill(() => repository.builds().includes('slow'))
+    const { text } = ended(await repository.run('ci.yml', { apart: true, token: READ_ONLY_TOKEN, meanwhile }), 1)
+    assert.match(text, /kept what was built and not kept yet: 1 path/)
+    assert.doesNotMatch(text, /keeps nothing|may be lost/)
+    assert.match(text, /2 targets: 2 cancelled/)
+  },
   async 'the pipeline: a token that is not taken is red, and says so'(repository) {
     repository.flake({ base: {} })
     repository.write('.github/workflows/ci.yml', PIPELINE)

@@ -180,7 +180,7 @@ fn keep(args: &WorkArgs, mut paths: Vec<StorePath>) -> Result<ExitCode, CommandE
     let infos = depots::infos(&layout, Some(&setup.store))?;
     let mut paths = depots::closure(&infos, paths)?;
     depots::leave_to_upstream(&mut paths, &setup.settings.trusted_public_keys);
-    let depot = depots::open(args.shared.depot.as_deref())?;
+    let depot = depots::open_of_run(args.shared.depot.as_deref())?;
     let mut heard = Vec::new();
     let saved =
         Kept::open(depot, NO_BUDGET, &mut heard).and_then(|mut kept| kept.save(&layout, &paths, &mut heard));
