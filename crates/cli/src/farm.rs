@@ -34,11 +34,12 @@ pub(crate) use hits::{Gated, hits, hits_rows, of_slots, without_row};
 pub(crate) use listed::Listed;
 pub(crate) use logs::keep_all as keep_logs;
 pub(crate) use shipping::{Besides, receive, ship};
-pub(crate) use simulating::{decide, matrix_rows, place_actions, simulation, table};
+pub(crate) use simulating::{decide, decide_within, fit_hits, matrix_rows, place_actions, simulation, table};
 pub(crate) use unsaved::{Undone, Unsaved, give_back};
 
 /// A claim in a directory costs some milliseconds.
-const GRAIN_HERE: Grain = Grain { worth_seconds: 1.0, longest_seconds: 60.0, critical_share: 0.02 };
+const GRAIN_HERE: Grain =
+    Grain { worth_seconds: 1.0, longest_seconds: 60.0, critical_share: 0.02, slack_seconds: 0.0 };
 
 /// Plans for workers on this machine.
 pub(crate) fn for_here(setup: &Setup, _: &[RunnerKind], plan: &mut Plan) -> (FarmPlan, RunnerKinds) {

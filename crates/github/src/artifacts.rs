@@ -1,15 +1,17 @@
 //! GitHub's artifacts as a place where the jobs of a workflow run keep small texts.
 
-use data_encoding::HEXLOWER;
+use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
+use data_encoding::HEXLOWER;
 use futures_util::{StreamExt, TryStreamExt};
 use jiff::{SignedDuration, Timestamp};
 use phoenix_depot::{Body, Problem};
-use phoenix_work::{Artifact, ArtifactError, ArtifactStore};
+use phoenix_work::{Artifact, ArtifactError, ArtifactStore, Room};
 use reqwest::Client;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
@@ -46,6 +48,16 @@ pub struct Artifacts {
     access: Access,
     settings: Settings,
     job: Job,
+    /// How many artifacts this process has made for the job, by whatever it has of it.
+    made: Arc<AtomicUsize>,
+}
+
+/// How many artifacts this process has made for a job of a service.
+fn made_for(service: &str, job: &Job) -> Arc<AtomicUsize> {
+    type Counts = HashMap<(String, Job), Arc<AtomicUsize>>;
+    static MADE: LazyLock<Mutex<Counts>> = LazyLock::new(Mutex::default);
+    let mut all = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    Arc::clone(all.entry((service.to_owned(), job.clone())).or_default())
 }
 
 /// A name that this job has taken.
@@ -151,7 +163,8 @@ impl Artifacts {
         })?;
         let http = http::client(None).map_err(ArtifactError::Other)?;
         let reader = http::client(Some(settings.stall)).map_err(ArtifactError::Other)?;
-        Ok(Self { http, reader, access, settings, job })
+        let made = made_for(access.service.as_str(), &job);
+        Ok(Self { http, reader, access, settings, job, made })
     }
 
     /// A request with what every request has.
@@ -211,10 +224,16 @@ impl Artifacts {
             Ok(answer) => answer,
             // If it was ourselves, the place for the bytes was lost with the answer.
             Err(Failed::Taken { .. }) => return Ok(None),
+            Err(Failed::Problem(Problem::Unreachable(words))) if is_of_limit(&words) => {
+                return Err(Problem::Full(words));
+            }
             Err(failed) => return Err(failed.problem()),
         };
         match Signed::new(&answer.signed_upload_url, Instant::now()).filter(|_| answer.ok) {
-            Some(url) => Ok(Some(Reservation { name: name.to_owned(), url })),
+            Some(url) => {
+                self.made.fetch_add(1, Ordering::Relaxed);
+                Ok(Some(Reservation { name: name.to_owned(), url }))
+            }
             None => Err(Problem::Unreachable("it says no place for the bytes".to_owned())),
         }
     }
@@ -326,23 +345,35 @@ impl Failed {
     }
 }
 
+/// Whether the words of a refusal are about how many artifacts there may be. What GitHub says then is written nowhere.
+fn is_of_limit(words: &str) -> bool {
+    let words = words.to_ascii_lowercase();
+    words.contains("artifact") && ["too many", "limit", "maximum"].iter().any(|word| words.contains(word))
+}
+
 /// A problem with what was being done, and what would help.
 fn told(doing: &str, problem: &Problem) -> ArtifactError {
     let next = match problem {
         Problem::Denied(_) => "run the job again; one that takes longer than six hours needs another ledger",
+        Problem::Full(words) if is_of_limit(words) => "use more runners, or another ledger",
         Problem::Full(_) => "remove artifacts, or raise the account's budget for Actions storage",
         Problem::Busy(_) => "it is asked too often: use fewer runners, or another ledger",
         _ => "https://www.githubstatus.com says whether GitHub has a problem",
     };
-    ArtifactError::Other(format!("{doing}: {problem}; {next}"))
+    let text = format!("{doing}: {problem}; {next}");
+    match problem {
+        Problem::Full(_) => ArtifactError::Full(text),
+        _ => ArtifactError::Other(text),
+    }
 }
 
 #[async_trait::async_trait]
 impl ArtifactStore for Artifacts {
     type Reservation = Reservation;
 
-    fn most_of_a_job(&self) -> usize {
-        MOST_OF_A_JOB
+    fn room(&self) -> Room {
+        let left = MOST_OF_A_JOB.saturating_sub(self.made.load(Ordering::Relaxed));
+        Room { most: MOST_OF_A_JOB, left }
     }
 
     async fn reserve(&self, name: &str) -> Result<Option<Reservation>, ArtifactError> {

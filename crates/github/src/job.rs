@@ -10,7 +10,7 @@ struct Claims {
 }
 
 /// A workflow run and a job in it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Job {
     pub(crate) run: String,
     pub(crate) job: String,

@@ -11,7 +11,7 @@ use phoenix_github::{Access, Artifacts, Settings};
 use phoenix_schedule::farm::{Built, Outcome, Record, Returned, Slot, UnitId};
 use phoenix_testkit::github::{Fault, Github, Permission, Request};
 use phoenix_work::testing::contract;
-use phoenix_work::{ArtifactError, ArtifactLedger, ArtifactStore, Cursor, Ledger};
+use phoenix_work::{ArtifactError, ArtifactLedger, ArtifactStore, Cursor, Ledger, Room};
 
 const MAIN: (&str, Permission) = ("refs/heads/main", Permission::Both);
 
@@ -211,7 +211,7 @@ async fn the_run_is_over_and_leaves_only_what_is_not_its_own() {
     assert!(elsewhere.post(&Record::Joined { slot: Slot(0) }).await.unwrap());
     assert!(one.post(&Record::Joined { slot: Slot(0) }).await.unwrap());
     assert!(one.post(&outcome(1, 1, 0)).await.unwrap());
-    assert!(other.post(&Record::Left { slot: Slot(1) }).await.unwrap());
+    assert!(other.post(&Record::Left { slot: Slot(1), spent: false }).await.unwrap());
     assert_eq!(github.artifacts().len(), 5);
     assert!(one.leaves_something());
     assert!(github.artifacts().iter().all(|artifact| !artifact.expires.is_empty()));
@@ -224,17 +224,27 @@ async fn the_run_is_over_and_leaves_only_what_is_not_its_own() {
 async fn a_job_knows_when_it_has_made_all_that_it_may() {
     let github = Github::start().unwrap();
     let one = quiet(&github, 0, "run");
-    let claims: Vec<_> = (0..500).map(UnitId).collect();
-    for unit in claims {
-        assert!(one.claim(unit, 1, Slot(0)).await.unwrap());
+    for unit in 0..439 {
+        assert!(one.claim(UnitId(unit), 1, Slot(0)).await.unwrap());
     }
-    let error = one.claim(UnitId(500), 1, Slot(0)).await.unwrap_err().to_string();
-    for words in
-        ["the ledger github-artifacts:run failed while claiming unit 500", "500 artifacts", "runners"]
-    {
+    // Whatever else the job makes is counted, too.
+    assert!(of_job(&github, 0).reserve("a pack").await.unwrap().is_some());
+    let error = one.claim(UnitId(439), 1, Slot(0)).await.unwrap_err();
+    assert!(error.is_full);
+    let error = error.to_string();
+    for words in [
+        "the ledger github-artifacts:run failed while claiming unit 439",
+        "440 of the 500 artifacts",
+        "runners",
+    ] {
         assert!(error.contains(words), "{error}");
     }
     assert!(one.post(&outcome(7, 1, 0)).await.unwrap(), "what was claimed has its place");
+    assert!(
+        one.post(&Record::Left { slot: Slot(0), spent: true }).await.unwrap(),
+        "and there is one to say it"
+    );
+    assert_eq!(of_job(&github, 1).room(), Room { most: 500, left: 500 }, "another job has its own");
 }
 
 #[tokio::test]
@@ -247,7 +257,7 @@ async fn errors_say_what_to_do_and_hold_no_secrets() {
     let made = artifacts.fill(&reserved, Bytes::from_static(b"abc")).await.unwrap();
     let mut said = vec![format!("{artifacts:?} {reserved:?}")];
     let other = |error: ArtifactError| match error {
-        ArtifactError::Other(words) => words,
+        ArtifactError::Other(words) | ArtifactError::Full(words) => words,
         // What is refused where the bytes are is a lapsed reservation; another artifact is made then.
         ArtifactError::Lapsed => "artifact; lapsed".to_owned(),
         ArtifactError::Gone => "gone".to_owned(),

@@ -3,7 +3,8 @@
 //! A claim costs requests, and what another runner built has to be fetched. So derivations are merged until
 //! a unit is worth its claim: first what has a single user goes to that user ([`absorb`]), then small ones
 //! that are ready at the same time come together ([`bundle`]). A unit never mixes systems or required
-//! features, and the longest path never grows by more than [`Grain::critical_share`].
+//! features, and the longest path never grows by more than [`Grain::critical_share`] and
+//! [`Grain::slack_seconds`].
 //! `docs/design/farm.md` says why it cannot go in circles.
 
 mod absorb;
@@ -25,12 +26,14 @@ pub struct Grain {
     pub longest_seconds: f64,
     /// By which share of itself merging may make the longest path longer.
     pub critical_share: f64,
+    /// By how many seconds more it may, for the sake of fewer units.
+    pub slack_seconds: f64,
 }
 
 impl Default for Grain {
     /// A claim on the slowest ledger, with the fetching, costs about 3 s: a tenth of a unit at most.
     fn default() -> Self {
-        Self { worth_seconds: 30.0, longest_seconds: 600.0, critical_share: 0.02 }
+        Self { worth_seconds: 30.0, longest_seconds: 600.0, critical_share: 0.02, slack_seconds: 0.0 }
     }
 }
 
@@ -38,7 +41,15 @@ impl Grain {
     /// Each derivation is a unit.
     #[must_use]
     pub fn finest() -> Self {
-        Self { worth_seconds: 0.0, longest_seconds: 0.0, critical_share: 0.0 }
+        Self { worth_seconds: 0.0, longest_seconds: 0.0, critical_share: 0.0, slack_seconds: 0.0 }
+    }
+
+    /// So many times as coarse: what was not worth putting together is, though it may take longer by that.
+    #[must_use]
+    pub fn times(&self, factor: f64) -> Self {
+        let worth_seconds = self.worth_seconds.max(1.0) * factor;
+        let longest_seconds = self.longest_seconds.max(1.0) * factor;
+        Self { worth_seconds, longest_seconds, slack_seconds: worth_seconds, ..*self }
     }
 }
 
@@ -89,7 +100,8 @@ impl Units {
     pub fn of(plan: &Plan, grain: &Grain) -> Self {
         let (graph, classes) = Graph::of(plan);
         let tails = longest_paths(&graph.seconds, |node| &graph.inputs[node]);
-        let limit = tails.iter().copied().fold(0.0, f64::max) * (1.0 + grain.critical_share);
+        let limit =
+            tails.iter().copied().fold(0.0, f64::max) * (1.0 + grain.critical_share) + grain.slack_seconds;
         let absorbed = graph.merged(&absorb::absorb(&graph, &tails, grain, limit));
         let tails = longest_paths(&absorbed.seconds, |node| &absorbed.inputs[node]);
         let bundled = absorbed.merged(&bundle::bundle(&absorbed, &tails, grain, limit));

@@ -13,10 +13,13 @@ use tokio::task::JoinHandle;
 use crate::artifact_names::{Attempt, Name, is_run};
 use crate::log::Log;
 use crate::presence::{self, Presences};
-use crate::{Artifact, ArtifactError, ArtifactStore, Cursor, Ledger, LedgerError};
+use crate::{Artifact, ArtifactError, ArtifactStore, Cursor, Ledger, LedgerError, Room};
 
 /// How often at most a worker tells of itself: a job that works for six hours makes 156 artifacts to do so.
 const PRESENCE: Duration = Duration::from_secs(60);
+
+/// How many artifacts of a job are not for claims: by them it tells of itself, keeps what it built, and says how that ended.
+const NOT_FOR_CLAIMS: usize = 60;
 
 /// How many artifacts are read or removed at once.
 const AT_ONCE: usize = 8;
@@ -60,8 +63,6 @@ pub(crate) struct State<R> {
     refused: HashSet<Attempt>,
     /// What was reserved and could not be filled.
     pending: HashMap<String, Arc<R>>,
-    /// How many artifacts were made here.
-    made: usize,
     /// The last number and count of each worker.
     beats: BTreeMap<Slot, (u64, u64)>,
     pub(crate) presences: Presences,
@@ -77,7 +78,7 @@ impl<S: ArtifactStore> ArtifactLedger<S> {
         let location = location.to_owned();
         if !is_run(run) {
             let problem = format!("{run:?} names no run: letters, digits, `-` and `_` make a name");
-            return Err(LedgerError { location, doing: "being opened".to_owned(), problem });
+            return Err(LedgerError { location, doing: "being opened".to_owned(), problem, is_full: false });
         }
         let state = State {
             log: Log::default(),
@@ -85,7 +86,6 @@ impl<S: ArtifactStore> ArtifactLedger<S> {
             claims: HashMap::new(),
             refused: HashSet::new(),
             pending: HashMap::new(),
-            made: 0,
             beats: BTreeMap::new(),
             presences: Presences::new(PRESENCE),
         };
@@ -114,6 +114,7 @@ impl<S: ArtifactStore> ArtifactLedger<S> {
             location: self.location.clone(),
             doing: doing.to_owned(),
             problem: error.to_string(),
+            is_full: matches!(error, ArtifactError::Full(_)),
         })
     }
 }
@@ -145,6 +146,7 @@ impl<S: ArtifactStore> Kept<S> {
                 return Ok(ours);
             }
         }
+        self.has_room(NOT_FOR_CLAIMS)?;
         let reserved = self.reserve(&Name::Unit(attempt).of_run(&self.run)).await?;
         let mut state = self.state();
         let Some(reservation) = reserved else {
@@ -164,7 +166,7 @@ impl<S: ArtifactStore> Kept<S> {
         let (attempt, slot) = match record {
             Record::Claim { .. } => return Err(ArtifactError::Other("a claim is not posted".to_owned())),
             Record::Joined { slot } => return self.tell(record, &Name::Joined(*slot)).await,
-            Record::Left { slot } => return self.tell(record, &Name::Left(*slot)).await,
+            Record::Left { slot, spent } => return self.tell(record, &Name::Left(*slot, *spent)).await,
             Record::Outcome(outcome) => ((outcome.unit, outcome.attempt), outcome.slot),
             Record::Returned(returned) => ((returned.unit, returned.attempt), returned.slot),
         };
@@ -240,17 +242,21 @@ impl<S: ArtifactStore> Kept<S> {
         Ok(true)
     }
 
-    pub(crate) async fn reserve(&self, name: &str) -> Result<Option<S::Reservation>, ArtifactError> {
-        let most = self.store.most_of_a_job();
-        if self.state().made >= most {
-            return Err(ArtifactError::Other(format!(
-                "this job has made {most} artifacts, which is the most that a job may; use more runners, larger \
-                 units or another ledger"
-            )));
+    /// Sees that the job may make artifacts beyond so many.
+    fn has_room(&self, beyond: usize) -> Result<(), ArtifactError> {
+        let Room { most, left } = self.store.room();
+        if left > beyond {
+            return Ok(());
         }
-        let reserved = self.store.reserve(name).await?;
-        self.state().made += usize::from(reserved.is_some());
-        Ok(reserved)
+        let made = most.saturating_sub(left);
+        Err(ArtifactError::Full(format!(
+            "this job has made {made} of the {most} artifacts that a job may make; use more runners, or another ledger"
+        )))
+    }
+
+    async fn reserve(&self, name: &str) -> Result<Option<S::Reservation>, ArtifactError> {
+        self.has_room(0)?;
+        self.store.reserve(name).await
     }
 
     async fn fill(&self, reservation: &S::Reservation, records: &[Record]) -> Result<(), ArtifactError> {
@@ -331,7 +337,7 @@ impl<R> State<R> {
     fn take_in(&mut self, name: Name) {
         match name {
             Name::Joined(slot) => self.log.push(Record::Joined { slot }),
-            Name::Left(slot) => self.log.push(Record::Left { slot }),
+            Name::Left(slot, spent) => self.log.push(Record::Left { slot, spent }),
             Name::Alive(alive) => {
                 for (unit, attempt) in alive.claims {
                     self.log.push(Record::Claim { unit, attempt, slot: alive.slot });

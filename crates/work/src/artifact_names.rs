@@ -18,8 +18,8 @@ pub(crate) type Attempt = (UnitId, u32);
 pub(crate) enum Name {
     /// A worker began to work.
     Joined(Slot),
-    /// A worker ended in good order.
-    Left(Slot),
+    /// A worker ended in good order, mayhap because it may make no more artifacts.
+    Left(Slot, bool),
     /// Reserved, a claim; whole, how it ended.
     Unit(Attempt),
     /// How an attempt ended whose own artifact could not be used; the number makes it unique.
@@ -47,7 +47,8 @@ impl Name {
         // Writing to a string does not fail.
         let _ = match self {
             Self::Joined(slot) => write!(text, "joined.{}", slot.0),
-            Self::Left(slot) => write!(text, "left.{}", slot.0),
+            Self::Left(slot, false) => write!(text, "left.{}", slot.0),
+            Self::Left(slot, true) => write!(text, "left.{}.spent", slot.0),
             Self::Unit((unit, attempt)) => write!(text, "unit.{}.{attempt}", unit.0),
             Self::Late((unit, attempt), number) => write!(text, "late.{}.{attempt}.{number}", unit.0),
             Self::Alive(Alive { slot, number, count, claims }) => {
@@ -68,7 +69,8 @@ impl Name {
         let small = |text: &str| text.parse::<u32>().ok();
         Some(match (kind, parts.as_slice()) {
             ("joined", [slot]) => Self::Joined(Slot(small(slot)?)),
-            ("left", [slot]) => Self::Left(Slot(small(slot)?)),
+            ("left", [slot]) => Self::Left(Slot(small(slot)?), false),
+            ("left", [slot, "spent"]) => Self::Left(Slot(small(slot)?), true),
             ("unit", [unit, attempt]) => Self::Unit((UnitId(small(unit)?), small(attempt)?)),
             ("late", [unit, attempt, number]) => {
                 Self::Late((UnitId(small(unit)?), small(attempt)?), number.parse().ok()?)
@@ -107,7 +109,8 @@ mod tests {
         };
         for (name, text) in [
             (Name::Joined(Slot(0)), "phoenix-a-b.joined.0"),
-            (Name::Left(Slot(12)), "phoenix-a-b.left.12"),
+            (Name::Left(Slot(12), false), "phoenix-a-b.left.12"),
+            (Name::Left(Slot(12), true), "phoenix-a-b.left.12.spent"),
             (Name::Unit((UnitId(5), 1)), "phoenix-a-b.unit.5.1"),
             (Name::Late((UnitId(5), 2), 99), "phoenix-a-b.late.5.2.99"),
             (alive(Some(7), &[]), "phoenix-a-b.worker.3.1800000000000.7"),

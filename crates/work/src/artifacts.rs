@@ -26,9 +26,21 @@ pub enum ArtifactError {
     /// A reservation cannot be filled any more.
     #[error("its reservation has lapsed")]
     Lapsed,
+    /// No more can be made by this job: which limit it is, and what would help.
+    #[error("{0}")]
+    Full(String),
     /// Anything else: the cause, and what would help where that is known. It holds no secret.
     #[error("{0}")]
     Other(String),
+}
+
+/// How many artifacts a job may make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// In all.
+    pub most: usize,
+    /// After what it has made.
+    pub left: usize,
 }
 
 /// A forge's store of artifacts: named texts that a run's jobs make once, and that all jobs of the run see as
@@ -38,8 +50,8 @@ pub trait ArtifactStore: Debug + Send + Sync + 'static {
     /// A name that is taken and has no content yet.
     type Reservation: Debug + Send + Sync;
 
-    /// How many artifacts a job may make.
-    fn most_of_a_job(&self) -> usize;
+    /// How many artifacts a job may make, and how many this one may still.
+    fn room(&self) -> Room;
 
     /// Takes a name that nobody has taken; none when somebody has. Nobody sees it before it is filled.
     ///

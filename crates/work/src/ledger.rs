@@ -18,6 +18,8 @@ pub struct LedgerError {
     pub doing: String,
     /// What went wrong, and what would help where that is known.
     pub problem: String,
+    /// Whether it takes nothing more of this worker, so that it is in vain to ask again.
+    pub is_full: bool,
 }
 
 /// Where the workers of one run take units and post outcomes.

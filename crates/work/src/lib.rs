@@ -21,7 +21,7 @@ mod shipment;
 mod worker;
 
 pub use artifact_ledger::ArtifactLedger;
-pub use artifacts::{Artifact, ArtifactError, ArtifactStore};
+pub use artifacts::{Artifact, ArtifactError, ArtifactStore, Room};
 pub use directory::Directory;
 pub use exchange::{Exchange, Parcels, Trouble};
 pub use in_process::InProcess;

@@ -20,7 +20,7 @@ impl Key {
     pub(crate) fn of(record: &Record) -> Self {
         match record {
             Record::Joined { slot } => Self::Joined(slot.0),
-            Record::Left { slot } => Self::Left(slot.0),
+            Record::Left { slot, .. } => Self::Left(slot.0),
             Record::Claim { unit, attempt, .. } => Self::Claim(unit.0, *attempt),
             Record::Outcome(outcome) => Self::Outcome(outcome.unit.0),
             Record::Returned(returned) => Self::Returned(returned.unit.0, returned.attempt),

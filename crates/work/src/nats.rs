@@ -50,6 +50,7 @@ impl Nats {
             location: location.clone(),
             doing: "being opened".to_owned(),
             problem,
+            is_full: false,
         };
         let (server, run) = server_and_run(url)?;
         let client = options(url)
@@ -84,7 +85,12 @@ impl Nats {
     }
 
     fn error(&self, doing: &str, problem: &dyn Error) -> LedgerError {
-        LedgerError { location: self.location.clone(), doing: doing.to_owned(), problem: problem.to_string() }
+        LedgerError {
+            location: self.location.clone(),
+            doing: doing.to_owned(),
+            problem: problem.to_string(),
+            is_full: false,
+        }
     }
 
     /// Creates a record; whether it, or itself created before, stands.
@@ -111,6 +117,7 @@ fn server_and_run(url: &str) -> Result<(&str, &str), LedgerError> {
         location: Nats::shown(url),
         doing: "being opened".to_owned(),
         problem: "it does not name a run; write nats://HOST:PORT/RUN".to_owned(),
+        is_full: false,
     })
 }
 

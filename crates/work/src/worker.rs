@@ -209,6 +209,7 @@ impl Loop<'_> {
                 match again(patience, || ledger.claim(unit, attempt, slot)).await {
                     Ok(true) => self.tell(Notice::Claimed),
                     Ok(false) => self.tell(Notice::Taken),
+                    Err(error) if error.is_full => self.tell(Notice::Spent { reason: error.problem }),
                     Err(error) => self.lost(&error),
                 }
             }
@@ -270,7 +271,7 @@ where
     let mut pause = Duration::from_millis(100);
     loop {
         match ask().await {
-            Err(_) if Instant::now() + pause < end => sleep(pause).await,
+            Err(error) if !error.is_full && Instant::now() + pause < end => sleep(pause).await,
             answer => return answer,
         }
         pause = (pause * 2).min(Duration::from_secs(15));

@@ -64,7 +64,7 @@ async fn workers_that_open_a_run_at_the_same_moment_all_get_in() {
 async fn artifacts() {
     let shelf = Shelf::default();
     contract(|name| {
-        let ledger = ArtifactLedger::new(shelf.clone(), "artifacts:", name).unwrap();
+        let ledger = ArtifactLedger::new(shelf.of_job(500), "artifacts:", name).unwrap();
         let ledger = ledger.with_presence(Duration::from_millis(50));
         async move { Arc::new(ledger) as Arc<dyn Ledger> }
     })

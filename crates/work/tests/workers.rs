@@ -12,10 +12,14 @@ use phoenix_schedule::{Grain, Plan, RunnerKind, RunnerKinds, Step};
 use phoenix_testkit::NatsServer;
 use phoenix_work::testing::Pretend;
 use phoenix_work::{
-    Cursor, Exchange, InProcess, Ledger, LedgerError, Parcels, Settings, Trouble, open, work,
+    ArtifactLedger, Cursor, Exchange, InProcess, Ledger, LedgerError, Parcels, Settings, Trouble, open, work,
 };
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
+
+mod shelf;
+
+use shelf::Shelf;
 
 /// 20 targets that share 8 slow dependencies, each of 20 to 60 (hundredths of) seconds; a derivation is a unit.
 fn plan(workers: usize) -> Arc<FarmPlan> {
@@ -262,7 +266,12 @@ impl Cut {
             return Ok(());
         }
         let problem = "connection refused".to_owned();
-        Err(LedgerError { location: "cut".to_owned(), doing: "being asked".to_owned(), problem })
+        Err(LedgerError {
+            location: "cut".to_owned(),
+            doing: "being asked".to_owned(),
+            problem,
+            is_full: false,
+        })
     }
 }
 
@@ -316,6 +325,29 @@ async fn a_worker_that_is_cut_off_for_a_while_loses_nothing() {
     let builds = exchange.builds();
     assert!(builds.iter().all(|&builds| builds >= 1) && builds.iter().sum::<u32>() <= 30, "{builds:?}");
     let board = board(&plan, &ledger).await;
+    assert!(board.is_over() && board.failed().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_make_no_more_artifacts_leaves_at_once_and_the_others_go_on() {
+    let plan = plan(2);
+    let exchange = Pretend::new(&plan, SCALE, vec![]);
+    let shelf = Shelf::default();
+    let ledger = |most| {
+        let ledger = ArtifactLedger::new(shelf.of_job(most), "artifacts:", "run").unwrap();
+        Arc::new(ledger.with_presence(Duration::from_millis(100))) as Arc<dyn Ledger>
+    };
+    let (_stop, stopped) = watch::channel(None);
+    // Some claims, and a reserve for all else.
+    let first = start(&plan, 0, ledger(70), &exchange, limits(), stopped.clone());
+    let second = start(&plan, 1, ledger(499), &exchange, limits(), stopped);
+    let begun = Instant::now();
+    let Leaving::Spent { reason, others } = first.await.unwrap() else { panic!("it had enough") };
+    assert!(begun.elapsed() < Duration::from_secs(10), "it does not ask again");
+    assert!(others && reason.contains("of the 500 artifacts that a job may make"), "{reason}");
+    assert_eq!(second.await.unwrap(), Leaving::Done);
+    assert_eq!(exchange.builds(), vec![1; 28], "nothing of it is lost, and nothing is built twice");
+    let board = board(&plan, &*ledger(500)).await;
     assert!(board.is_over() && board.failed().is_empty());
 }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use phoenix_depot::Depot;
 use phoenix_model::{
-    ActionId, ActionVerdict, Event, Severity, Stage as RunStage, StorePath, Target, TargetId, Verdict,
+    Action, ActionId, ActionVerdict, Event, Severity, Stage as RunStage, StorePath, Target, TargetId, Verdict,
 };
 use phoenix_schedule::farm::{Acted, FarmPlan, Outcome, Record, Slot, UnitId, action_unit};
 use phoenix_schedule::{Actions, Happening, Readiness, Run};
@@ -56,14 +56,14 @@ pub(crate) struct Stage<'s> {
 }
 
 /// The targets that somebody has to wait for who answers for this.
-fn own_targets(shipment: &Shipment, hit: &Hit) -> BTreeSet<TargetId> {
-    let actions = shipment.actions.iter().filter(|(action, _)| hit.actions.contains(&action.id));
+pub(super) fn own_targets<V>(actions: &[(Action, V)], hit: &Hit) -> BTreeSet<TargetId> {
+    let actions = actions.iter().filter(|(action, _)| hit.actions.contains(&action.id));
     hit.targets.iter().chain(actions.flat_map(|(action, _)| &action.builds)).copied().collect()
 }
 
 /// The units that somebody has to wait for who answers for this.
 pub(crate) fn own_units(shipment: &Shipment, hit: &Hit) -> Vec<UnitId> {
-    let own = own_targets(shipment, hit);
+    let own = own_targets(&shipment.actions, hit);
     let goals = shipment.plan.goals.iter().zip(&shipment.goals).filter(|(_, target)| own.contains(target));
     goals.filter_map(|(goal, _)| goal.step).map(|step| UnitId(shipment.farm.unit_of(step))).collect()
 }
@@ -326,7 +326,7 @@ impl<'s> Acting<'s> {
             let more = if why.is_empty() { String::new() } else { format!(": {why}") };
             recorder.say(severity, format!("{}: {verdict}{more}", action.name));
         }
-        let own = own_targets(self.stage.shipment, hit);
+        let own = own_targets(&self.stage.shipment.actions, hit);
         let targets = self.stage.shipment.targets.iter().map(|(target, _)| target);
         let targets = targets.filter(|target| own.contains(&target.id));
         let targets: Vec<row::Ended<'_>> =

@@ -25,6 +25,8 @@ pub(crate) struct Collecting {
     /// Who has begun to work, and who has ended.
     joined: BTreeSet<Slot>,
     left: BTreeSet<Slot>,
+    /// Who left because the ledger took no more of it.
+    spent: BTreeSet<Slot>,
     /// Who claimed what that was not given back, by unit and attempt; and what was given back.
     claims: BTreeMap<(u32, u32), Slot>,
     returned: BTreeSet<(u32, u32)>,
@@ -73,6 +75,7 @@ pub(crate) fn collect(
         collector: Collector::new(plan, limits),
         joined: BTreeSet::new(),
         left: BTreeSet::new(),
+        spent: BTreeSet::new(),
         claims: BTreeMap::new(),
         returned: BTreeSet::new(),
         stopped: BTreeMap::new(),
@@ -120,6 +123,11 @@ impl Collecting {
         let is_taken = |unit: UnitId| self.claims.keys().any(|(claimed, _)| *claimed == unit.0);
         let mut left = self.stopped.iter().filter(|(unit, _)| self.is_open(**unit) && !is_taken(**unit));
         left.next().map(|(_, (slot, reason))| format!("runner {}: {reason}", slot.0))
+    }
+
+    /// How many workers left because the ledger took no more of them.
+    pub(crate) fn spent(&self) -> usize {
+        self.spent.len()
     }
 
     /// How often the ledger is to be looked at: at first, and when nothing happens for long.
@@ -192,8 +200,11 @@ impl Collecting {
             Record::Joined { slot } => {
                 self.joined.insert(*slot);
             }
-            Record::Left { slot } => {
+            Record::Left { slot, spent } => {
                 self.left.insert(*slot);
+                if *spent {
+                    self.spent.insert(*slot);
+                }
             }
             Record::Claim { unit, attempt, slot } => {
                 self.joined.insert(*slot);

@@ -97,7 +97,10 @@ pub(crate) fn report(args: &ReportArgs, reference: &str, url: &str) -> Result<Su
         }
         // One that is started again in its slot may be on its way.
         if collecting.have_all_left(slots) && life.at.elapsed().as_secs_f64() > limits.lapse_seconds {
-            break "all runners left, and it is not built".to_owned();
+            break match collecting.spent() {
+                0 => "all runners left, and it is not built".to_owned(),
+                spent => spent_words(spent),
+            };
         }
         if life.at.elapsed() > patience {
             let minutes = args.patience;
@@ -138,6 +141,15 @@ fn stopped(collecting: &Collecting, recorder: &Recorder) -> Option<String> {
     let broken_off = |state: &&ActionState| state.verdict == Some(ActionVerdict::Cancelled);
     let action = || Some(format!("{} was broken off", actions.find(broken_off)?.action.name));
     collecting.stopped().or_else(action)
+}
+
+/// Why something was left by runners of which so many made as many artifacts as they may.
+fn spent_words(spent: usize) -> String {
+    let (runners, each) = if spent == 1 { ("runner", "it") } else { ("runners", "they") };
+    format!(
+        "it is not built, for {spent} {runners} left when {each} had made as many artifacts as a job may (500 on GitHub); \
+         run the failed jobs again, which goes on from what is kept, or allow more runners (`max-runners`)"
+    )
 }
 
 /// When anything was heard of anybody.

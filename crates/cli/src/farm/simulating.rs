@@ -1,14 +1,26 @@
 //! How many runners, what that would take, and the rows of a matrix.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
+use phoenix_model::Action;
 use phoenix_report::human_seconds;
 use phoenix_schedule::farm::FarmPlan;
-use phoenix_schedule::simulation::{Comparison, Conditions, Decision, Story, compare, runners, share};
-use phoenix_schedule::{Actions, Plan, RunnerKinds};
+use phoenix_schedule::simulation::{
+    Comparison, Conditions, Decision, Story, compare, runners, share, simulate,
+};
+use phoenix_schedule::{Actions, Grain, Plan, RunnerKinds};
+use phoenix_work::Hit;
 use serde_json::{Value, json};
 
+use super::acting::own_targets;
+use crate::pipeline::Farm;
+
 use crate::args::{FarmArgs, Matrix, Runners};
+
+/// How many units a worker is to claim at most that does so by artifacts: a job of GitHub makes 500. By some of them it
+/// tells of itself for hours, and where the depot is made of artifacts each unit may cost one more.
+const MOST_CLAIMS: usize = 200;
 
 /// The numbers of runners that are simulated.
 const NUMBERS: [usize; 9] = [1, 2, 4, 8, 16, 32, 64, 128, 256];
@@ -24,14 +36,60 @@ pub(crate) fn decide(farm: &FarmPlan, kinds: &RunnerKinds, runners_asked: Runner
             let number = (number as usize).max(needed).min(farm.count_to_claim());
             let counts = share(farm, kinds, number);
             let story = Story::as_expected(farm);
-            let with = std::sync::Arc::new(farm.with_slots(kinds, &counts));
+            let with = Arc::new(farm.with_slots(kinds, &counts));
             let makespan_seconds = match counts.iter().sum::<usize>() {
                 0 => 0.0,
-                _ => phoenix_schedule::simulation::simulate(&with, &story, &conditions).makespan_seconds,
+                _ => simulate(&with, &story, &conditions).makespan_seconds,
             };
             Decision { counts, makespan_seconds, tried: vec![(number, makespan_seconds)] }
         }
     }
+}
+
+/// The same for workers that meet by artifacts, and can claim so many units each and no more: where there would be more, the
+/// plan is put into larger ones.
+pub(crate) fn decide_within(farm: &mut Farm, runners_asked: Runners, most: u32) -> Decision {
+    let kinds = &farm.kinds;
+    let mut decided = None;
+    let fits = |workers: &FarmPlan| {
+        // Which numbers of runners pay off is simulated only for what could fit.
+        decided = None;
+        if workers.count_to_claim() > MOST_CLAIMS * most as usize {
+            return false;
+        }
+        let decision = decided.insert(decide(workers, kinds, runners_asked, most));
+        most_of_one(workers, kinds, &decision.counts) <= MOST_CLAIMS
+    };
+    farm.farm = FarmPlan::fitting(&mut farm.plan, kinds, &Grain::default(), fits);
+    decided.unwrap_or_else(|| decide(&farm.farm, kinds, runners_asked, most))
+}
+
+/// How many units the worker claims that claims the most, when everything goes as expected.
+fn most_of_one(farm: &FarmPlan, kinds: &RunnerKinds, counts: &[usize]) -> usize {
+    match counts.iter().sum::<usize>() {
+        0 => 0,
+        1 => farm.count_to_claim(),
+        _ => {
+            let with = Arc::new(farm.with_slots(kinds, counts));
+            simulate(&with, &Story::as_expected(farm), &Conditions::default()).most_claims()
+        }
+    }
+}
+
+/// Puts a plan into larger units, until no worker has to claim more than it can that builds alone what it answers for.
+pub(crate) fn fit_hits<V>(farm: &mut Farm, hits: &[Hit], actions: &[(Action, V)]) {
+    let goals: Vec<_> =
+        farm.plan.goals.iter().map(|goal| goal.step).zip(farm.goals.iter().copied()).collect();
+    let steps = |hit: &Hit| -> Vec<u32> {
+        let own = own_targets(actions, hit);
+        goals.iter().filter(|(_, target)| own.contains(target)).filter_map(|(step, _)| *step).collect()
+    };
+    let hits: Vec<Vec<u32>> = hits.iter().map(steps).collect();
+    let fits = |workers: &FarmPlan| {
+        let each = |steps: &Vec<u32>| workers.count_needed(steps.iter().copied()) <= MOST_CLAIMS;
+        workers.count_to_claim() <= MOST_CLAIMS || hits.iter().all(each)
+    };
+    farm.farm = FarmPlan::fitting(&mut farm.plan, &farm.kinds, &Grain::default(), fits);
 }
 
 /// Sees that there is a runner for every action that is to run, of its system or of this one.

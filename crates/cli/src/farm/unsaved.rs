@@ -183,7 +183,7 @@ fn records_of_one_who_left(
         true => broken_off(unit, attempt, slot),
         false => given_back(unit, attempt, slot),
     });
-    ends.chain([Record::Left { slot }]).collect()
+    ends.chain([Record::Left { slot, spent: false }]).collect()
 }
 
 /// That a unit was left because its worker was told to stop.
@@ -230,7 +230,7 @@ mod tests {
             claim(4, 1, Slot(0)),
             claim(4, 2, slot),
         ];
-        let left = Record::Left { slot };
+        let left = Record::Left { slot, spent: false };
         let who_left = |records: &[Record], listed: &[(u32, u32)]| {
             let listed = listed.iter().map(|&(unit, attempt)| (UnitId(unit), attempt)).collect();
             records_of_one_who_left(records, &listed, slot, &|unit| unit.0 >= 10)
@@ -279,7 +279,7 @@ mod tests {
         assert_eq!(undone(), Undone { at_work: true, claims, paths: paths(&["a"]) });
         list.told(&given_back(UnitId(6), 2, slot));
         list.told(&broken_off(UnitId(5), 1, slot));
-        list.told(&Record::Left { slot });
+        list.told(&Record::Left { slot, spent: false });
         assert_eq!(undone(), Undone { paths: paths(&["a"]), ..Undone::default() });
         list.clear();
         assert!(undone().is_empty());

@@ -124,7 +124,10 @@ fn for_runners(planned: &mut Planned, mut farm: Farm, args: &FarmArgs) -> Result
     if let Some(format @ (Matrix::V1 | Matrix::Std)) = args.matrix {
         return for_hits(planned, farm, args, format);
     }
-    let mut decision = farm::decide(&farm.farm, &farm.kinds, asked, args.max_runners);
+    let mut decision = match args.matrix {
+        Some(Matrix::Github) => farm::decide_within(&mut farm, asked, args.max_runners),
+        _ => farm::decide(&farm.farm, &farm.kinds, asked, args.max_runners),
+    };
     let here = &planned.setup.settings.system;
     farm::place_actions(&planned.actions, here, &farm.kinds, &mut decision.counts);
     farm.farm = farm.farm.with_slots(&farm.kinds, &decision.counts);
@@ -179,6 +182,8 @@ fn for_hits(
             planned.recorder.say(Severity::Warning, text);
         }
     }
+    let (hits, actions) = (farm::of_slots(&rows), planned.actions.all_with_verdicts());
+    farm::fit_hits(&mut farm, &hits, &actions);
     let here = &planned.setup.settings.system;
     let able = farm.kinds.for_class(here, &[]).unwrap_or_default();
     let Some(&kind) = able.first() else {
@@ -188,7 +193,7 @@ fn for_hits(
     let mut counts = vec![0; farm.kinds.kinds().len()];
     counts[kind] = rows.len();
     farm.farm = farm.farm.with_slots(&farm.kinds, &counts);
-    let besides = Besides { actions: planned.actions.all_with_verdicts(), hits: farm::of_slots(&rows) };
+    let besides = Besides { actions, hits };
     let (reference, _) = farm::ship(planned, farm, besides, args.reference.as_deref())?;
     planned.recorder.say(Severity::Notice, format!("the plan is {reference}"));
     let instead = format!("{}\n", farm::hits_rows(&rows, &reference, format));

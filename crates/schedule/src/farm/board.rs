@@ -252,7 +252,7 @@ impl Board {
             Record::Outcome(outcome) => return self.ended(now, outcome),
             Record::Returned(returned) => return self.returned(now, returned),
             // What it still seems to hold has ended, or was given back: that record is on its way.
-            Record::Left { slot } => self.with_slot(*slot, now, |slot| slot.left = true),
+            Record::Left { slot, .. } => self.with_slot(*slot, now, |slot| slot.left = true),
         }
         Effect::None
     }

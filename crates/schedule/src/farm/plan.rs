@@ -45,6 +45,9 @@ pub struct FarmDerivation {
     pub hopeless: Option<Hopeless>,
 }
 
+/// How many times as coarse as it might be a plan is at most.
+const COARSEST: f64 = 1_048_576.0;
+
 /// A place for a worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -93,6 +96,24 @@ impl FarmPlan {
         Self::indexed(Shipped { derivations: derivations.collect(), units, classes, slots: Vec::new() })
     }
 
+    /// The plan in units as fine as this grain says, or as coarse as they have to be for a plan that fits. One that no
+    /// grain makes fit is as coarse as it can be. `plan` is the one that a plan of workers was made from.
+    #[must_use]
+    pub fn fitting(
+        plan: &mut Plan,
+        kinds: &RunnerKinds,
+        grain: &Grain,
+        mut fits: impl FnMut(&Self) -> bool,
+    ) -> Self {
+        let mut coarse = Self::new(plan, kinds, grain);
+        let mut factor = 1.0;
+        while !fits(&coarse) && factor < COARSEST {
+            factor *= 2.0;
+            coarse = Self::new(plan, kinds, &grain.times(factor));
+        }
+        coarse
+    }
+
     /// The same plan with so many workers on each kind of runner.
     #[must_use]
     pub fn with_slots(&self, kinds: &RunnerKinds, counts: &[usize]) -> Self {
@@ -127,6 +148,33 @@ impl FarmPlan {
             }
         }
         seconds
+    }
+
+    /// Of the units that these derivations are in, and all that those need, how many there is something to build of: what
+    /// somebody has to claim who is alone with them.
+    #[must_use]
+    pub fn count_needed(&self, derivations: impl IntoIterator<Item = u32>) -> usize {
+        let in_vain = self.in_vain();
+        let is_open = |unit: &Unit| !unit.members.iter().all(|&member| in_vain[member as usize]);
+        let needed = self.needed(derivations.into_iter().map(|derivation| self.unit_of(derivation)));
+        needed.iter().zip(&self.units).filter(|(needed, unit)| **needed && is_open(unit)).count()
+    }
+
+    /// Of each unit whether it is among these, or one of these needs it.
+    pub(super) fn needed(&self, units: impl IntoIterator<Item = u32>) -> Vec<bool> {
+        let mut needed = vec![false; self.units.len()];
+        for unit in units {
+            needed[unit as usize] = true;
+        }
+        // What is needed comes before what needs it.
+        for unit in (0..needed.len()).rev() {
+            if needed[unit] {
+                for &input in &self.units[unit].inputs {
+                    needed[input as usize] = true;
+                }
+            }
+        }
+        needed
     }
 
     /// The units of which there is something to build.

@@ -37,6 +37,9 @@ pub enum Record {
     Left {
         /// Which.
         slot: Slot,
+        /// Whether the ledger took no more claims of it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        spent: bool,
     },
 }
 

@@ -188,7 +188,7 @@ fn records_in_another_order_say_the_same() {
         built(0, 1, 0),
         claim(1, 1, 1),
         failed(1, 1),
-        Record::Left { slot: Slot(1) },
+        Record::Left { slot: Slot(1), spent: false },
         built(0, 2, 2),
     ];
     let mut orders = vec![records.to_vec()];
@@ -329,6 +329,55 @@ fn what_no_runner_can_build_has_its_verdict_at_once_and_hinders_the_rest() {
     assert!(board.failed()[&0].message.contains("the system feature kvm"));
     assert!(plan.steps[0].hopeless.is_some(), "and the run will say so");
     assert_eq!(board.open_of_mine(), 1);
+}
+
+#[test]
+fn a_plan_has_no_more_units_than_its_workers_may_claim() {
+    let kinds = kinds(&["x86_64-linux"]);
+    // Of one level, in chains, and each with the one before and another.
+    let flat: Vec<(f64, Vec<u32>)> = (0..2000).map(|_| (60.0, vec![])).collect();
+    let pairs = (0..1000).flat_map(|pair| [(90.0, vec![]), (90.0, vec![2 * pair])]).collect();
+    let ladder = (0..1500).map(|own: u32| (50.0, (own.saturating_sub(2)..own).collect())).collect();
+    let none = (0..5000).map(|_| (0.0, vec![])).collect();
+    for (drafts, most) in [(flat, 400), (pairs, 400), (ladder, 200), (none, 200)] {
+        let mut plan = plan(&drafts);
+        let farm =
+            FarmPlan::fitting(&mut plan, &kinds, &Grain::default(), |farm| farm.count_to_claim() <= most);
+        let count = farm.count_to_claim();
+        assert!(count <= most, "{count}");
+        let members: usize = farm.units().iter().map(|unit| unit.members.len()).sum();
+        assert_eq!(members, drafts.len());
+    }
+    // What fits stays as it is, and what nothing makes fit does not go on for ever.
+    let mut few = plan(&[(60.0, vec![]), (60.0, vec![])]);
+    let fine = FarmPlan::new(&mut few, &kinds, &Grain::default());
+    assert_eq!(FarmPlan::fitting(&mut few, &kinds, &Grain::default(), |_| true), fine);
+    assert_eq!(FarmPlan::fitting(&mut few, &kinds, &Grain::default(), |_| false).units().len(), 1);
+}
+
+#[test]
+fn who_is_alone_with_something_has_to_claim_all_that_it_needs() {
+    let farm = farm(&[(60.0, vec![]), (60.0, vec![0]), (60.0, vec![]), (60.0, vec![1])], 1);
+    assert_eq!([vec![3], vec![1, 2], vec![], vec![0]].map(|own| farm.count_needed(own)), [3, 3, 0, 1]);
+}
+
+#[test]
+fn who_may_claim_no_more_leaves_in_good_order() {
+    let farm = farm(&[(60.0, vec![]), (60.0, vec![])], 2);
+    for (others, own, left_to_others) in [(true, false, true), (false, false, false), (true, true, false)] {
+        let mut worker = Worker::new(&farm, Slot(0), Limits::default());
+        if own {
+            worker = worker.for_units([UnitId(0)]);
+        }
+        drop(worker.apply(at(0), Notice::Woken));
+        let joined = if others { vec![Record::Joined { slot: Slot(1) }] } else { vec![] };
+        let commands = worker.apply(at(1), Notice::News(&joined));
+        assert!(matches!(commands.last(), Some(Command::Claim { .. })), "{commands:?}");
+        let commands = worker.apply(at(2), Notice::Spent { reason: "that is all".to_owned() });
+        let leaving = Leaving::Spent { reason: "that is all".to_owned(), others: left_to_others };
+        let left = Record::Left { slot: Slot(0), spent: true };
+        assert_eq!(commands, [Command::Tell(left), Command::Leave(leaving)]);
+    }
 }
 
 #[test]

@@ -53,6 +53,11 @@ pub enum Notice<'a> {
         /// Why: a signal's name, a time limit.
         reason: String,
     },
+    /// The ledger takes no more claims of this worker: the unit that it wanted is not its own.
+    Spent {
+        /// Which limit it is, and what would help.
+        reason: String,
+    },
     /// The ledger cannot be reached any more.
     LedgerLost {
         /// What is wrong with it.
@@ -124,6 +129,13 @@ pub enum Leaving {
     Stranded,
     /// It could not build anything, for reasons that are not the units'.
     Unfit(String),
+    /// The ledger takes no more claims of it.
+    Spent {
+        /// Which limit it is, and what would help.
+        reason: String,
+        /// Whether another worker may do the rest, as far as is known.
+        others: bool,
+    },
     /// The ledger cannot be reached.
     LedgerLost(String),
 }
@@ -232,18 +244,7 @@ impl Worker {
         self.own = units.into_iter().map(|unit| unit.0).filter(|&unit| (unit as usize) < all.len()).collect();
         self.own.sort_unstable();
         self.own.dedup();
-        self.needed = vec![false; all.len()];
-        for &unit in &self.own {
-            self.needed[unit as usize] = true;
-        }
-        // What is needed comes before what needs it.
-        for unit in (0..all.len()).rev().filter(|_| !self.own.is_empty()) {
-            if self.needed[unit] {
-                for &input in &all[unit].inputs {
-                    self.needed[input as usize] = true;
-                }
-            }
-        }
+        self.needed = self.board.plan().needed(self.own.iter().copied());
         self
     }
 
@@ -311,6 +312,10 @@ impl Worker {
                 self.look()
             }
             (_, Notice::Stop { reason }) => self.stop(reason),
+            (Doing::Claiming(..), Notice::Spent { reason }) => {
+                let others = self.needed.is_empty() && self.board.has_others_like(self.slot);
+                self.leave(now, Leaving::Spent { reason, others })
+            }
             (_, Notice::LedgerLost { reason }) => {
                 self.doing = Doing::Gone;
                 vec![Command::Leave(Leaving::LedgerLost(reason))]
@@ -655,7 +660,7 @@ impl Worker {
             Doing::Nothing | Doing::Looking | Doing::Listening | Doing::Gone => {
                 self.doing = Doing::Gone;
                 vec![
-                    Command::Tell(Record::Left { slot: self.slot }),
+                    Command::Tell(Record::Left { slot: self.slot, spent: false }),
                     Command::Leave(Leaving::Stopped(reason)),
                 ]
             }
@@ -664,7 +669,7 @@ impl Worker {
 
     fn leave(&mut self, now: Stamp, why: Leaving) -> Vec<Command> {
         self.doing = Doing::Gone;
-        let left = Record::Left { slot: self.slot };
+        let left = Record::Left { slot: self.slot, spent: matches!(why, Leaving::Spent { .. }) };
         self.board.apply(now, &left);
         vec![Command::Tell(left), Command::Leave(why)]
     }

@@ -300,7 +300,7 @@ fn what_was_built_of_a_unit_that_nobody_took_up_is_built() {
             built: vec![built(0), built(1)],
             parcel: None,
         }),
-        Record::Left { slot },
+        Record::Left { slot, spent: false },
     ];
     let (verdicts, count) = verdicts(&plan, &farm, &records, Limits::default());
     assert_eq!((count, &verdicts[..2]), (4, &[Verdict::Built, Verdict::Built][..]));

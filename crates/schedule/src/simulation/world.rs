@@ -116,6 +116,20 @@ impl Simulated {
         self.ran_seconds.iter().map(|seconds| (seconds / 60.0).ceil()).sum()
     }
 
+    /// How many units the worker claimed that claimed the most.
+    #[must_use]
+    pub fn most_claims(&self) -> usize {
+        let mut claims = vec![0; self.left.len()];
+        for record in &self.records {
+            if let Record::Claim { slot, .. } = record
+                && let Some(count) = claims.get_mut(slot.0 as usize)
+            {
+                *count += 1;
+            }
+        }
+        claims.into_iter().max().unwrap_or_default()
+    }
+
     /// How much of what is paid for was not building, in minutes.
     #[must_use]
     pub fn idle_minutes(&self) -> f64 {

@@ -183,6 +183,9 @@ proptest! {
             crate::remaining_seconds(&seconds, |step| &drafts[step].inputs)
         };
         prop_assert!(longest(&units) <= single * (1.0 + grain.critical_share) + 1e-6, "the longest path");
+        let coarse = grain.times(8.0);
+        let limit = single * (1.0 + coarse.critical_share) + coarse.slack_seconds;
+        prop_assert!(longest(&Units::of(&plan, &coarse).units) <= limit + 1e-6, "the longest path of coarse ones");
         prop_assert_eq!(Units::of(&plan, &grain).units, units, "reproducible");
         prop_assert_eq!(Units::of(&plan, &Grain::finest()).units.len(), drafts.len());
     }

@@ -109,7 +109,7 @@ async fn every_record_is_seen_once_by_everybody(one: Arc<dyn Ledger>, other: Arc
         Record::Claim { unit: UnitId(2), attempt: 1, slot: Slot(1) },
         Record::Returned(returned),
         outcome(3, 1, 1),
-        Record::Left { slot: Slot(1) },
+        Record::Left { slot: Slot(1), spent: true },
     ];
     let (mut cursor, mut others) = (Cursor::default(), Cursor::default());
     for record in &records {

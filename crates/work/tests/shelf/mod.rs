@@ -1,11 +1,11 @@
 //! Artifacts in memory: the least that a forge can offer.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use phoenix_work::{Artifact, ArtifactError, ArtifactStore};
+use phoenix_work::{Artifact, ArtifactError, ArtifactStore, Room};
 
 /// Clones are the stores of jobs of one run.
 #[derive(Debug, Clone, Default)]
@@ -13,12 +13,19 @@ pub(crate) struct Shelf {
     /// By name, with what was filled in.
     all: Arc<Mutex<BTreeMap<String, Option<Filled>>>>,
     made: Arc<AtomicI64>,
+    /// How many more the job may make, where there is a limit.
+    left: Option<Arc<AtomicUsize>>,
 }
 
 /// A number and a content.
 type Filled = (i64, Bytes);
 
 impl Shelf {
+    /// The store of a job that may make so many artifacts.
+    pub(crate) fn of_job(&self, most: usize) -> Self {
+        Self { left: Some(Arc::new(AtomicUsize::new(most))), ..self.clone() }
+    }
+
     fn all(&self) -> MutexGuard<'_, BTreeMap<String, Option<Filled>>> {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -28,14 +35,18 @@ impl Shelf {
 impl ArtifactStore for Shelf {
     type Reservation = String;
 
-    fn most_of_a_job(&self) -> usize {
-        500
+    fn room(&self) -> Room {
+        let left = self.left.as_ref().map_or(500, |left| left.load(Ordering::SeqCst));
+        Room { most: 500, left }
     }
 
     async fn reserve(&self, name: &str) -> Result<Option<String>, ArtifactError> {
         let mut all = self.all();
         if all.contains_key(name) {
             return Ok(None);
+        }
+        if let Some(left) = &self.left {
+            left.fetch_sub(1, Ordering::SeqCst);
         }
         all.insert(name.to_owned(), None);
         Ok(Some(name.to_owned()))
