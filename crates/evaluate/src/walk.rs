@@ -302,7 +302,7 @@ impl Walk {
             }
             refusal => vec![FoundTarget {
                 unavailable: refusal.map(|refusal| refusal.why),
-                ..ended(inspect.path, TargetKind::Unknown, Ended::NotEvaluated(error))
+                ..ended(meant(inspect), TargetKind::Unknown, Ended::NotEvaluated(error))
             }],
         }
     }
@@ -666,6 +666,21 @@ fn no_attribute(
         error.push_str(&format!("; did you mean {}?", nearest.join(" or ")));
     }
     error
+}
+
+/// The attribute that somebody meant where nothing can be looked at: one that is named with its system
+/// (`apps.x86_64-linux.a`) is not below another `apps.x86_64-linux`, though that is where it is looked for first.
+fn meant(inspect: Inspect) -> AttrPath {
+    let Inspect { path, reason: Reason::Named { rest, .. } | Reason::Program { rest, .. }, .. } = &inspect
+    else {
+        return inspect.path;
+    };
+    let system = path.names().get(1);
+    let is_meant = |other: &&AttrPath| {
+        let below = path.names().get(2..);
+        system.is_some() && other.names().get(1) == system && below == Some(other.names())
+    };
+    rest.iter().find(is_meant).unwrap_or(path).clone()
 }
 
 pub(crate) fn ended(path: AttrPath, kind: TargetKind, ended: Ended) -> FoundTarget {

@@ -63,6 +63,23 @@ fn paths(asked: &[&str], tree: &Value) -> Vec<String> {
 }
 
 #[test]
+fn where_nothing_evaluates_a_target_is_called_as_it_is_meant() {
+    for (text, expected) in [
+        (".#a", "apps.x86_64-linux.a"),
+        (".#apps.x86_64-linux.a", "apps.x86_64-linux.a"),
+        (".#packages.x86_64-linux.a", "packages.x86_64-linux.a"),
+        (".#packages.aarch64-linux.a", "apps.x86_64-linux.packages.aarch64-linux.a"),
+        (".#.a", "a"),
+    ] {
+        let mut walk = Walk::new(Selection::new(&[], &[], &["x86_64-linux".to_owned()]).unwrap(), vec![]);
+        walk.add_program(crate::Installable::parse(text).unwrap().program_candidates("x86_64-linux"));
+        let inspect = walk.take_next().unwrap();
+        let found = walk.answer(inspect, Err("no".to_owned()));
+        assert_eq!(found[0].path.to_string(), expected);
+    }
+}
+
+#[test]
 fn the_default_targets_of_a_flake() {
     let tree = json!({
         "checks": {"x86_64-linux": {"a": "drv"}, "aarch64-linux": {"a": "drv"}},
