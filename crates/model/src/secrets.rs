@@ -10,6 +10,12 @@ const HIDDEN: &str = "***";
 /// What is shorter would hide half of what is told.
 const SHORTEST: usize = 8;
 
+/// What stands where a text was cut.
+const CUT: &str = "…";
+
+/// So many bytes of the beginning of a secret tell something of it.
+const TELLING: usize = 4;
+
 /// How the names of variables end that hold a secret, in upper case.
 const ENDINGS: [&str; 10] = [
     "TOKEN",
@@ -80,16 +86,45 @@ impl Secrets {
         self.texts.is_empty()
     }
 
-    /// A text without them.
+    /// A text without them, and without what is left of one where the text was cut.
     #[must_use]
     pub fn hide<'t>(&self, text: &'t str) -> Cow<'t, str> {
-        let mut hidden = Cow::Borrowed(text);
+        let mut hidden = self.hide_cut(text);
         for secret in &self.texts {
             if hidden.contains(secret) {
                 hidden = Cow::Owned(hidden.replace(secret, HIDDEN));
             }
         }
         hidden
+    }
+
+    /// A text without the beginnings of secrets that are followed by a cut.
+    fn hide_cut<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        if self.is_empty() || !text.contains(CUT) {
+            return Cow::Borrowed(text);
+        }
+        let mut hidden = String::with_capacity(text.len());
+        for part in text.split_inclusive(CUT) {
+            let begun = part.strip_suffix(CUT).and_then(|said| Some((said, self.begun_at_the_end_of(said)?)));
+            match begun {
+                Some((said, length)) => {
+                    hidden.push_str(&said[..said.len() - length]);
+                    hidden.push_str(HIDDEN);
+                    hidden.push_str(CUT);
+                }
+                None => hidden.push_str(part),
+            }
+        }
+        if hidden == text { Cow::Borrowed(text) } else { Cow::Owned(hidden) }
+    }
+
+    /// How much of a secret a text ends with, if that is enough to tell something.
+    fn begun_at_the_end_of(&self, text: &str) -> Option<usize> {
+        let begun = |secret: &String| {
+            let lengths = (TELLING..secret.len()).rev().filter(|&length| secret.is_char_boundary(length));
+            lengths.into_iter().find(|&length| text.ends_with(&secret[..length]))
+        };
+        self.texts.iter().filter_map(begun).max()
     }
 
     /// Takes them out of a text.
@@ -102,7 +137,7 @@ impl Secrets {
     /// Whether any text of a value may have some, by the value as JSON. Where there is none, none has.
     #[must_use]
     pub fn may_be_in_json(&self, json: &str) -> bool {
-        self.in_json.iter().any(|secret| json.contains(secret))
+        !self.is_empty() && (json.contains(CUT) || self.in_json.iter().any(|secret| json.contains(secret)))
     }
 }
 
@@ -216,6 +251,19 @@ mod tests {
             assert!(!secrets.may_be_in_json(&json(text)), "{text}");
         }
         assert!(!Secrets::default().may_be_in_json(&json("cachix-secret")));
+    }
+
+    #[test]
+    fn what_was_cut_within_a_secret_does_not_show_its_beginning() {
+        let hide = |text: &str| secrets().hide(text).into_owned();
+        assert_eq!(hide("x cachix-sec… (9 bytes more)"), "x ***… (9 bytes more)");
+        assert_eq!(hide("x cachix-secret-lon… and ghs_0123…"), "x ***… and ***…");
+        assert_eq!(hide("quo\"te… cachix-se"), "***… cachix-se", "which was not cut there");
+        for text in ["a cac… b", "…", "waiting … for it", "the token… is there"] {
+            assert_eq!(hide(text), text);
+        }
+        assert!(secrets().may_be_in_json(&json!("x cachix-sec…").to_string()));
+        assert!(!Secrets::default().may_be_in_json("…"));
     }
 
     #[test]
