@@ -79,10 +79,8 @@ impl History {
                     self.failures.forget(drv_path);
                     new = true;
                 }
-                Some(Verdict::Failed { class, message }) => {
-                    if !state.planned.fixed_output {
-                        new |= self.failures.learn(drv_path, *class, message, &state.tail, now);
-                    }
+                Some(Verdict::Failed { class, message }) if !state.planned.fixed_output => {
+                    new |= self.failures.learn(drv_path, *class, message, &state.tail, now);
                 }
                 _ => {}
             }

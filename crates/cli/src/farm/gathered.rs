@@ -158,3 +158,21 @@ struct Life {
     beats: Vec<(Slot, u64)>,
     listened: Instant,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_for_a_limit_says_which_it_is_and_what_helps() {
+        assert!(
+            spent_words(1)
+                .starts_with("it is not built, for 1 runner left when it had made as many artifacts")
+        );
+        for words in
+            ["2 runners left when they had", "500 on GitHub", "run the failed jobs again", "max-runners"]
+        {
+            assert!(spent_words(2).contains(words), "{words}");
+        }
+    }
+}
