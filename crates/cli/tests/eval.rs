@@ -652,6 +652,54 @@ fn a_file_of_the_source_that_nix_fetches_is_read() {
 }
 
 #[test]
+fn what_was_copied_before_is_read_all_the_same() {
+    let env = TestEnv::new();
+    if !is_pure(&env) || !cfg!(target_os = "linux") {
+        return;
+    }
+    let flake = Flake::new("{ }");
+    let copies = r#"
+        whole = d "whole" "" { v = builtins.readFile "${./.}/VERSION"; };
+        path = d "path" "" { v = builtins.readFile (builtins.path { path = ./.; name = "w"; } + "/VERSION"); };
+        hash = d "hash" "" { v = builtins.hashFile "sha256" "${./docs/..}/VERSION"; };
+        imported = d "imported" "" { v = import "${./.}/i.nix"; };"#;
+    // Its builder reads the source, which nobody asked for.
+    let hidden = r#"built = d "built" "" { v = builtins.readFile (d "g" "cat $src/VERSION > $out" {
+        src = builtins.appendContext (builtins.unsafeDiscardStringContext (toString ./.)) {
+          "${builtins.unsafeDiscardStringContext (toString ./.)}" = { path = true; }; }; }); };"#;
+    flake.write("docs/README", "0");
+    flake.write("VERSION", "1");
+    flake.write("i.nix", r#""1""#);
+    for packages in [copies, hidden] {
+        flake.outputs(&format!("{{ packages.${{system}} = {{ {packages} whatever = ok \"whatever\"; }}; }}"));
+        flake.write("VERSION", "1");
+        for round in 0..8 {
+            match round {
+                5 => flake.write("VERSION", "2"),
+                6 => flake.write("i.nix", &format!(r#""{}""#, packages.len())),
+                _ => flake.write("docs/README", &format!("{round} {}", packages.len())),
+            }
+            let reference = flake.reference();
+            // Evaluations of this source that are not recorded, and one of another family.
+            if round % 2 == 1 {
+                let _ = evaluated(&env, &[&reference, "--no-eval-cache"]);
+            }
+            let _ = evaluated(
+                &env,
+                &[
+                    &format!("{reference}#packages.{}.whatever", env.system()),
+                    "--option",
+                    "max-call-depth",
+                    "9000",
+                ],
+            );
+            let kept = evaluated(&env, &[&reference]);
+            assert_eq!(kept, evaluated(&env, &[&reference, "--no-eval-cache"]), "{round} {packages}");
+        }
+    }
+}
+
+#[test]
 fn an_input_that_is_no_flake_is_what_this_version_of_nix_makes_of_it() {
     let env = TestEnv::new();
     let plain = Flake::new("{ }");

@@ -81,10 +81,14 @@ pub(crate) fn walk(
         needs.extend(prepared.inputs_there(request));
         keep.keep(fingerprint, &bytes, &needs);
         if let Some(earlier) = earlier {
-            if let Some(text) = earlier.missed() {
-                hear(Heard::Said { severity: Severity::Detail, text });
+            let mut say = |text| hear(Heard::Said { severity: Severity::Detail, text });
+            earlier.missed().into_iter().for_each(&mut say);
+            if earlier.is_built_from(&request.nix) {
+                say("nothing is kept for other sources, for something is built from this one by its path"
+                    .to_owned());
+            } else {
+                earlier.keep(keep, &needs);
             }
-            earlier.keep(keep, &needs);
         }
     }
     ended

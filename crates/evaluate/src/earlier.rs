@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use phoenix_model::StorePath;
+use phoenix_store::Nix;
 use serde_json::{Value, json};
 
 use crate::across::{Across, Item, Recorded, Source, Standing};
@@ -112,6 +113,19 @@ impl Earlier {
         if let Some(known) = Known::new(Ok(answer), Vec::new()) {
             self.answered(CONFIG.to_owned(), known);
         }
+    }
+
+    /// Whether something is built from the source by its path, and nobody asked for that: what such a build tells may be of any
+    /// file, and is not read again where it is there.
+    pub(crate) fn is_built_from(&self, nix: &Nix) -> bool {
+        let Some(recording) = &self.recording else { return false };
+        if self.fresh.is_empty() || hold(recording).was_told("outPath") {
+            return false;
+        }
+        let mut command = nix.nix_store("--query");
+        command.arg("--referrers").arg(self.flake.source());
+        let referrers = nix.run(&mut command, "nix-store --query --referrers");
+        referrers.map_or(true, |paths| paths.lines().any(|path| path.ends_with(".drv")))
     }
 
     /// What there is to say of answers that cannot be kept for other sources.

@@ -360,8 +360,9 @@ impl Prepared {
     fn take_in(&self, evaluator: &mut Evaluator, stop: &AtomicBool) {
         let Some(recording) = &self.recording else { return };
         let expression = format!("builtins.seq {}.outPath {}", self.source, quote(evaluator.mark()));
-        if matches!(evaluator.ask(&expression, stop, &mut |_| {}), Answer::Text(_)) {
-            hold(recording).has_taken_in();
+        match evaluator.ask(&expression, stop, &mut |_| {}) {
+            Answer::Text(_) => hold(recording).has_taken_in(),
+            _ => hold(recording).is_lost(),
         }
     }
 

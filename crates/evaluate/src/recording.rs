@@ -105,6 +105,7 @@ impl Recording {
     /// Some versions of Nix (2.26) read all of it for that, to see that it is what it should be; what comes of it is told by
     /// [`Tracking`] when it is asked for.
     pub(crate) fn has_taken_in(&mut self) {
+        self.is_blind |= self.fetchers.forget_copies().is_err();
         if self.evaluators == 1 {
             self.look();
             self.order.clear();
@@ -128,6 +129,16 @@ impl Recording {
     /// Whether it was seen that the flake itself is read, without which nothing can be believed.
     pub(crate) fn saw(&self, path: &[u8]) -> bool {
         self.seen.contains(&Item::File(path.to_vec()))
+    }
+
+    /// Notes that it cannot be told what is read.
+    pub(crate) fn is_lost(&mut self) {
+        self.is_blind = true;
+    }
+
+    /// Whether this was asked for of the source.
+    pub(crate) fn was_told(&self, name: &str) -> bool {
+        self.seen.contains(&Item::Told(name.to_owned()))
     }
 
     /// Ends; what was read, in its order.

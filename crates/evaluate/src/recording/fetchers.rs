@@ -18,8 +18,10 @@ const FETCHERS: &str = "fetcher-cache";
 const HARMLESS: &str = "'file', 'tarball', 'gitLastModified', 'gitRevCount', 'gitRevToTreeHash', \
     'gitRevToLastModified', 'treeHashToNarHash', 'hgRefToRev', 'hgRev'";
 
-/// What no key of a harmless one has: a file of the source that is watched may be what was fetched.
-const LOCAL: &str = "file:";
+/// What is harmless of these. What was fetched as a file may be a file of the source that is watched, unless it came from
+/// a server.
+const FROM_SERVER: &str =
+    "(domain not in ('file', 'tarball') or lower(key) like '%\"http://%' or lower(key) like '%\"https://%')";
 
 /// How old a cache is that somebody left who was killed.
 const LEFT: Duration = Duration::from_secs(24 * 3600);
@@ -57,7 +59,7 @@ impl Fetchers {
             let (name, to) = (entry.file_name(), own.join(entry.file_name()));
             if !is_fetchers(&name) {
                 symlink(entry.path(), to)?;
-            } else if is_database(&name) && copy(&entry.path(), &to).is_err() {
+            } else if is_database(&name) && copy(&entry.path(), &to).and_then(|()| seal(&to)).is_err() {
                 // What cannot be copied is fetched again.
                 let _ = fs::remove_file(&to);
             }
@@ -79,6 +81,19 @@ impl Fetchers {
     /// Whether it stands for all of the user's cache, and not for Nix's alone.
     pub(crate) fn is_whole(&self) -> bool {
         self.user.as_ref().is_none_or(|user| user.ends_with("nix"))
+    }
+
+    /// Has what evaluators copied by now be forgotten, and what they copy from now on.
+    ///
+    /// # Errors
+    /// When it may be remembered.
+    pub(crate) fn forget_copies(&self) -> io::Result<()> {
+        for entry in entries(Some(&self.home.path().join("nix"))) {
+            if is_fetchers(&entry.file_name()) && is_database(&entry.file_name()) {
+                seal(&entry.path()).map_err(io::Error::other)?;
+            }
+        }
+        Ok(())
     }
 
     /// Gives what was fetched meanwhile to the user's.
@@ -130,6 +145,17 @@ fn copy(from: &Path, to: &Path) -> rusqlite::Result<()> {
     pour(from, to)
 }
 
+/// Lets go of all but what is harmless, and keeps it from coming in: what takes in a source writes down what a copy of it would
+/// be, so that it would be copied without being read.
+fn seal(cache: &Path) -> rusqlite::Result<()> {
+    let cache = Connection::open_with_flags(cache, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    cache.busy_timeout(PATIENCE)?;
+    cache.execute_batch(&format!(
+        "create trigger if not exists phoenix before insert on Cache when new.domain not in ({HARMLESS}) \
+         begin select raise(ignore); end; delete from Cache where domain not in ({HARMLESS})"
+    ))
+}
+
 /// Takes what is harmless and not there from one into another.
 fn pour(from: &Path, to: &Path) -> rusqlite::Result<()> {
     let to = Connection::open_with_flags(to, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
@@ -138,7 +164,7 @@ fn pour(from: &Path, to: &Path) -> rusqlite::Result<()> {
     to.execute(
         &format!(
             "insert or ignore into main.Cache select * from other.Cache where domain in ({HARMLESS}) \
-             and instr(other.Cache.key, '{LOCAL}') = 0 \
+             and {FROM_SERVER} \
              and not exists (select 1 from main.Cache mine where mine.domain = other.Cache.domain and mine.key = other.Cache.key)"
         ),
         [],
@@ -179,7 +205,7 @@ mod tests {
         insert(&db, "fetchToStore", "a");
         insert(&db, "gitRevToTreeHash", "a");
         insert(&db, "tarball", r#"{"url":"https://example.org/a.tar.gz"}"#);
-        insert(&db, "tarball", r#"{"url":"file:///store/x-source/a.tar"}"#);
+        insert(&db, "tarball", r#"{"url":"FILE:///store/x-source/a.tar"}"#);
         let left = cache.path().join("phoenix-cache-left");
         fs::create_dir(&left).unwrap();
         let long_ago = std::time::SystemTime::now() - 2 * LEFT;
@@ -199,11 +225,22 @@ mod tests {
         assert!(!own.home().join("nix/fetcher-cache-v1.sqlite").exists());
 
         insert(&copy, "gitRevToTreeHash", "b");
+        // What Nix makes itself is sealed when it is there.
+        let new = own.home().join("nix/fetcher-cache-v5.sqlite");
+        Connection::open(&new).unwrap().execute_batch(TABLE).unwrap();
+        insert(&new, "sourcePathToHash", "c");
+        insert(&new, "hgRev", "c");
+        own.forget_copies().unwrap();
+        insert(&new, "sourcePathToHash", "d");
+        assert_eq!(rows(&new), [pair("hgRev", "c")]);
         insert(&copy, "sourcePathToHash", "b");
         fs::create_dir(own.home().join("nix/tarball-cache")).unwrap();
         fs::write(own.home().join("nix/tarball-cache/x"), "2").unwrap();
         own.give_back();
         drop(own);
+        assert_eq!(rows(&user.join("fetcher-cache-v5.sqlite")), [pair("hgRev", "c")]);
+        insert(&user.join("fetcher-cache-v5.sqlite"), "sourcePathToHash", "e");
+        assert_eq!(rows(&user.join("fetcher-cache-v5.sqlite")).len(), 2, "the user's is not sealed");
         assert_eq!(fs::read_to_string(user.join("tarball-cache/x")).unwrap(), "2");
         assert_eq!(fs::read_to_string(user.join("gitv3/x")).unwrap(), "1");
         let mut all = rows(&db);
