@@ -1,6 +1,6 @@
 //! A depot with what is needed to use it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -90,18 +90,6 @@ impl Cache {
         let Some(roots) = needs else { return (catalog.latest(), BTreeSet::new()) };
         let known = catalog.names();
         roots.into_iter().partition(|root| known.contains(root))
-    }
-
-    /// When each of these paths was saved last, in milliseconds since 1970, as far as packs tell.
-    pub fn saved_at(&mut self) -> HashMap<String, u64> {
-        let mut saved: HashMap<String, u64> = HashMap::new();
-        for (_, _, directory) in self.packs.catalog().packs() {
-            for record in (0..directory.paths()).filter_map(|number| directory.record(number).ok()) {
-                let at = saved.entry(record.info.name).or_default();
-                *at = record.saved.max(*at);
-            }
-        }
-        saved
     }
 
     /// Takes in a pack that somebody made since the depot was read; whether it is there.

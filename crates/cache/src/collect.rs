@@ -181,6 +181,13 @@ impl Cache {
         (replaced.len(), replaced.values().map(|info| info.size).sum())
     }
 
+    /// Reads anew what the depot has, and lets go first of what was read: both together take twice as much memory.
+    pub fn look_again(&mut self, trouble: &mut (dyn FnMut(Trouble) + Send)) {
+        let depot = self.packs.depot().clone();
+        self.packs = Packs::empty(depot.clone());
+        self.packs = self.runtime.block_on(Packs::load(depot, trouble));
+    }
+
     /// Plans what to fold and what to let go; [`Goal::outside`] and the like are filled in here. Of the packs that were
     /// replaced it reads those that a live one may rely on, for something in them may be needed again.
     ///
@@ -339,8 +346,9 @@ async fn write(
     }
     let others = plan.statement(catalog, name.as_str()).encode();
     let mut folded = fold.finish(plan.paths(catalog), others).map_err(broken)?;
-    let end = std::mem::take(&mut folded.end);
-    to_depot.send(Ok(end.into())).await.map_err(|_| gone())?;
+    for bytes in std::mem::take(&mut folded.end) {
+        to_depot.send(Ok(bytes.into())).await.map_err(|_| gone())?;
+    }
     Ok(folded)
 }
 

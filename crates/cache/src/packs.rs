@@ -68,11 +68,9 @@ fn info(blob: &Blob) -> PackInfo {
 }
 
 impl Packs {
-    /// Reads the directories of all packs that a depot shows and that are not replaced by others.
-    ///
-    /// What cannot be read is told to `trouble` and is as if it were not there.
-    pub async fn load(depot: Arc<dyn Depot>, trouble: &mut (dyn FnMut(Trouble) + Send)) -> Self {
-        let mut packs = Self {
+    /// Of a depot that nothing is known of.
+    pub(crate) fn empty(depot: Arc<dyn Depot>) -> Self {
+        Self {
             depot,
             catalog: Catalog::default(),
             blobs: HashMap::new(),
@@ -81,7 +79,14 @@ impl Packs {
             unread: BTreeMap::new(),
             unusable: BTreeSet::new(),
             unsure: BTreeSet::new(),
-        };
+        }
+    }
+
+    /// Reads the directories of all packs that a depot shows and that are not replaced by others.
+    ///
+    /// What cannot be read is told to `trouble` and is as if it were not there.
+    pub async fn load(depot: Arc<dyn Depot>, trouble: &mut (dyn FnMut(Trouble) + Send)) -> Self {
+        let mut packs = Self::empty(depot);
         let seen = match packs.depot.list(PACKS).await {
             // Where nothing can be listed, the newest pack knows the others.
             Err(DepotError { problem: Problem::Unsupported(_) | Problem::Denied(_), .. }) => {

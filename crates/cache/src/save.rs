@@ -86,15 +86,14 @@ impl Cache {
         let depot = self.packs.depot().clone();
         let name = &scoped(name, depot.scopes().as_ref());
         let is_news = self.note_use(&paths);
-        let saved_at = self.saved_at();
         let all = paths.len();
         let old = (now() * 1000).saturating_sub(STALE);
-        let is_stale = |path: &PathInfo| saved_at.get(&path.name).is_some_and(|&at| at < old);
         let catalog = self.packs.catalog();
         let paths: Vec<PathInfo> = paths
             .into_iter()
             .filter_map(|path| {
-                let stale = is_stale(&path).then(|| path.clone());
+                let is_stale = catalog.saved_at(&path.name).is_some_and(|at| at < old);
+                let stale = is_stale.then(|| path.clone());
                 to_save(catalog, path).or(stale)
             })
             .collect();
@@ -377,7 +376,7 @@ fn write(
     saved.new = builder.chunk_bytes();
     // The same paths give the same directory, whichever thread was faster.
     paths.sort_by(|a, b| a.info.name.cmp(&b.info.name));
-    send(builder.finish(paths, others())?.into())?;
+    builder.finish_in_parts(paths, others())?.into_iter().try_for_each(|part| send(part.into()))?;
     Ok(saved)
 }
 

@@ -130,7 +130,7 @@ pub(crate) fn after_save(
         return said;
     }
     let done = (|| {
-        let mut cache = Cache::open(depot.clone(), &mut trouble).map_err(|error| error.to_string())?;
+        cache.look_again(&mut trouble);
         let goal = Goal { packs: cache.most_packs(), ..goal(budget) };
         let plan = cache.plan_collection(&goal, &mut trouble).map_err(|error| error.to_string())?;
         if plan.is_nothing() || !is_our_turn(depot, &plan) {

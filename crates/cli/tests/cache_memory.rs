@@ -14,7 +14,8 @@ use common::{Ran, TestEnv};
 use fs_err as fs;
 use phoenix_pack::nar::{Sink as _, Writer};
 use phoenix_pack::{
-    Chunk, ChunkId, Contents, Frame, LONGEST_FRAME, Others, PackInfo, PathInfo, PathRecord, Run,
+    Chunk, ChunkId, Compressor, Contents, Frame, FrameBuilder, LEVEL, LONGEST_FRAME, Others, PackBuilder,
+    PackInfo, PackedPath, PathInfo, PathRecord, Run,
 };
 
 /// What a restore may take, in MiB, whatever a pack is.
@@ -295,6 +296,67 @@ fn all_of_it_together_takes_no_more() {
         ];
         let _ = restore(&env, &packs, 8).ends_with(1);
     }
+}
+
+/// How many packs there are, with how many chunks together, of which each path has as many as there are paths in a pack.
+const MANY: (u64, u64, u64) = (8, 1_000_000, 20);
+
+/// One of the packs of a depot that has as much as may be known of one without large packs.
+fn many(number: u64) -> Vec<u8> {
+    let (packs, chunks, each) = MANY;
+    let (mut builder, head) = PackBuilder::new();
+    let mut pack = head.to_vec();
+    let (mut frame, mut compressor) = (FrameBuilder::default(), Compressor::new(LEVEL).unwrap());
+    let mut paths = Vec::new();
+    for path in number * chunks / packs / each..(number + 1) * chunks / packs / each {
+        let of_it = (path * each..(path + 1) * each).map(|chunk| {
+            let bytes = chunk.to_le_bytes();
+            let chunk = Chunk { id: ChunkId::of(&bytes), length: 8 };
+            frame.push(chunk.id, &bytes);
+            chunk
+        });
+        let chunks = of_it.collect();
+        let path = usize::try_from(path).unwrap();
+        let references = (0..path.min(2)).map(|reference| name(path - reference - 1)).rev().collect();
+        let info = PathInfo { references, ..info(path, 8 * each) };
+        paths.push(PackedPath { info, chunks, patches: vec![], saved: 1 });
+        if path % 3 == 0 {
+            let sealed = frame.seal(&mut compressor).unwrap();
+            builder.add(&sealed);
+            pack.extend(sealed.bytes);
+        }
+    }
+    if !frame.is_empty() {
+        let sealed = frame.seal(&mut compressor).unwrap();
+        builder.add(&sealed);
+        pack.extend(sealed.bytes);
+    }
+    pack.extend(builder.finish(paths, Others::default().encode()).unwrap());
+    pack
+}
+
+#[test]
+fn a_fold_of_many_paths_takes_no_more() {
+    let env = TestEnv::new();
+    fs::create_dir_all(env.file("depot/packs")).unwrap();
+    for number in 0..MANY.0 {
+        fs::write(env.file(&format!("depot/packs/{number}")), many(number)).unwrap();
+    }
+    let depot = env.depot();
+    let paths: Vec<String> = (0..10)
+        .map(|number| {
+            let file = env.file(&format!("small-{number}"));
+            fs::write(&file, format!("{number}")).unwrap();
+            env.nix.run("nix-store", &["--add", file.to_str().unwrap()]).trim().to_owned()
+        })
+        .collect();
+    let mut args = vec!["cache", "save", "--depot", &depot];
+    args.extend(paths.iter().map(String::as_str));
+    let mut child = common::start(&env, &args);
+    let peak = peak(&mut child);
+    let ran = common::end(child).ends_with(0);
+    assert!(ran.stderr.contains("folded 9 packs"), "{ran}");
+    assert!(peak < LIMIT, "{peak} MiB: {ran}");
 }
 
 #[test]

@@ -349,6 +349,13 @@ impl Catalog {
         self.records(hash_part).next().map(|(_, record)| record.info)
     }
 
+    /// When a path (`HASH-NAME`) was saved last, in milliseconds since 1970, as far as live packs tell.
+    #[must_use]
+    pub fn saved_at(&self, name: &str) -> Option<u64> {
+        let records = self.records(name.as_bytes().first_chunk()?);
+        records.filter(|(_, record)| record.info.name == name).map(|(_, record)| record.saved).max()
+    }
+
     /// The records of a path in all live packs, newest first; damaged ones are passed over.
     fn records(&self, hash_part: &[u8; HASH_LENGTH]) -> impl Iterator<Item = (u32, PathRecord)> {
         self.packs().filter_map(move |(number, _, directory)| {
@@ -502,6 +509,12 @@ impl Catalog {
         self.index = index;
     }
 
+    /// Lets go of where each chunk is, which takes as much again as half of the directories; it is found anew when it is
+    /// asked for.
+    pub fn forget_places(&mut self) {
+        self.index = HashTable::new();
+    }
+
     /// Everything that has to come with these paths, as far as references go: what `is_there` says is in the
     /// store already is left out with all below it. Inputs before what refers to them.
     ///
@@ -542,7 +555,7 @@ impl Catalog {
 }
 
 /// Where a chunk is in the index. Who makes a pack chooses the ids that stand in it.
-fn hash(id: ChunkId) -> u64 {
+pub(crate) fn hash(id: ChunkId) -> u64 {
     FixedState::default().hash_one(id)
 }
 

@@ -182,8 +182,16 @@ impl Collection {
     /// rely on them ([`Catalog::relied_on`]): what is not known of cannot be kept.
     pub fn plan(catalog: &mut Catalog, goal: &Goal) -> Self {
         catalog.build_index();
+        let plan = Self::within(catalog, goal);
+        // Who carries it out needs the memory.
+        catalog.forget_places();
+        plan
+    }
+
+    fn within(catalog: &Catalog, goal: &Goal) -> Self {
+        let candidates = keep::candidates(catalog);
         let mut target = goal.budget;
-        let mut plan = Self::toward(catalog, goal, target);
+        let mut plan = Self::toward(catalog, goal, &candidates, target);
         // What is wanted is estimated by chunks, but frames are carried along whole: a few tries with less.
         for _ in 0..4 {
             // What is written is a little more than was estimated.
@@ -192,13 +200,13 @@ impl Collection {
                 break;
             }
             target = target.saturating_sub(after - goal.budget);
-            plan = Self::toward(catalog, goal, target);
+            plan = Self::toward(catalog, goal, &candidates, target);
         }
         plan
     }
 
-    fn toward(catalog: &Catalog, goal: &Goal, target: u64) -> Self {
-        let keeping = keep::keep(catalog, goal, target);
+    fn toward(catalog: &Catalog, goal: &Goal, candidates: &[keep::Candidate<'_>], target: u64) -> Self {
+        let keeping = keep::keep(catalog, goal, candidates, target);
         choose::choose(catalog, goal, keeping)
     }
 
@@ -215,10 +223,9 @@ impl Collection {
         chunks.and_then(|chunks| chunks.get(chunk as usize)).copied().unwrap_or_default()
     }
 
-    /// The paths of the new pack.
-    #[must_use]
-    pub fn paths(&self, catalog: &Catalog) -> Vec<PackedPath> {
-        let path = |&(pack, number): &(u32, usize)| {
+    /// The paths of the new pack, one after another: together with their chunks they may be large.
+    pub fn paths<'p>(&'p self, catalog: &'p Catalog) -> impl Iterator<Item = PackedPath> + 'p {
+        let path = move |&(pack, number): &(u32, usize)| {
             let (name, directory) = catalog.pack(pack)?;
             let record = directory.record(number).ok()?;
             let chunks = record.runs.iter().flat_map(|run| run.first..run.first + run.count);
@@ -229,7 +236,7 @@ impl Collection {
                 patches: record.patches,
             })
         };
-        self.records.iter().filter_map(path).collect()
+        self.records.iter().filter_map(path)
     }
 
     /// What the new pack of this name says of others: what is known, and what it replaces.

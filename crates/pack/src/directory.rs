@@ -5,6 +5,7 @@
 //! believed: every number is checked before it is used. The format is in `docs/design/pack.md`.
 
 use std::fmt;
+use std::io::Write;
 use std::ops::Range;
 
 use serde::de::{Error as _, SeqAccess, Visitor};
@@ -39,8 +40,12 @@ impl ChunkId {
     /// That of these bytes.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
+        Self::from_hash(&blake3::hash(bytes))
+    }
+
+    pub(crate) fn from_hash(hash: &blake3::Hash) -> Self {
         let mut id = [0; 16];
-        id.copy_from_slice(&blake3::hash(bytes).as_bytes()[..16]);
+        id.copy_from_slice(&hash.as_bytes()[..16]);
         Self(id)
     }
 }
@@ -210,51 +215,113 @@ impl Contents {
     ///
     /// # Errors
     /// When a table has more than 4 GiB.
-    pub fn encode(mut self) -> Result<Vec<u8>, DirectoryError> {
-        let too_large = |_| DirectoryError::Damaged("a table of it is too large");
-        self.paths.sort_by(|a, b| a.info.name.cmp(&b.info.name));
-        let mut records = Vec::new();
-        let mut ends = Vec::new();
-        for path in self.paths {
-            let mut last = 0;
-            let patches = path.patches.iter().map(|patch| {
-                let distance = patch.at - std::mem::replace(&mut last, patch.at);
-                (distance, patch.reference)
-            });
-            let written =
-                Written { patches: patches.collect(), info: path.info, runs: path.runs, saved: path.saved };
-            records = postcard::to_extend(&written, records)
-                .map_err(|_| DirectoryError::Damaged("a record cannot be written"))?;
-            ends.extend_from_slice(&u32::try_from(records.len()).map_err(too_large)?.to_le_bytes());
+    pub fn encode(self) -> Result<Vec<u8>, DirectoryError> {
+        let Self { frames, chunks, foreign, paths, others } = self;
+        let mut records = Records::default();
+        paths.into_iter().try_for_each(|path| records.push(path))?;
+        let tables = Tables {
+            frames: &frames,
+            chunks: &chunks,
+            foreign: &foreign,
+            records: records.sorted(),
+            others: &others,
+        };
+        let mut bytes = Vec::new();
+        tables.write(&mut bytes)?;
+        Ok(bytes)
+    }
+}
+
+/// Records as they are written, in any order.
+#[derive(Debug, Default)]
+pub(crate) struct Records(Vec<Box<[u8]>>);
+
+impl Records {
+    /// Writes one more.
+    pub(crate) fn push(&mut self, path: PathRecord) -> Result<(), DirectoryError> {
+        let mut last = 0;
+        let patches = path.patches.iter().map(|patch| {
+            let distance = patch.at - std::mem::replace(&mut last, patch.at);
+            (distance, patch.reference)
+        });
+        let written =
+            Written { patches: patches.collect(), info: path.info, runs: path.runs, saved: path.saved };
+        let record = postcard::to_extend(&written, Vec::new())
+            .map_err(|_| DirectoryError::Damaged("a record cannot be written"))?;
+        self.0.push(record.into_boxed_slice());
+        Ok(())
+    }
+
+    /// All of them by name, as a directory has them.
+    pub(crate) fn sorted(mut self) -> Vec<Box<[u8]>> {
+        fn name(record: &[u8]) -> &str {
+            postcard::take_from_bytes(record).map_or("", |(name, _)| name)
         }
-        let mut bytes = MAGIC.to_vec();
-        let paths = ends.len() / 4;
+        self.0.sort_by(|a, b| name(a).cmp(name(b)));
+        self.0
+    }
+}
+
+/// A directory before it is bytes. These are never all in memory, for who writes a pack compresses them at once.
+#[derive(Debug)]
+pub(crate) struct Tables<'t> {
+    pub(crate) frames: &'t [Frame],
+    pub(crate) chunks: &'t [Chunk],
+    pub(crate) foreign: &'t [Chunk],
+    /// By name.
+    pub(crate) records: Vec<Box<[u8]>>,
+    pub(crate) others: &'t [u8],
+}
+
+impl Tables<'_> {
+    /// How many bytes the directory has.
+    pub(crate) fn length(&self) -> u64 {
+        let chunks = self.chunks.len() + self.foreign.len();
+        let tables = HEADER + self.frames.len() * FRAME + chunks * CHUNK + self.records.len() * 4;
+        (tables + self.record_bytes() + self.others.len()) as u64
+    }
+
+    fn record_bytes(&self) -> usize {
+        self.records.iter().map(|record| record.len()).sum()
+    }
+
+    /// Writes the directory, and lets go of what is written.
+    pub(crate) fn write(self, out: &mut impl Write) -> Result<(), DirectoryError> {
+        let too_large = |_| DirectoryError::Damaged("a table of it is too large");
+        let full = |_| DirectoryError::Damaged("it cannot be written");
         let counts = [
             self.frames.len(),
             self.chunks.len(),
             self.foreign.len(),
-            paths,
-            records.len(),
+            self.records.len(),
+            self.record_bytes(),
             self.others.len(),
         ];
+        out.write_all(MAGIC).map_err(full)?;
         for count in counts {
-            bytes.extend_from_slice(&u32::try_from(count).map_err(too_large)?.to_le_bytes());
+            out.write_all(&u32::try_from(count).map_err(too_large)?.to_le_bytes()).map_err(full)?;
         }
-        for frame in &self.frames {
-            bytes.extend_from_slice(&frame.offset.to_le_bytes());
+        for frame in self.frames {
+            out.write_all(&frame.offset.to_le_bytes()).map_err(full)?;
             for number in [frame.stored, frame.length, frame.first] {
-                bytes.extend_from_slice(&number.to_le_bytes());
+                out.write_all(&number.to_le_bytes()).map_err(full)?;
             }
-            bytes.extend_from_slice(&frame.check.0);
+            out.write_all(&frame.check.0).map_err(full)?;
         }
-        for chunk in self.chunks.iter().chain(&self.foreign) {
-            bytes.extend_from_slice(&chunk.id.0);
-            bytes.extend_from_slice(&chunk.length.to_le_bytes());
+        for chunk in self.chunks.iter().chain(self.foreign) {
+            out.write_all(&chunk.id.0).map_err(full)?;
+            out.write_all(&chunk.length.to_le_bytes()).map_err(full)?;
         }
-        bytes.extend(ends);
-        bytes.extend(records);
-        bytes.extend(self.others);
-        Ok(bytes)
+        let mut end = 0;
+        for record in &self.records {
+            // All of them together are less than 4 GiB.
+            end += record.len() as u32;
+            out.write_all(&end.to_le_bytes()).map_err(full)?;
+        }
+        for record in self.records {
+            out.write_all(&record).map_err(full)?;
+        }
+        out.write_all(self.others).map_err(full)
     }
 }
 
@@ -524,7 +591,7 @@ impl Directory {
     }
 
     /// The name that a record begins with, as bytes; empty when it is damaged.
-    fn name_of(&self, number: usize) -> &[u8] {
+    pub(crate) fn name_of(&self, number: usize) -> &[u8] {
         // A record begins with its name, and that with its length, which is below 2^14.
         let record = self.record_bytes(number);
         let (length, rest) = match record {

@@ -25,8 +25,8 @@ pub struct Fold {
 /// What came of folding.
 #[derive(Debug)]
 pub struct Folded {
-    /// The last bytes of the pack.
-    pub end: Vec<u8>,
+    /// The last parts of the pack.
+    pub end: Vec<Vec<u8>>,
     /// How many bytes the pack has.
     pub size: u64,
     /// How many bytes of these are frames that were copied as they are.
@@ -123,24 +123,29 @@ impl Fold {
     ///
     /// # Errors
     /// When there is more than a directory can hold.
-    pub fn finish(mut self, mut paths: Vec<PackedPath>, others: Vec<u8>) -> Result<Folded, PackError> {
-        let mut out = Vec::new();
+    pub fn finish(
+        mut self,
+        paths: impl IntoIterator<Item = PackedPath>,
+        others: Vec<u8>,
+    ) -> Result<Folded, PackError> {
+        let mut end = Vec::new();
         if !self.frame.is_empty() {
-            self.seal(&mut out)?;
+            self.seal(&mut end)?;
         }
-        let mut end = out.concat();
+        let Self { builder, lost: lost_chunks, copied, frame, compressor } = self;
+        drop((frame, compressor));
         let mut lost = Vec::new();
-        paths.retain(|path| {
-            let whole = path.chunks.iter().all(|chunk| !self.lost.contains(&chunk.id));
+        let whole = paths.into_iter().filter(|path| {
+            let whole = path.chunks.iter().all(|chunk| !lost_chunks.contains(&chunk.id));
             if !whole {
                 lost.push(path.info.name.clone());
             }
             whole
         });
-        let frames = self.builder.size();
-        let tail = self.builder.finish(paths, others)?;
-        let size = frames + tail.len() as u64;
+        let frames = builder.size();
+        let tail = builder.finish_in_parts(whole, others)?;
+        let size = frames + tail.iter().map(|part| part.len() as u64).sum::<u64>();
         end.extend(tail);
-        Ok(Folded { end, size, copied: self.copied, lost })
+        Ok(Folded { end, size, copied, lost })
     }
 }

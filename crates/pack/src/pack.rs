@@ -7,13 +7,16 @@
 //! A frame is read by its range alone, the directory by the footer's. Everything is checksummed; the format
 //! is in `docs/design/pack.md`.
 
-use std::collections::HashMap;
-use std::io::Read as _;
+use std::io::{self, BufWriter, Read as _, Write};
 use std::ops::Range;
 
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+
+use crate::catalog::hash;
+use crate::directory::{Records, Tables};
 use crate::{
-    Chunk, ChunkId, Contents, Directory, DirectoryError, Frame, LONGEST_FRAME, Patch, PathInfo, PathRecord,
-    Run,
+    Chunk, ChunkId, Directory, DirectoryError, Frame, LONGEST_FRAME, Patch, PathInfo, PathRecord, Run,
 };
 
 /// What a pack begins and ends with; the last byte is the version.
@@ -178,8 +181,10 @@ pub fn check_head(head: &[u8]) -> Result<(), PackError> {
 /// Writes one pack, from its first byte to its last; whoever has it writes what it returns, in order.
 #[derive(Debug, Default)]
 pub struct PackBuilder {
-    contents: Contents,
-    numbers: HashMap<ChunkId, u32, foldhash::fast::FixedState>,
+    frames: Vec<Frame>,
+    chunks: Vec<Chunk>,
+    /// The first number of each chunk; its id stands in the table.
+    numbers: HashTable<u32>,
     offset: u64,
 }
 
@@ -192,12 +197,12 @@ impl PackBuilder {
 
     /// Takes in a frame, whose bytes are what comes next in the pack.
     pub fn add(&mut self, frame: &SealedFrame) {
-        let first = self.contents.chunks.len() as u32;
+        let first = self.chunks.len() as u32;
+        self.chunks.extend(&frame.chunks);
         for (chunk, number) in frame.chunks.iter().zip(first..) {
-            self.numbers.entry(chunk.id).or_insert(number);
+            number_of(&mut self.numbers, &self.chunks, &[], chunk.id, number);
         }
-        self.contents.chunks.extend(&frame.chunks);
-        self.contents.frames.push(Frame {
+        self.frames.push(Frame {
             offset: self.offset,
             stored: frame.bytes.len() as u32,
             length: frame.length,
@@ -216,7 +221,7 @@ impl PackBuilder {
     /// How many bytes the chunks in it have, before compression.
     #[must_use]
     pub fn chunk_bytes(&self) -> u64 {
-        self.contents.frames.iter().map(|frame| u64::from(frame.length)).sum()
+        self.frames.iter().map(|frame| u64::from(frame.length)).sum()
     }
 
     /// Ends the pack: returns its last bytes, directory and footer. Chunks of `paths` that no frame has are
@@ -224,40 +229,124 @@ impl PackBuilder {
     ///
     /// # Errors
     /// When there is more than a directory can hold.
-    pub fn finish(mut self, paths: Vec<PackedPath>, others: Vec<u8>) -> Result<Vec<u8>, PackError> {
-        let own = self.contents.chunks.len() as u32;
+    pub fn finish(
+        self,
+        paths: impl IntoIterator<Item = PackedPath>,
+        others: Vec<u8>,
+    ) -> Result<Vec<u8>, PackError> {
+        Ok(self.finish_in_parts(paths, others)?.concat())
+    }
+
+    /// The same in parts, of which each can be let go when it is written.
+    ///
+    /// # Errors
+    /// When there is more than a directory can hold.
+    pub fn finish_in_parts(
+        self,
+        paths: impl IntoIterator<Item = PackedPath>,
+        others: Vec<u8>,
+    ) -> Result<Vec<Vec<u8>>, PackError> {
+        let Self { frames, chunks, mut numbers, offset } = self;
+        let own = chunks.len() as u32;
+        let mut foreign: Vec<Chunk> = Vec::new();
+        let mut records = Records::default();
         for path in paths {
             let mut runs: Vec<Run> = Vec::new();
             for &chunk in &path.chunks {
-                let foreign = &mut self.contents.foreign;
-                let number = *self.numbers.entry(chunk.id).or_insert_with(|| {
+                let next = own + foreign.len() as u32;
+                let number = number_of(&mut numbers, &chunks, &foreign, chunk.id, next);
+                if number == next {
                     foreign.push(chunk);
-                    own + foreign.len() as u32 - 1
-                });
+                }
                 match runs.last_mut() {
                     Some(run) if run.first + run.count == number => run.count += 1,
                     _ => runs.push(Run { first: number, count: 1 }),
                 }
             }
             let PackedPath { info, patches, saved, .. } = path;
-            self.contents.paths.push(PathRecord { info, runs, patches, saved });
+            records.push(PathRecord { info, runs, patches, saved })?;
         }
-        self.contents.others = others;
-        let directory = self.contents.encode()?;
-        let length = u32::try_from(directory.len()).ok().filter(|&length| {
-            length <= LONGEST_DIRECTORY && u64::from(length) <= longest_directories(self.offset)
+        drop(numbers);
+        let tables = Tables {
+            frames: &frames,
+            chunks: &chunks,
+            foreign: &foreign,
+            records: records.sorted(),
+            others: &others,
+        };
+        let length = u32::try_from(tables.length()).ok().filter(|&length| {
+            length <= LONGEST_DIRECTORY && u64::from(length) <= longest_directories(offset)
         });
         let length = length.ok_or(PackError::Damaged("its directory would be longer than any may be"))?;
-        let mut tail = zstd::bulk::compress(&directory, LEVEL)
-            .map_err(|_| PackError::Damaged("zstd cannot compress a directory"))?;
-        let check = ChunkId::of(&tail);
-        let stored = tail.len() as u32;
-        tail.extend_from_slice(&self.offset.to_le_bytes());
-        tail.extend_from_slice(&stored.to_le_bytes());
-        tail.extend_from_slice(&length.to_le_bytes());
-        tail.extend_from_slice(&check.0);
-        tail.extend_from_slice(MAGIC);
-        Ok(tail)
+        let no_zstd = |_| PackError::Damaged("zstd cannot compress a directory");
+        let mut encoder = zstd::stream::write::Encoder::new(Parts::default(), LEVEL).map_err(no_zstd)?;
+        encoder.set_pledged_src_size(Some(u64::from(length))).map_err(no_zstd)?;
+        // The tables come in numbers of some bytes.
+        let mut buffered = BufWriter::with_capacity(1 << 16, encoder);
+        tables.write(&mut buffered)?;
+        let encoder = buffered.into_inner().map_err(|error| no_zstd(error.into_error()))?;
+        let Parts { mut parts, check, length: stored } = encoder.finish().map_err(no_zstd)?;
+        let mut footer = Vec::with_capacity(FOOTER);
+        footer.extend_from_slice(&offset.to_le_bytes());
+        footer.extend_from_slice(&stored.to_le_bytes());
+        footer.extend_from_slice(&length.to_le_bytes());
+        footer.extend_from_slice(&ChunkId::from_hash(&check.finalize()).0);
+        footer.extend_from_slice(MAGIC);
+        parts.push(footer);
+        Ok(parts)
+    }
+}
+
+/// What is written, in parts of a megabyte, so that nothing is copied as it grows.
+#[derive(Default)]
+struct Parts {
+    parts: Vec<Vec<u8>>,
+    check: blake3::Hasher,
+    length: u32,
+}
+
+impl Write for Parts {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        const PART: usize = 1 << 20;
+        match self.parts.last_mut().filter(|part| part.len() + bytes.len() <= PART) {
+            Some(part) => part.extend_from_slice(bytes),
+            None => {
+                let mut part = Vec::with_capacity(PART.max(bytes.len()));
+                part.extend_from_slice(bytes);
+                self.parts.push(part);
+            }
+        }
+        self.check.update(bytes);
+        // What is compressed is below 256 MiB.
+        self.length += bytes.len() as u32;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The number of a chunk among those of a pack and the foreign ones that come after them; `next` if it has none yet.
+fn number_of(
+    numbers: &mut HashTable<u32>,
+    chunks: &[Chunk],
+    foreign: &[Chunk],
+    wanted: ChunkId,
+    next: u32,
+) -> u32 {
+    let id = |&number: &u32| {
+        let number = number as usize;
+        let chunk = chunks.get(number).or_else(|| foreign.get(number - chunks.len()));
+        chunk.map(|chunk| chunk.id)
+    };
+    let is_it = |number: &u32| id(number) == Some(wanted);
+    match numbers.entry(hash(wanted), is_it, |number| id(number).map_or(0, hash)) {
+        Entry::Occupied(entry) => *entry.get(),
+        Entry::Vacant(entry) => {
+            entry.insert(next);
+            next
+        }
     }
 }
 

@@ -183,9 +183,9 @@ fn save(args: &SaveArgs) -> Result<ExitCode, CommandError> {
 /// Says that a run needs what it restored, unless nobody has saved it for so long that it may well be of no use any
 /// more: what still is comes back by itself, and is saved anew then.
 fn set_needs(cache: &mut Cache, mut restored: HashSet<String>) {
-    let saved_at = cache.saved_at();
+    let catalog = cache.catalog();
     let old = jiff::Timestamp::now().as_second().unsigned_abs().saturating_sub(ALIVE) * 1000;
-    restored.retain(|name| saved_at.get(name).is_some_and(|&at| at >= old));
+    restored.retain(|name| catalog.saved_at(name).is_some_and(|at| at >= old));
     cache.set_needs(restored);
 }
 

@@ -1,7 +1,7 @@
 //! What is kept: paths by rank, until the budget is used up.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Dropped, Goal, Lost};
 use crate::catalog::Place;
@@ -39,14 +39,15 @@ pub(super) fn saved(catalog: &Catalog, pack: &str, saved: u64) -> u64 {
 }
 
 /// A path, with the record of it that is kept if it is.
-struct Candidate {
-    name: String,
-    references: Vec<String>,
+pub(super) struct Candidate<'c> {
+    name: &'c str,
+    /// The numbers of those that it refers to.
+    references: Box<[u32]>,
     nar_size: u64,
     saved: u64,
     pack: u32,
     number: usize,
-    /// Where its chunks are; none when one is nowhere.
+    /// Whether each of its chunks is somewhere.
     is_whole: bool,
 }
 
@@ -58,22 +59,19 @@ enum State {
     Dropped(Lost),
 }
 
-pub(super) fn keep(catalog: &Catalog, goal: &Goal, target: u64) -> Keeping {
-    let candidates = candidates(catalog);
-    let by_name = candidates.iter().enumerate().map(|(at, path)| (path.name.as_str(), at)).collect();
+pub(super) fn keep(catalog: &Catalog, goal: &Goal, candidates: &[Candidate<'_>], target: u64) -> Keeping {
     let wanted = catalog.read_packs().map(|(_, _, directory)| vec![false; directory.chunks()]).collect();
     let mut taking = Taking {
         catalog,
-        by_name,
         states: vec![State::New; candidates.len()],
         wanted,
         records: Vec::new(),
         used: 0,
         target,
-        candidates: &candidates,
+        candidates,
     };
     for (at, path) in candidates.iter().enumerate() {
-        if goal.damaged.paths.contains(&path.name) {
+        if goal.damaged.paths.contains(path.name) {
             taking.states[at] = State::Dropped(Lost::Damaged);
         }
     }
@@ -85,7 +83,7 @@ pub(super) fn keep(catalog: &Catalog, goal: &Goal, target: u64) -> Keeping {
     let is_alive = |at: u64, roots: usize| roots > 0 && at.saturating_add(goal.alive) >= goal.now;
     for (_, used) in branches.iter().filter(|(_, used)| is_alive(used.at, used.roots.len())) {
         // Of what a branch needs, what was saved last is needed most surely.
-        let saved = |root: &&String| taking.by_name.get(root.as_str()).map_or(0, |&at| candidates[at].saved);
+        let saved = |root: &&String| find(candidates, root).map_or(0, |at| candidates[at].saved);
         let mut roots: Vec<&String> = used.roots.iter().collect();
         roots.sort_by_key(|root| (Reverse(saved(root)), *root));
         for root in roots {
@@ -98,7 +96,7 @@ pub(super) fn keep(catalog: &Catalog, goal: &Goal, target: u64) -> Keeping {
     let mut rest: Vec<(u64, &str, Option<u64>)> = candidates
         .iter()
         .filter(|path| catalog.is_live(path.pack))
-        .map(|path| (path.saved, path.name.as_str(), None))
+        .map(|path| (path.saved, path.name, None))
         .chain(
             goal.outside
                 .iter()
@@ -130,7 +128,7 @@ pub(super) fn keep(catalog: &Catalog, goal: &Goal, target: u64) -> Keeping {
     let Taking { wanted, records, states, .. } = taking;
     let dropped = candidates.iter().zip(states).filter_map(|(path, state)| {
         let State::Dropped(why) = state else { return None };
-        let dropped = Dropped { name: path.name.clone(), nar_size: path.nar_size, saved: path.saved, why };
+        let dropped = Dropped { name: path.name.to_owned(), nar_size: path.nar_size, saved: path.saved, why };
         Some((dropped, path.pack, path.number))
     });
     let mut dropped: Vec<_> = dropped.collect();
@@ -138,36 +136,43 @@ pub(super) fn keep(catalog: &Catalog, goal: &Goal, target: u64) -> Keeping {
     Keeping { wanted, records, dropped, outside, branches, stand_ins }
 }
 
-/// All paths, each once: with its newest record that is whole, of a live pack if there is one.
-fn candidates(catalog: &Catalog) -> Vec<Candidate> {
-    let mut found: HashMap<String, Candidate> = HashMap::new();
+/// All paths by name, each once: with its newest record that is whole, of a live pack if there is one.
+pub(super) fn candidates(catalog: &Catalog) -> Vec<Candidate<'_>> {
+    let mut candidates: Vec<Candidate<'_>> = Vec::new();
     for (pack, pack_name, directory) in catalog.read_packs() {
         for number in 0..directory.paths() {
             let Ok(record) = directory.record(number) else { continue };
-            let is_whole = places(catalog, pack, &record).is_some();
-            let rank = |pack, is_whole, saved| (is_whole, catalog.is_live(pack), saved);
-            let saved = saved(catalog, pack_name, record.saved);
-            let better = found.get(&record.info.name).is_none_or(|other| {
-                rank(pack, is_whole, saved) > rank(other.pack, other.is_whole, other.saved)
+            let name = std::str::from_utf8(directory.name_of(number));
+            let Some(name) = name.ok().filter(|name| *name == record.info.name) else { continue };
+            candidates.push(Candidate {
+                name,
+                references: Box::default(),
+                nar_size: record.info.nar_size,
+                saved: saved(catalog, pack_name, record.saved),
+                pack,
+                number,
+                is_whole: places(catalog, pack, &record).is_some(),
             });
-            if better {
-                let name = record.info.name;
-                let path = Candidate {
-                    name: name.clone(),
-                    references: record.info.references,
-                    nar_size: record.info.nar_size,
-                    saved,
-                    pack,
-                    number,
-                    is_whole,
-                };
-                found.insert(name, path);
-            }
         }
     }
-    let mut candidates: Vec<_> = found.into_values().collect();
-    candidates.sort_by(|a, b| a.name.cmp(&b.name));
+    let rank = |path: &Candidate<'_>| (path.is_whole, catalog.is_live(path.pack), path.saved);
+    // Of equals the first stays.
+    candidates.sort_by(|a, b| a.name.cmp(b.name).then_with(|| rank(b).cmp(&rank(a))));
+    candidates.dedup_by(|next, first| next.name == first.name);
+    for at in 0..candidates.len() {
+        let path = &candidates[at];
+        let record = catalog.pack(path.pack).and_then(|(_, directory)| directory.record(path.number).ok());
+        let references = record.map(|record| record.info.references).unwrap_or_default();
+        let numbers = references.iter().filter_map(|name| find(&candidates, name));
+        let numbers = numbers.filter_map(|number| u32::try_from(number).ok()).collect();
+        candidates[at].references = numbers;
+    }
     candidates
+}
+
+/// The number of the candidate of this name.
+fn find(candidates: &[Candidate<'_>], name: &str) -> Option<usize> {
+    candidates.binary_search_by(|path| path.name.cmp(name)).ok()
 }
 
 /// Where the chunks of a record are: for each the one place that is kept of all that have it.
@@ -191,8 +196,7 @@ pub(super) fn stored(catalog: &Catalog, pack: u32, chunk: u32) -> u64 {
 
 struct Taking<'c> {
     catalog: &'c Catalog,
-    candidates: &'c [Candidate],
-    by_name: HashMap<&'c str, usize>,
+    candidates: &'c [Candidate<'c>],
     states: Vec<State>,
     wanted: Vec<Vec<bool>>,
     records: Vec<(u32, usize)>,
@@ -203,16 +207,15 @@ struct Taking<'c> {
 impl Taking<'_> {
     /// Keeps a path with what it refers to, as far as there is room; those that are referred to first.
     fn take(&mut self, name: &str) {
-        let Some(&root) = self.by_name.get(name) else { return };
+        let Some(root) = find(self.candidates, name) else { return };
         let mut stack = vec![root];
         while let Some(&at) = stack.last() {
             match self.states[at] {
                 State::New => {
                     self.states[at] = State::Entered;
                     let candidates = self.candidates;
-                    let references = candidates[at].references.iter();
-                    let known = references.filter_map(|name| self.by_name.get(name.as_str()).copied());
-                    stack.extend(known.filter(|&other| self.states[other] == State::New));
+                    let references = candidates[at].references.iter().map(|&other| other as usize);
+                    stack.extend(references.filter(|&other| self.states[other] == State::New));
                 }
                 State::Entered => {
                     self.states[at] = self.settle(at);
@@ -232,7 +235,7 @@ impl Taking<'_> {
 
     /// Lets a path go for which nothing was decided yet.
     fn refuse(&mut self, name: &str) {
-        if let Some(&at) = self.by_name.get(name)
+        if let Some(at) = find(self.candidates, name)
             && self.states[at] == State::New
         {
             self.states[at] = State::Dropped(Lost::NoRoom);
@@ -241,15 +244,15 @@ impl Taking<'_> {
 
     /// What is kept of what those of these refer to that are let go.
     fn kept_below(&self, roots: &BTreeSet<String>) -> BTreeSet<String> {
-        let number = |name: &String| self.by_name.get(name.as_str()).copied();
+        let number = |name: &String| find(self.candidates, name);
         let is_dropped = |at: &usize| matches!(self.states[*at], State::Dropped(_));
         let mut open: Vec<usize> = roots.iter().filter_map(number).filter(is_dropped).collect();
         let mut seen: BTreeSet<usize> = open.iter().copied().collect();
         let mut kept = BTreeSet::new();
         while let Some(at) = open.pop() {
-            for other in self.candidates[at].references.iter().filter_map(number) {
+            for other in self.candidates[at].references.iter().map(|&other| other as usize) {
                 if self.states[other] == State::Kept {
-                    kept.insert(self.candidates[other].name.clone());
+                    kept.insert(self.candidates[other].name.to_owned());
                 } else if is_dropped(&other) && seen.insert(other) {
                     open.push(other);
                 }
@@ -260,13 +263,12 @@ impl Taking<'_> {
 
     fn settle(&mut self, at: usize) -> State {
         let path = &self.candidates[at];
-        let lost = path.references.iter().find(|name| {
-            let state = self.by_name.get(name.as_str()).map(|&other| &self.states[other]);
+        let lost = path.references.iter().find(|&&other| {
             // What is damaged is had from elsewhere, or built.
-            matches!(state, Some(State::Dropped(why)) if *why != Lost::Damaged)
+            matches!(&self.states[other as usize], State::Dropped(why) if *why != Lost::Damaged)
         });
-        if let Some(lost) = lost {
-            return State::Dropped(Lost::RefersTo(lost.clone()));
+        if let Some(&lost) = lost {
+            return State::Dropped(Lost::RefersTo(self.candidates[lost as usize].name.to_owned()));
         }
         let record =
             self.catalog.pack(path.pack).and_then(|(_, directory)| directory.record(path.number).ok());

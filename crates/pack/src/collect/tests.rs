@@ -147,7 +147,7 @@ impl World {
         }
         let folded = fold.finish(plan.paths(catalog), plan.statement(catalog, name).encode()).unwrap();
         assert!(folded.lost.is_empty());
-        pack.extend(folded.end);
+        pack.extend(folded.end.concat());
         assert_eq!(pack.len() as u64, folded.size);
         self.packs.insert(name.to_owned(), (now, pack));
     }
