@@ -219,13 +219,8 @@ impl Contents {
         let Self { frames, chunks, foreign, paths, others } = self;
         let mut records = Records::default();
         paths.into_iter().try_for_each(|path| records.push(path))?;
-        let tables = Tables {
-            frames: &frames,
-            chunks: &chunks,
-            foreign: &foreign,
-            records: records.sorted(),
-            others: &others,
-        };
+        let tables =
+            Tables { frames: &frames, chunks: &chunks, foreign: &foreign, records: records.sorted(), others };
         let mut bytes = Vec::new();
         tables.write(&mut bytes)?;
         Ok(bytes)
@@ -270,7 +265,7 @@ pub(crate) struct Tables<'t> {
     pub(crate) foreign: &'t [Chunk],
     /// By name.
     pub(crate) records: Vec<Box<[u8]>>,
-    pub(crate) others: &'t [u8],
+    pub(crate) others: Vec<u8>,
 }
 
 impl Tables<'_> {
@@ -321,7 +316,7 @@ impl Tables<'_> {
         for record in self.records {
             out.write_all(&record).map_err(full)?;
         }
-        out.write_all(self.others).map_err(full)
+        out.write_all(&self.others).map_err(full)
     }
 }
 

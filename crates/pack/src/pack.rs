@@ -267,13 +267,8 @@ impl PackBuilder {
             records.push(PathRecord { info, runs, patches, saved })?;
         }
         drop(numbers);
-        let tables = Tables {
-            frames: &frames,
-            chunks: &chunks,
-            foreign: &foreign,
-            records: records.sorted(),
-            others: &others,
-        };
+        let tables =
+            Tables { frames: &frames, chunks: &chunks, foreign: &foreign, records: records.sorted(), others };
         let length = u32::try_from(tables.length()).ok().filter(|&length| {
             length <= LONGEST_DIRECTORY && u64::from(length) <= longest_directories(offset)
         });
