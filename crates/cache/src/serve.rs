@@ -8,6 +8,7 @@ mod answer;
 mod asked;
 mod nar;
 mod opened;
+mod pace;
 mod patient;
 mod ranges;
 mod shelf;

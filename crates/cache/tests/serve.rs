@@ -8,7 +8,7 @@ use std::net::TcpStream;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -35,8 +35,8 @@ struct Moody {
     rate: AtomicU64,
     /// One at a time has the way.
     way: tokio::sync::Mutex<()>,
-    /// The next read of more than this never ends; 0 for none.
-    hangs: AtomicU64,
+    /// The next reads of more than this never end, and how many; 0 for none.
+    hangs: (AtomicU64, AtomicUsize),
     /// How long the reads were.
     lengths: Mutex<Vec<u64>>,
 }
@@ -76,9 +76,10 @@ impl Depot for Moody {
         self.reads.fetch_add(1, Ordering::Relaxed);
         let length = range.end - range.start;
         self.lengths.lock().unwrap().push(length);
-        let hangs = self.hangs.load(Ordering::Relaxed);
-        if hangs > 0 && length > hangs {
-            self.hangs.store(0, Ordering::Relaxed);
+        let less = |left: usize| left.checked_sub(1);
+        if length > self.hangs.0.load(Ordering::Relaxed)
+            && self.hangs.1.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
+        {
             std::future::pending::<()>().await;
         }
         let rate = self.rate.load(Ordering::Relaxed);
@@ -376,8 +377,8 @@ fn whoever_goes_along_a_pack_is_expected() {
         let before = depot.reads.load(Ordering::Relaxed);
         assert_eq!(served.archive(names[number], &[]).status, 200);
         let read = || depot.reads.load(Ordering::Relaxed) - before;
-        let deadline = std::time::Instant::now() + Duration::from_secs(10);
-        while read() < at_least && std::time::Instant::now() < deadline {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while read() < at_least && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(5));
         }
         read()
@@ -437,19 +438,38 @@ fn a_depot_that_is_slow_is_read_in_small_parts_and_waited_for() {
     assert!(served.told.lock().unwrap().is_empty());
 }
 
-#[test]
-fn a_request_that_hangs_holds_up_nobody_for_long() {
+/// Asks for all archives of a store, while so many reads of more than so many bytes hang; how long that took.
+fn ask_while_reads_hang(sizes: &[usize], longer: u64, hang: usize) -> Duration {
     let depot = Arc::new(Moody::default());
-    let store = store(&[1_000_000; 12]);
+    let store = store(sizes);
     save(&depot, "1", &store);
     let served = serve(&depot, settings());
     let asked: Vec<_> = store.keys().map(|name| (name, served.narinfo(name).unwrap().url)).collect();
-    // What reads more than a frame.
-    depot.hangs.store(3_000_000, Ordering::Relaxed);
+    depot.hangs.0.store(longer, Ordering::Relaxed);
+    depot.hangs.1.store(hang, Ordering::Relaxed);
+    let begun = Instant::now();
     for (name, url) in &asked {
         assert!(served.get(url).body == store[*name].1, "{name}");
     }
-    assert_eq!(depot.hangs.load(Ordering::Relaxed), 0, "one did");
+    assert!(depot.hangs.1.load(Ordering::Relaxed) < hang, "one did");
+    assert_eq!(*served.told.lock().unwrap(), Vec::<String>::new());
+    begun.elapsed()
+}
+
+#[test]
+fn a_request_that_hangs_holds_up_nobody_for_long() {
+    // What reads more than a frame.
+    let took = ask_while_reads_hang(&[1_000_000; 12], 3_000_000, 1);
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    // Two for a frame alone, one after the other.
+    let took = ask_while_reads_hang(&[300_000], 200_000, 2);
+    assert!(took < Duration::from_secs(20), "{took:?}");
+}
+
+#[test]
+fn where_long_ranges_hang_they_get_shorter() {
+    let took = ask_while_reads_hang(&[1_000_000; 40], 3_000_000, 1_000);
+    assert!(took < Duration::from_secs(14), "{took:?}");
 }
 
 #[test]

@@ -213,7 +213,7 @@ impl Answers {
             if let Ok(part) = tokio::time::timeout(FIRST, parts.recv()).await {
                 return Ok(part);
             }
-            let is_silent = self.opened.ranges.heard().is_none_or(|heard| heard < begun);
+            let is_silent = self.opened.ranges.is_silent_since(begun);
             if is_silent {
                 self.opened.ranges.give_up(FIRST);
             }

@@ -6,24 +6,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use phoenix_depot::{Blob, Depot, DepotError, Problem};
 use phoenix_pack::HASH_LENGTH;
 use tokio::sync::watch;
 
 use super::opened::{FramePlace, Key, Lost, Tell};
+use super::pace::Pace;
 use super::wanted::{Stretch, Wanted};
 
 /// How many bytes of ranges are here or on their way, beyond which nothing is read along.
 const ROOM: u64 = 20 << 20;
-
-/// The longest range that is read at once, in bytes.
-const LONGEST: u64 = 5 << 20;
-
-/// How long reading one range should take at the rate that was seen: beyond that a frame alone is there sooner.
-const MOMENT: Duration = Duration::from_millis(500);
-
-/// How many bytes fit into a moment where nothing was read yet.
-const FIRST_RANGE: u64 = 1 << 20;
 
 /// How many ranges are fetched ahead of the one that is used.
 const AHEAD: usize = 2;
@@ -31,8 +25,8 @@ const AHEAD: usize = 2;
 /// How long a depot may take for one range.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How long a range is waited for until the frame is asked for alone, besides: one request may hang where others do not.
-const DOUBT: Duration = Duration::from_secs(4);
+/// How often a range that is one frame is asked for while none of the requests ends.
+const REQUESTS: u32 = 3;
 
 /// How long a depot that did not answer is left alone; what is asked for meanwhile is a miss at once.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -56,13 +50,10 @@ struct State {
     /// What was taken out of its range, and is not open yet.
     opening: HashSet<Key>,
     clock: u64,
-    /// How many bytes came in a moment, of late.
-    in_a_moment: Option<u64>,
-    /// When something came last.
-    heard: Option<Instant>,
+    pace: Pace,
 }
 
-/// A range that is on its way or here.
+/// A range that is on its way or here: it is given up before it is let go of.
 struct Held {
     number: u64,
     blob: Blob,
@@ -80,6 +71,8 @@ struct ToRead {
     number: u64,
     blob: Blob,
     range: Range<u64>,
+    /// Whether it is more than one frame.
+    is_long: bool,
     came: watch::Sender<Option<Result<Bytes, Lost>>>,
 }
 
@@ -130,9 +123,9 @@ impl Ranges {
         self.lock().wanted.next(place, count)
     }
 
-    /// When something came from the depot last.
-    pub(super) fn heard(&self) -> Option<Instant> {
-        self.lock().heard
+    /// Whether the depot answered nothing since then.
+    pub(super) fn is_silent_since(&self, begun: Instant) -> bool {
+        self.lock().pace.is_silent_since(begun)
     }
 
     /// The stored bytes of a frame, and whether it was read alone. `open` tells which frames of its pack are open, for which
@@ -153,29 +146,12 @@ impl Ranges {
             (held.number, held.range.clone(), held.coming.clone())
         };
         let alone = range == place.range();
-        let came = async {
-            let came = coming.wait_for(Option::is_some).await;
-            // It is always told what became of it.
-            came.ok().and_then(|came| came.clone()).unwrap_or(Err(Lost::Unreachable))
-        };
-        let doubt = async {
-            tokio::time::sleep(DOUBT).await;
-            if alone {
-                // Nothing else would be asked for.
-                std::future::pending::<()>().await;
-            }
-            self.take_alone(place).await
-        };
-        let read = tokio::select! {
-            came = came => came,
-            Ok(frame) = doubt => {
-                // Others need not wait for it either.
-                let mut state = self.lock();
-                state.let_go(number);
-                state.opening.insert(place.key());
-                return Ok((frame, true));
-            }
-        };
+        let came = coming.wait_for(Option::is_some).await.ok().and_then(|came| came.clone());
+        let read = came.unwrap_or_else(|| {
+            // Whoever read it broke off.
+            self.lock().let_go(number);
+            Err(Lost::Unreachable)
+        });
         // Others have been opened while this one came.
         let now_open = open();
         let ahead = {
@@ -198,8 +174,8 @@ impl Ranges {
                     None => Ok((self.take_alone(place).await?, true)),
                 }
             }
-            // What is wrong with a neighbour is not wrong with this.
-            Err(Lost::Gone | Lost::Damaged) if !alone => Ok((self.take_alone(place).await?, true)),
+            // What is wrong with a long range is not wrong with this.
+            Err(_) if !alone => Ok((self.take_alone(place).await?, true)),
             Err(lost) => Err(lost),
         }
     }
@@ -211,51 +187,83 @@ impl Ranges {
 
     /// The stored bytes of a frame, read anew.
     pub(super) async fn take_alone(&self, place: &FramePlace) -> Result<Bytes, Lost> {
-        self.read(&place.blob, place.range()).await
+        self.read(&place.blob, place.range(), false).await
     }
 
     /// Begins to read a range, whoever waits for it.
     fn begin(self: &Arc<Self>, to_read: ToRead) {
         let this = self.clone();
         tokio::spawn(async move {
-            let ToRead { number, blob, range, came } = to_read;
-            let (length, begun) = (range.end - range.start, Instant::now());
-            let read = this.read(&blob, range).await;
-            {
-                let mut state = this.lock();
-                match &read {
-                    Ok(_) => state.learn(length, begun.elapsed()),
-                    // Whoever needs it next tries anew.
-                    Err(_) => state.let_go(number),
-                }
+            let ToRead { number, blob, range, is_long, came } = to_read;
+            let read = this.read(&blob, range, is_long).await;
+            if read.is_err() {
+                // Whoever needs it next tries anew.
+                this.lock().let_go(number);
             }
             came.send_replace(Some(read));
         });
     }
 
-    async fn read(&self, blob: &Blob, range: Range<u64>) -> Result<Bytes, Lost> {
+    /// Reads a range. One request may hang where others do not: a long range is given up then, for its frames alone
+    /// or with fewer others may come, and a frame is asked for again.
+    async fn read(&self, blob: &Blob, range: Range<u64>, is_long: bool) -> Result<Bytes, Lost> {
         if self.is_paused() {
             return Err(Lost::Unreachable);
         }
-        let read = tokio::time::timeout(PATIENCE, self.depot.read(blob, range)).await;
-        match read.unwrap_or_else(|_| Err(self.silent(PATIENCE))) {
-            Ok(stored) => {
-                self.lock().heard = Some(Instant::now());
-                Ok(stored)
-            }
-            Err(error) => {
-                let lost = match error.problem {
-                    Problem::Gone => Lost::Gone,
-                    Problem::Short(_) => Lost::Damaged,
-                    _ => Lost::Unreachable,
-                };
-                if lost == Lost::Unreachable {
-                    self.pause();
+        let (begun, length) = (Instant::now(), range.end - range.start);
+        let doubt = self.lock().pace.doubt(length).min(PATIENCE);
+        let mut asked = FuturesUnordered::new();
+        asked.push(self.ask(blob, range.clone()));
+        let (mut wait, mut left) = (doubt, REQUESTS - 1);
+        let again = tokio::time::sleep(wait);
+        tokio::pin!(again);
+        let patience = tokio::time::sleep(PATIENCE);
+        tokio::pin!(patience);
+        let error = loop {
+            tokio::select! {
+                Some(answer) = asked.next() => match answer {
+                    Ok(stored) => return Ok(stored),
+                    // What is still on its way may come.
+                    Err(error) if !is_answer(&error) && !asked.is_empty() => {}
+                    Err(error) => break error,
+                },
+                () = &mut again, if left > 0 => {
+                    if is_long {
+                        self.lock().pace.hung(length, Instant::now());
+                        return Err(Lost::Unreachable);
+                    }
+                    asked.push(self.ask(blob, range.clone()));
+                    (wait, left) = (2 * wait, left - 1);
+                    again.as_mut().reset(tokio::time::Instant::now() + wait);
                 }
-                (self.tell)(error.into());
-                Err(lost)
+                () = &mut patience => break self.silent(PATIENCE),
             }
+        };
+        let lost = match error.problem {
+            Problem::Gone => Lost::Gone,
+            Problem::Short(_) => Lost::Damaged,
+            _ => Lost::Unreachable,
+        };
+        if lost == Lost::Unreachable && self.lock().pace.is_silent(begun, Instant::now()) {
+            self.pause();
         }
+        (self.tell)(error.into());
+        Err(lost)
+    }
+
+    /// Asks for a range once, and takes note of the answer.
+    async fn ask(&self, blob: &Blob, range: Range<u64>) -> Result<Bytes, DepotError> {
+        let (begun, length) = (Instant::now(), range.end - range.start);
+        let read = self.depot.read(blob, range).await;
+        let now = Instant::now();
+        let mut state = self.lock();
+        match &read {
+            Ok(_) => state.pace.came(length, now.duration_since(begun), now),
+            Err(error) if is_answer(error) => state.pace.answered(now),
+            Err(_) => {}
+        }
+        drop(state);
+        read
     }
 
     fn silent(&self, patience: Duration) -> DepotError {
@@ -279,6 +287,11 @@ impl Ranges {
     }
 }
 
+/// Whether an error is an answer of a depot that is there.
+fn is_answer(error: &DepotError) -> bool {
+    matches!(error.problem, Problem::Gone | Problem::Short(_))
+}
+
 impl State {
     fn find(&self, place: &FramePlace) -> Option<usize> {
         self.held.iter().position(|held| held.has(&place.blob, place.number))
@@ -290,22 +303,9 @@ impl State {
             || self.held.iter().any(|held| held.has(blob, number))
     }
 
-    /// How long a range may be, by how fast others came.
-    fn longest(&self) -> u64 {
-        self.in_a_moment.unwrap_or(FIRST_RANGE).min(LONGEST)
-    }
-
-    /// Takes in how long a range took to come.
-    fn learn(&mut self, length: u64, took: Duration) {
-        let (moment, took) = (MOMENT.as_micros(), took.as_micros().max(1));
-        let fits = u64::try_from(u128::from(length) * moment / took).unwrap_or(u64::MAX);
-        // It is slower soon, and faster after some.
-        self.in_a_moment = Some(self.in_a_moment.map_or(fits, |before| fits.min(before.saturating_mul(2))));
-    }
-
     /// Plans a range for a frame that is needed now; it is the last of those that are held.
     fn begin(&mut self, place: &FramePlace, open: &HashSet<u32>) -> ToRead {
-        let longest = self.longest();
+        let longest = self.pace.longest(Instant::now());
         let free = self.make_room(longest.max(u64::from(place.frame.stored)));
         let is_here = |number| open.contains(&number) || self.is_coming(&place.blob, number);
         let stretch = self.wanted.stretch(place, longest.min(free), &is_here);
@@ -315,7 +315,8 @@ impl State {
     /// Plans the ranges that follow the one that this frame was taken out of, while there is room for them.
     fn begin_ahead(&mut self, place: &FramePlace, open: &HashSet<u32>) -> Vec<ToRead> {
         let mut begun = Vec::new();
-        let (blob, mut last, longest) = (&place.blob, place.number, self.longest());
+        let (blob, mut last) = (&place.blob, place.number);
+        let longest = self.pace.longest(Instant::now());
         let mut seen = 0;
         while seen < AHEAD {
             let pack = blob.name.as_str();
@@ -346,9 +347,10 @@ impl State {
         self.clock += 1;
         let (came, coming) = watch::channel(None);
         let last = stretch.frames.last().copied().unwrap_or_default();
+        let is_long = stretch.frames.len() > 1;
         let (range, left) = (stretch.range, stretch.frames.into_iter().collect());
         let (number, used, blob) = (self.clock, self.clock, blob.clone());
-        let to_read = ToRead { number, blob: blob.clone(), range: range.clone(), came };
+        let to_read = ToRead { number, blob: blob.clone(), range: range.clone(), is_long, came };
         self.held.push(Held { number, blob, range, left, last, used, coming });
         to_read
     }
