@@ -1,8 +1,8 @@
 //! Depots in object stores.
 
-mod conditional;
 mod connect;
 mod problem;
+mod requests;
 mod upload;
 
 use std::fmt;

@@ -15,6 +15,10 @@ const FORMS: [&str; 4] = ["dir:PATH", "s3://BUCKET/PREFIX", "gs://BUCKET/PREFIX"
 /// How long requests to an object store are tried again.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long nothing may come of what is read from an object store: a third of the patience, for one request may hang
+/// where others do not.
+const STALL: Duration = Duration::from_secs(20);
+
 /// What opens the depots of a scheme, or says what is wrong and what would be right.
 type Open = Box<dyn Fn(&str) -> Result<Box<dyn Depot>, String> + Send + Sync>;
 
@@ -33,6 +37,7 @@ type Open = Box<dyn Fn(&str) -> Result<Box<dyn Depot>, String> + Send + Sync>;
 pub struct Opener {
     variables: BTreeMap<String, String>,
     patience: Duration,
+    stall: Duration,
     others: Vec<(&'static str, &'static str, Open)>,
 }
 
@@ -46,7 +51,12 @@ impl std::fmt::Debug for Opener {
 impl Opener {
     /// Opens depots with these variables in place of the environment's.
     pub fn new(variables: impl IntoIterator<Item = (String, String)>) -> Self {
-        Self { variables: variables.into_iter().collect(), patience: PATIENCE, others: Vec::new() }
+        Self {
+            variables: variables.into_iter().collect(),
+            patience: PATIENCE,
+            stall: STALL,
+            others: Vec::new(),
+        }
     }
 
     /// Opens depots with the variables of the environment; those that are no text are left out.
@@ -60,6 +70,14 @@ impl Opener {
     #[must_use]
     pub fn with_patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
+        self
+    }
+
+    /// The same, but what is read from an object store is asked for again when nothing came of it for this long, and not
+    /// for twenty seconds.
+    #[must_use]
+    pub fn with_stall(mut self, stall: Duration) -> Self {
+        self.stall = stall;
         self
     }
 
@@ -110,7 +128,8 @@ impl Opener {
                 Ok(Box::new(Directory::new(path)))
             }
             "s3" | "s3a" | "gs" | "az" | "azure" | "adl" | "abfs" | "abfss" => {
-                let settings = Settings { variables: &self.variables, patience: self.patience };
+                let settings =
+                    Settings { variables: &self.variables, patience: self.patience, stall: self.stall };
                 Ok(Box::new(object::connect(url, &settings)?))
             }
             _ => Err(format!("no kind of depot is called {scheme}; {}", known())),

@@ -12,8 +12,8 @@ use object_store::{BackoffConfig, ClientOptions, Error, ObjectStore, RetryConfig
 use reqwest::Url;
 
 use crate::object::ObjectDepot;
-use crate::object::conditional::Conditional;
 use crate::object::problem::Secrets;
+use crate::object::requests::Requests;
 use crate::redacted::redacted;
 
 /// How long one request may take, with all its bytes: a part of 8 MiB at 0.5 Mbit/s.
@@ -31,6 +31,8 @@ pub(crate) struct Settings<'a> {
     pub(crate) variables: &'a BTreeMap<String, String>,
     /// How long requests are tried again.
     pub(crate) patience: Duration,
+    /// How long nothing may come of what is read.
+    pub(crate) stall: Duration,
 }
 
 impl Settings<'_> {
@@ -58,6 +60,10 @@ impl Settings<'_> {
             base: 2.,
         };
         RetryConfig { backoff, max_retries: 10, retry_timeout: self.patience }
+    }
+
+    fn requests(&self, conditional: bool) -> Requests {
+        Requests { stall: self.stall, conditional }
     }
 }
 
@@ -143,9 +149,7 @@ fn s3(url: &Url, parameters: &BTreeMap<String, String>, settings: &Settings<'_>)
     }
     let value = |key| builder.get_config_value(&key);
     let conditional = value(AmazonS3ConfigKey::ConditionalPut).is_none_or(|value| value.trim() != "disabled");
-    if conditional {
-        builder = builder.with_http_connector(Conditional);
-    }
+    builder = builder.with_http_connector(settings.requests(conditional));
     let hint = "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION";
     Ok((Arc::new(builder.build().map_err(|error| wrong(&error, hint))?), conditional))
 }
@@ -161,7 +165,8 @@ fn google(
         .keys::<GoogleConfigKey>("GOOGLE_")
         .into_iter()
         .fold(builder, |builder, (key, value)| builder.with_config(key, value))
-        .with_url(url.as_str());
+        .with_url(url.as_str())
+        .with_http_connector(settings.requests(false));
     let hint = "GOOGLE_SERVICE_ACCOUNT or GOOGLE_APPLICATION_CREDENTIALS (paths of files)";
     Ok((Arc::new(builder.build().map_err(|error| wrong(&error, hint))?), true))
 }
@@ -174,7 +179,7 @@ fn azure(url: &Url, parameters: &BTreeMap<String, String>, settings: &Settings<'
         .into_iter()
         .fold(builder, |builder, (key, value)| builder.with_config(key, value))
         .with_url(url.as_str())
-        .with_http_connector(Conditional);
+        .with_http_connector(settings.requests(true));
     // As with S3: whoever writes that there is no TLS means it.
     let endpoint = builder.get_config_value(&AzureConfigKey::Endpoint);
     if endpoint.is_some_and(|endpoint| endpoint.starts_with("http://")) {

@@ -149,6 +149,30 @@ async fn what_passes_is_tried_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_stalls_is_asked_for_again_from_where_it_was() {
+    let server = Server::start().await;
+    let stall = Duration::from_secs(1);
+    let depot = opened(&opener(&server, &[]).with_stall(stall), "x");
+    depot.create(&name("a"), body(bytes(1, 3 << 20))).await.unwrap();
+    let blob = depot.find(&name("a")).await.unwrap().unwrap();
+    // Before the head, in the middle, and twice for one range.
+    for (answers, after) in [(1, 0), (1, 1 << 20), (2, 500_000)] {
+        server.stall(answers, after);
+        let begun = Instant::now();
+        assert!(depot.read(&blob, 100..blob.size).await.unwrap() == bytes(1, 3 << 20).slice(100..));
+        let took = begun.elapsed();
+        assert!(took >= stall * answers as u32 && took < stall * 8, "{took:?}");
+    }
+    server.stall(1, 0);
+    assert!(depot.list("").await.unwrap().contains(&blob));
+    // Not for ever.
+    let depot = opened(&opener(&server, &[]).with_patience(Duration::ZERO).with_stall(stall / 5), "x");
+    server.stall(100, 0);
+    let error = depot.read(&blob, 0..10).await.unwrap_err();
+    assert!(matches!(error.problem, Problem::Unreachable(_)), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_does_not_pass_is_told_without_a_secret() {
     let server = Server::start().await;
     let depot = depot(&server, &[], "x");

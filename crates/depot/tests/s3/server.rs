@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use hyper::body::Incoming;
+use futures_util::StreamExt;
+use http_body_util::StreamBody;
+use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
@@ -34,6 +36,8 @@ struct Shared {
     /// How many requests there were, by method and what follows the `?`'s first word.
     requests: Mutex<BTreeMap<String, usize>>,
     fault: Mutex<Option<Fault>>,
+    /// How many answers to `GET` are still to stall, and after how many bytes of their bodies.
+    stalls: Mutex<(usize, usize)>,
     /// `s3s-fs` looks for the object and then writes it: what is conditional goes one by one, as if it were one
     /// step, which is how real stores have it.
     conditional: tokio::sync::Mutex<()>,
@@ -52,6 +56,7 @@ impl Server {
             directory: directory.path().to_owned(),
             requests: Mutex::default(),
             fault: Mutex::default(),
+            stalls: Mutex::default(),
             conditional: tokio::sync::Mutex::default(),
         });
         let state = Arc::clone(&shared);
@@ -90,6 +95,12 @@ impl Server {
     /// From now on requests are answered by `fault`, which is told the method and the query, where it answers.
     pub(crate) fn fail(&self, fault: impl FnMut(&str) -> Option<(u16, &'static str)> + Send + 'static) {
         *self.shared.fault.lock().unwrap() = Some(Box::new(fault));
+    }
+
+    /// So many answers to `GET` from now on end after so many bytes of their bodies, and the connection stays; none of an
+    /// answer comes that is to end after 0.
+    pub(crate) fn stall(&self, answers: usize, bytes: usize) {
+        *self.shared.stalls.lock().unwrap() = (answers, bytes);
     }
 
     /// How many requests there were, by method and the beginning of the query.
@@ -133,7 +144,23 @@ async fn answer(
             return Ok(Response::builder().status(status).body(Body::from(text.to_owned())).unwrap());
         }
     }
-    service.call(request.map(Body::from)).await
+    let stalls = match &mut *shared.stalls.lock().unwrap() {
+        (left @ 1.., bytes) if request.method() == "GET" => {
+            *left -= 1;
+            Some(*bytes)
+        }
+        _ => None,
+    };
+    let answer = service.call(request.map(Body::from)).await?;
+    let Some(bytes) = stalls else { return Ok(answer) };
+    if bytes == 0 {
+        std::future::pending::<()>().await;
+    }
+    let (head, body) = answer.into_parts();
+    let body = http_body_util::BodyExt::collect(body).await.unwrap().to_bytes().slice(..bytes);
+    let begin = futures_util::stream::iter([Ok::<_, std::io::Error>(Frame::data(body))]);
+    let body = StreamBody::new(begin.chain(futures_util::stream::pending()));
+    Ok(Response::from_parts(head, Body::http_body(body)))
 }
 
 /// The answer where a file system's folders are in the way, which they are in no real store.

@@ -1,36 +1,60 @@
-//! The end of a multipart upload, on the condition that there is no object of that name yet.
+//! How requests are sent: what is read may not stall, and an upload ends on a condition.
+
+use std::time::Duration;
 
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpService, ReqwestConnector,
 };
 use object_store::{ClientOptions, HeaderValue};
 
-/// Adds `If-None-Match: *` to the requests that end multipart uploads; `object_store` has no way to ask for it.
+/// Lets requests of its own kinds be sent by clients of their own.
 ///
+/// What is read ends as an error when nothing comes for some time, and is tried again by `object_store` from where it
+/// was. What is sent may be long on its way until anything comes back, so that this would not do for it.
+///
+/// To the requests that end multipart uploads it adds `If-None-Match: *`, which `object_store` has no way to ask for.
 /// It does so after they were signed, as `object_store` itself does where it copies: signatures of S3 cover
 /// the headers that they name and no others. Those of Azure's account keys cover this one by their nature, so
 /// requests with such a signature are left as they are.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Conditional;
+pub(super) struct Requests {
+    /// How long nothing may come of what is read.
+    pub(super) stall: Duration,
+    /// Whether uploads end on the condition that there is no object of that name yet.
+    pub(super) conditional: bool,
+}
 
-impl HttpConnector for Conditional {
+impl HttpConnector for Requests {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
-        Ok(HttpClient::new(Service(ReqwestConnector::default().connect(options)?)))
+        let connect = |options: &ClientOptions| ReqwestConnector::default().connect(options);
+        Ok(HttpClient::new(Service {
+            reading: connect(&options.clone().with_read_timeout(self.stall))?,
+            writing: connect(options)?,
+            conditional: self.conditional,
+        }))
     }
 }
 
 #[derive(Debug)]
-struct Service(HttpClient);
+struct Service {
+    reading: HttpClient,
+    writing: HttpClient,
+    conditional: bool,
+}
 
 #[async_trait::async_trait]
 impl HttpService for Service {
     async fn call(&self, mut request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        if ends_upload(request.method().as_str(), request.uri().query().unwrap_or_default())
+        if matches!(request.method().as_str(), "GET" | "HEAD") {
+            return self.reading.execute(request).await;
+        }
+        if self.conditional
+            && ends_upload(request.method().as_str(), request.uri().query().unwrap_or_default())
             && !is_signed_by_account_key(request.headers().get("authorization"))
         {
             request.headers_mut().insert("if-none-match", HeaderValue::from_static("*"));
         }
-        self.0.execute(request).await
+        self.writing.execute(request).await
     }
 }
 
