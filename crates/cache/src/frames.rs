@@ -1,13 +1,13 @@
 //! The frames that a restore needs: fetched in few large ranges, ahead of their use, each once.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 use std::pin::pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use phoenix_depot::{Blob, Depot};
+use phoenix_depot::{Blob, Depot, Problem};
 use phoenix_pack::{Catalog, Frame, Located, PackError, Piece};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
@@ -44,6 +44,7 @@ pub(crate) type Damage = BTreeMap<String, BTreeMap<u32, PackError>>;
 /// Frames that lie together in a pack and are read at once.
 #[derive(Debug)]
 struct Part {
+    pack: u32,
     blob: Blob,
     range: Range<u64>,
 }
@@ -92,6 +93,8 @@ struct State {
     clock: u64,
     requests: usize,
     bytes: u64,
+    /// The numbers of packs that are not there any more.
+    gone: HashSet<u32>,
     /// Nobody needs anything any more.
     over: bool,
 }
@@ -161,7 +164,7 @@ impl Frames {
                 }
                 _ => parts.push(Planned {
                     soonest: first,
-                    part: Part { blob: blob.clone(), range: frame.offset..end },
+                    part: Part { pack: key.0, blob: blob.clone(), range: frame.offset..end },
                     frames: vec![(key, frame)],
                 }),
             }
@@ -193,6 +196,12 @@ impl Frames {
     pub(crate) fn read(&self) -> (usize, u64) {
         let state = self.lock();
         (state.requests, state.bytes)
+    }
+
+    /// Whether a path needs a pack that was found to be gone.
+    pub(crate) fn is_gone(&self, path: &Located) -> bool {
+        let state = self.lock();
+        path.pieces.iter().any(|piece| state.gone.contains(&piece.pack))
     }
 
     /// The frames that were found to be damaged.
@@ -283,6 +292,9 @@ impl Frames {
             Err(error) => {
                 state.ahead -= self.length(number);
                 self.room.notify_waiters();
+                if matches!(error.problem, Problem::Gone) {
+                    state.gone.insert(part.pack);
+                }
                 trouble(error.into());
                 Fetch::Failed
             }
@@ -366,7 +378,7 @@ impl Frames {
         fetched: &Fetch,
         runtime: &Handle,
     ) -> Result<OpenFrame, Trouble> {
-        let Part { blob, range } = &self.parts[part];
+        let Part { blob, range, .. } = &self.parts[part];
         let start = usize::try_from(frame.offset - range.start).unwrap_or(usize::MAX);
         let length = frame.stored as usize;
         let stored = match fetched {

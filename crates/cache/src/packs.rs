@@ -119,6 +119,14 @@ impl Packs {
         let read = Self::load(depot, trouble).await;
         if read.unsure.is_empty() {
             *packs.lock().unwrap_or_else(PoisonError::into_inner) = read;
+    /// Reads anew what a depot shows, if it does tell.
+    pub(crate) async fn load_again(&mut self, trouble: &mut (dyn FnMut(Trouble) + Send)) {
+        let read = Self::load(self.depot.clone(), trouble).await;
+        if read.unsure.is_empty() {
+            *self = read;
+        }
+    }
+
         }
     }
 

@@ -96,16 +96,31 @@ impl Cache {
         let mut restored = Restored { missing, failed: gone, ..Restored::default() };
         let mut damaged = Damage::new();
         let mut later = later.into_iter();
+        let mut gone = HashMap::new();
         while !located.is_empty() {
-            self.take_in(located, take, threads, trouble, &mut restored, &mut damaged);
+            gone.extend(self.take_in(located, take, threads, trouble, &mut restored, &mut damaged));
             located = locate_some(self.packs.catalog(), &mut later, &mut restored.failed);
+        }
+        if !gone.is_empty() {
+            // What replaced the packs that went away may have it. If that goes away as well, so be it.
+            self.runtime.block_on(self.packs.load_again(&mut |problem| trouble(problem)));
+            restored.failed.retain(|(name, _)| !gone.contains_key(name));
+        }
+        let mut again = gone.values();
+        while again.len() > 0 {
+            let mut located = locate_some(self.packs.catalog(), &mut again, &mut restored.failed);
+            for path in &mut located {
+                // It has to be what was let in.
+                path.info.clone_from(&gone[&path.info.name]);
+            }
+            drop(self.take_in(located, take, threads, trouble, &mut restored, &mut damaged));
         }
         self.doubt(&damaged, trouble);
         restored.settle(closure);
         restored
     }
 
-    /// Takes paths in that are planned together.
+    /// Takes paths in that are planned together; those that could not be had because packs went away.
     fn take_in(
         &self,
         mut located: Vec<Located>,
@@ -114,7 +129,7 @@ impl Cache {
         trouble: &(dyn Fn(Trouble) + Sync),
         restored: &mut Restored,
         damaged: &mut Damage,
-    ) {
+    ) -> HashMap<String, PathInfo> {
         // As they stand in the packs, so that each frame is opened once and let go of.
         located.sort_by_key(|path| path.pieces.first().map(|piece| (piece.pack, piece.frame, piece.offset)));
         // What the catalog takes is not there for reading ahead.
@@ -147,15 +162,19 @@ impl Cache {
         }
         // Only what is known to be whole counts, whatever became of the thread that had it.
         let ended = restoring.ended.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let failed = restoring.located.iter().zip(0..).filter_map(|(path, number)| {
+        let mut gone = HashMap::new();
+        for (path, number) in restoring.located.iter().zip(0..) {
             let why = match ended.get(&number) {
-                Some(Ok(())) => return None,
+                Some(Ok(())) => continue,
                 Some(Err(why)) => why.clone(),
                 None => "taking it in broke off".to_owned(),
             };
-            Some((path.info.name.clone(), why))
-        });
-        restored.failed.extend(failed);
+            restored.failed.push((path.info.name.clone(), why));
+            if restoring.frames.is_gone(path) {
+                gone.insert(path.info.name.clone(), path.info.clone());
+            }
+        }
+        gone
     }
 }
 

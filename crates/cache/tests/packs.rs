@@ -124,6 +124,26 @@ fn a_lost_pack_costs_what_it_held_and_no_more() {
 }
 
 #[test]
+fn what_replaced_a_pack_that_went_away_is_looked_for_once() {
+    let memory = Arc::new(Memory::new());
+    let depot: Arc<dyn Depot> = memory.clone();
+    let store = store(12, 1);
+    save(&mut open(&depot).0, "1", &store).unwrap();
+    // Both know the first pack only.
+    let (mut first, mut second) = (open(&depot).0, open(&depot).0);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let remove = |pack| runtime.block_on(memory.remove(&BlobName::new(pack).unwrap())).unwrap();
+    remove("packs/1");
+    save(&mut open(&depot).0, "2", &store).unwrap();
+    let (restored, taken) = restore(&mut first, &names(&store));
+    assert_eq!((restored.paths.len(), restored.failed.len()), (12, 0));
+    check(&restored, &taken, &store);
+    remove("packs/2");
+    let (restored, _) = restore(&mut second, &names(&store));
+    assert_eq!((restored.paths.len(), restored.failed.len()), (0, 12), "{:?}", restored.failed);
+}
+
+#[test]
 fn whatever_a_depot_does_nothing_wrong_comes_out() {
     let (old, new) = (store(16, 1), store(24, 2));
     let mut whole = 0;
