@@ -8,9 +8,10 @@ use phoenix_depot::{Blob, BlobName, Created, DepotError, Problem};
 use phoenix_pack::{Catalog, Collection, Fold, Folded, Frame, Goal, LEVEL, PackError};
 use tokio::sync::mpsc::Sender;
 
+use crate::attempts::attempts;
 use crate::frames::{LARGEST_GAP, LONGEST_RANGE};
 use crate::name::scoped;
-use crate::packs::{ATTEMPTS, Packs, now};
+use crate::packs::{Packs, now};
 use crate::save::{body, is_ours};
 use crate::{Cache, Trouble};
 
@@ -323,14 +324,19 @@ async fn write(
         let Some((_, directory)) = catalog.pack(part.source) else { continue };
         for &number in &part.frames {
             let frame = directory.frame(number);
-            let mut stored = bytes.slice_ref(slice(&bytes, &frame, part.start));
-            for _ in 1..ATTEMPTS {
-                if frame.is_whole(&stored) {
-                    break;
+            let mut here = Some(bytes.slice_ref(slice(&bytes, &frame, part.start)));
+            let range = frame.offset..frame.offset + u64::from(frame.stored);
+            let read = attempts(|| {
+                let (here, range) = (here.take(), range.clone());
+                async {
+                    let stored = match here {
+                        Some(stored) => stored,
+                        None => packs.depot().read(&part.blob, range).await?,
+                    };
+                    Ok::<_, Trouble>(if frame.is_whole(&stored) { Ok(stored) } else { Err(stored) })
                 }
-                let range = frame.offset..frame.offset + u64::from(frame.stored);
-                stored = packs.depot().read(&part.blob, range).await?;
-            }
+            });
+            let (Ok(stored) | Err(stored)) = read.await?;
             let wants = |chunk| plan.wants(part.source, chunk);
             let (out, problem) = fold.take(directory, number, &stored, wants).map_err(broken)?;
             // Of one pack the first is told; there may be thousands.

@@ -12,7 +12,7 @@ use phoenix_pack::{Catalog, Frame, Located, PackError, Piece};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
-use crate::packs::ATTEMPTS;
+use crate::attempts::attempts;
 use crate::spill::Spill;
 use crate::workshop::{OpenFrame, Workshop};
 use crate::{Packs, Trouble};
@@ -388,24 +388,25 @@ impl Frames {
             Fetch::PutAway(at) => self.spill.take(at + start as u64, length).ok().map(Bytes::from),
             Fetch::No | Fetch::OnItsWay | Fetch::LetGo | Fetch::Failed => None,
         };
-        let again = || {
-            let read = self.depot.read(blob, frame.offset..frame.offset + u64::from(frame.stored));
-            let read = runtime.block_on(read)?;
+        let again = || async {
+            let read = self.depot.read(blob, frame.offset..frame.offset + u64::from(frame.stored)).await?;
             let mut state = self.lock();
             state.requests += 1;
             state.bytes += read.len() as u64;
             Ok::<Bytes, Trouble>(read)
         };
-        let mut stored = stored.map_or_else(again, Ok)?;
-        let mut opened = self.workshop.open(frame, &stored);
-        for _ in 1..ATTEMPTS {
-            if opened.is_ok() {
-                break;
+        let mut here = stored;
+        let opened = runtime.block_on(attempts(|| {
+            let here = here.take();
+            async {
+                let stored = match here {
+                    Some(stored) => stored,
+                    None => again().await?,
+                };
+                Ok::<_, Trouble>(self.workshop.open(frame, &stored))
             }
-            stored = again()?;
-            opened = self.workshop.open(frame, &stored);
-        }
-        opened.map_err(|problem| {
+        }));
+        opened?.map_err(|problem| {
             let (depot, pack) = (self.depot.location().to_owned(), blob.name.to_string());
             Trouble::Pack { depot, pack, problem }
         })

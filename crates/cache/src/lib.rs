@@ -3,6 +3,7 @@
 //! `pack` says how, `depot` where, `store` from where and to where. A cache can only make a run faster:
 //! whatever goes wrong with a pack or a depot is a [`Trouble`] that is told once, and a miss.
 
+mod attempts;
 mod cache;
 mod collect;
 mod frames;

@@ -14,6 +14,7 @@ use phoenix_pack::{
 use tokio::sync::Semaphore;
 
 use crate::Trouble;
+use crate::attempts::attempts;
 use crate::name::{PACKS, is_readable, prefix};
 
 /// How much of the end of a pack is read at first, in bytes: the footer, and the whole directory of most.
@@ -24,10 +25,6 @@ const MOST_BACK: usize = 4;
 
 /// How many packs are asked for at once.
 pub(crate) const AT_ONCE: usize = 8;
-
-/// How often what is damaged is read before that is believed: it may have been damaged on its way, and what a pack
-/// needs is dropped by a collector that cannot read it.
-pub(crate) const ATTEMPTS: usize = 4;
 
 /// How many KiB of directories, as they are stored, are on their way at once.
 const ON_THEIR_WAY: u32 = 24 << 10;
@@ -119,14 +116,14 @@ impl Packs {
         let read = Self::load(depot, trouble).await;
         if read.unsure.is_empty() {
             *packs.lock().unwrap_or_else(PoisonError::into_inner) = read;
+        }
+    }
+
     /// Reads anew what a depot shows, if it does tell.
     pub(crate) async fn load_again(&mut self, trouble: &mut (dyn FnMut(Trouble) + Send)) {
         let read = Self::load(self.depot.clone(), trouble).await;
         if read.unsure.is_empty() {
             *self = read;
-        }
-    }
-
         }
     }
 
@@ -208,17 +205,11 @@ impl Packs {
                 pack: blob.name.to_string(),
                 problem,
             };
-            let mut checked = Ok(());
-            for _ in 0..ATTEMPTS {
-                checked = match depot.read(&blob, 0..HEAD as u64).await {
-                    Ok(head) => check_head(&head).map_err(damaged),
-                    Err(error) => return Some(error.into()),
-                };
-                if checked.is_ok() {
-                    break;
-                }
+            let check = || async { Ok(check_head(&depot.read(&blob, 0..HEAD as u64).await?)) };
+            match attempts(check).await {
+                Ok(checked) => checked.map_err(damaged).err(),
+                Err(error) => Some(DepotError::into(error)),
             }
-            checked.err()
         };
         let blobs = self.catalog.packs().filter_map(|(_, name, _)| self.blobs.get(name).cloned());
         let blobs: Vec<Blob> = blobs.collect();
@@ -368,15 +359,15 @@ impl Packs {
         }));
         let read: Vec<(Blob, Result<Directory, Trouble>)> = stream::iter(blobs)
             .map(|blob| async move {
-                let mut read = read_directory(depot.as_ref(), &blob, room).await;
-                for _ in 1..ATTEMPTS {
-                    match &read {
-                        Err(Trouble::Pack { problem, .. }) if may_be_damage(problem) => {
-                            read = read_directory(depot.as_ref(), &blob, room).await;
+                let read = attempts(|| async {
+                    match read_directory(depot.as_ref(), &blob, room).await {
+                        Err(Trouble::Pack { depot, pack, problem }) if may_be_damage(&problem) => {
+                            Ok(Err(Trouble::Pack { depot, pack, problem }))
                         }
-                        _ => break,
+                        read => read.map(Ok),
                     }
-                }
+                });
+                let read = read.await.and_then(|read| read);
                 (blob, read)
             })
             .buffer_unordered(AT_ONCE)

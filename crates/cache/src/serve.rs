@@ -6,6 +6,7 @@
 
 mod answer;
 mod asked;
+mod damaged;
 mod nar;
 mod opened;
 mod pace;

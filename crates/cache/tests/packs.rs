@@ -145,9 +145,12 @@ fn what_replaced_a_pack_that_went_away_is_looked_for_once() {
 
 #[test]
 fn whatever_a_depot_does_nothing_wrong_comes_out() {
+    // What is damaged is waited for a little, hundreds of times.
+    let all = std::env::var("PHOENIX_TEST_SEEDS").is_ok_and(|value| value == "all");
+    let seeds = if all { 120 } else { 24 };
     let (old, new) = (store(16, 1), store(24, 2));
     let mut whole = 0;
-    for seed in 0..120 {
+    for seed in 0..seeds {
         let memory = Arc::new(Memory::new());
         let every = 2 + seed % 9;
         let faulty: Arc<dyn Depot> = Arc::new(Faulty::new(memory.clone(), Faults::any(seed, every)));
@@ -165,7 +168,7 @@ fn whatever_a_depot_does_nothing_wrong_comes_out() {
             check(&restored, &taken, store);
         }
     }
-    assert!(whole > 20, "only {whole} restores were whole: the faults hide everything");
+    assert!(whole as u64 > seeds / 6, "only {whole} restores were whole: the faults hide everything");
 }
 
 #[test]

@@ -31,6 +31,8 @@ struct Moody {
     reads: AtomicUsize,
     /// Reads from this offset on have a wrong bit.
     wrong_from: Mutex<Option<u64>>,
+    /// So many reads from now on have a wrong bit.
+    flips: AtomicUsize,
     /// How many bytes a second come, all reads together; 0 is as many as can be.
     rate: AtomicU64,
     /// One at a time has the way.
@@ -87,7 +89,8 @@ impl Depot for Moody {
             let _way = self.way.lock().await;
             tokio::time::sleep(Duration::from_micros(micros)).await;
         }
-        let wrong = self.wrong_from.lock().unwrap().is_some_and(|from| range.start >= from);
+        let wrong = self.wrong_from.lock().unwrap().is_some_and(|from| range.start >= from)
+            || self.flips.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok();
         let mut bytes = self.memory.read(blob, range).await?.to_vec();
         if wrong {
             bytes[0] ^= 1;
@@ -534,6 +537,20 @@ fn damage_is_not_found_and_never_a_wrong_end() {
     for name in store.keys() {
         assert_eq!(served.archive(name, &[]).status, 404);
     }
+}
+
+#[test]
+fn what_is_damaged_on_its_way_is_read_again() {
+    let depot = Arc::new(Moody::default());
+    let store = store(&[1_000_000; 4]);
+    save(&depot, "1", &store);
+    let served = serve(&depot, settings());
+    let asked: Vec<_> = store.keys().map(|name| (name, served.narinfo(name).unwrap().url)).collect();
+    for (name, url) in &asked {
+        depot.flips.store(2, Ordering::Relaxed);
+        assert!(served.get(url).body == store[*name].1, "{name}");
+    }
+    assert_eq!(*served.told.lock().unwrap(), Vec::<String>::new());
 }
 
 /// Makes a pack that says what it is told to of archives.

@@ -12,6 +12,7 @@ use tokio::sync::{OnceCell, Semaphore};
 
 use super::ranges::Ranges;
 use crate::Trouble;
+use crate::attempts::attempts;
 use crate::workshop::{OpenFrame, Workshop};
 
 /// How many bytes of opened frames are kept.
@@ -152,13 +153,19 @@ impl Opened {
         let open = || self.lock().open_in(&pack);
         let taken = self.ranges.take(place, &open).await;
         let _opening = Opening(&self.ranges, place);
-        let (stored, alone) = taken?;
-        let mut opened = self.open(frame, stored).await?;
-        if opened.is_err() && !alone {
-            // It may have been damaged on the way, with what was read along.
-            opened = self.open(frame, self.ranges.take_alone(place).await?).await?;
-        }
-        opened.map(Arc::new).map_err(|problem| {
+        let stored = taken?;
+        let mut here = Some(stored);
+        let opened = attempts(|| {
+            let here = here.take();
+            async {
+                let stored = match here {
+                    Some(stored) => stored,
+                    None => self.ranges.take_alone(place).await?,
+                };
+                self.open(frame, stored).await
+            }
+        });
+        opened.await?.map(Arc::new).map_err(|problem| {
             let depot = self.ranges.location().to_owned();
             (self.tell)(Trouble::Pack { depot, pack, problem });
             Lost::Damaged

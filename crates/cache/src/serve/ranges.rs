@@ -128,13 +128,12 @@ impl Ranges {
         self.lock().pace.is_silent_since(begun)
     }
 
-    /// The stored bytes of a frame, and whether it was read alone. `open` tells which frames of its pack are open, for which
-    /// nobody will ask.
+    /// The stored bytes of a frame. `open` tells which frames of its pack are open, for which nobody will ask.
     pub(super) async fn take(
         self: &Arc<Self>,
         place: &FramePlace,
         open: &(dyn Fn() -> HashSet<u32> + Sync),
-    ) -> Result<(Bytes, bool), Lost> {
+    ) -> Result<Bytes, Lost> {
         let now_open = open();
         let (number, range, mut coming) = {
             let mut state = self.lock();
@@ -170,12 +169,12 @@ impl Ranges {
                     place.frame.offset.checked_sub(range.start).and_then(|at| usize::try_from(at).ok());
                 let frame = start.and_then(|start| read.get(start..start + place.frame.stored as usize));
                 match frame.map(|frame| read.slice_ref(frame)) {
-                    Some(frame) => Ok((frame, alone)),
-                    None => Ok((self.take_alone(place).await?, true)),
+                    Some(frame) => Ok(frame),
+                    None => self.take_alone(place).await,
                 }
             }
             // What is wrong with a long range is not wrong with this.
-            Err(_) if !alone => Ok((self.take_alone(place).await?, true)),
+            Err(_) if !alone => self.take_alone(place).await,
             Err(lost) => Err(lost),
         }
     }

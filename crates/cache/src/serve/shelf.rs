@@ -13,6 +13,7 @@ use phoenix_substituter::{
 };
 
 use super::asked::nar_url;
+use super::damaged::Damaged;
 use super::nar::{Broken, Planned};
 use super::opened::{FramePlace, Lost, Tell};
 use crate::{Packs, Trouble};
@@ -26,9 +27,6 @@ const LOST: Duration = Duration::from_secs(1);
 /// How many messages are remembered so as not to be repeated.
 const MESSAGES: usize = 1000;
 
-/// A path, and the very contents.
-type Archive = ([u8; HASH_LENGTH], [u8; 32]);
-
 /// A catalog that answers.
 pub(super) struct Shelf {
     packs: Arc<Mutex<Packs>>,
@@ -38,8 +36,8 @@ pub(super) struct Shelf {
     look_every: Duration,
     /// When the depot was looked at last. Held while it is looked at.
     looked: Arc<tokio::sync::Mutex<Instant>>,
-    /// Archives that turned out to be damaged, by path and hash.
-    damaged: Arc<Mutex<HashSet<Archive>>>,
+    /// Archives that turned out to be damaged.
+    damaged: Arc<Mutex<Damaged>>,
     tell: Arc<Tell>,
 }
 
@@ -152,7 +150,7 @@ impl Shelf {
             (Lost::Gone | Lost::Damaged, _) => {
                 if let Some(hash_part) = info.hash_part() {
                     let mut damaged = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
-                    damaged.insert((*hash_part, info.nar_hash));
+                    damaged.insert((*hash_part, info.nar_hash), Instant::now());
                 }
             }
         }
@@ -160,7 +158,7 @@ impl Shelf {
 
     fn is_damaged(&self, hash_part: &[u8; HASH_LENGTH], nar_hash: &[u8; 32]) -> bool {
         let damaged = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
-        damaged.contains(&(*hash_part, *nar_hash))
+        damaged.has(&(*hash_part, *nar_hash), Instant::now())
     }
 
     /// Looks at what is new in the depot, if nobody did for some time; whether what is known may be more now.
