@@ -16,6 +16,7 @@ mod history;
 mod kept;
 mod ledgers;
 mod mark;
+mod memory;
 mod pipeline;
 mod pushing;
 mod recorder;
@@ -42,8 +43,9 @@ use crate::error::EXIT_ERROR;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    let words: Vec<_> = std::env::args_os().collect();
+    memory::begin_anew_if_server(&words);
     handed::take();
-    let words = std::env::args_os().collect();
     // Where Nix does not tell of its settings, there are none that could be flags.
     let mut settings = || Nix::find().and_then(|nix| Settings::flags(&nix)).unwrap_or_default();
     let words = understand(words, &mut Cli::command(), &mut settings);
