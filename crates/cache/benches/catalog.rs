@@ -6,6 +6,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a benchmark says so by failing")]
 
+use std::io::{Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -22,6 +23,9 @@ const PACKS: u64 = 8;
 const PATHS: u64 = 50_000;
 const CHUNKS: u64 = 1_000_000;
 
+/// How many bytes a frame has in its pack.
+const STORED: usize = 700_000;
+
 fn main() {
     let args: Vec<String> = std::env::args().collect();
     if let Some(at) = args.iter().position(|arg| arg == "--measure") {
@@ -33,11 +37,10 @@ fn main() {
     std::fs::create_dir_all(directory.join("packs")).unwrap();
     let mut size = 0;
     for number in 0..PACKS {
-        let pack = pack(number);
-        size += pack.len();
-        std::fs::write(directory.join(format!("packs/{number}")), pack).unwrap();
+        let mut file = std::fs::File::create(directory.join(format!("packs/{number}"))).unwrap();
+        size += write_pack(number, &mut file);
     }
-    println!("{PACKS} packs, {PATHS} paths, {CHUNKS} chunks, {:.1} MB", size as f64 / 1e6);
+    println!("{PACKS} packs, {PATHS} paths, {CHUNKS} chunks, {:.1} MB of directories", size as f64 / 1e6);
     let mut rows: [Vec<f64>; 4] = Default::default();
     for _ in 0..RUNS {
         let ran = Command::new(std::env::current_exe().unwrap()).arg("--measure").arg(&directory).output();
@@ -106,25 +109,26 @@ fn name(number: u64) -> String {
 
 /// Every path has twenty chunks of its own pack and one of the pack before, six references, thirty places where hash
 /// parts stood, a deriver and a signature.
-fn pack(number: u64) -> Vec<u8> {
+/// Frames are as long as they would be, so that packs have room for such directories, and are nowhere on the disk: nobody
+/// reads them here. Returns how many bytes the directory has.
+fn write_pack(number: u64, file: &mut std::fs::File) -> usize {
     let (mut builder, head) = PackBuilder::new();
-    let mut pack = head.to_vec();
+    file.write_all(head).unwrap();
     let (mut frame, mut compressor) = (FrameBuilder::default(), Compressor::new(LEVEL).unwrap());
     let own = number * CHUNKS / PACKS..(number + 1) * CHUNKS / PACKS;
     for at in own.clone() {
         frame.push(chunk(at).id, &at.to_le_bytes());
         // As many as a frame of 2 MiB has.
         if at % 64 == 63 {
-            let sealed = frame.seal(&mut compressor).unwrap();
+            let mut sealed = frame.seal(&mut compressor).unwrap();
+            sealed.bytes.resize(STORED, 0);
             builder.add(&sealed);
-            pack.extend(sealed.bytes);
         }
     }
     if !frame.is_empty() {
-        let sealed = frame.seal(&mut compressor).unwrap();
-        builder.add(&sealed);
-        pack.extend(sealed.bytes);
+        builder.add(&frame.seal(&mut compressor).unwrap());
     }
+    file.seek(SeekFrom::Start(builder.size())).unwrap();
     let per_path = CHUNKS / PATHS;
     let mut state = number + 1;
     let paths = number * PATHS / PACKS..(number + 1) * PATHS / PACKS;
@@ -151,7 +155,8 @@ fn pack(number: u64) -> Vec<u8> {
         let patches = (0..chunks.len() as u64 / 4).map(|at| Patch { at: at * 32, reference: 0 }).collect();
         PackedPath { info, chunks, patches, saved: 1 }
     });
-    let paths = paths.collect();
-    pack.extend(builder.finish(paths, Others::default().encode()).unwrap());
-    pack
+    let paths: Vec<PackedPath> = paths.collect();
+    let end = builder.finish(paths, Others::default().encode()).unwrap();
+    file.write_all(&end).unwrap();
+    end.len()
 }

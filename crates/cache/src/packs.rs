@@ -647,7 +647,7 @@ mod tests {
     #[test]
     fn there_is_room_for_directories_by_what_packs_are() {
         const MEBI: u64 = 1 << 20;
-        let room = Room::beside([(0, 30 * MEBI)].into_iter());
+        let room = Room::beside([(0, 62 * MEBI)].into_iter());
         assert_eq!(room.take(MEBI, 3 * MEBI), Err(PackError::NoRoom));
         assert_eq!(room.take(MEBI, 2 * MEBI), Ok(()));
         assert_eq!(room.take(MEBI, 1), Err(PackError::NoRoom));
@@ -655,7 +655,7 @@ mod tests {
         room.give_back(MEBI, 2 * MEBI);
         assert_eq!(room.take(MEBI, 1), Ok(()));
         // Large packs have large directories.
-        assert_eq!(room.take(100 << 30, 350 * MEBI), Ok(()));
+        assert_eq!(room.take(100 << 30, 700 * MEBI), Ok(()));
         assert_eq!(room.take(0, 350 * MEBI), Err(PackError::NoRoom));
     }
 }

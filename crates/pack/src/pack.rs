@@ -32,12 +32,13 @@ pub const FOOTER: usize = 8 + 4 + 4 + 16 + 8;
 /// The longest directory, in bytes, before compression and after: that of ten million chunks.
 pub const LONGEST_DIRECTORY: u32 = 256 << 20;
 
-/// How long the directory of a small pack may be, in bytes: that of a million and a half chunks.
-const SMALL_DIRECTORY: u64 = 32 << 20;
+/// How long the directories of small packs may be together, in bytes: those of a million chunks and 50,000 paths with all they say,
+/// or of 100,000 derivations.
+const SMALL_DIRECTORY: u64 = 64 << 20;
 
 /// Which part of larger packs a directory is at most. A chunk has 32 KiB on average, 20 bytes in the
 /// directory, and a bit more than a quarter of its size in the pack: a 400th.
-const DIRECTORY_PART: u64 = 256;
+const DIRECTORY_PART: u64 = 128;
 
 /// How many times as long as it is stored a directory may be; hashes do not compress, and what does is made to fill
 /// memory.
