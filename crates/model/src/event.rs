@@ -257,8 +257,16 @@ impl Event {
                 Verdict::Failed { message: text, .. }
                 | Verdict::NotEvaluated { error: text }
                 | Verdict::Skipped { reason: text } => visit(text),
+                Verdict::Cached { from: Source::Substituter(url) } => visit(url),
                 Verdict::Built | Verdict::Cached { .. } | Verdict::Blocked { .. } | Verdict::Cancelled => {}
             },
+            Self::Planned { fetched, .. } => {
+                for (_, from) in fetched {
+                    if let Source::Substituter(url) = from {
+                        visit(url);
+                    }
+                }
+            }
             Self::ActionFound { action: Action { does: Does::Push { to: text }, .. } }
             | Self::ActionSettled {
                 verdict: ActionVerdict::Failed { message: text } | ActionVerdict::Skipped { reason: text },
@@ -272,7 +280,6 @@ impl Event {
             Self::StageStarted { .. }
             | Self::Evaluating { .. }
             | Self::EvaluationProgress { .. }
-            | Self::Planned { .. }
             | Self::BuildEnded { .. }
             | Self::LogLine { .. }
             | Self::ActionFound { .. }
@@ -457,6 +464,16 @@ mod tests {
         let line = |line: &str| Event::LogLine { drv_path: drv_path.clone(), line: line.to_owned() };
         let blocked = Verdict::Blocked { by: vec![drv_path.clone()] };
         for (mut event, expected) in [
+            (
+                Event::TargetSettled {
+                    target: TargetId(0),
+                    verdict: Verdict::Cached { from: Source::Substituter("https://c/my-project".to_owned()) },
+                },
+                Event::TargetSettled {
+                    target: TargetId(0),
+                    verdict: Verdict::Cached { from: Source::Substituter("https://c/***".to_owned()) },
+                },
+            ),
             (failed("no production for my-project"), failed("no *** for ***")),
             (
                 Event::TargetFound { target: target("my-project") },

@@ -89,33 +89,36 @@ impl Secrets {
     /// A text without them, and without what is left of one where the text was cut.
     #[must_use]
     pub fn hide<'t>(&self, text: &'t str) -> Cow<'t, str> {
-        let mut hidden = self.hide_cut(text);
-        for secret in &self.texts {
-            if hidden.contains(secret) {
-                hidden = Cow::Owned(hidden.replace(secret, HIDDEN));
-            }
-        }
-        hidden
-    }
-
-    /// A text without the beginnings of secrets that are followed by a cut.
-    fn hide_cut<'t>(&self, text: &'t str) -> Cow<'t, str> {
-        if self.is_empty() || !text.contains(CUT) {
+        let mut spans = self.spans(text);
+        if spans.is_empty() {
             return Cow::Borrowed(text);
         }
-        let mut hidden = String::with_capacity(text.len());
-        for part in text.split_inclusive(CUT) {
-            let begun = part.strip_suffix(CUT).and_then(|said| Some((said, self.begun_at_the_end_of(said)?)));
-            match begun {
-                Some((said, length)) => {
-                    hidden.push_str(&said[..said.len() - length]);
-                    hidden.push_str(HIDDEN);
-                    hidden.push_str(CUT);
-                }
-                None => hidden.push_str(part),
+        spans.sort_unstable();
+        let (mut hidden, mut shown) = (String::with_capacity(text.len()), 0);
+        for (start, end) in spans {
+            // What overlaps is hidden as one.
+            if start >= shown {
+                hidden.push_str(&text[shown..start]);
+                hidden.push_str(HIDDEN);
             }
+            shown = shown.max(end);
         }
-        if hidden == text { Cow::Borrowed(text) } else { Cow::Owned(hidden) }
+        hidden.push_str(&text[shown..]);
+        Cow::Owned(hidden)
+    }
+
+    /// Where secrets stand in a text, and beginnings of secrets that are followed by a cut.
+    fn spans(&self, text: &str) -> Vec<(usize, usize)> {
+        let whole = |secret: &String| {
+            let length = secret.len();
+            text.match_indices(secret.as_str()).map(move |(at, _)| (at, at + length)).collect::<Vec<_>>()
+        };
+        let mut spans: Vec<(usize, usize)> = self.texts.iter().flat_map(whole).collect();
+        if !self.is_empty() {
+            let cuts = text.match_indices(CUT).map(|(at, _)| at);
+            spans.extend(cuts.filter_map(|at| Some((at - self.begun_at_the_end_of(&text[..at])?, at))));
+        }
+        spans
     }
 
     /// How much of a secret a text ends with, if that is enough to tell something.
@@ -262,6 +265,14 @@ mod tests {
         for text in ["a cac… b", "…", "waiting … for it", "the token… is there"] {
             assert_eq!(hide(text), text);
         }
+        // A whole one goes as a whole, though its end begins another, or itself.
+        let alike = Secrets::among([
+            ("A_TOKEN", "hunter2X-hunter2X"),
+            ("B_TOKEN", "AlphaSecretValue-link9"),
+            ("C_TOKEN", "link9BetaSecretValue"),
+        ]);
+        assert_eq!(alike.hide("in with hunter2X-hunter2X… done"), "in with ***… done");
+        assert_eq!(alike.hide("AlphaSecretValue-link9… hunter2X-hun…"), "***… ***…");
         assert!(secrets().may_be_in_json(&json!("x cachix-sec…").to_string()));
         assert!(!Secrets::default().may_be_in_json("…"));
     }
