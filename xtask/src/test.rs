@@ -20,6 +20,8 @@ pub(crate) fn seeds() -> Result<()> {
         "--test",
         "collect",
         "--test",
+        "packs",
+        "--test",
         "cache_trouble",
     ];
     run(cargo(&["test"]).args(files).env("PHOENIX_TEST_SEEDS", "all"))
