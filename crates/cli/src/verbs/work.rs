@@ -257,7 +257,7 @@ fn words(leaving: &Leaving) -> (String, Severity, u8) {
             (format!("{reason}; the others go on"), Severity::Warning, 0)
         }
         Leaving::Spent { reason, others: false } => {
-            let text = format!("{reason}; what is left is built when the failed jobs are run again");
+            let text = format!("{reason}; what the others leave is built when the failed jobs are run again");
             (text, Severity::Error, EXIT_ERROR)
         }
         Leaving::Unfit(reason) | Leaving::LedgerLost(reason) => (reason.clone(), Severity::Error, EXIT_ERROR),

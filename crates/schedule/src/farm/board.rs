@@ -699,6 +699,12 @@ impl Board {
         self.others(me).any(|(slot, _)| self.plan.slots()[slot.0 as usize].takes == *own)
     }
 
+    /// Whether there is another worker that builds the same, with a smaller slot number.
+    pub(super) fn has_lower_like(&self, me: Slot) -> bool {
+        let own = &self.plan.slots()[me.0 as usize].takes;
+        self.others(me).any(|(slot, _)| slot < me && self.plan.slots()[slot.0 as usize].takes == *own)
+    }
+
     /// Whether anybody is at work, as far as is known.
     pub(super) fn somebody_works(&self) -> bool {
         !self.claims.is_empty()

@@ -364,18 +364,26 @@ fn who_is_alone_with_something_has_to_claim_all_that_it_needs() {
 #[test]
 fn who_may_claim_no_more_leaves_in_good_order() {
     let farm = farm(&[(60.0, vec![]), (60.0, vec![])], 2);
-    for (others, own, left_to_others) in [(true, false, true), (false, false, false), (true, true, false)] {
-        let mut worker = Worker::new(&farm, Slot(0), Limits::default());
+    for (others, slot, own, left_to_others) in
+        [(true, 1, false, true), (true, 0, false, false), (false, 1, false, false), (true, 1, true, false)]
+    {
+        let (slot, other) = (Slot(slot), Slot(1 - slot));
+        let mut worker = Worker::new(&farm, slot, Limits::default());
         if own {
             worker = worker.for_units([UnitId(0)]);
         }
         drop(worker.apply(at(0), Notice::Woken));
-        let joined = if others { vec![Record::Joined { slot: Slot(1) }] } else { vec![] };
-        let commands = worker.apply(at(1), Notice::News(&joined));
+        let joined = if others { vec![Record::Joined { slot: other }] } else { vec![] };
+        let mut commands = worker.apply(at(1), Notice::News(&joined));
+        // The first one begins before it.
+        if matches!(commands.last(), Some(Command::Wait { .. })) {
+            drop(worker.apply(at(5), Notice::Woken));
+            commands = worker.apply(at(5), Notice::News(&[]));
+        }
         assert!(matches!(commands.last(), Some(Command::Claim { .. })), "{commands:?}");
-        let commands = worker.apply(at(2), Notice::Spent { reason: "that is all".to_owned() });
+        let commands = worker.apply(at(6), Notice::Spent { reason: "that is all".to_owned() });
         let leaving = Leaving::Spent { reason: "that is all".to_owned(), others: left_to_others };
-        let left = Record::Left { slot: Slot(0), spent: true };
+        let left = Record::Left { slot, spent: true };
         assert_eq!(commands, [Command::Tell(left), Command::Leave(leaving)]);
     }
 }

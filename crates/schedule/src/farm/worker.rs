@@ -133,7 +133,7 @@ pub enum Leaving {
     Spent {
         /// Which limit it is, and what would help.
         reason: String,
-        /// Whether another worker may do the rest, as far as is known.
+        /// Whether another worker, which is red if it cannot either, may do the rest.
         others: bool,
     },
     /// The ledger cannot be reached.
@@ -313,7 +313,9 @@ impl Worker {
             }
             (_, Notice::Stop { reason }) => self.stop(reason),
             (Doing::Claiming(..), Notice::Spent { reason }) => {
-                let others = self.needed.is_empty() && self.board.has_others_like(self.slot);
+                // Two that are spent at one moment must not each count on the other: the last of them is red, so that what
+                // is left can be run again.
+                let others = self.needed.is_empty() && self.board.has_lower_like(self.slot);
                 self.leave(now, Leaving::Spent { reason, others })
             }
             (_, Notice::LedgerLost { reason }) => {
