@@ -52,9 +52,14 @@ pub async fn run_program(
     }
 }
 
+/// What follows the beginning of a line that is too long. The rest is left out: a secret across the two would be hidden in
+/// neither.
+const CUT: &str = "… (the rest of this line is left out)";
+
 async fn lines_of(pipe: impl AsyncRead + Unpin, tell: mpsc::Sender<String>) {
     let mut reader = BufReader::new(pipe);
     let mut line = Vec::new();
+    let mut is_cut = false;
     loop {
         let (taken, is_end) = match reader.fill_buf().await {
             Ok([]) | Err(_) => break,
@@ -65,11 +70,21 @@ async fn lines_of(pipe: impl AsyncRead + Unpin, tell: mpsc::Sender<String>) {
             }
         };
         reader.consume(taken);
-        if is_end || line.len() >= LONGEST_LINE {
-            let whole = std::mem::take(&mut line);
-            if tell.send(text(&whole)).await.is_err() {
-                return;
-            }
+        let mut whole = None;
+        if is_cut {
+            line.clear();
+        } else if line.len() > LONGEST_LINE {
+            whole = Some(text(&line[..LONGEST_LINE]) + CUT);
+            line.clear();
+            is_cut = true;
+        } else if is_end {
+            whole = Some(text(&std::mem::take(&mut line)));
+        }
+        is_cut &= !is_end;
+        if let Some(whole) = whole
+            && tell.send(whole).await.is_err()
+        {
+            return;
         }
     }
     if !line.is_empty() {
@@ -79,4 +94,23 @@ async fn lines_of(pipe: impl AsyncRead + Unpin, tell: mpsc::Sender<String>) {
 
 fn text(line: &[u8]) -> String {
     String::from_utf8_lossy(line).trim_end_matches('\r').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_line_without_end_is_cut_and_the_next_one_is_whole() {
+        let text = format!("first\n{}\r\nlast\n\nno end", "x".repeat(3 * LONGEST_LINE));
+        let (tell, mut told) = mpsc::channel(100);
+        lines_of(text.as_bytes(), tell).await;
+        let mut lines = Vec::new();
+        while let Some(line) = told.recv().await {
+            lines.push(line);
+        }
+        assert_eq!(lines.len(), 5, "{}", lines.len());
+        assert_eq!((&*lines[0], &*lines[2], &*lines[3], &*lines[4]), ("first", "last", "", "no end"));
+        assert!(lines[1].len() < LONGEST_LINE + 100 && lines[1].ends_with(CUT));
+    }
 }
