@@ -338,9 +338,9 @@ async fn who_may_make_no_more_artifacts_leaves_at_once_and_the_others_go_on() {
         Arc::new(ledger.with_presence(Duration::from_millis(100))) as Arc<dyn Ledger>
     };
     let (_stop, stopped) = watch::channel(None);
-    // Some claims, and a reserve for all else.
-    let first = start(&plan, 0, ledger(70), &exchange, limits(), stopped.clone());
-    let second = start(&plan, 1, ledger(499), &exchange, limits(), stopped);
+    // Some claims, and a reserve for all else. Of its kind it is not the one with the smallest number, which is red.
+    let first = start(&plan, 1, ledger(70), &exchange, limits(), stopped.clone());
+    let second = start(&plan, 0, ledger(499), &exchange, limits(), stopped);
     let begun = Instant::now();
     let Leaving::Spent { reason, others } = first.await.unwrap() else { panic!("it had enough") };
     assert!(begun.elapsed() < Duration::from_secs(10), "it does not ask again");
