@@ -236,10 +236,11 @@ impl Crew<'_, '_, '_> {
                 return;
             }
             let heard = tell.recv_timeout(TICK);
-            if let Some(earlier) = desk.earlier {
-                earlier.look();
-            }
             if looked.elapsed() >= TICK {
+                // Each answer looks by itself; between two there may be more than the kernel keeps.
+                if let Some(earlier) = desk.earlier {
+                    earlier.look();
+                }
                 self.look(desk);
                 looked = Instant::now();
             }
@@ -392,9 +393,9 @@ impl Crew<'_, '_, '_> {
         let ids: Vec<u32> = processes.iter().flatten().copied().collect();
         let mut resident = self.meter.resident(&ids).into_iter();
         for (worker, process) in self.workers.iter_mut().zip(&processes) {
-            // What is gone had what it had when it was last seen.
-            let seen = process.map(|_| resident.next().filter(|&bytes| bytes > 0).unwrap_or(worker.resident));
-            worker.resident = seen.unwrap_or(0);
+            // What is gone had what it had when it was last seen, until that is told.
+            let seen = process.and_then(|_| resident.next()).filter(|&bytes| bytes > 0);
+            worker.resident = worker.handle.as_ref().map_or(0, |_| seen.unwrap_or(worker.resident));
         }
         self.available = self.meter.available();
         self.progress.memory = self.workers.iter().map(|worker| worker.resident).sum();
