@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
 /// How often what is damaged is read before that is believed: what a pack needs is dropped by a collector that cannot
 /// read it.
 const ATTEMPTS: u32 = 4;
@@ -30,6 +32,32 @@ where
             tokio::time::sleep(BEFORE_THE_LAST).await;
         }
     }
+}
+
+/// The same for what is opened of bytes that may be here already: what is not whole of these is read, too.
+///
+/// # Errors
+/// As [`attempts`].
+pub(crate) async fn attempts_at<T, Damage, Error, Read, Open>(
+    mut here: Option<Bytes>,
+    read: impl Fn() -> Read,
+    open: impl Fn(Bytes) -> Open,
+) -> Result<Result<T, Damage>, Error>
+where
+    Read: Future<Output = Result<Bytes, Error>>,
+    Open: Future<Output = Result<Result<T, Damage>, Error>>,
+{
+    let attempt = || {
+        let here = here.take();
+        async {
+            let bytes = match here {
+                Some(bytes) => bytes,
+                None => read().await?,
+            };
+            open(bytes).await
+        }
+    };
+    attempts(attempt).await
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use phoenix_depot::{Blob, BlobName, Created, DepotError, Problem};
 use phoenix_pack::{Catalog, Collection, Fold, Folded, Frame, Goal, LEVEL, PackError};
 use tokio::sync::mpsc::Sender;
 
-use crate::attempts::attempts;
+use crate::attempts::attempts_at;
 use crate::frames::{LARGEST_GAP, LONGEST_RANGE};
 use crate::name::scoped;
 use crate::packs::{Packs, now};
@@ -324,19 +324,12 @@ async fn write(
         let Some((_, directory)) = catalog.pack(part.source) else { continue };
         for &number in &part.frames {
             let frame = directory.frame(number);
-            let mut here = Some(bytes.slice_ref(slice(&bytes, &frame, part.start)));
+            let here = bytes.slice_ref(slice(&bytes, &frame, part.start));
             let range = frame.offset..frame.offset + u64::from(frame.stored);
-            let read = attempts(|| {
-                let (here, range) = (here.take(), range.clone());
-                async {
-                    let stored = match here {
-                        Some(stored) => stored,
-                        None => packs.depot().read(&part.blob, range).await?,
-                    };
-                    Ok::<_, Trouble>(if frame.is_whole(&stored) { Ok(stored) } else { Err(stored) })
-                }
-            });
-            let (Ok(stored) | Err(stored)) = read.await?;
+            let again = async || Ok::<_, Trouble>(packs.depot().read(&part.blob, range.clone()).await?);
+            let check =
+                async |stored: Bytes| Ok(if frame.is_whole(&stored) { Ok(stored) } else { Err(stored) });
+            let (Ok(stored) | Err(stored)) = attempts_at(Some(here), again, check).await?;
             let wants = |chunk| plan.wants(part.source, chunk);
             let (out, problem) = fold.take(directory, number, &stored, wants).map_err(broken)?;
             // Of one pack the first is told; there may be thousands.

@@ -12,7 +12,7 @@ use phoenix_pack::{Catalog, Frame, Located, PackError, Piece};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
-use crate::attempts::attempts;
+use crate::attempts::attempts_at;
 use crate::spill::Spill;
 use crate::workshop::{OpenFrame, Workshop};
 use crate::{Packs, Trouble};
@@ -395,17 +395,8 @@ impl Frames {
             state.bytes += read.len() as u64;
             Ok::<Bytes, Trouble>(read)
         };
-        let mut here = stored;
-        let opened = runtime.block_on(attempts(|| {
-            let here = here.take();
-            async {
-                let stored = match here {
-                    Some(stored) => stored,
-                    None => again().await?,
-                };
-                Ok::<_, Trouble>(self.workshop.open(frame, &stored))
-            }
-        }));
+        let open = async |stored: Bytes| Ok::<_, Trouble>(self.workshop.open(frame, &stored));
+        let opened = runtime.block_on(attempts_at(stored, again, open));
         opened?.map_err(|problem| {
             let (depot, pack) = (self.depot.location().to_owned(), blob.name.to_string());
             Trouble::Pack { depot, pack, problem }

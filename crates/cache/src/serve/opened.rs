@@ -12,7 +12,7 @@ use tokio::sync::{OnceCell, Semaphore};
 
 use super::ranges::Ranges;
 use crate::Trouble;
-use crate::attempts::attempts;
+use crate::attempts::attempts_at;
 use crate::workshop::{OpenFrame, Workshop};
 
 /// How many bytes of opened frames are kept.
@@ -154,17 +154,8 @@ impl Opened {
         let taken = self.ranges.take(place, &open).await;
         let _opening = Opening(&self.ranges, place);
         let stored = taken?;
-        let mut here = Some(stored);
-        let opened = attempts(|| {
-            let here = here.take();
-            async {
-                let stored = match here {
-                    Some(stored) => stored,
-                    None => self.ranges.take_alone(place).await?,
-                };
-                self.open(frame, stored).await
-            }
-        });
+        let again = || self.ranges.take_alone(place);
+        let opened = attempts_at(Some(stored), again, |stored| self.open(frame, stored));
         opened.await?.map(Arc::new).map_err(|problem| {
             let depot = self.ranges.location().to_owned();
             (self.tell)(Trouble::Pack { depot, pack, problem });
