@@ -15,7 +15,7 @@ use crate::blobs::{self, runtime};
 use crate::depots;
 use crate::error::CommandError;
 use crate::kept::Kept;
-use crate::setup::{Setup, var};
+use crate::setup::{Setup, cache_home};
 
 /// How many evaluations are kept: on this machine those that were used last, in a depot the newest.
 const KEPT: usize = 100;
@@ -47,12 +47,9 @@ pub(crate) struct KeptAnswers<'s> {
 impl<'s> KeptAnswers<'s> {
     /// In `$XDG_CACHE_HOME/phoenix`, else `~/.cache/phoenix`, and in the depot, if there is one.
     pub(crate) fn open(setup: &'s Setup, depot: Option<&'s mut Kept>) -> Self {
-        let cache = var("XDG_CACHE_HOME")
-            .map(PathBuf::from)
-            .or_else(|| var("HOME").map(|home| Path::new(&home).join(".cache")));
         Self {
             setup,
-            directory: cache.map(|cache| cache.join("phoenix/evaluations")),
+            directory: cache_home().map(|cache| cache.join("phoenix/evaluations")),
             depot: depot.map(RefCell::new),
             said: RefCell::default(),
         }

@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::error::CommandError;
 use crate::kept::Kept;
 use crate::recorder::Recorder;
-use crate::setup::{Setup, pairs, var};
+use crate::setup::{Setup, cache_home, pairs, var};
 
 /// Patterns to include, to exclude, and systems.
 type MakeSelection = fn(&[String], &[String], &[String]) -> Result<Selection, GlobError>;
@@ -404,9 +404,7 @@ fn valid(setup: &Setup, paths: &BTreeSet<StorePath>) -> HashSet<StorePath> {
 
 /// Where Nix has its cache (nix `src/libutil/users.cc`, `getCacheDir`).
 fn nix_cache() -> Option<PathBuf> {
-    let cache = || var("XDG_CACHE_HOME").map(PathBuf::from);
-    let home = || var("HOME").map(|home| Path::new(&home).join(".cache"));
-    var("NIX_CACHE_HOME").map(PathBuf::from).or_else(|| Some(cache().or_else(home)?.join("nix")))
+    var("NIX_CACHE_HOME").map(PathBuf::from).or_else(|| Some(cache_home()?.join("nix")))
 }
 
 /// Inputs and what replaces them. A relative `path:` is meant from here, and not from the flake.

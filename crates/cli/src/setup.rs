@@ -1,5 +1,7 @@
 //! From flags and environment to a Nix that can be used.
 
+use std::path::{Path, PathBuf};
+
 use phoenix_github::Trigger;
 use phoenix_schedule::{Builders, Machine};
 use phoenix_store::{Layout, Nix, RemoteBuilder, Settings, StoreEnv, Way, initialise};
@@ -106,6 +108,12 @@ pub(crate) fn pairs(values: &[String]) -> impl Iterator<Item = (&str, &str)> {
 /// A variable of the environment that is set and not empty.
 pub(crate) fn var(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// Where the user's caches are: `$XDG_CACHE_HOME`, else `~/.cache`.
+pub(crate) fn cache_home() -> Option<PathBuf> {
+    let home = || var("HOME").map(|home| Path::new(&home).join(".cache"));
+    var("XDG_CACHE_HOME").map(PathBuf::from).or_else(home)
 }
 
 /// What set the workflow of this job off, if it is one of GitHub's.

@@ -230,7 +230,7 @@ struct Changed<'a> {
     /// At which place everything stands.
     places: HashMap<&'a Item, u32>,
     /// What is another one now.
-    changed: Vec<(u32, &'a Item)>,
+    changed: Vec<&'a Item>,
 }
 
 impl<'a> Changes<'a> {
@@ -244,7 +244,7 @@ impl<'a> Changes<'a> {
             let items = || (0..).zip(&reading.items).map(|(place, &item)| (place, item as usize));
             let places = items().map(|(place, item)| (&contents[item].0, place)).collect();
             let changed = items().filter(|(_, item)| !is_same[*item]);
-            let changed = changed.map(|(place, item)| (place, &contents[item].0)).collect();
+            let changed = changed.map(|(_, item)| &contents[item].0).collect();
             (reading.id, Changed { places, changed })
         });
         Self { readings: readings.collect() }
@@ -270,8 +270,8 @@ impl<'a> Changes<'a> {
                 .is_none_or(|reading| reading.places.get(item).is_some_and(|place| place < upto))
         };
         within.iter().find_map(|bound| {
-            let changed = self.readings.get(&bound.0)?.changed.iter().map(|(_, item)| *item);
-            changed.into_iter().find(|item| within.iter().all(|bound| is_in(item, bound)))
+            let mut changed = self.readings.get(&bound.0)?.changed.iter().copied();
+            changed.find(|item| within.iter().all(|bound| is_in(item, bound)))
         })
     }
 

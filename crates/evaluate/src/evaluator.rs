@@ -211,7 +211,7 @@ pub(crate) struct Evaluator {
     read_only: bool,
     /// Who is told of what is asked for of a source.
     tracking: Option<Tracking>,
-    /// Whether it is at a question with many answers.
+    /// Whether the last question is one with many answers.
     answers_many: Arc<AtomicBool>,
     _home: tempfile::TempDir,
 }
@@ -358,18 +358,6 @@ impl Evaluator {
         }
         self.turn_to(neighbours);
         self.answers_many.store(names.len() >= MANY, Ordering::Relaxed);
-        let round = self.hear_each(neighbours, names, stop, each);
-        self.answers_many.store(false, Ordering::Relaxed);
-        round
-    }
-
-    fn hear_each(
-        &mut self,
-        neighbours: &Neighbours,
-        names: &[String],
-        stop: &AtomicBool,
-        each: &mut dyn FnMut(Each<'_>),
-    ) -> Round {
         let mut sent = self.send(&format!("{EACH} {AT} [{}]", names.join(" ")));
         let traced = format!("trace: {}", self.mark);
         let done = format!("{}{DONE}", self.mark);
@@ -489,6 +477,7 @@ impl Evaluator {
         if self.read_only {
             return self.ask_alone(expression);
         }
+        self.answers_many.store(false, Ordering::Relaxed);
         let begin = Instant::now();
         let sent = self.send(expression).and_then(|()| self.send_markers());
         let (next, end) = (self.marker("next"), self.marker("end"));

@@ -253,8 +253,13 @@ impl Prepared {
             return Err(format!("the input `{input}` has no hash in the lock file"));
         }
         let (flags, settings) = (self.flags(request), request.settings.as_ref().map_err(Clone::clone)?);
-        let text = [&self.inspect, FINISH, request.nix.version(), settings, &flags];
-        Ok(Fingerprint::of(text.into_iter().chain(self.definitions.iter().map(String::as_str))))
+        let parts = self.parts(request, settings, &flags).into_iter();
+        Ok(Fingerprint::of(parts.chain(self.definitions.iter().map(String::as_str))))
+    }
+
+    /// What an evaluation depends on besides the definitions.
+    fn parts<'p>(&'p self, request: &'p Request<'_>, settings: &'p str, flags: &'p str) -> [&'p str; 5] {
+        [&self.inspect, FINISH, request.nix.version(), settings, flags]
     }
 
     /// The flags that an evaluation depends on. What writes nothing evaluates otherwise: purely, also where a repl is not
@@ -303,7 +308,7 @@ impl Prepared {
         let mut say = |text: String| hear(Heard::Said { severity: Severity::Detail, text });
         let flags = self.flags(request);
         let jobs = root.jobs.iter().flat_map(|jobs| jobs.definitions(&root.source)).collect::<Vec<_>>();
-        let mut parts = vec![&*self.inspect, FINISH, request.nix.version(), settings, &flags];
+        let mut parts = self.parts(request, settings, &flags).to_vec();
         parts.extend(jobs.iter().map(String::as_str));
         let source = (request.real_path)(flake.source());
         let recalled = Earlier::recall(flake, &source, &parts, kept).and_then(|mut earlier| {

@@ -78,7 +78,7 @@ impl<S: ArtifactStore> ArtifactLedger<S> {
         let location = location.to_owned();
         if !is_run(run) {
             let problem = format!("{run:?} names no run: letters, digits, `-` and `_` make a name");
-            return Err(LedgerError { location, doing: "being opened".to_owned(), problem, is_full: false });
+            return Err(LedgerError::new(location, "being opened", problem));
         }
         let state = State {
             log: Log::default(),

@@ -42,12 +42,7 @@ impl Directory {
         let made = ["log", "beats", "drafts"].iter().try_for_each(|name| fs::create_dir_all(path.join(name)));
         if let Err(error) = made {
             let problem = format!("{error}; it needs a directory that may be written");
-            return Err(LedgerError {
-                location,
-                doing: "making its directory".to_owned(),
-                problem,
-                is_full: false,
-            });
+            return Err(LedgerError::new(location, "making its directory", problem));
         }
         Ok(Self { location, kept: Arc::new(Kept { path, read: Mutex::default() }) })
     }
@@ -65,7 +60,7 @@ impl Directory {
             Ok(Err(error)) => error.to_string(),
             Err(error) => error.to_string(),
         };
-        Err(LedgerError { location: self.location.clone(), doing: doing(), problem, is_full: false })
+        Err(LedgerError::new(self.location.clone(), &doing(), problem))
     }
 }
 

@@ -22,6 +22,13 @@ pub struct LedgerError {
     pub is_full: bool,
 }
 
+impl LedgerError {
+    /// What went wrong while something was done; it may go better another time.
+    pub(crate) fn new(location: String, doing: &str, problem: String) -> Self {
+        Self { location, doing: doing.to_owned(), problem, is_full: false }
+    }
+}
+
 /// Where the workers of one run take units and post outcomes.
 ///
 /// Every method may be called from many tasks at once, and again when it failed: nothing is written twice, and

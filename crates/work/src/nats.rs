@@ -46,12 +46,7 @@ impl Nats {
     /// When the URL is not of that form, the server cannot be reached, refuses us, or has no JetStream.
     pub async fn connect(url: &str) -> Result<Self, LedgerError> {
         let location = Self::shown(url);
-        let error = |problem: String| LedgerError {
-            location: location.clone(),
-            doing: "being opened".to_owned(),
-            problem,
-            is_full: false,
-        };
+        let error = |problem: String| LedgerError::new(location.clone(), "being opened", problem);
         let (server, run) = server_and_run(url)?;
         let client = options(url)
             .name("phoenix")
@@ -85,12 +80,7 @@ impl Nats {
     }
 
     fn error(&self, doing: &str, problem: &dyn Error) -> LedgerError {
-        LedgerError {
-            location: self.location.clone(),
-            doing: doing.to_owned(),
-            problem: problem.to_string(),
-            is_full: false,
-        }
+        LedgerError::new(self.location.clone(), doing, problem.to_string())
     }
 
     /// Creates a record; whether it, or itself created before, stands.
@@ -113,11 +103,9 @@ fn server_and_run(url: &str) -> Result<(&str, &str), LedgerError> {
     let parts = url
         .rsplit_once('/')
         .filter(|(server, run)| server.contains("://") && !server.ends_with('/') && is_name(run));
-    parts.ok_or_else(|| LedgerError {
-        location: Nats::shown(url),
-        doing: "being opened".to_owned(),
-        problem: "it does not name a run; write nats://HOST:PORT/RUN".to_owned(),
-        is_full: false,
+    parts.ok_or_else(|| {
+        let problem = "it does not name a run; write nats://HOST:PORT/RUN".to_owned();
+        LedgerError::new(Nats::shown(url), "being opened", problem)
     })
 }
 

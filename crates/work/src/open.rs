@@ -84,7 +84,7 @@ impl Opener {
 }
 
 fn wrong(url: &str, problem: String) -> LedgerError {
-    LedgerError { location: Nats::shown(url), doing: "being opened".to_owned(), problem, is_full: false }
+    LedgerError::new(Nats::shown(url), "being opened", problem)
 }
 
 /// Opens the ledger of a URL of the kinds that [`Opener`] knows by itself.
