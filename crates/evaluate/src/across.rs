@@ -1,7 +1,7 @@
 //! What was answered about other sources of a flake, and what of it holds for this one.
 //!
 //! Two sources of one flake that differ only in what files hold, and in what is told of them (a revision, a time), are of
-//! one [`Family`]: names, types, links and locked inputs are the same. While a source is evaluated it is recorded what is
+//! one family: names, types, links and locked inputs are the same. While a source is evaluated it is recorded what is
 //! read of it, in the order in which it is read for the first time: a [`Reading`]. All that an answer depends on was read
 //! before it was given, by its process or by another one, so that a place in a reading bounds it. Nix is lazy and its
 //! language has no other effects; so an answer that was given in two readings depends on no more than on what was read
