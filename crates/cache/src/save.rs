@@ -216,7 +216,8 @@ impl Cache {
             let begun = Instant::now();
             let late = self.meet_after * LATEST;
             let mut pause = self.meet_after / SHORTEST;
-            // Until the depot shows it.
+            // Until the depot shows it; when it was asked last.
+            let mut hidden = Duration::ZERO;
             loop {
                 match self.runtime.block_on(self.packs.is_seen(&name)) {
                     Ok(true) => break,
@@ -224,13 +225,15 @@ impl Cache {
                     Ok(false) => thread::sleep(pause.min(late.saturating_sub(begun.elapsed()))),
                     Err(_) => return,
                 }
+                hidden = begun.elapsed();
                 pause *= 2;
             }
             // The others are shown as late as this one, and of several who meet there, each is to be at another time.
             let lot = ChunkId::of(name.as_str().as_bytes()).0[0] % 8;
-            let wait = later + begun.elapsed();
+            let wait = later + hidden;
             let spread = wait.mul_f64(f64::from(lot) / 8.0 * round as f64);
-            thread::sleep((wait + spread).min(late));
+            let until = hidden + (wait + spread).min(late);
+            thread::sleep(until.saturating_sub(begun.elapsed()));
             let statement = self.packs.statement();
             match self.runtime.block_on(self.packs.meet(&name, statement, round)) {
                 Ok(Some(both)) => name = both,

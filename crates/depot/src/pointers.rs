@@ -31,6 +31,10 @@ macro_rules! depot_behind {
                 (**self).newest(prefix).await
             }
 
+            async fn newest_name(&self, prefix: &str) -> Result<Option<BlobName>, DepotError> {
+                (**self).newest_name(prefix).await
+            }
+
             async fn read(&self, blob: &Blob, range: Range<u64>) -> Result<Bytes, DepotError> {
                 (**self).read(blob, range).await
             }

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
+use futures_util::future::join;
 use phoenix_depot::{Blob, BlobName, Body, Created, Depot, DepotError, Problem, Scopes};
 use reqwest::Client;
 
@@ -105,8 +106,11 @@ impl Cache {
         let cut = |error| (Problem::Body(error), None);
         let first = blocks.next().await.map_err(cut)?.unwrap_or_default();
         // One that is as large as a block may have no more to come.
-        let second = if blocks.is_over() { None } else { blocks.next().await.map_err(cut)? };
-        let url = match self.service.create(&key).await {
+        // What comes next is read meanwhile.
+        let second = async { if blocks.is_over() { Ok(None) } else { blocks.next().await.map_err(cut) } };
+        let (second, reserved) = join(second, self.service.create(&key)).await;
+        let second = second?;
+        let url = match reserved {
             Ok(Reserved::At(url)) => url,
             Ok(Reserved::Taken { ours: false }) => return Ok(Created::Taken),
             Ok(Reserved::Taken { ours: true }) => {

@@ -1,12 +1,30 @@
 //! Finding blobs: what is matched and what only looks so.
 
 use phoenix_depot::testing::bytes;
-use phoenix_depot::{Depot, Problem};
+use phoenix_depot::{BlobName, Depot, Problem};
 use phoenix_testkit::github::{Fault, Github, Permission, Request};
 use phoenix_testkit::http::request;
 use serde_json::{Value, json};
 
-use super::{MAIN, access, cache, have, name, pull, settings, start};
+use super::{MAIN, access, cache, have, name, pull, settings, shared, start};
+
+#[tokio::test]
+async fn a_name_is_one_request_also_behind_a_pointer() {
+    let github = start();
+    let cache = cache(&github);
+    have(&cache, "packs/1", &bytes(1, 10)).await;
+    let cache = shared(cache);
+    let before = github.counts();
+    // As a function sees it that takes any depot.
+    async fn newest(depot: impl Depot) -> Option<BlobName> {
+        depot.newest_name("packs/").await.unwrap()
+    }
+    assert_eq!(newest(cache.clone()).await, Some(name("packs/1")));
+    assert_eq!(newest(Box::new(cache)).await, Some(name("packs/1")));
+    let after = github.counts();
+    assert_eq!(after.of(Request::HeadBlob), before.of(Request::HeadBlob));
+    assert_eq!(after.of(Request::Lookup) - before.of(Request::Lookup), 2);
+}
 
 #[tokio::test]
 async fn a_longer_name_on_our_own_ref_hides_nothing_of_the_base() {

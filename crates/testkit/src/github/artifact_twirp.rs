@@ -114,7 +114,7 @@ fn finalize(state: &mut State, of: &JobId, asked: &Asked) -> Result<Value, Failu
     let digest = asked.hash.as_deref().unwrap_or_default();
     let blobs = &state.blobs;
     let id = state.artifacts.finalize(of, &asked.name, (asked.size, digest), |artifact| {
-        blobs.get(&artifact.path()).map(|content| content.bytes.len() as u64)
+        blobs.get(&artifact.path()).map(super::blob::Content::size)
     })?;
     Ok(json!({ "ok": true, "artifact_id": id.to_string() }))
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 /// The most blocks of a blob.
 const MOST_BLOCKS: usize = 50_000;
@@ -20,13 +20,39 @@ pub(super) struct Refused(pub(super) u16, pub(super) &'static str);
 /// A blob as it is read.
 #[derive(Debug, Clone)]
 pub(super) struct Content {
-    pub(super) bytes: Bytes,
+    /// One after the other: a list of blocks copies nothing, whatever they have.
+    parts: Vec<Bytes>,
     /// Which of all writes made it.
     pub(super) tag: u64,
     /// When, in milliseconds since 1970.
     pub(super) modified: u64,
     /// What it was made of, by name; a list may name these again.
     blocks: HashMap<String, Bytes>,
+}
+
+impl Content {
+    /// How many bytes it has.
+    pub(super) fn size(&self) -> u64 {
+        self.parts.iter().map(|part| part.len() as u64).sum()
+    }
+
+    /// The bytes of a range, as far as there are any. What is within one block is not copied.
+    pub(super) fn bytes(&self, range: Range<u64>) -> Bytes {
+        let mut start = 0;
+        let inside = self.parts.iter().filter_map(|part| {
+            let end = start + part.len() as u64;
+            let cut = |at: u64| usize::try_from(at.clamp(start, end) - start).unwrap_or_default();
+            let inside = cut(range.start)..cut(range.end);
+            start = end;
+            (!inside.is_empty()).then(|| part.slice(inside))
+        });
+        let mut inside: Vec<Bytes> = inside.collect();
+        match inside.len() {
+            0 => Bytes::new(),
+            1 => inside.remove(0),
+            _ => inside.concat().into(),
+        }
+    }
 }
 
 /// All blobs, by path.
@@ -43,13 +69,13 @@ impl Blobs {
     }
 
     pub(super) fn put(&mut self, path: &str, bytes: Bytes, now: u64) {
-        self.commit(path, bytes, HashMap::new(), now);
+        self.commit(path, vec![bytes], HashMap::new(), now);
     }
 
-    fn commit(&mut self, path: &str, bytes: Bytes, blocks: HashMap<String, Bytes>, now: u64) {
+    fn commit(&mut self, path: &str, parts: Vec<Bytes>, blocks: HashMap<String, Bytes>, now: u64) {
         self.writes += 1;
         self.staged.remove(path);
-        let content = Content { bytes, tag: self.writes, modified: now, blocks };
+        let content = Content { parts, tag: self.writes, modified: now, blocks };
         self.committed.insert(path.to_owned(), content);
     }
 
@@ -75,23 +101,15 @@ impl Blobs {
         }
         let staged = self.staged.get(path);
         let committed = self.committed.get(path).map(|content| &content.blocks);
-        let mut sizes = Vec::new();
-        let mut whole = BytesMut::new();
+        let (mut parts, mut blocks) = (Vec::new(), HashMap::new());
         for id in ids {
             let latest = staged.and_then(|staged| staged.get(id));
             let block = latest.or_else(|| committed.and_then(|committed| committed.get(id)));
             let block = block.ok_or(Refused(400, "InvalidBlockList"))?;
-            sizes.push((id.to_owned(), block.len()));
-            whole.extend_from_slice(block);
+            parts.push(block.clone());
+            blocks.insert(id.to_owned(), block.clone());
         }
-        let whole = whole.freeze();
-        let mut at = 0;
-        let blocks = sizes.into_iter().map(|(id, size)| {
-            at += size;
-            (id, whole.slice(at - size..at))
-        });
-        let blocks = blocks.collect();
-        self.commit(path, whole.clone(), blocks, now);
+        self.commit(path, parts, blocks, now);
         Ok(())
     }
 
@@ -162,7 +180,12 @@ mod tests {
         );
         blobs.put_list("p", &list, 7).unwrap();
         let content = blobs.get("p").unwrap();
-        assert_eq!((&content.bytes[..], content.modified), (&b"hello world"[..], 7));
+        assert_eq!((&content.bytes(0..11)[..], content.modified), (&b"hello world"[..], 7));
+        assert_eq!(content.size(), 11);
+        for (range, bytes) in [(4..8, "o wo"), (6..11, "world"), (0..6, "hello "), (6..6, ""), (9..99, "ld")]
+        {
+            assert_eq!(&content.bytes(range)[..], bytes.as_bytes());
+        }
         assert_eq!(blobs.put_list("p", &list, 0), Ok(()), "who did not hear the answer may ask again");
         blobs.put("p", Bytes::new(), 0);
         assert_eq!(blobs.put_list("p", &list, 0), Err(Refused(400, "InvalidBlockList")));

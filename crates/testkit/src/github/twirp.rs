@@ -157,7 +157,7 @@ fn finalize(
     let blobs = &state.blobs;
     let which = (scope.as_str(), request.key.as_str(), request.version.as_str());
     let id = state.entries.finalize(which, request.size_bytes, now, |entry| {
-        blobs.get(&entry.path()).map(|content| content.bytes.len() as u64)
+        blobs.get(&entry.path()).map(super::blob::Content::size)
     })?;
     if fault == Some(Fault::Lost) {
         state.entries.lose(id);
