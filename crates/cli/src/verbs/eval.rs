@@ -67,8 +67,8 @@ pub(crate) fn eval(args: &EvalArgs) -> Result<ExitCode, CommandError> {
     let tell = |severity: Severity, text: &str| say(args, severity, text);
     let (way, lines) = printing::Way::new();
     let (evaluated, printed) = std::thread::scope(|scope| {
-        let printer =
-            scope.spawn(|| printing::print_all(&setup, &lines, Printer::new(args.sorted), &stop, &tell));
+        let printer = scope
+            .spawn(|| printing::print_all(&setup, fields, &lines, Printer::new(args.sorted), &stop, &tell));
         let evaluated = evaluating::evaluate(
             &setup,
             &asked,
@@ -79,7 +79,7 @@ pub(crate) fn eval(args: &EvalArgs) -> Result<ExitCode, CommandError> {
                 comment(args, &one, is_jobs);
                 let Some(found) = to_print(&one) else { return };
                 outcome.failed |= matches!(one.verdict, Some(Verdict::NotEvaluated { .. }));
-                let line = Line::of(&setup, &one, fields);
+                let line = Line::of(&one);
                 outcome.fatal |= line.is_fatal() || (found == Printed::Error && line.attr_path.is_empty());
                 if let (Some((directory, roots)), Some(drv_path)) = (&mut roots, &one.target.drv_path)
                     && let Err(error) = roots.add(&directory.join(drv_path.base_name()), drv_path)

@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use phoenix_evaluate::Detailed;
-use phoenix_model::{Derivation, OutputKind, StorePath, Target, Verdict, redact};
+use phoenix_model::{Derivation, OutputKind, StorePath, Verdict, redact};
+use phoenix_store::{Layout, read_derivations};
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::evaluating::FoundOne;
-use crate::setup::Setup;
 
 use super::cache_status::CacheStatus;
 
@@ -71,8 +70,8 @@ impl Line {
         self.fatal
     }
 
-    /// What is to be said of a target.
-    pub(super) fn of(setup: &Setup, one: &FoundOne, fields: Fields) -> Self {
+    /// What is to be said of a target, but for what only its derivation tells.
+    pub(super) fn of(one: &FoundOne) -> Self {
         let FoundOne { target, verdict, unavailable, details, .. } = one;
         let error = match verdict {
             Some(Verdict::NotEvaluated { error } | Verdict::Skipped { reason: error }) => {
@@ -80,47 +79,18 @@ impl Line {
             }
             _ => None,
         };
-        let derivation = fields.instantiated.then(|| read(setup, target)).flatten();
         Self {
             attr: target.attr(),
             attr_path: target.attr_path.names().to_vec(),
             fatal: error.as_deref().is_some_and(phoenix_evaluate::is_crash),
             error,
             error_class: unavailable.map(phoenix_evaluate::Unavailable::word),
-            cache: None,
-            ..Self::described(target, derivation.as_ref(), details, fields)
-        }
-    }
-
-    fn described(
-        target: &Target,
-        derivation: Option<&Derivation>,
-        details: &Detailed,
-        fields: Fields,
-    ) -> Self {
-        let has_drv = target.drv_path.is_some();
-        let inputs = derivation.filter(|_| fields.input_drvs).map(|derivation| {
-            let outputs = |input: phoenix_model::InputDrv<'_>| {
-                let mut names: Vec<String> = input.outputs().map(str::to_owned).collect();
-                names.sort();
-                (input.path.to_store_path().as_str().to_owned(), names)
-            };
-            derivation.input_drvs.iter().map(outputs).collect()
-        });
-        Self {
-            attr: String::new(),
-            attr_path: Vec::new(),
-            error: None,
-            error_class: None,
-            fatal: false,
             name: target.name.clone(),
-            system: derivation
-                .map(|derivation| derivation.system.to_string())
-                .or_else(|| target.system.clone()),
+            system: target.system.clone(),
             drv_path: target.drv_path.clone(),
-            outputs: has_drv.then(|| target.outputs.clone()),
-            input_drvs: inputs,
-            required_system_features: derivation.map(features),
+            outputs: target.drv_path.is_some().then(|| target.outputs.clone()),
+            input_drvs: None,
+            required_system_features: None,
             meta: details.meta.clone(),
             extra_value: details.extra_value.clone(),
             glob_constituents: details.constituents.as_ref().map(|_| details.glob_constituents),
@@ -129,12 +99,36 @@ impl Line {
             cache: None,
         }
     }
+
+    /// Adds what its derivations tell to lines, as far as these are in the store and can be read.
+    pub(super) fn complete(lines: &mut [&mut Self], layout: &Layout, fields: Fields) {
+        if !fields.instantiated {
+            return;
+        }
+        let (lines, paths): (Vec<_>, Vec<StorePath>) = lines
+            .iter_mut()
+            .filter_map(|line| {
+                let drv_path = line.drv_path.clone()?;
+                Some((line, drv_path))
+            })
+            .unzip();
+        for (line, derivation) in lines.into_iter().zip(read_derivations(layout, &paths)) {
+            let Ok(derivation) = derivation else { continue };
+            line.system = Some(derivation.system.to_string());
+            line.required_system_features = Some(features(&derivation));
+            line.input_drvs = fields.input_drvs.then(|| inputs(&derivation));
+        }
+    }
 }
 
-fn read(setup: &Setup, target: &Target) -> Option<Derivation> {
-    let drv_path = target.drv_path.as_ref()?;
-    let read = phoenix_store::read_derivations(&setup.eval_layout, std::slice::from_ref(drv_path));
-    read.into_iter().next()?.ok()
+/// The derivations that a derivation needs, each with its outputs.
+fn inputs(derivation: &Derivation) -> BTreeMap<String, Vec<String>> {
+    let outputs = |input: phoenix_model::InputDrv<'_>| {
+        let mut names: Vec<String> = input.outputs().map(str::to_owned).collect();
+        names.sort();
+        (input.path.to_store_path().as_str().to_owned(), names)
+    };
+    derivation.input_drvs.iter().map(outputs).collect()
 }
 
 /// What a builder has to offer, as Nix counts it (nix `src/libstore/derivation-options.cc`).

@@ -11,7 +11,7 @@ use crate::status::Searching;
 use crate::talk;
 
 use super::cache_status::CacheStatuses;
-use super::line::Line;
+use super::line::{Fields, Line};
 
 /// How many derivations are looked up at once.
 const LOOKED_UP_AT_ONCE: usize = 256;
@@ -82,6 +82,7 @@ impl Way {
 /// Prints what comes until nothing more does. `stop` is set when nobody reads any more.
 pub(super) fn print_all(
     setup: &Setup,
+    fields: Fields,
     lines: &Receiver<(Line, Option<Target>)>,
     mut printer: Printer,
     stop: &AtomicBool,
@@ -91,6 +92,8 @@ pub(super) fn print_all(
     while let Ok(first) = lines.recv() {
         let mut some = vec![first];
         some.extend(lines.try_iter().take(LOOKED_UP_AT_ONCE));
+        let mut to_complete: Vec<&mut Line> = some.iter_mut().map(|(line, _)| line).collect();
+        Line::complete(&mut to_complete, &setup.eval_layout, fields);
         let printed = look_up(&mut statuses, &mut some, stop, say)
             .and_then(|()| printer.print(some.into_iter().map(|(line, _)| line)));
         if printed.is_err() || !printer.heard {
