@@ -567,6 +567,35 @@ fn what_is_kept_is_what_a_fresh_evaluation_gives_whatever_is_changed() {
     }
 }
 
+/// The store path of a flake's source as it is now.
+fn source_path(env: &TestEnv, reference: &str) -> String {
+    let metadata: Value =
+        serde_json::from_str(&env.nix.run("nix", &["flake", "metadata", "--json", reference])).unwrap();
+    metadata["path"].as_str().unwrap().to_owned()
+}
+
+/// Two texts with which this file gives the source a path that comes before, and one that comes after most others, and
+/// these paths.
+fn extremes(env: &TestEnv, flake: &Flake, file: &str) -> [(String, String); 2] {
+    let paths = (0..24).map(|number| {
+        flake.write(file, &number.to_string());
+        (source_path(env, &flake.reference()), number.to_string())
+    });
+    let mut paths: Vec<(String, String)> = paths.collect();
+    paths.sort();
+    [paths.swap_remove(0), paths.pop().unwrap()]
+}
+
+/// Changes a file until the path of the source comes between two others.
+fn change_between(env: &TestEnv, flake: &Flake, file: &str, extremes: &[(String, String); 2]) {
+    let is_between = |number: &usize| {
+        flake.write(file, &number.to_string());
+        let path = source_path(env, &flake.reference());
+        extremes[0].0 < path && path < extremes[1].0
+    };
+    (100..200).find(is_between).expect("a path between them");
+}
+
 /// The answers that held for a source although it is another one, of how many.
 fn held(ran: &common::Ran) -> Option<usize> {
     let line = ran.stderr.lines().find(|line| line.contains("answers about earlier sources hold"))?;
@@ -585,8 +614,9 @@ fn a_change_evaluates_only_what_may_have_read_it() {
         flake.write(&format!("pkgs/{number}/default.nix"), &text);
         flake.write(&format!("pkgs/{number}/source/file"), "1");
     }
-    flake.write("README", "1");
     let reference = flake.reference();
+    let extremes = extremes(&env, &flake, "README");
+    flake.write("README", &extremes[0].1);
     let eval = || env.phoenix(&["eval", "--sorted", "-v", &reference]).ends_with(0);
     // Nix remembers what it copied for others, and does not read it again.
     env.nix.run("nix", &["eval", &format!("{reference}#p12.drvPath")]);
@@ -598,17 +628,17 @@ fn a_change_evaluates_only_what_may_have_read_it() {
         let _ = first.says("only Linux tells which files are read");
         return;
     }
-    flake.write("README", "2");
-    let second = eval().says("have to come out the same from one more source");
+    flake.write("README", &extremes[1].1);
+    let second = eval().says("have come out the same only from sources whose paths all come before");
     assert_eq!(held(&second), Some(0));
     assert_eq!(first.stdout, second.stdout);
     // From now on no evaluator is started.
-    flake.write("README", "3");
+    change_between(&env, &flake, "README", &extremes);
     let mut command = without_evaluator(&env);
     let third = common::Ran::from(command.args(["eval", "--sorted", &reference]).output().unwrap());
     assert_eq!((third.code, &third.stdout), (Some(0), &first.stdout), "{third}");
     // What one package is made of is of no other's concern.
-    flake.write("pkgs/15/source/file", "2");
+    change_between(&env, &flake, "pkgs/15/source/file", &extremes);
     let fourth = eval().says("may have read pkgs/15/source/file, which has changed");
     let changed = first.stdout.lines().zip(fourth.stdout.lines()).filter(|(one, other)| one != other).count();
     assert_eq!(changed, 1);
@@ -622,6 +652,36 @@ fn a_change_evaluates_only_what_may_have_read_it() {
     let _ = eval();
     let fresh = env.phoenix(&["eval", "--sorted", "--no-eval-cache", &reference]).ends_with(0);
     assert_eq!(eval().stdout, fresh.stdout);
+}
+
+#[test]
+fn what_is_sorted_by_the_path_of_the_source_is_never_stale() {
+    let env = TestEnv::new();
+    if !is_pure(&env) {
+        return;
+    }
+    let (flake, other) = (Flake::new("{ }"), Flake::new("{ }"));
+    flake.write(
+        "flake.nix",
+        &format!(
+            r#"{{ inputs.other.url = "{}"; outputs = {{ self, other }}: let {PREAMBLE} in {{ packages.${{system}} = {{
+              names = d "names" "" {{ v = builtins.attrValues (builtins.listToAttrs (map (place: {{
+                name = builtins.unsafeDiscardStringContext (toString place); value = baseNameOf (dirOf place) == "x";
+              }}) [ ./x/a (other + "/flake.nix") ])); }};
+              sorted = d "sorted" "" {{ v = map (place: baseNameOf place == "a")
+                (builtins.sort (one: two: "${{toString one}}" < "${{toString two}}") [ ./x/a (other + "/flake.nix") ]); }};
+            }}; }}; }}"#,
+            other.reference()
+        ),
+    );
+    flake.write("x/a", "");
+    let reference = flake.reference();
+    for round in 0..10 {
+        flake.write("README", &round.to_string());
+        let kept = evaluated(&env, &[&reference]);
+        assert_eq!(kept.len(), 2);
+        assert_eq!(kept, evaluated(&env, &[&reference, "--no-eval-cache"]), "{round}");
+    }
 }
 
 #[test]
@@ -788,16 +848,17 @@ fn what_an_attribute_may_have_read_is_known_on_another_machine_too() {
     flake.write("README", "0");
     let args = ["plan", "-v", "--depot", &env.depot(), &flake.reference()];
     let mut last = None;
-    for round in ["1", "2"] {
-        flake.write("README", round);
-        last = Some(env.phoenix(&args).ends_with(0));
-    }
     if !is_pure(&env) || !cfg!(target_os = "linux") {
         return;
     }
+    let extremes = extremes(&env, &flake, "README");
+    for (_, text) in &extremes {
+        flake.write("README", text);
+        last = Some(env.phoenix(&args).ends_with(0));
+    }
     env.forget_store();
     let _ = fs_err::remove_dir_all(env.nix.path("home/.cache"));
-    flake.write("README", "3");
+    change_between(&env, &flake, "README", &extremes);
     let there = common::Ran::from(without_evaluator(&env).args(args).output().unwrap());
     assert_eq!(there.code, Some(0), "{there}");
     assert_eq!(there.stdout, last.unwrap().stdout);

@@ -8,9 +8,11 @@
 //! before it in both. Where they went in opposite orders that is little more than what it needs.
 //!
 //! One thing cannot be seen being read: the path of the source, which has a hash of everything in its name
-//! (`toString ./.`). So an answer holds for another source only once two sources that differ in nothing it may have read gave the
-//! same one. One that came out otherwise although nothing that was seen to be read had changed depends on the source as a
-//! whole, and is asked for each time.
+//! (`toString ./.`). It may stand in an answer, and it may be compared: what is sorted by it comes out in one order or another.
+//! So an answer holds for another source only once two sources that differ in nothing it may have read gave the same one, of which
+//! one has a path that comes before that of the other source, and one a path that comes after it: what they were compared
+//! with, it is on the same side of. An answer that came out otherwise although nothing that was seen to be read had changed
+//! depends on the source as a whole, and is asked for each time.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -68,12 +70,10 @@ struct Kept {
     /// With [`SOURCE`] in place of the hash of its source.
     answer: Result<String, String>,
     said: Vec<(Severity, String)>,
-    /// The hash of the source that gave it last.
-    source: String,
     /// It depends on no more than what all these have in common: so much of the beginning of a reading.
     within: Vec<(u32, u32)>,
-    /// Whether another source gave the same.
-    is_proven: bool,
+    /// The first and the last of the hashes of sources that gave it.
+    from: (String, String),
     /// Whether it depends on the source as a whole.
     is_of_whole: bool,
 }
@@ -84,7 +84,7 @@ pub(crate) enum Standing {
     Holds,
     /// This has changed, and may have been read.
     Changed(Item),
-    /// It has to come out the same from one more source.
+    /// It has to come out the same from one more source: all that gave it come before this one, or all after it.
     Unproven,
     /// It depends on the source as a whole.
     OfWhole,
@@ -255,7 +255,7 @@ impl<'a> Changes<'a> {
             Standing::OfWhole
         } else if let Some(item) = self.first(&kept.within) {
             Standing::Changed(item.clone())
-        } else if kept.is_proven || kept.source == source.hash {
+        } else if (kept.from.0.as_str()..=kept.from.1.as_str()).contains(&source.hash) {
             Standing::Holds
         } else {
             Standing::Unproven
@@ -286,12 +286,8 @@ impl<'a> Changes<'a> {
         // The first and the last went in different orders.
         let surplus = within.len().saturating_sub(MOST_BOUNDS);
         within.drain(1..=surplus);
-        Kept {
-            within,
-            is_of_whole: before.is_of_whole || !is_same,
-            is_proven: is_same && (before.is_proven || before.source != fresh.source),
-            ..fresh
-        }
+        let from = (before.from.0.clone().min(fresh.from.0), before.from.1.clone().max(fresh.from.1));
+        Kept { within, is_of_whole: before.is_of_whole || !is_same, from, ..fresh }
     }
 }
 
@@ -310,9 +306,8 @@ impl Kept {
         Some(Self {
             answer,
             said: said.collect::<Option<_>>()?,
-            source: source.to_owned(),
+            from: (source.to_owned(), source.to_owned()),
             within: vec![bound],
-            is_proven: false,
             is_of_whole: false,
         })
     }
@@ -349,17 +344,19 @@ mod tests {
         if_odd: Vec<u8>,
         uses_hash: bool,
         uses_rev: bool,
+        /// Something else whose path it compares with that of the source.
+        sorts_with: Option<u8>,
     }
 
     /// What files hold, by number.
     type Files = Vec<u8>;
 
     fn hash_of(files: &Files) -> String {
-        let digest = content(files);
-        digest
-            .iter()
-            .map(|byte| char::from(b"0123456789abcdfghijklmnpqrsvwxyz"[usize::from(byte % 32)]))
-            .collect()
+        content(files).iter().map(|&byte| digit(byte)).collect()
+    }
+
+    fn digit(byte: u8) -> char {
+        char::from(b"0123456789abcdfghijklmnpqrsvwxyz"[usize::from(byte % 32)])
     }
 
     fn path(file: u8) -> Item {
@@ -388,6 +385,9 @@ mod tests {
         if target.uses_rev {
             items.push(Item::Told("rev".into()));
             answer.push_str(&format!("rev {:02x?}", content(hash_of(files).as_bytes())[8..16].to_vec()));
+        }
+        if let Some(other) = target.sorts_with {
+            answer.push_str(if hash_of(files) < digit(other).to_string() { "first " } else { "last " });
         }
         // Where it lies is told by many, and is no other answer.
         answer.push_str(&format!("at /nix/store/{}-source/x", hash_of(files)));
@@ -441,12 +441,15 @@ mod tests {
 
     fn targets() -> impl Strategy<Value = Vec<Target>> {
         let files = || proptest::collection::vec(0..8_u8, 0..4);
-        let target = (files(), files(), proptest::bool::weighted(0.15), proptest::bool::weighted(0.1));
-        let target = target.prop_map(|(files, if_odd, uses_hash, uses_rev)| Target {
+        let (uses_hash, uses_rev) = (proptest::bool::weighted(0.15), proptest::bool::weighted(0.1));
+        let sorts_with = proptest::option::weighted(0.2, any::<u8>());
+        let target = (files(), files(), uses_hash, uses_rev, sorts_with);
+        let target = target.prop_map(|(files, if_odd, uses_hash, uses_rev, sorts_with)| Target {
             files,
             if_odd,
             uses_hash,
             uses_rev,
+            sorts_with,
         });
         proptest::collection::vec(target, 1..8)
     }
@@ -472,32 +475,73 @@ mod tests {
     }
 
     fn plain(file: u8) -> Target {
-        Target { files: vec![7, file], if_odd: Vec::new(), uses_hash: false, uses_rev: false }
+        Target {
+            files: vec![7, file],
+            if_odd: Vec::new(),
+            uses_hash: false,
+            uses_rev: false,
+            sorts_with: None,
+        }
+    }
+
+    /// Files whose hash comes between those of two others, that differ from the first in this one.
+    fn between(one: &Files, other: &Files, file: usize) -> Files {
+        let (low, high) = (hash_of(one).min(hash_of(other)), hash_of(one).max(hash_of(other)));
+        let others = (0..=255).map(|byte| {
+            let mut files = one.clone();
+            files[file] = byte;
+            files
+        });
+        let mut between = others.filter(|files| *files != *other && (&low..&high).contains(&&hash_of(files)));
+        between.find(|files| hash_of(files) != low).expect("a hash between them")
     }
 
     #[test]
     fn what_was_read_by_nobody_changes_nothing_once_it_is_proven() {
         let targets: Vec<Target> = (0..5).map(plain).collect();
         let mut across = Across::default();
-        assert_eq!(run(&mut across, &targets, &vec![0, 0, 0, 0, 0, 0, 0, 0], 0), 5);
-        assert_eq!(run(&mut across, &targets, &vec![0, 0, 0, 0, 0, 0, 0, 0], 0), 0);
-        assert_eq!(run(&mut across, &targets, &vec![0, 0, 0, 0, 0, 1, 0, 0], 0), 5);
-        assert_eq!(run(&mut across, &targets, &vec![0, 0, 0, 0, 0, 2, 0, 0], 0), 0);
+        let (first, second) = (vec![0, 0, 0, 0, 0, 0, 0, 0], vec![0, 0, 0, 0, 0, 1, 0, 0]);
+        assert_eq!(run(&mut across, &targets, &first, 0), 5);
+        assert_eq!(run(&mut across, &targets, &first, 0), 0);
+        assert_eq!(run(&mut across, &targets, &second, 0), 5);
+        let third = between(&first, &second, 5);
+        assert_eq!(run(&mut across, &targets, &third, 0), 0);
         // What only one has read is evaluated by it alone, for they went in both directions, and once more to prove it.
-        assert_eq!(run(&mut across, &targets, &vec![0, 0, 1, 0, 0, 2, 0, 0], 0), 1);
-        assert_eq!(run(&mut across, &targets, &vec![0, 0, 1, 0, 0, 3, 0, 0], 0), 1);
-        assert_eq!(run(&mut across, &targets, &vec![0, 0, 1, 0, 0, 4, 0, 0], 0), 0);
-        // What all have read is evaluated by all.
-        assert_eq!(run(&mut across, &targets, &vec![0, 0, 1, 0, 0, 4, 0, 1], 0), 5);
+        let changed = |files: &Files| -> Files { [&files[..2], &[1], &files[3..]].concat() };
+        assert_eq!(run(&mut across, &targets, &changed(&between(&first, &second, 5)), 0), 1);
+    }
+
+    #[test]
+    fn an_answer_holds_between_the_sources_that_gave_it() {
+        let mut across = Across::default();
+        let targets = [plain(0)];
+        let at = |byte| vec![0, 0, 0, 0, 0, byte, 0, 0];
+        let mut all: Vec<Files> = (0..=9).map(at).collect();
+        all.sort_by_key(hash_of);
+        for (place, evaluated) in
+            [(4, 1), (4, 0), (6, 1), (5, 0), (3, 1), (7, 1), (4, 0), (9, 1), (8, 0), (0, 1)]
+        {
+            assert_eq!(run(&mut across, &targets, &all[place], 0), evaluated, "{place}");
+        }
+    }
+
+    #[test]
+    fn what_is_sorted_by_the_path_of_the_source_is_never_stale() {
+        // Half of all hashes come before it.
+        let targets = [Target { sorts_with: Some(16), ..plain(0) }];
+        let mut across = Across::default();
+        for byte in 0..=255 {
+            run(&mut across, &targets, &vec![0, 0, 0, 0, 0, byte, 0, 0], 0);
+        }
+        assert!(across.answers["0"].is_of_whole);
     }
 
     #[test]
     fn what_depends_on_the_path_of_the_source_never_holds_for_another() {
-        let targets = [Target { uses_hash: true, ..plain(0) }, plain(1)];
+        let targets = [Target { uses_hash: true, ..plain(0) }];
         let mut across = Across::default();
-        for (round, byte) in (1..6).enumerate() {
-            let evaluated = run(&mut across, &targets, &vec![0, 0, 0, 0, 0, byte, 0, 0], 0);
-            assert_eq!(evaluated, if round < 2 { 2 } else { 1 });
+        for byte in 1..6 {
+            assert_eq!(run(&mut across, &targets, &vec![0, 0, 0, 0, 0, byte, 0, 0], 0), 1);
         }
     }
 

@@ -190,7 +190,10 @@ fn in_words(hold: usize, others: &[Standing]) -> String {
     let mut why: Vec<String> = named.collect();
     let rest = [
         (more, "may have read something else that has changed"),
-        (unproven, "have to come out the same from one more source"),
+        (
+            unproven,
+            "have come out the same only from sources whose paths all come before this one's, or all after it",
+        ),
         (of_whole, "depend on the path of the source, in which everything has a part"),
     ];
     why.extend(rest.into_iter().filter(|(count, _)| *count > 0).map(|(count, why)| format!("{count} {why}")));
@@ -220,8 +223,8 @@ mod tests {
             in_words(3, &others),
             "3 answers about earlier sources hold for this one; asked for again: 2 may have read b, which has changed, \
              1 may have read a, which has changed, 1 may have read self.rev, which has changed, 1 may have read \
-             something else that has changed, 1 have to come out the same from one more source, 1 depend on the path \
-             of the source, in which everything has a part"
+             something else that has changed, 1 have come out the same only from sources whose paths all come before \
+             this one's, or all after it, 1 depend on the path of the source, in which everything has a part"
         );
     }
 
