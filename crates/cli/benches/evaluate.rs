@@ -4,8 +4,8 @@
 //! `cargo bench --package phoenix-cli --bench evaluate`. The synthetic flake has 2,000 packages of 20 inputs each, in
 //! groups of 100 that build upon each other and on 100 that all share, and each of the last 100 has a source of its own;
 //! with *errors* every tenth throws. A real nixpkgs is measured where `PHOENIX_BENCH_NIXPKGS` names its directory, as the
-//! locked input of a flake. After the fresh run nothing is changed; then a README, twice, for what was answered about one
-//! source holds for others once two gave the same answer; then the source of one package. Each fresh run has a fresh store, in
+//! locked input of a flake. After the fresh run nothing is changed; then a README, twice, for an answer holds for sources
+//! whose paths lie between those of two that gave it, as these are chosen to; then the source of one package. Each fresh run has a fresh store, in
 //! `PHOENIX_BENCH_DIR` (a `tmpfs`, best) or the target directory; all take turns. Memory is what all processes of Nix
 //! have together, looked at every 10 ms.
 
@@ -148,22 +148,24 @@ fn measure(base: &Path, directory: &Path, subject: &mut Subject) {
     for round in 0..ROUNDS {
         for workers in ["1", "2"] {
             let root = NixRoot::new(base);
+            let between = extremes(&root, subject);
             let mut good = Vec::new();
             note(format!("phoenix, {workers} workers"), phoenix(&root, subject, workers, &mut good));
             if subject.plain.is_none() {
                 subject.plain = Some(plain_file(directory, subject, &good));
             }
             if workers == "1" {
-                note("phoenix, unchanged".to_owned(), phoenix(&root, subject, workers, &mut Vec::new()));
-                let changes = [
-                    (Some("README"), "a README changed, for the first time"),
-                    (Some("README"), "a README changed"),
-                    (subject.leaf, "a leaf's source changed"),
-                ];
-                for (number, (file, what)) in changes.into_iter().enumerate() {
-                    let Some(file) = file else { continue };
-                    std::fs::write(subject.flake.join(file), format!("{round} {number}")).expect("a file");
+                let mut again = |what: &str| {
                     note(format!("phoenix, {what}"), phoenix(&root, subject, workers, &mut Vec::new()));
+                };
+                again("unchanged");
+                std::fs::write(subject.flake.join("README"), &between[1].1).expect("a file");
+                again("a README changed, for the first time");
+                change_between(&root, subject, "README", round, &between);
+                again("a README changed");
+                if let Some(leaf) = subject.leaf {
+                    change_between(&root, subject, leaf, round, &between);
+                    again("a leaf's source changed");
                 }
             }
             if has_jobs {
@@ -204,6 +206,42 @@ fn measure(base: &Path, directory: &Path, subject: &mut Subject) {
 
 fn reference(subject: &Subject) -> String {
     format!("path:{}", subject.flake.display())
+}
+
+/// Texts of the README with which the source has the first and the last path of many, and these; the first one is written.
+fn extremes(root: &NixRoot, subject: &Subject) -> [(String, String); 2] {
+    let mut paths: Vec<(String, String)> = (0..24)
+        .map(|number| {
+            std::fs::write(subject.flake.join("README"), number.to_string()).expect("a file");
+            (source_path(root, subject), number.to_string())
+        })
+        .collect();
+    paths.sort();
+    let extremes = [paths.remove(0), paths.pop().expect("a path")];
+    std::fs::write(subject.flake.join("README"), &extremes[0].1).expect("a file");
+    extremes
+}
+
+/// Changes a file until the path of the source comes between two others.
+fn change_between(
+    root: &NixRoot,
+    subject: &Subject,
+    file: &str,
+    round: usize,
+    between: &[(String, String); 2],
+) {
+    let is_between = |number: &usize| {
+        std::fs::write(subject.flake.join(file), format!("{round} {number}")).expect("a file");
+        let path = source_path(root, subject);
+        between[0].0 < path && path < between[1].0
+    };
+    (0..100).find(is_between).expect("a path between them");
+}
+
+fn source_path(root: &NixRoot, subject: &Subject) -> String {
+    let metadata = root.run("nix", &["flake", "metadata", "--json", &reference(subject)]);
+    let metadata: serde_json::Value = serde_json::from_str(&metadata).expect("JSON");
+    metadata["path"].as_str().expect("a path").to_owned()
 }
 
 fn phoenix(root: &NixRoot, subject: &Subject, workers: &str, good: &mut Vec<String>) -> Taken {

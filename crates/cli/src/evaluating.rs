@@ -286,7 +286,7 @@ pub(crate) fn evaluate(
         evaluator: args.evaluator.into(),
         workers: args.eval_workers,
         impure: args.impure,
-        show_trace: args.show_trace,
+        show_trace: args.show_trace || setup.settings.show_trace,
         override_inputs: overrides(&args.override_input),
         reference_lock_file: asked.reference_lock_file.clone(),
         accept_flake_config: args.accept_flake_config || setup.settings.accept_flake_config,

@@ -57,12 +57,15 @@ impl Earlier {
     }
 
     /// The answers that hold for this source too, the settings it asks for, and what there is to say of the others.
-    pub(crate) fn hold(&self) -> (Vec<(String, Known)>, Option<FlakeConfig>, Option<String>) {
+    pub(crate) fn hold(&self) -> (Vec<(String, Known)>, Option<FlakeConfig>, String) {
         let (mut hold, others) = self.across.hold_for(&self.source(&|item| self.content(item)));
         let config =
             hold.iter().position(|(question, _)| question == CONFIG).map(|at| hold.swap_remove(at).1);
         let known = hold.len();
-        let words = (known + others.len() > 0).then(|| in_words(known, &others));
+        let words = match known + others.len() {
+            0 => "nothing is known about another source that has the same files, links and inputs".to_owned(),
+            _ => in_words(known, &others),
+        };
         (hold, config.and_then(|known| read_config(&known)), words)
     }
 

@@ -24,6 +24,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use phoenix_store::{Nix, strip_ansi};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
+use crate::left::remove_left;
 use crate::recording::Tracking;
 use crate::trace::{Fault, tidy};
 
@@ -35,6 +36,9 @@ const GATHER: Duration = Duration::from_millis(2);
 
 /// How many answers are many.
 const MANY: usize = 8;
+
+/// How the directories of evaluators are called.
+const HOME: &str = "phoenix-eval-";
 
 /// What there is to say of an answer that is none.
 const UNREADABLE: &str = "the evaluator answered nothing that can be read";
@@ -217,6 +221,11 @@ pub(crate) struct Evaluator {
 }
 
 impl Evaluator {
+    /// Removes what those left who were killed.
+    pub(crate) fn remove_left() {
+        remove_left(&std::env::temp_dir(), HOME);
+    }
+
     /// Starts a process and gives it definitions, each an assignment on one line.
     pub(crate) fn start(
         nix: &Nix,
@@ -226,7 +235,7 @@ impl Evaluator {
         tracking: Option<&Tracking>,
     ) -> io::Result<Self> {
         // The repl writes a history file; not into the user's.
-        let home = tempfile::Builder::new().prefix("phoenix-eval-").tempdir()?;
+        let home = tempfile::Builder::new().prefix(HOME).tempdir()?;
         let mark = mark(home.path());
         let mut command = nix.nix(&["repl"]);
         command.args(flags);

@@ -20,6 +20,7 @@ mod flake;
 mod glob;
 mod installable;
 mod jobs;
+mod left;
 mod memory;
 mod nix_eval_jobs;
 mod pace;

@@ -320,13 +320,10 @@ impl Prepared {
                 self.answers.set_config(&config);
             }
             let lost = self.answers.retain_with(&kept.present(&self.answers.needs()));
-            if let Some(words) = words {
-                say(if lost > 0 {
-                    format!("{words}; the derivations of {lost} are not in the store any more")
-                } else {
-                    words
-                });
-            }
+            say(match lost {
+                0 => words,
+                lost => format!("{words}; the derivations of {lost} are not in the store any more"),
+            });
             earlier.record(request.nix_cache.as_deref())?;
             self.recording = earlier.recording().cloned();
             self.earlier = Some(earlier);

@@ -26,7 +26,9 @@ impl Said {
             return None;
         }
         let mut building = None;
-        let (severity, text) = if let Some(text) = line.strip_prefix("warning:") {
+        // `builtins.warn` is told as an `evaluation warning`.
+        let warning = line.strip_prefix("warning:").or_else(|| line.strip_prefix("evaluation warning:"));
+        let (severity, text) = if let Some(text) = warning {
             // What comes after a colon is on lines of its own, which are details.
             (Severity::Warning, text.trim().trim_end_matches(':'))
         } else if let Some(text) = line.strip_prefix("trace:") {
@@ -55,6 +57,7 @@ mod tests {
         let read = |line| Said::read(line).map(|said| (said.severity, said.text));
         assert_eq!(read("Welcome to Nix 2.8.0. Type :? for help."), None);
         assert_eq!(read("warning: old:"), Some((Severity::Warning, "old".to_owned())));
+        assert_eq!(read("evaluation warning: old"), Some((Severity::Warning, "old".to_owned())));
         assert_eq!(read("trace: hello"), Some((Severity::Notice, "hello".to_owned())));
         assert_eq!(read("copying"), Some((Severity::Detail, "copying".to_owned())));
         let built = Said::read("building '/nix/store/x-a.drv' on 'ssh://b'...").unwrap();

@@ -37,6 +37,8 @@ pub struct Settings {
     pub builders: String,
     /// Whether settings that a flake asks for are used without asking.
     pub accept_flake_config: bool,
+    /// Whether errors come with their whole trace.
+    pub show_trace: bool,
     /// Whether builders see no more of the machine than they are to.
     pub sandbox: bool,
     /// What they see of it all the same: `PATH`, `PATH=WHAT`, with a `?` at the end when it may be missing.
@@ -235,6 +237,7 @@ impl Settings {
             max_jobs: number("max-jobs", 1),
             builders: string("builders"),
             accept_flake_config: flag("accept-flake-config", false),
+            show_trace: flag("show-trace", false),
             // `relaxed` is one for all but those who ask for none.
             sandbox: value("sandbox").and_then(Value::as_bool).unwrap_or(true),
             sandbox_paths: match value("sandbox-paths") {
@@ -312,7 +315,9 @@ mod tests {
             assert_eq!(Settings::parse(&text).unwrap().sandbox, sandbox);
         }
         assert_eq!((settings.require_sigs, settings.substitute, settings.max_jobs), (false, true, 4));
-        assert_eq!(settings.http_connections, 25);
+        assert_eq!((settings.http_connections, settings.show_trace), (25, false));
+        let traced = r#"{"system":{"value":"x"},"show-trace":{"value":true}}"#;
+        assert!(Settings::parse(traced).unwrap().show_trace);
     }
 
     #[test]

@@ -9,6 +9,8 @@ use std::time::Duration;
 use fs_err as fs;
 use rusqlite::{Connection, OpenFlags};
 
+use crate::left::remove_left;
+
 /// The part of Nix's cache that tells what was fetched and what was copied, followed by a version
 /// (nix `src/libfetchers/cache.cc`).
 const FETCHERS: &str = "fetcher-cache";
@@ -22,9 +24,6 @@ const HARMLESS: &str = "'file', 'tarball', 'gitLastModified', 'gitRevCount', 'gi
 /// a server.
 const FROM_SERVER: &str =
     "(domain not in ('file', 'tarball') or lower(key) like '%\"http://%' or lower(key) like '%\"https://%')";
-
-/// How old a cache is that somebody left who was killed.
-const LEFT: Duration = Duration::from_secs(24 * 3600);
 
 /// How the cache of a recording is called.
 const PREFIX: &str = "phoenix-cache-";
@@ -45,8 +44,8 @@ impl Fetchers {
     pub(crate) fn start(user: Option<&Path>) -> io::Result<Self> {
         let mut builder = tempfile::Builder::new();
         builder.prefix(PREFIX);
-        for entry in entries(user.and_then(Path::parent)).filter(is_left) {
-            let _ = fs::remove_dir_all(entry.path());
+        if let Some(beside) = user.and_then(Path::parent) {
+            remove_left(beside, PREFIX);
         }
         // On the file system of the user's, what is new can be given back by its name.
         let home = match user.and_then(|user| builder.tempdir_in(user.parent()?).ok()) {
@@ -113,12 +112,6 @@ impl Fetchers {
 
 fn entries(directory: Option<&Path>) -> impl Iterator<Item = fs::DirEntry> {
     directory.and_then(|directory| fs::read_dir(directory).ok()).into_iter().flatten().flatten()
-}
-
-/// Whether an entry is a cache that somebody left who was killed.
-fn is_left(entry: &fs::DirEntry) -> bool {
-    let age = entry.metadata().ok().and_then(|metadata| metadata.modified().ok()?.elapsed().ok());
-    entry.file_name().to_string_lossy().starts_with(PREFIX) && age.is_some_and(|age| age > LEFT)
 }
 
 fn is_fetchers(name: &OsStr) -> bool {
@@ -208,7 +201,7 @@ mod tests {
         insert(&db, "tarball", r#"{"url":"FILE:///store/x-source/a.tar"}"#);
         let left = cache.path().join("phoenix-cache-left");
         fs::create_dir(&left).unwrap();
-        let long_ago = std::time::SystemTime::now() - 2 * LEFT;
+        let long_ago = std::time::SystemTime::now() - Duration::from_secs(48 * 3600);
         std::fs::File::open(&left).unwrap().set_modified(long_ago).unwrap();
         fs::create_dir(user.join("gitv3")).unwrap();
         fs::write(user.join("gitv3/x"), "1").unwrap();
