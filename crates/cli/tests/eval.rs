@@ -364,6 +364,56 @@ fn an_evaluator_that_is_killed_costs_one_attribute() {
     assert!(ran.stdout.contains("MiB when last seen") && !ran.stdout.contains("had 0 MiB"), "{ran}");
 }
 
+/// The processes that this one has started and that are there, of any name that begins so.
+#[cfg(target_os = "linux")]
+fn started_by(parent: u32, name: &str) -> Vec<u32> {
+    let of = |entry: std::io::Result<std::fs::DirEntry>| {
+        let id: u32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
+        let text = fs_err::read_to_string(format!("/proc/{id}/stat")).ok()?;
+        let (before, after) = text.rsplit_once(") ")?;
+        let is_it =
+            before.split_once('(')?.1.starts_with(name) && after.split(' ').nth(1)? == parent.to_string();
+        is_it.then_some(id)
+    };
+    std::fs::read_dir("/proc").unwrap().filter_map(of).collect()
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn an_evaluator_does_not_outlive_who_is_killed() {
+    let env = TestEnv::new();
+    let flake = Flake::new(
+        r#"{ packages.${system}.endless = builtins.genericClosure {
+          startSet = [ { key = 0; } ]; operator = { key }: [ { key = key + 1; } ];
+        }; }"#,
+    );
+    let mut command = env.command();
+    command.args(["eval", &flake.reference()]).stdout(std::process::Stdio::null());
+    let mut phoenix = command.stderr(std::process::Stdio::null()).spawn().unwrap();
+    let later = |what: &mut dyn FnMut() -> bool| {
+        let begun = std::time::Instant::now();
+        while !what() {
+            assert!(begun.elapsed() < std::time::Duration::from_secs(60));
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+    };
+    let (mut evaluators, mut shells) = (Vec::new(), Vec::new());
+    later(&mut || {
+        shells = started_by(phoenix.id(), "sh");
+        // Others of Nix end soon.
+        let before = std::mem::replace(&mut evaluators, started_by(phoenix.id(), "nix"));
+        !shells.is_empty() && !evaluators.is_empty() && evaluators == before
+    });
+    phoenix.kill().unwrap();
+    phoenix.wait().unwrap();
+    let is_over = |id: &u32| {
+        let state = fs_err::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+        // What nobody waits for stays as a zombie where process 1 does not.
+        state.rsplit_once(") ").is_none_or(|(_, after)| after.starts_with('Z'))
+    };
+    later(&mut || evaluators.iter().chain(&shells).all(is_over));
+}
+
 /// A `nix` before the real one that evaluates nothing.
 fn without_evaluator(env: &TestEnv) -> std::process::Command {
     use std::os::unix::fs::PermissionsExt;

@@ -24,6 +24,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use phoenix_store::{Nix, strip_ansi};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
+use crate::guard;
 use crate::left::remove_left;
 use crate::recording::Tracking;
 use crate::trace::{Fault, tidy};
@@ -146,6 +147,12 @@ pub(crate) struct Death {
 pub(crate) struct Handle(Arc<Mutex<Option<u32>>>);
 
 impl Handle {
+    /// Of a process group that was just started, which ends with this process at the latest.
+    fn new(id: u32) -> Self {
+        guard::guard(id);
+        Self(Arc::new(Mutex::new(Some(id))))
+    }
+
     /// Its id, as long as it lives.
     pub(crate) fn id(&self) -> Option<u32> {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -160,8 +167,11 @@ impl Handle {
         }
     }
 
+    /// It is waited for from now on.
     fn is_gone(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        if let Some(id) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            guard::let_go(id);
+        }
     }
 }
 
@@ -284,7 +294,7 @@ impl Evaluator {
             purity,
             flags: flags.iter().map(|&flag| flag.to_owned()).collect(),
             definitions: Vec::new(),
-            handle: Handle(Arc::new(Mutex::new(Some(child.id())))),
+            handle: Handle::new(child.id()),
             child,
             stdin,
             lines,

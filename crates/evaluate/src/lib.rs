@@ -18,6 +18,7 @@ mod explore;
 mod expression;
 mod flake;
 mod glob;
+mod guard;
 mod installable;
 mod jobs;
 mod left;
