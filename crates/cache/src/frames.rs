@@ -1,13 +1,13 @@
 //! The frames that a restore needs: fetched in few large ranges, ahead of their use, each once.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::pin::pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use phoenix_depot::{Blob, Depot, Problem};
+use phoenix_depot::{Blob, Depot, DepotError, Problem};
 use phoenix_pack::{Catalog, Frame, Located, PackError, Piece};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
@@ -93,8 +93,8 @@ struct State {
     clock: u64,
     requests: usize,
     bytes: u64,
-    /// The numbers of packs that are not there any more.
-    gone: HashSet<u32>,
+    /// The packs that are not there any more, by number, with what the depot said of each.
+    gone: BTreeMap<u32, DepotError>,
     /// Nobody needs anything any more.
     over: bool,
 }
@@ -201,7 +201,21 @@ impl Frames {
     /// Whether a path needs a pack that was found to be gone.
     pub(crate) fn is_gone(&self, path: &Located) -> bool {
         let state = self.lock();
-        path.pieces.iter().any(|piece| state.gone.contains(&piece.pack))
+        path.pieces.iter().any(|piece| state.gone.contains_key(&piece.pack))
+    }
+
+    /// What the depot said of the packs that were found to be gone: what was in them may come from others.
+    pub(crate) fn gone(&self) -> Vec<DepotError> {
+        std::mem::take(&mut self.lock().gone).into_values().collect()
+    }
+
+    /// Takes note that the depot did not give a part of a pack. That the pack is gone is not told yet.
+    fn missed(&self, state: &mut State, pack: u32, error: DepotError, trouble: &(dyn Fn(Trouble) + Sync)) {
+        if matches!(error.problem, Problem::Gone) {
+            state.gone.entry(pack).or_insert(error);
+        } else {
+            trouble(error.into());
+        }
     }
 
     /// The frames that were found to be damaged.
@@ -215,6 +229,12 @@ impl Frames {
             }
         }
         damaged
+    }
+
+    /// Whether the frame of a piece was read, and is damaged.
+    pub(crate) fn is_damaged(&self, piece: &Piece) -> bool {
+        let state = self.lock();
+        state.frames.get(&(piece.pack, piece.frame)).is_some_and(|opened| opened.damaged.is_some())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -292,10 +312,7 @@ impl Frames {
             Err(error) => {
                 state.ahead -= self.length(number);
                 self.room.notify_waiters();
-                if matches!(error.problem, Problem::Gone) {
-                    state.gone.insert(part.pack);
-                }
-                trouble(error.into());
+                self.missed(&mut state, part.pack, error, trouble);
                 Fetch::Failed
             }
         };
@@ -358,7 +375,10 @@ impl Frames {
                         // All that are damaged are told together.
                         Err(Trouble::Pack { problem, .. }) => entry.damaged = Some(problem),
                         Err(problem) => {
-                            trouble(problem);
+                            match problem {
+                                Trouble::Depot(error) => self.missed(&mut state, key.0, error, trouble),
+                                problem => trouble(problem),
+                            }
                             self.changed.notify_all();
                             return None;
                         }

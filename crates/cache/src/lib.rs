@@ -27,4 +27,4 @@ pub use name::PACKS;
 pub use packs::Packs;
 pub use restore::{MakeArchive, Restored, TakeArchive};
 pub use save::{ReadArchive, Saved};
-pub use trouble::Trouble;
+pub use trouble::{Said, Trouble};

@@ -13,9 +13,9 @@ use phoenix_pack::{
 };
 use tokio::sync::Semaphore;
 
-use crate::Trouble;
 use crate::attempts::attempts;
 use crate::name::{PACKS, is_readable, prefix};
+use crate::{Said, Trouble};
 
 /// How much of the end of a pack is read at first, in bytes: the footer, and the whole directory of most.
 const TAIL: u64 = 256 << 10;
@@ -84,6 +84,12 @@ impl Packs {
     /// What cannot be read is told to `trouble` and is as if it were not there.
     pub async fn load(depot: Arc<dyn Depot>, trouble: &mut (dyn FnMut(Trouble) + Send)) -> Self {
         let mut packs = Self::empty(depot);
+        let mut said = Said::default();
+        let trouble: &mut (dyn FnMut(Trouble) + Send) = &mut |told| {
+            if said.is_news(&told) {
+                trouble(told);
+            }
+        };
         let seen = match packs.depot.list(PACKS).await {
             // Where nothing can be listed, the newest pack knows the others.
             Err(DepotError { problem: Problem::Unsupported(_) | Problem::Denied(_), .. }) => {

@@ -1,16 +1,18 @@
 //! Restoring: store paths out of packs.
 
-use std::collections::{HashMap, HashSet};
+use std::cell::Cell;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::{io, thread};
 
-use phoenix_depot::BlobName;
+use phoenix_depot::{BlobName, DepotError};
 use phoenix_pack::{Catalog, Located, PathInfo, Piece, PutBack};
 use tokio::runtime::Handle;
 
 use crate::collect::MOST_PACKS;
 use crate::frames::{Damage, Frames};
+use crate::trouble::Said;
 use crate::{Cache, Trouble};
 
 /// Why a path cannot be put together.
@@ -38,6 +40,8 @@ pub struct Restored {
     pub missing: Vec<String>,
     /// Paths that could not be taken in, and why.
     pub failed: Vec<(String, String)>,
+    /// Those of them of which nothing is known but that the depot did not give all of it: they may be whole.
+    pub unread: BTreeSet<String>,
     /// How many ranges were read.
     pub requests: usize,
     /// How many bytes these had.
@@ -70,6 +74,12 @@ impl Cache {
         threads: usize,
         trouble: &(dyn Fn(Trouble) + Sync),
     ) -> Restored {
+        let said = Mutex::new(Said::default());
+        let trouble: &(dyn Fn(Trouble) + Sync) = &|told| {
+            if said.lock().unwrap_or_else(PoisonError::into_inner).is_news(&told) {
+                trouble(told);
+            }
+        };
         let (closure, missing) = self.packs.catalog().closure(wanted, is_there);
         let (mut located, mut later, mut gone) = locate(self.packs.catalog(), &closure);
         if !gone.is_empty() {
@@ -96,15 +106,18 @@ impl Cache {
         let mut restored = Restored { missing, failed: gone, ..Restored::default() };
         let mut damaged = Damage::new();
         let mut later = later.into_iter();
-        let mut gone = HashMap::new();
+        let (mut gone, mut gone_packs) = (HashMap::new(), Vec::new());
         while !located.is_empty() {
-            gone.extend(self.take_in(located, take, threads, trouble, &mut restored, &mut damaged));
+            let (paths, packs) = self.take_in(located, take, threads, trouble, &mut restored, &mut damaged);
+            gone.extend(paths);
+            gone_packs.extend(packs);
             located = locate_some(self.packs.catalog(), &mut later, &mut restored.failed);
         }
         if !gone.is_empty() {
             // What replaced the packs that went away may have it. If that goes away as well, so be it.
             self.runtime.block_on(self.packs.load_again(&mut |problem| trouble(problem)));
             restored.failed.retain(|(name, _)| !gone.contains_key(name));
+            restored.unread.retain(|name| !gone.contains_key(name));
         }
         let mut again = gone.values();
         while again.len() > 0 {
@@ -113,14 +126,25 @@ impl Cache {
                 // It has to be what was let in.
                 path.info.clone_from(&gone[&path.info.name]);
             }
-            drop(self.take_in(located, take, threads, trouble, &mut restored, &mut damaged));
+            let (_, packs) = self.take_in(located, take, threads, trouble, &mut restored, &mut damaged);
+            gone_packs.extend(packs);
+        }
+        // Where all came from elsewhere, nobody misses them.
+        if restored.failed.iter().any(|(name, _)| gone.contains_key(name)) {
+            gone_packs.into_iter().for_each(|error| trouble(error.into()));
         }
         self.doubt(&damaged, trouble);
+        if self.packs.unsure().next().is_some() {
+            // It may be in what the depot did not show.
+            let gone = restored.failed.iter().filter(|(_, why)| why == GONE);
+            restored.unread.extend(gone.map(|(name, _)| name.clone()));
+        }
         restored.settle(closure);
         restored
     }
 
-    /// Takes paths in that are planned together; those that could not be had because packs went away.
+    /// Takes paths in that are planned together; those that could not be had because packs went away, and what the depot
+    /// said of these packs.
     fn take_in(
         &self,
         mut located: Vec<Located>,
@@ -129,7 +153,7 @@ impl Cache {
         trouble: &(dyn Fn(Trouble) + Sync),
         restored: &mut Restored,
         damaged: &mut Damage,
-    ) -> HashMap<String, PathInfo> {
+    ) -> (HashMap<String, PathInfo>, Vec<DepotError>) {
         // As they stand in the packs, so that each frame is opened once and let go of.
         located.sort_by_key(|path| path.pieces.first().map(|piece| (piece.pack, piece.frame, piece.offset)));
         // What the catalog takes is not there for reading ahead.
@@ -164,17 +188,20 @@ impl Cache {
         let ended = restoring.ended.into_inner().unwrap_or_else(PoisonError::into_inner);
         let mut gone = HashMap::new();
         for (path, number) in restoring.located.iter().zip(0..) {
-            let why = match ended.get(&number) {
+            let (why, is_unread) = match ended.get(&number) {
                 Some(Ok(())) => continue,
-                Some(Err(why)) => why.clone(),
-                None => "taking it in broke off".to_owned(),
+                Some(Err(NotTaken { why, is_unread })) => (why.clone(), *is_unread),
+                None => ("taking it in broke off".to_owned(), true),
             };
+            if is_unread {
+                restored.unread.insert(path.info.name.clone());
+            }
             restored.failed.push((path.info.name.clone(), why));
             if restoring.frames.is_gone(path) {
                 gone.insert(path.info.name.clone(), path.info.clone());
             }
         }
-        gone
+        (gone, restoring.frames.gone())
     }
 }
 
@@ -351,8 +378,20 @@ struct Restoring<'r> {
     take: &'r TakeArchive<'r>,
     trouble: &'r (dyn Fn(Trouble) + Sync),
     /// How taking in each path ended.
-    ended: Mutex<HashMap<usize, Result<(), String>>>,
+    ended: Mutex<HashMap<usize, Result<(), NotTaken>>>,
 }
+
+/// Why a path was not taken in.
+struct NotTaken {
+    why: String,
+    /// A part of it was not given, so that nothing is known of it.
+    is_unread: bool,
+}
+
+/// A part of a path was not given by the depot.
+#[derive(Debug, thiserror::Error)]
+#[error("a part of it could not be read")]
+struct Unread;
 
 impl Restoring<'_> {
     /// Takes paths until none is left.
@@ -361,15 +400,21 @@ impl Restoring<'_> {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
             let Some(path) = self.located.get(number) else { return };
             let mut pieces = path.pieces.iter();
+            // Whoever takes it may put the error into words of its own.
+            let is_unread = Cell::new(false);
             let mut archive = |emit: &mut dyn FnMut(&[u8]) -> io::Result<()>| {
-                make(path, &mut pieces, &self.frames, &self.runtime, self.trouble, emit)
+                make(path, &mut pieces, &self.frames, &self.runtime, self.trouble, emit).inspect_err(
+                    |error| {
+                        is_unread.set(matches!(error.get_ref(), Some(cause) if cause.is::<Unread>()));
+                    },
+                )
             };
             let taken = if self.full.load(Ordering::Relaxed) {
-                Err(FULL.to_owned())
+                Err(NotTaken { why: FULL.to_owned(), is_unread: true })
             } else {
                 (self.take)(&path.info, &mut archive).map_err(|error| {
                     self.full.fetch_or(is_full(&error), Ordering::Relaxed);
-                    with_causes(&error)
+                    NotTaken { why: with_causes(&error), is_unread: is_unread.get() }
                 })
             };
             // What was not asked for need not be held for it.
@@ -392,7 +437,11 @@ pub(crate) fn make(
     for piece in pieces {
         let Some(frame) = frames.get(piece, runtime, trouble) else {
             frames.skip(piece);
-            return Err(io::Error::other("a part of it could not be read"));
+            return Err(if frames.is_damaged(piece) {
+                io::Error::other("a part of it is damaged")
+            } else {
+                io::Error::other(Unread)
+            });
         };
         let bytes = frame.get(piece.offset as usize..(piece.offset + piece.length) as usize);
         let bytes = bytes.ok_or_else(|| io::Error::other("a frame is shorter than its chunks"))?;

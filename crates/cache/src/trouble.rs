@@ -1,6 +1,8 @@
 //! What went wrong without stopping anything.
 
-use phoenix_depot::DepotError;
+use std::collections::HashSet;
+
+use phoenix_depot::{DepotError, Problem};
 use phoenix_pack::PackError;
 
 /// Something that made the cache less useful. Nothing is lost but speed.
@@ -43,5 +45,24 @@ impl Trouble {
             Self::Depot(_) => None,
             Self::Pack { pack, .. } | Self::Frames { pack, .. } => Some(pack),
         }
+    }
+}
+
+/// How many messages are remembered.
+const MESSAGES: usize = 1000;
+
+/// What was told, so that nothing is told again: not that this pack and that one cannot be read because we may not.
+#[derive(Debug, Default)]
+pub struct Said(HashSet<String>);
+
+impl Said {
+    /// Whether this was not told yet. What comes after a thousand things is none either.
+    pub fn is_news(&mut self, trouble: &Trouble) -> bool {
+        let what = match trouble {
+            // It is about us, whatever the pack.
+            Trouble::Depot(DepotError { problem: Problem::Denied(words), .. }) => words.clone(),
+            trouble => trouble.to_string(),
+        };
+        self.0.len() < MESSAGES && self.0.insert(what)
     }
 }

@@ -1,7 +1,7 @@
 //! What a server has to offer: the catalog, and what became known of it meanwhile.
 
+use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,16 +16,13 @@ use super::asked::nar_url;
 use super::damaged::Damaged;
 use super::nar::{Broken, Planned};
 use super::opened::{FramePlace, Lost, Tell};
-use crate::{Packs, Trouble};
+use crate::{Packs, Said, Trouble};
 
 /// How long one request waits for a look at what is new in the depot.
 const LOOK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How often the depot is looked at because something is gone, at most.
 const LOST: Duration = Duration::from_secs(1);
-
-/// How many messages are remembered so as not to be repeated.
-const MESSAGES: usize = 1000;
 
 /// A catalog that answers.
 pub(super) struct Shelf {
@@ -216,10 +213,9 @@ fn frames(packs: &Packs, located: &Located) -> Option<HashMap<(u32, u32), FrameP
 
 /// Tells each thing once.
 pub(super) fn once_each(tell: Box<Tell>) -> Arc<Tell> {
-    let said: Mutex<HashSet<String>> = Mutex::default();
+    let said: Mutex<Said> = Mutex::default();
     Arc::new(move |trouble: Trouble| {
-        let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
-        if said.len() < MESSAGES && said.insert(trouble.to_string()) {
+        if said.lock().unwrap_or_else(PoisonError::into_inner).is_news(&trouble) {
             tell(trouble);
         }
     })
