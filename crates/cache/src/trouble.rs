@@ -42,7 +42,8 @@ impl Trouble {
     #[must_use]
     pub fn pack(&self) -> Option<&str> {
         match self {
-            Self::Depot(_) => None,
+            // What was not read, or is of a later version, may be whole.
+            Self::Depot(_) | Self::Pack { problem: PackError::Version(_) | PackError::NoRoom, .. } => None,
             Self::Pack { pack, .. } | Self::Frames { pack, .. } => Some(pack),
         }
     }

@@ -5,62 +5,20 @@
 mod stores;
 
 use std::collections::BTreeSet;
-use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use phoenix_cache::{Cache, MakeArchive, Restored};
-use phoenix_depot::testing::{Memory, bytes};
-use phoenix_depot::{Blob, BlobName, Body, Created, Depot, DepotError, Problem};
+use phoenix_depot::testing::{Memory, Refusing, bytes};
+use phoenix_depot::{BlobName, Depot, Problem};
 use phoenix_pack::PathInfo;
 use sha2::{Digest, Sha256};
 use stores::{Store, check, names, open, restore, save, store};
 
-/// What a depot says of some packs instead of giving what is in them.
 type Words = fn() -> Problem;
 
-#[derive(Debug, Default)]
-struct Refuses {
-    memory: Memory,
-    refused: Mutex<Option<(&'static str, Words)>>,
-}
-
-impl Refuses {
-    fn refuse(&self, prefix: &'static str, words: Words) {
-        *self.refused.lock().unwrap() = Some((prefix, words));
-    }
-}
-
-#[async_trait::async_trait]
-impl Depot for Refuses {
-    fn location(&self) -> &str {
-        self.memory.location()
-    }
-    async fn create(&self, name: &BlobName, body: Body) -> Result<Created, DepotError> {
-        self.memory.create(name, body).await
-    }
-    async fn find(&self, name: &BlobName) -> Result<Option<Blob>, DepotError> {
-        self.memory.find(name).await
-    }
-    async fn newest(&self, prefix: &str) -> Result<Option<Blob>, DepotError> {
-        self.memory.newest(prefix).await
-    }
-    async fn read(&self, blob: &Blob, range: Range<u64>) -> Result<bytes::Bytes, DepotError> {
-        let refused = *self.refused.lock().unwrap();
-        match refused.filter(|(prefix, _)| blob.name.as_str().starts_with(prefix)) {
-            Some((_, words)) => Err(DepotError {
-                location: self.location().to_owned(),
-                doing: format!("reading {}", blob.name),
-                problem: words(),
-            }),
-            None => self.memory.read(blob, range).await,
-        }
-    }
-    async fn list(&self, prefix: &str) -> Result<Vec<Blob>, DepotError> {
-        self.memory.list(prefix).await
-    }
-    async fn remove(&self, name: &BlobName) -> Result<(), DepotError> {
-        self.memory.remove(name).await
-    }
+/// Nothing of the packs is given whose names begin like that.
+fn refuse(depot: &Refusing, prefix: &'static str, words: Words) {
+    depot.refuse(move |blob, _| blob.name.as_str().starts_with(prefix).then(words));
 }
 
 fn busy() -> Problem {
@@ -90,7 +48,7 @@ fn set(names: impl IntoIterator<Item = String>) -> BTreeSet<String> {
 
 #[test]
 fn what_cannot_be_read_is_told_from_what_is_damaged() {
-    let refuses = Arc::new(Refuses::default());
+    let refuses = Arc::new(Refusing::default());
     let depot: Arc<dyn Depot> = refuses.clone();
     let (one, two) = (store(4, 1), store(4, 2));
     let (one, two): (Store, Store) = (alone(one, 10), alone(two, 20));
@@ -98,7 +56,7 @@ fn what_cannot_be_read_is_told_from_what_is_damaged() {
     save(&mut open(&depot).0, "2", &two).unwrap();
     let mut cache = open(&depot).0;
     refuses.memory.tamper(&BlobName::new("packs/1").unwrap(), |bytes| bytes[1000] ^= 1);
-    refuses.refuse("packs/2", busy);
+    refuse(&refuses, "packs/2", busy);
     let (restored, troubles) = told(&mut cache, &[names(&one), names(&two)].concat());
     let failed = set(restored.failed.iter().map(|(name, _)| name.clone()));
     assert!(names(&two).iter().all(|name| failed.contains(name)));
@@ -106,7 +64,7 @@ fn what_cannot_be_read_is_told_from_what_is_damaged() {
     assert_eq!(restored.unread, set(names(&two)));
     assert_eq!(troubles.len(), 2, "{troubles:?}");
     // The pack that was not given is not doubted.
-    refuses.refuse("none", busy);
+    refuses.give();
     let (restored, taken) = restore(&mut cache, &names(&two));
     check(&restored, &taken, &two);
     assert_eq!(restored.paths.len(), two.len());
@@ -124,12 +82,12 @@ fn alone(mut store: Store, seed: u64) -> Store {
 
 #[test]
 fn what_a_depot_did_not_show_may_be_whole() {
-    let refuses = Arc::new(Refuses::default());
+    let refuses = Arc::new(Refusing::default());
     let depot: Arc<dyn Depot> = refuses.clone();
     let (old, new) = (store(12, 1), store(24, 2));
     save(&mut open(&depot).0, "1", &old).unwrap();
     save(&mut open(&depot).0, "2", &new).unwrap();
-    refuses.refuse("packs/1", busy);
+    refuse(&refuses, "packs/1", busy);
     let mut cache = open(&depot).0;
     let (restored, _) = told(&mut cache, &names(&new));
     // They need chunks of the pack whose directory was not given.
@@ -141,7 +99,7 @@ fn what_a_depot_did_not_show_may_be_whole() {
         .collect();
     assert!(!own.is_empty() && own.iter().all(|name| restored.unread.contains(*name)));
     // One that is gone is gone.
-    refuses.refuse("none", busy);
+    refuses.give();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(refuses.remove(&BlobName::new("packs/1").unwrap())).unwrap();
     let (restored, _) = told(&mut open(&depot).0, &names(&new));
@@ -150,14 +108,14 @@ fn what_a_depot_did_not_show_may_be_whole() {
 
 #[test]
 fn what_is_about_us_is_told_once_and_not_of_every_pack() {
-    let refuses = Arc::new(Refuses::default());
+    let refuses = Arc::new(Refusing::default());
     let depot: Arc<dyn Depot> = refuses.clone();
     let stores: Vec<Store> = (1..6).map(|salt| alone(store(2, salt), salt * 10)).collect();
     for (at, store) in stores.iter().enumerate() {
         save(&mut open(&depot).0, &at.to_string(), store).unwrap();
     }
     let mut cache = open(&depot).0;
-    refuses.refuse("packs/", denied);
+    refuse(&refuses, "packs/", denied);
     let (_, troubles) = open(&depot);
     assert_eq!(troubles.len(), 1, "{troubles:?}");
     let all: Vec<String> = stores.iter().flat_map(names).collect();

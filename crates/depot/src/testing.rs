@@ -5,8 +5,10 @@ mod body;
 mod contract;
 mod faulty;
 mod memory;
+mod refusing;
 
 pub use body::{body, bytes, failing_body, pieces};
 pub use contract::{Promises, contract};
 pub use faulty::{Fault, Faults, Faulty};
 pub use memory::Memory;
+pub use refusing::Refusing;
