@@ -88,6 +88,10 @@ pub(crate) struct VerifyArgs {
     #[arg(long)]
     pub(crate) repair: bool,
 
+    /// Print what was found as JSON, with all that is bad, not read or let go by name
+    #[arg(long)]
+    pub(crate) json: bool,
+
     #[command(flatten)]
     pub(crate) depot: DepotArgs,
 }

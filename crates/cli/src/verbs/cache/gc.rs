@@ -104,7 +104,8 @@ fn name(path: &str) -> Result<String, CommandError> {
     })
 }
 
-fn report(plan: &Collection, collected: Option<&Collected>) -> serde_json::Value {
+/// What is to be done, and what was done, to be read by machines.
+pub(super) fn report(plan: &Collection, collected: Option<&Collected>) -> serde_json::Value {
     let sources: Vec<_> = plan.sources.iter().map(|source| {
         json!({ "pack": source.name, "size": source.size, "kept": source.wanted, "why": source.why.to_string() })
     }).collect();

@@ -4,86 +4,207 @@ use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::io;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use phoenix_cache::{Cache, MakeArchive, Trouble};
+use phoenix_cache::{Cache, MakeArchive, Said, Trouble};
+use phoenix_depot::Depot;
 use phoenix_model::StorePath;
 use phoenix_pack::nar::{Parser, Writer};
 use phoenix_pack::{Damaged, Goal, PackError, PathInfo};
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{ended, say, threads, warn};
+use super::{ended, gc, losses, say, threads, warn};
 use crate::args::VerifyArgs;
 use crate::error::CommandError;
 use crate::{depots, talk, tidy};
 
+/// What was heard of the depot and its packs.
+#[derive(Debug, Default)]
+struct Heard {
+    said: Said,
+    /// The packs that are damaged.
+    damaged: BTreeSet<String>,
+    /// Something was not given.
+    is_unread: bool,
+}
+
+impl Heard {
+    fn hear(&mut self, trouble: &Trouble) {
+        match trouble {
+            // What a later phoenix has written is no damage, and for that one to look at.
+            Trouble::Pack { problem: PackError::Version(_), .. } => {}
+            // What was not read may be whole.
+            Trouble::Depot(_) | Trouble::Pack { problem: PackError::NoRoom, .. } => self.is_unread = true,
+            trouble => self.damaged.extend(trouble.pack().map(str::to_owned)),
+        }
+        if self.said.is_news(trouble) {
+            warn(trouble);
+        }
+    }
+}
+
+/// What was found.
+#[derive(Debug, Default)]
+struct Found {
+    /// How many paths there are.
+    all: usize,
+    /// How many records cannot be read.
+    records: usize,
+    /// Paths that were read and are not what they should be, and those a part of which is nowhere; with why.
+    bad: Vec<(String, String)>,
+    /// Paths of which nothing is known, for they were not read to their end; with why.
+    unread: Vec<(String, String)>,
+    /// The packs that are damaged.
+    packs: BTreeSet<String>,
+    /// Something was not given, whether a path needs it or not.
+    is_unread: bool,
+}
+
+impl Found {
+    fn whole(&self) -> usize {
+        self.all.saturating_sub(self.bad.len() + self.unread.len())
+    }
+
+    /// Whether something is known to be damaged.
+    fn is_damaged(&self) -> bool {
+        !self.bad.is_empty() || self.records > 0 || !self.packs.is_empty()
+    }
+
+    fn say(&self) {
+        if self.records > 0 {
+            say(format!("bad: {} records cannot be read", self.records));
+        }
+        losses::by_cause(&self.bad).into_iter().for_each(|line| say(format!("bad: {line}")));
+        losses::by_cause(&self.unread).into_iter().for_each(|line| say(format!("not read: {line}")));
+        let known = if self.is_unread { " known to be" } else { "" };
+        say(format!("{} of {}{known} whole", self.whole(), talk::paths_are(self.all)));
+        if !self.unread.is_empty() {
+            say(format!("{} could not be read, which is no damage", talk::paths(self.unread.len())));
+        } else if self.is_unread {
+            say("something of the depot could not be read, which is no damage");
+        }
+    }
+
+    fn json(&self, repaired: Option<&Value>) -> Value {
+        let named = |paths: &[(String, String)]| -> Vec<Value> {
+            paths.iter().map(|(path, why)| json!({ "path": path, "why": why })).collect()
+        };
+        json!({
+            "paths": self.all, "whole": self.whole(), "bad": named(&self.bad), "notRead": named(&self.unread),
+            "badRecords": self.records, "badPacks": self.packs, "notAllRead": self.is_unread, "repair": repaired,
+        })
+    }
+}
+
 /// Runs the verb.
 pub(super) fn verify(args: &VerifyArgs) -> Result<ExitCode, CommandError> {
-    let packs: Mutex<BTreeSet<String>> = Mutex::default();
-    let troubled = AtomicBool::new(false);
-    let trouble = |trouble: Trouble| {
-        // What a later phoenix has written is no damage, and for that one to look at.
-        if !matches!(trouble, Trouble::Pack { problem: PackError::Version(_), .. }) {
-            troubled.store(true, Ordering::Relaxed);
-        }
-        if let Some(pack) = trouble.pack() {
-            packs.lock().unwrap_or_else(PoisonError::into_inner).insert(pack.to_owned());
-        }
-        warn(&trouble);
-    };
     let depot = depots::open(args.depot.depot.as_deref())?;
+    Ok(ended(!is_well(depot, threads(&args.depot), args)?))
+}
+
+/// Looks at a depot, and repairs it if that is asked for; whether all is well then.
+fn is_well(depot: Arc<dyn Depot>, threads: usize, args: &VerifyArgs) -> Result<bool, CommandError> {
+    let (mut cache, found) = look(depot, threads)?;
+    found.say();
+    let repaired = (args.repair && found.is_damaged()).then(|| repair(&mut cache, &found));
+    if args.json {
+        let repaired = repaired.as_ref().and_then(|repaired| repaired.as_ref().ok());
+        talk::stdout(&format!("{}\n", found.json(repaired)))?;
+    }
+    let is_repaired = repaired.transpose()?.is_some();
+    if found.is_damaged() && !is_repaired {
+        say("hint: `phoenix cache verify --repair` lets go of what is damaged, so that it is saved anew");
+    }
+    if found.is_unread && args.repair {
+        return Err(CommandError::new(if is_repaired {
+            "what could not be read is left as it is"
+        } else {
+            "nothing is repaired: what could not be read is not known to be damaged, and nothing is lost"
+        })
+        .hint(AGAIN));
+    }
+    if found.is_unread {
+        say(format!("hint: {AGAIN}"));
+    }
+    Ok(!found.is_unread && (is_repaired || !found.is_damaged()))
+}
+
+/// What to do where a depot did not give all that it has.
+const AGAIN: &str = "run it again when the depot answers";
+
+/// Reads all of a depot.
+fn look(depot: Arc<dyn Depot>, threads: usize) -> Result<(Cache, Found), CommandError> {
+    let heard: Mutex<Heard> = Mutex::default();
+    let trouble = |trouble: Trouble| heard.lock().unwrap_or_else(PoisonError::into_inner).hear(&trouble);
     let mut cache = Cache::open(depot, &mut |told| trouble(told))
         .map_err(|error| CommandError::because("cannot start", &error))?;
     cache.check_heads().into_iter().for_each(trouble);
     let names = cache.catalog().names();
-    let all = names.len();
-    let unread = unread_records(&mut cache);
-    if unread > 0 {
-        say(format!("bad: {unread} records cannot be read"));
-    }
+    let mut found = Found { all: names.len(), records: unread_records(&mut cache), ..Found::default() };
+    let left = Mutex::new(names);
     let take = |info: &PathInfo, make: &mut MakeArchive<'_>| {
-        let mut hash = Sha256::new();
-        let (mut parser, mut written) = (Parser::default(), Writer::default());
-        let mut is_archive = true;
-        make(&mut |piece| {
-            hash.update(piece);
-            is_archive = is_archive && parser.feed(piece, &mut written).is_ok();
-            written.bytes.clear();
-            Ok(())
-        })?;
-        if !is_archive || parser.finish::<Infallible>().is_err() {
-            return Err(io::Error::other("it is no archive that a store would take"));
-        }
-        let names = std::iter::once(&info.name).chain(&info.references).chain(&info.deriver);
-        if let Some(name) = names.into_iter().find(|name| !is_name(name)) {
-            return Err(io::Error::other(format!("{name:?} is not the name of a store path")));
-        }
-        let hash: [u8; 32] = hash.finalize().into();
-        if hash == info.nar_hash {
-            Ok(())
-        } else {
-            Err(io::Error::other("it has another hash than it should have"))
-        }
+        left.lock().unwrap_or_else(PoisonError::into_inner).remove(&info.name);
+        check(info, make)
     };
-    // Paths that only refer to what a substituter has are as good as any.
-    let is_there = |name: &str| !names.contains(name);
-    let restored = cache.restore(names.clone(), is_there, &take, threads(&args.depot), &trouble);
-    let bad: Vec<_> = restored.failed.iter().filter(|(_, why)| !why.starts_with("it refers to ")).collect();
-    for (name, why) in &bad {
-        say(format!("bad: {name}: {why}"));
+    loop {
+        // Only what refers to something that was lost is not read at once, and what there was no room for in the plan.
+        let wanted = left.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let before = wanted.len();
+        // Paths that only refer to what a substituter has are as good as any.
+        let is_there = |name: &str| !wanted.contains(name);
+        let mut restored = cache.restore(wanted.iter().cloned(), is_there, &take, threads, &trouble);
+        let mut left = left.lock().unwrap_or_else(PoisonError::into_inner);
+        for (name, why) in restored.failed.drain(..).filter(|(_, why)| !why.starts_with("it refers to ")) {
+            left.remove(&name);
+            let is_unread = restored.unread.contains(&name);
+            if is_unread { &mut found.unread } else { &mut found.bad }.push((name, why));
+        }
+        if left.is_empty() || left.len() == before {
+            break;
+        }
     }
-    say(format!("{} of {} whole", all - bad.len(), talk::paths_are(all)));
-    let paths: BTreeSet<String> = bad.iter().map(|(name, _)| name.clone()).collect();
-    let packs = packs.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let is_bad = !paths.is_empty() || unread > 0 || troubled.into_inner();
-    if args.repair && is_bad {
-        return repair(&mut cache, paths, &packs);
+    for name in left.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        let known = name.as_bytes().first_chunk().and_then(|hash_part| cache.catalog().locate(hash_part));
+        if !is_name(&name) {
+            let why = format!("{name:?} is not the name of a store path");
+            found.bad.push((name, why));
+        } else if known.is_some_and(|known| known.info.name != name) {
+            found.bad.push((name, "another path has its hash".to_owned()));
+        } else {
+            found.unread.push((name, "there was no look at it".to_owned()));
+        }
     }
-    if is_bad {
-        say("hint: `phoenix cache verify --repair` lets go of what is damaged, so that it is saved anew");
+    let heard = heard.into_inner().unwrap_or_else(PoisonError::into_inner);
+    found.packs = heard.damaged;
+    found.is_unread = heard.is_unread || !found.unread.is_empty();
+    Ok((cache, found))
+}
+
+/// Whether an archive is what it should be, and one that a store would take.
+fn check(info: &PathInfo, make: &mut MakeArchive<'_>) -> io::Result<()> {
+    let mut hash = Sha256::new();
+    let (mut parser, mut written) = (Parser::default(), Writer::default());
+    let mut is_archive = true;
+    make(&mut |piece| {
+        hash.update(piece);
+        is_archive = is_archive && parser.feed(piece, &mut written).is_ok();
+        written.bytes.clear();
+        Ok(())
+    })?;
+    if !is_archive || parser.finish::<Infallible>().is_err() {
+        return Err(io::Error::other("it is no archive that a store would take"));
     }
-    Ok(ended(is_bad))
+    let names = std::iter::once(&info.name).chain(&info.references).chain(&info.deriver);
+    if let Some(name) = names.into_iter().find(|name| !is_name(name)) {
+        return Err(io::Error::other(format!("{name:?} is not the name of a store path")));
+    }
+    let hash: [u8; 32] = hash.finalize().into();
+    if hash == info.nar_hash {
+        Ok(())
+    } else {
+        Err(io::Error::other("it has another hash than it should have"))
+    }
 }
 
 /// Whether a store path may have this base name.
@@ -99,17 +220,16 @@ fn unread_records(cache: &mut Cache) -> usize {
         .sum()
 }
 
-/// Rewrites the packs that hold what is damaged without it; those that cannot be read at all are removed.
-fn repair(
-    cache: &mut Cache,
-    paths: BTreeSet<String>,
-    packs: &BTreeSet<String>,
-) -> Result<ExitCode, CommandError> {
-    let not_repaired =
-        |error: &dyn std::error::Error| CommandError::because("the depot is not repaired", error);
+/// Rewrites the packs that hold what is damaged without it; those that cannot be read at all are removed. What could not
+/// be read stays. Returns what was done, to be read by machines.
+fn repair(cache: &mut Cache, found: &Found) -> Result<Value, CommandError> {
+    let not_repaired = |error: &dyn std::error::Error| {
+        CommandError::because("the depot is not repaired, and nothing is lost", error).hint(AGAIN)
+    };
+    let paths: BTreeSet<String> = found.bad.iter().map(|(name, _)| name.clone()).collect();
     let mut rewritten = cache.packs_with(&paths);
     let known: BTreeSet<String> = cache.catalog().packs().map(|(_, name, _)| name.to_owned()).collect();
-    rewritten.extend(packs.intersection(&known).cloned());
+    rewritten.extend(found.packs.intersection(&known).cloned());
     let to_rewrite = rewritten.clone();
     let damaged = Damaged { paths, packs: rewritten };
     // What was replaced stays for a while: somebody may be saving who relies on it.
@@ -138,10 +258,13 @@ fn repair(
         Some(pack) => {
             format!("what is whole is in {pack}; what was not will be saved anew by whoever has it")
         }
-        None => "what is left is whole; what was not will be saved anew by whoever has it".to_owned(),
+        None => "what is damaged was let go, and will be saved anew by whoever has it".to_owned(),
     });
-    if let Some(left) = collected.left {
+    if let Some(left) = &collected.left {
         say(format!("warning: packs that were replaced stay: {left}"));
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(gc::report(&plan, Some(&collected)))
 }
+
+#[cfg(test)]
+mod tests;
