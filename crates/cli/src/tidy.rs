@@ -28,8 +28,8 @@ const FOLDS: &str = "folds/";
 /// How many seconds a fold may take; whoever said that he folds has done it by then, or never will.
 const FOLDING: u64 = 30 * 60;
 
-/// How many may have failed at it.
-const MOST_TURNS: u32 = 8;
+/// How many seconds the clocks of machines may be apart.
+const APART: u64 = 5 * 60;
 
 /// The time, in seconds since 1970.
 fn now() -> u64 {
@@ -156,39 +156,44 @@ pub(crate) fn after_save(
 
 /// Whether nobody else has said that he folds what is to be folded, and nobody will from now on. Jobs that save at the same
 /// moment see the same packs; if each of them folded these, there would be as many copies as jobs. Who says so by the
-/// oldest of the packs first does it; when that is long ago and the pack is still there, he did not.
+/// oldest of the packs first does it.
 fn is_our_turn(depot: &Arc<dyn Depot>, plan: &Collection) -> bool {
-    let Some(oldest) = plan.sources.iter().map(|source| &source.name).min_by_key(|name| leaf(name)) else {
+    let Some(oldest) = plan.sources.iter().map(|source| leaf(&source.name)).min() else {
         return true;
     };
     let Ok(runtime) = runtime() else { return true };
-    runtime.block_on(async {
-        for attempt in 0..MOST_TURNS {
-            let Ok(name) = BlobName::new(format!("{FOLDS}{}-{attempt}", leaf(oldest))) else { return true };
-            match blobs::create(depot.as_ref(), &name, now().to_string().into_bytes()).await {
-                Ok(Created::Taken) => {}
-                Ok(Created::New(_)) => {
-                    let all = depot.list(FOLDS).await.unwrap_or_default();
-                    let is_old =
-                        |blob: &Blob| blob.created.is_some_and(|at| at.saturating_add(GRACE) < now());
-                    blobs::forget(depot, all.into_iter().filter(is_old)).await;
-                    return true;
-                }
-                // A fold too many loses nothing.
-                Err(_) => return true,
-            }
-            let since = match depot.find(&name).await {
-                Ok(Some(blob)) => blobs::read(depot.as_ref(), &blob).await.ok(),
-                _ => None,
-            };
-            let since = since.and_then(|since| String::from_utf8(since).ok()?.parse::<u64>().ok());
-            // What cannot be read is just being made.
-            if since.is_none_or(|since| since.saturating_add(FOLDING) >= now()) {
-                return false;
-            }
+    runtime.block_on(is_ours(depot, oldest, now()))
+}
+
+/// The same, by the last part of the name of the oldest pack. What is said holds for the half hour that is in its name,
+/// whatever becomes of it: a depot may keep a name for a blob that was never finished, and show nothing.
+async fn is_ours(depot: &Arc<dyn Depot>, oldest: &str, now: u64) -> bool {
+    let turn = now / FOLDING;
+    let name = |turn: u64| BlobName::new(format!("{FOLDS}{oldest}-{turn}"));
+    let (Ok(before), Ok(ours)) = (name(turn.saturating_sub(1)), name(turn)) else { return true };
+    // Who began in the half hour before may still be at it. A time that is to come is none.
+    let begun = depot.find(&before).await.ok().flatten().and_then(|said| said.created);
+    if begun.is_some_and(|begun| begun <= now + APART && begun + FOLDING > now) {
+        return false;
+    }
+    match blobs::create(depot.as_ref(), &ours, now.to_string().into_bytes()).await {
+        Ok(Created::Taken) => false,
+        Ok(Created::New(_)) => {
+            let all = depot.list(FOLDS).await.unwrap_or_default();
+            blobs::forget(depot, all.into_iter().filter(|said| is_over(said, now))).await;
+            true
         }
-        false
-    })
+        // A fold too many loses nothing.
+        Err(_) => true,
+    }
+}
+
+/// Whether what was said of a fold is of no use to anybody.
+fn is_over(said: &Blob, now: u64) -> bool {
+    let turn = said.name.as_str().rsplit('-').next().and_then(|turn| turn.parse::<u64>().ok());
+    // A name is free to say anything.
+    let at = turn.map(|turn| turn.saturating_mul(FOLDING)).filter(|at| *at <= now + APART);
+    at.or(said.created).is_some_and(|at| at.saturating_add(GRACE) < now)
 }
 
 /// The last part of a name: when a pack was made, and a lot.
@@ -287,7 +292,88 @@ pub(crate) fn waiting_line(plan: &Collection) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use phoenix_depot::testing::{Memory, body, bytes as noise};
+    use phoenix_depot::{Body, DepotError};
+
     use super::*;
+
+    fn ours(depot: &Arc<dyn Depot>, now: u64) -> bool {
+        runtime().expect("a runtime").block_on(is_ours(depot, "1-a", now))
+    }
+
+    fn say(depot: &Arc<dyn Depot>, turn: u64, body: Body) {
+        let name = BlobName::new(format!("{FOLDS}1-a-{turn}")).expect("a name");
+        runtime().expect("a runtime").block_on(depot.create(&name, body)).expect("it is said");
+    }
+
+    #[test]
+    fn one_folds_in_half_an_hour() {
+        let depot: Arc<dyn Depot> = Arc::new(Memory::new());
+        let now = now();
+        assert!(ours(&depot, now) && !ours(&depot, now));
+        assert!(!ours(&depot, now + FOLDING / 2), "it may take so long, whatever the turn");
+        assert!(ours(&depot, now + FOLDING + 5) && !ours(&depot, now + FOLDING + 5));
+        let much_later = now + GRACE + 3 * FOLDING;
+        assert!(ours(&depot, much_later));
+        let left = runtime().expect("a runtime").block_on(depot.list(FOLDS)).expect("a list");
+        assert_eq!(left.len(), 1, "what is over is removed: {left:?}");
+    }
+
+    #[test]
+    fn nothing_that_was_said_holds_longer_than_its_half_hour() {
+        let now = now();
+        let turn = now / FOLDING;
+        for said in [noise(1, 0), noise(1, 9), (now + (1 << 30)).to_string().into_bytes().into()] {
+            let depot: Arc<dyn Depot> = Arc::new(Memory::new());
+            say(&depot, turn, body(said));
+            assert!(!ours(&depot, now));
+            assert!(ours(&depot, (turn + 1) * FOLDING + FOLDING - 1));
+        }
+        // The depot says of this one that it was made in a month.
+        let depot: Arc<dyn Depot> = Arc::new(Memory::new());
+        let before = now - 30 * 24 * 3600;
+        say(&depot, before / FOLDING - 1, body(noise(1, 9)));
+        assert!(ours(&depot, before));
+    }
+
+    /// A name stays taken, and nothing is seen under it.
+    #[derive(Debug)]
+    struct Reserved(Memory, u64);
+
+    #[async_trait::async_trait]
+    impl Depot for Reserved {
+        fn location(&self) -> &str {
+            self.0.location()
+        }
+        async fn create(&self, name: &BlobName, body: Body) -> Result<Created, DepotError> {
+            let is_taken = name.as_str().ends_with(&format!("-{}", self.1));
+            if is_taken { Ok(Created::Taken) } else { self.0.create(name, body).await }
+        }
+        async fn find(&self, name: &BlobName) -> Result<Option<Blob>, DepotError> {
+            self.0.find(name).await
+        }
+        async fn newest(&self, prefix: &str) -> Result<Option<Blob>, DepotError> {
+            self.0.newest(prefix).await
+        }
+        async fn read(&self, blob: &Blob, range: std::ops::Range<u64>) -> Result<Bytes, DepotError> {
+            self.0.read(blob, range).await
+        }
+        async fn list(&self, prefix: &str) -> Result<Vec<Blob>, DepotError> {
+            self.0.list(prefix).await
+        }
+        async fn remove(&self, name: &BlobName) -> Result<(), DepotError> {
+            self.0.remove(name).await
+        }
+    }
+
+    #[test]
+    fn who_said_so_and_was_never_seen_keeps_nobody_from_it_for_longer() {
+        let now = now();
+        let depot: Arc<dyn Depot> = Arc::new(Reserved(Memory::new(), now / FOLDING));
+        assert!(!ours(&depot, now) && !ours(&depot, now));
+        assert!(ours(&depot, now + FOLDING) && !ours(&depot, now + FOLDING));
+    }
 
     #[test]
     fn sizes_are_read_as_people_write_them() {

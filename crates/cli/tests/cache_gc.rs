@@ -4,6 +4,8 @@
 
 mod common;
 
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use common::{Ran, TestEnv};
 use fs_err as fs;
 use phoenix_testkit::github::{Github, Permission, Request};
@@ -118,6 +120,30 @@ fn of_many_jobs_that_save_at_once_one_folds() {
     // Those that had not seen the others' packs may have folded something else meanwhile.
     let made = packs(&env).len();
     assert!((13..=15).contains(&made), "{made} packs");
+    come_back(&env, &paths);
+}
+
+/// Who says that he folds holds others off for half an hour, whatever he says.
+#[test]
+fn a_claim_that_lies_in_the_future_keeps_nobody_from_folding() {
+    let env = TestEnv::new();
+    let paths: Vec<String> = (0..5).map(|at| add(&env, &format!("p{at}"), at, 30_000)).collect();
+    for path in &paths[..4] {
+        let _ = cache(&env, &["save", path]).ends_with(0);
+    }
+    let oldest = packs(&env).into_iter().min().unwrap();
+    let folds = env.file("depot/folds");
+    fs::create_dir_all(&folds).unwrap();
+    let now = SystemTime::now();
+    let half_hours = now.duration_since(UNIX_EPOCH).unwrap().as_secs() / 1800;
+    let month = Duration::from_secs(30 * 24 * 3600);
+    let in_a_month = (now + month).duration_since(UNIX_EPOCH).unwrap().as_secs().to_string();
+    for number in (0..8).chain([half_hours - 1]) {
+        let file = folds.join(format!("{oldest}-{number}"));
+        fs::write(&file, &in_a_month).unwrap();
+        fs::File::options().write(true).open(&file).unwrap().set_modified(now + month).unwrap();
+    }
+    let _ = cache(&env, &["save", &paths[4]]).ends_with(0).says("folded 5 packs");
     come_back(&env, &paths);
 }
 
