@@ -61,7 +61,9 @@ impl Said {
     pub fn is_news(&mut self, trouble: &Trouble) -> bool {
         let what = match trouble {
             // It is about us, whatever the pack.
-            Trouble::Depot(DepotError { problem: Problem::Denied(words), .. }) => words.clone(),
+            Trouble::Depot(DepotError {
+                problem: Problem::Denied(words) | Problem::Ended(words), ..
+            }) => words.clone(),
             trouble => trouble.to_string(),
         };
         self.0.len() < MESSAGES && self.0.insert(what)

@@ -82,12 +82,22 @@ fn access() -> Result<(Access, Settings), String> {
     // What a stranger's code makes must not be found by those who trust the default branch. The cache of a pull request is
     // its own; what a workflow is set off for by others is in that of the branch.
     let is_apart = var("GITHUB_EVENT_NAME").is_some_and(|event| event == "pull_request");
-    Ok((if is_for_a_fork() && !is_apart { access.read_only() } else { access }, settings))
+    let access = match for_a_fork().filter(|_| !is_apart) {
+        Some(why) => access.read_only(&why),
+        None => access,
+    };
+    Ok((access, settings))
 }
 
-/// Whether this job is for code from another repository; so it is where that cannot be known.
-pub(crate) fn is_for_a_fork() -> bool {
-    trigger().map_or(true, |trigger| trigger.is_some_and(|trigger| trigger.is_fork))
+/// Why what this job makes is not for others, if it is not: it is for code from another repository, or that cannot be
+/// known.
+pub(crate) fn for_a_fork() -> Option<String> {
+    match trigger() {
+        Ok(trigger) => trigger
+            .is_some_and(|trigger| trigger.is_fork)
+            .then(|| "this job is for code from a fork, whose results others must not get".to_owned()),
+        Err(why) => Some(format!("whether this job is for code from a fork cannot be known ({why})")),
+    }
 }
 
 /// How many threads read, compress and write, where nobody says otherwise.

@@ -237,6 +237,41 @@ fn the_cache_of_a_repository_keeps_one_entry_a_save() {
     let _ = fails("ACTIONS_RUNTIME_TOKEN", "").says("ACTIONS_RUNTIME_TOKEN is not set");
 }
 
+/// A token that may not write is one thing, and one that has ended is another: nothing is read with it, either.
+#[test]
+fn a_token_that_has_ended_is_a_failure_and_told_once() {
+    let env = TestEnv::new();
+    let paths: Vec<String> = (0..3)
+        .map(|number| {
+            let file = env.file(&format!("p{number}"));
+            fs_err::write(&file, format!("{number}")).unwrap();
+            env.nix.run("nix-store", &["--add", file.to_str().unwrap()]).trim().to_owned()
+        })
+        .collect();
+    let github = Github::start().unwrap();
+    let token = github.token(&[("refs/heads/main", Permission::Both)]);
+    let job = |args: &[&str]| {
+        let mut command = env.in_job(&github, &token);
+        command.env("GITHUB_API_URL", github.url()).env("GITHUB_REPOSITORY", github.repository());
+        command.env("GITHUB_TOKEN", github.rest_token());
+        command.args(["cache"]).args(args).args(["--depot", "github:"]);
+        common::Ran::from(command.output().unwrap())
+    };
+    for path in &paths {
+        let _ = job(&["save", path]).ends_with(0);
+    }
+    github.advance(std::time::Duration::from_secs(7 * 3600));
+    let once = |ran: common::Ran| assert_eq!(ran.stderr.matches("(401)").count(), 1, "{ran}");
+    // The other token lists all packs, and each would be told of.
+    once(job(&["stat"]).ends_with(1));
+    once(job(&["verify"]).ends_with(1));
+    let file = env.file("new");
+    fs_err::write(&file, "new").unwrap();
+    let new = env.nix.run("nix-store", &["--add", file.to_str().unwrap()]).trim().to_owned();
+    let ran = job(&["save", "--unless-denied", &new]).ends_with(1).says("nothing was saved");
+    assert!(ran.stdout.is_empty(), "{ran}");
+}
+
 /// As an action hands it over: the environment is inherited, and shown to all who run as the same user.
 #[test]
 fn the_token_may_come_by_standard_input() {
@@ -280,8 +315,14 @@ fn what_a_strangers_code_made_is_not_saved_where_others_would_find_it() {
     {
         let _ = job(name, payload, &["--unless-fork"]).ends_with(0).says("nothing is saved");
     }
-    // Also without the flag, where it would be in the cache of the branch.
-    let _ = job("workflow_run", run, &[]).ends_with(1).says("not permitted");
+    // Also without the flag, where it would be in the cache of the branch; and the reason is the true one.
+    let refused = |payload: &str| {
+        let ran = job("workflow_run", payload, &[]).ends_with(1).says("not permitted");
+        assert!(!ran.stderr.contains("ACTIONS_CACHE_MODE"), "{ran}");
+        ran
+    };
+    let _ = refused(run).says("this job is for code from a fork");
+    let _ = refused("no JSON").says("cannot be known").says("event.json is no event");
     assert_eq!(github.entries().len(), 0);
     let _ = job("workflow_run", &run.replace("x/r", "o/r"), &["--unless-fork"]).ends_with(0).says("saved 3");
     assert_eq!(github.entries().len(), 1);

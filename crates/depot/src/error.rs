@@ -22,6 +22,8 @@ pub enum Problem {
     Gone,
     /// It says that we may not. The text is its own; it holds no secret.
     Denied(String),
+    /// It does not know us, or not any more: nothing can be read or written with these credentials.
+    Ended(String),
     /// There are fewer bytes than were asked for: the range is not the blob's, or the blob was cut off.
     Short(String),
     /// It asked for patience longer than we have.
@@ -40,7 +42,7 @@ impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Gone => f.write_str("it is not there any more"),
-            Self::Denied(said) => write!(f, "not permitted: {said}"),
+            Self::Denied(said) | Self::Ended(said) => write!(f, "not permitted: {said}"),
             Self::Short(said) => write!(f, "too few bytes: {said}"),
             Self::Busy(said) => write!(f, "asked to wait too long: {said}"),
             Self::Full(said) => write!(f, "no room: {said}"),

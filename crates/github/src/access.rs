@@ -36,6 +36,8 @@ pub struct Access {
     pub(crate) service: Url,
     pub(crate) token: Secret,
     pub(crate) mode: CacheMode,
+    /// Why nothing is to be written, whatever the service would take.
+    pub(crate) unwritable: Option<String>,
     pub(crate) rest: Option<RestAccess>,
 }
 
@@ -70,13 +72,19 @@ impl Access {
         let url = results_url.filter(|url| !url.is_empty()).ok_or(AccessError::Missing(URL))?;
         let token = token.filter(|token| !token.is_empty()).ok_or(AccessError::Missing(TOKEN))?;
         let service = origin(url).ok_or(AccessError::NotAUrl(URL))?;
-        Ok(Self { service, token: Secret::new(token), mode: CacheMode::of(mode), rest: None })
+        Ok(Self {
+            service,
+            token: Secret::new(token),
+            mode: CacheMode::of(mode),
+            unwritable: None,
+            rest: None,
+        })
     }
 
-    /// Writes nothing to the cache, whatever the service would take.
+    /// Writes nothing to the cache, whatever the service would take, and says why.
     #[must_use]
-    pub fn read_only(mut self) -> Self {
-        self.mode = if self.mode.reads() { CacheMode::Read } else { CacheMode::None };
+    pub fn read_only(mut self, why: &str) -> Self {
+        self.unwritable = Some(why.to_owned());
         self
     }
 

@@ -10,8 +10,8 @@ use crate::patience::Passing;
 /// What a read-only token is known by.
 pub(crate) const WRITE_DENIED: &str = "cache write denied";
 
-/// The words of a token that has ended.
-const ENDED: &str =
+/// The words of a runtime token that has ended.
+pub(crate) const ENDED: &str =
     "the runtime token is not taken (401); it holds for about six hours from the beginning of the job";
 
 /// What an answer means.
@@ -27,6 +27,8 @@ pub(crate) enum Meaning {
     Again { why: Passing, said: String, done: bool },
     /// We may not.
     Denied(String),
+    /// The token is not taken, or not any more.
+    Ended,
     /// There is no room or no money.
     Full(String),
     /// It does not take the request.
@@ -69,7 +71,7 @@ pub(crate) fn meaning(
                 done: true,
             },
         },
-        401 => Meaning::Denied(ENDED.to_owned()),
+        401 => Meaning::Ended,
         403 | 429 if status == 429 || wait.is_some() || words.contains("rate limit") => {
             Meaning::Again { why: Passing::Busy(wait), said: shown, done: false }
         }
@@ -128,7 +130,7 @@ mod tests {
 
     #[test]
     fn what_will_not_pass_is_said_in_words() {
-        assert!(matches!(of(401, None, ""), Meaning::Denied(words) if words.contains("six hours")));
+        assert_eq!(of(401, None, ""), Meaning::Ended);
         let denied = of(403, None, r#"{"msg":"cache read denied: no"}"#);
         assert_eq!(denied, Meaning::Denied("cache read denied: no".into()));
         assert_eq!(of(404, None, ""), Meaning::NotFound);

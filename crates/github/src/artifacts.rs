@@ -17,7 +17,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::answer::Meaning;
+use crate::answer::{ENDED, Meaning};
 use crate::download::{Download, Missed};
 use crate::job::Job;
 use crate::patience::{Passing, Patience};
@@ -191,6 +191,7 @@ impl Artifacts {
                 Meaning::NotFound => return Err(Failed::NotFound),
                 Meaning::Again { why, said, done } => (why, said, done),
                 Meaning::Denied(words) => return Err(Failed::Problem(Problem::Denied(words))),
+                Meaning::Ended => return Err(Failed::Problem(Problem::Ended(ENDED.to_owned()))),
                 Meaning::Full(words) => return Err(Failed::Problem(Problem::Full(words))),
                 Meaning::Refused(words) => return Err(Failed::Problem(Problem::Unreachable(words))),
             };
@@ -354,7 +355,9 @@ fn is_of_limit(words: &str) -> bool {
 /// A problem with what was being done, and what would help.
 fn told(doing: &str, problem: &Problem) -> ArtifactError {
     let next = match problem {
-        Problem::Denied(_) => "run the job again; one that takes longer than six hours needs another ledger",
+        Problem::Denied(_) | Problem::Ended(_) => {
+            "run the job again; one that takes longer than six hours needs another ledger"
+        }
         Problem::Full(words) if is_of_limit(words) => "use more runners, or another ledger",
         Problem::Full(_) => "remove artifacts, or raise the account's budget for Actions storage",
         Problem::Busy(_) => "it is asked too often: use fewer runners, or another ledger",

@@ -116,7 +116,7 @@ impl Cache {
             Ok(Reserved::Taken { ours: true }) => {
                 return self.taken_by_whom(&key).await.map_err(|problem| (problem, None));
             }
-            Err(problem @ (Problem::Denied(_) | Problem::Full(_))) => {
+            Err(problem @ (Problem::Denied(_) | Problem::Ended(_) | Problem::Full(_))) => {
                 return Err((problem, Some(blocks.into_body([Some(first), second]))));
             }
             Err(problem) => return Err((problem, None)),

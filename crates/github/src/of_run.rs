@@ -113,7 +113,7 @@ fn blob_name(artifact: &str) -> Option<BlobName> {
 /// What a cache that may not be read has for us.
 fn unless_denied<T: Default>(answer: Result<T, DepotError>) -> Result<T, DepotError> {
     match answer {
-        Err(DepotError { problem: Problem::Denied(_), .. }) => Ok(T::default()),
+        Err(DepotError { problem: Problem::Denied(_) | Problem::Ended(_), .. }) => Ok(T::default()),
         answer => answer,
     }
 }

@@ -113,6 +113,10 @@ async fn ask(
             Meaning::NotFound => return Ok(None),
             Meaning::Again { why, said, .. } => (why, said),
             Meaning::Denied(words) => return Err(Problem::Denied(format!("{words}; {HELP}"))),
+            // Not the token by which the cache is read and written.
+            Meaning::Ended => {
+                return Err(Problem::Denied(format!("GITHUB_TOKEN is not taken (401); {HELP}")));
+            }
             Meaning::Full(words) => return Err(Problem::Full(words)),
             Meaning::Taken => return Err(Problem::Unreachable("it answers 409".to_owned())),
             Meaning::Refused(words) => return Err(Problem::Unreachable(words)),

@@ -8,7 +8,7 @@ use reqwest::Client;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::answer::{Meaning, WRITE_DENIED};
+use crate::answer::{ENDED, Meaning, WRITE_DENIED};
 use crate::pace::Lane;
 use crate::pace_file::Pacer;
 use crate::patience::{Passing, Patience};
@@ -101,7 +101,7 @@ impl Service {
         if !self.access.mode.writes() {
             return Some("ACTIONS_CACHE_MODE says that this job may not write to the cache".to_owned());
         }
-        self.denied.get().cloned()
+        self.access.unwritable.clone().or_else(|| self.denied.get().cloned())
     }
 
     /// Whether anything may be read.
@@ -230,6 +230,7 @@ impl Service {
                 Meaning::NotFound => return Err(Failed::NotFound),
                 Meaning::Again { why, said, done } => (why, said, done),
                 Meaning::Denied(words) => return Err(Failed::Problem(Problem::Denied(words))),
+                Meaning::Ended => return Err(Failed::Problem(Problem::Ended(ENDED.to_owned()))),
                 Meaning::Full(words) => return Err(Failed::Problem(Problem::Full(words))),
                 Meaning::Refused(words) => return Err(Failed::Problem(Problem::Unreachable(words))),
             };

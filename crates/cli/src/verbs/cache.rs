@@ -112,8 +112,8 @@ fn save(args: &SaveArgs) -> Result<ExitCode, CommandError> {
     if args.check {
         return args.sign_key.as_deref().map(keys::secret).transpose().map(|_| ExitCode::SUCCESS);
     }
-    if args.unless_fork && depots::is_for_a_fork() {
-        say("nothing is saved: this job is for code from a fork, whose results others must not get");
+    if let Some(why) = depots::for_a_fork().filter(|_| args.unless_fork) {
+        say(format!("nothing is saved: {why}"));
         return Ok(ExitCode::SUCCESS);
     }
     let (nix, layout) = store(&args.store)?;

@@ -43,16 +43,18 @@ impl Secrets {
 /// here it is the bucket that is not there.
 pub(super) fn problem(error: &Error, secrets: &Secrets) -> Problem {
     let said = secrets.scrub(&words(error));
-    let denied = |said: String| {
-        Problem::Denied(format!("{said}; look at the credentials in the environment and at what they permit"))
-    };
+    let with_credentials =
+        |said: &str| format!("{said}; look at the credentials in the environment and at what they permit");
+    let denied = |said: String| Problem::Denied(with_credentials(&said));
     let has = |any: &[&str]| any.iter().any(|code| said.contains(code));
     let status = |any: &[&str]| any.iter().any(|status| said.starts_with(status));
     match error {
-        Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => denied(said),
+        Error::PermissionDenied { .. } => denied(said),
+        Error::Unauthenticated { .. } => Problem::Ended(with_credentials(&said)),
         Error::NotImplemented { .. } | Error::NotSupported { .. } => Problem::Unsupported(REFUSED),
         _ if status(&["501 "]) => Problem::Unsupported(REFUSED),
-        _ if status(&["401 ", "403 "]) => denied(said),
+        _ if status(&["401 "]) => Problem::Ended(with_credentials(&said)),
+        _ if status(&["403 "]) => denied(said),
         _ if status(&["413 ", "507 "]) || has(&["QuotaExceeded", "XMinioStorageFull", "EntityTooLarge"]) => {
             Problem::Full(said)
         }

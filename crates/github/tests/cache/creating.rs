@@ -74,7 +74,13 @@ async fn what_the_environment_forbids_asks_nobody() {
     assert!(is_denied(&error.problem), "{error}");
     let error = with("write-only").find(&name("a")).await.unwrap_err();
     assert!(is_denied(&error.problem), "{error}");
+    // Who is kept from it for another reason is told that.
+    let access = Access::new(Some(github.url()), Some(&token), None).unwrap().read_only("it is for a fork");
+    let kept = Cache::new(access, settings()).unwrap();
+    let error = kept.create(&name("a"), body(bytes(1, 10))).await.unwrap_err();
+    assert!(matches!(&error.problem, Problem::Denied(words) if words == "it is for a fork"), "{error}");
     assert_eq!(github.counts().requests.len(), 0);
+    assert_eq!(kept.find(&name("a")).await.unwrap(), None, "reading goes on");
 }
 
 #[tokio::test]
@@ -83,8 +89,8 @@ async fn a_token_that_ended_is_denied_in_clear_words() {
     let cache = Cache::new(access(&github, &github.token(&[(MAIN, Permission::Both)])), settings()).unwrap();
     github.advance(Duration::from_secs(7 * 3600));
     let error = cache.create(&name("a"), body(bytes(1, 10))).await.unwrap_err();
-    assert!(matches!(&error.problem, Problem::Denied(words) if words.contains("six hours")), "{error}");
-    assert!(matches!(cache.find(&name("a")).await.unwrap_err().problem, Problem::Denied(_)));
+    assert!(matches!(&error.problem, Problem::Ended(words) if words.contains("six hours")), "{error}");
+    assert!(matches!(cache.find(&name("a")).await.unwrap_err().problem, Problem::Ended(_)));
     assert_eq!(github.counts().of(Request::Create), 1, "asking again is of no use");
 }
 

@@ -30,7 +30,7 @@ impl Tally {
     fn error(&mut self, problem: &Problem) {
         let kind = match problem {
             Problem::Gone => "gone",
-            Problem::Denied(_) => "denied",
+            Problem::Denied(_) | Problem::Ended(_) => "denied",
             Problem::Busy(_) => "busy",
             Problem::Unreachable(_) => "unreachable",
             other => panic!("{other}"),
