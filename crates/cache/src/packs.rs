@@ -408,7 +408,9 @@ impl Packs {
     fn not_read(&mut self, blob: &Blob, error: &Trouble) {
         let name = blob.name.as_str();
         match error {
-            Trouble::Depot(DepotError { problem: Problem::Gone, .. }) | Trouble::Frames { .. } => {}
+            Trouble::Depot(DepotError { problem: Problem::Gone, .. })
+            | Trouble::Frames { .. }
+            | Trouble::NotServed { .. } => {}
             Trouble::Depot(_) => {
                 self.unsure.insert(name.to_owned());
             }

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use phoenix_depot::{DepotError, Problem};
 use phoenix_pack::PackError;
+use phoenix_substituter::NarInfoError;
 
 /// Something that made the cache less useful. Nothing is lost but speed.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +36,18 @@ pub enum Trouble {
         /// How many it has.
         frames: usize,
     },
+    /// A path that is whole cannot be told of to who asks a server for it.
+    #[error(
+        "{depot}: {path} is not served, for its narinfo cannot be sent ({why}); `phoenix cache restore` brings it"
+    )]
+    NotServed {
+        /// The depot, as it names itself.
+        depot: String,
+        /// The path.
+        path: String,
+        /// What is wrong with its narinfo.
+        why: NarInfoError,
+    },
 }
 
 impl Trouble {
@@ -43,7 +56,9 @@ impl Trouble {
     pub fn pack(&self) -> Option<&str> {
         match self {
             // What was not read, or is of a later version, may be whole.
-            Self::Depot(_) | Self::Pack { problem: PackError::Version(_) | PackError::NoRoom, .. } => None,
+            Self::Depot(_)
+            | Self::NotServed { .. }
+            | Self::Pack { problem: PackError::Version(_) | PackError::NoRoom, .. } => None,
             Self::Pack { pack, .. } | Self::Frames { pack, .. } => Some(pack),
         }
     }

@@ -542,6 +542,24 @@ fn damage_is_not_found_and_never_a_wrong_end() {
 }
 
 #[test]
+fn what_refers_to_too_much_for_a_narinfo_is_told_once_and_restored() {
+    let depot = Arc::new(Moody::default());
+    let (mut info, archive) = path(1, 300);
+    info.references = (0..30_000).map(name).collect();
+    info.references.sort();
+    let store: Store = [(info.name.clone(), (info.clone(), archive))].into();
+    save(&depot, "1", &store);
+    let served = serve(&depot, settings());
+    assert!(served.narinfo(&info.name).is_none() && served.narinfo(&info.name).is_none());
+    let told = served.told.lock().unwrap().clone();
+    assert!(told.len() == 1 && told[0].contains("it is larger than 1 MiB"), "{told:?}");
+    let mut cache = Cache::open(depot.clone(), &mut |trouble| panic!("{trouble}")).unwrap();
+    let is_there = |other: &str| *other != *info.name;
+    let restored = cache.restore(vec![info.name.clone()], is_there, &|_, _| Ok(()), 1, &|_| ());
+    assert_eq!(restored.paths, [info]);
+}
+
+#[test]
 fn what_is_damaged_on_its_way_is_read_again() {
     let depot = Arc::new(Moody::default());
     let store = store(&[1_000_000; 4]);

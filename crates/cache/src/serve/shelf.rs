@@ -100,7 +100,14 @@ impl Shelf {
         };
         let text = narinfo.to_string();
         // What a pack says could break out of its line: only what can be read back is sent.
-        (NarInfo::parse(&text).as_ref() == Ok(&narinfo)).then_some(text)
+        match NarInfo::parse(&text) {
+            Ok(read) => (read == narinfo).then_some(text),
+            Err(why) => {
+                let (depot, path) = (self.depot().location().to_owned(), info.name.clone());
+                (self.tell)(Trouble::NotServed { depot, path, why });
+                None
+            }
+        }
     }
 
     /// What is said of a path; of an address that it does not follow from, nothing.
