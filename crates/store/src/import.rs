@@ -31,7 +31,7 @@ use crate::tree::Unpacker;
 
 pub use initialise::{InitialiseError, initialise};
 pub(crate) use order::by_references;
-pub use receive::{Receive, ReceiveError, Received};
+pub use receive::{Receive, ReceiveError, Received, Whole};
 pub use register::{RegisterError, Registered};
 use temp_roots::TempRoots;
 

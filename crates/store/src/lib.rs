@@ -30,7 +30,7 @@ pub use daemon::{AddError, Daemon, DaemonError, add_through_daemon};
 pub use derivations::{ReadAhead, read_derivations};
 pub use failure::{Failure, failure_of};
 pub use import::{
-    Import, ImportError, InitialiseError, Receive, ReceiveError, Received, RegisterError, Registered,
+    Import, ImportError, InitialiseError, Receive, ReceiveError, Received, RegisterError, Registered, Whole,
     initialise,
 };
 pub use layout::{Layout, StoreEnv};

@@ -242,6 +242,27 @@ fn leftovers_are_replaced_and_what_is_valid_is_kept() {
 }
 
 #[test]
+fn what_comes_in_order_is_registered_as_what_it_is() {
+    let source = Source::new();
+    let target = source.target("t");
+    let import = target.import();
+    let fixed = source.infos().into_iter().find(|info| info.path.name() == "fixed").unwrap();
+    let come = || {
+        let mut receive = import.receive(fixed.clone()).unwrap().unwrap();
+        receive.feed(&source.nar(&fixed.path)).unwrap();
+        receive.finish().unwrap().into_parts()
+    };
+    let (info, whole) = come();
+    let lie = ValidPathInfo { nar_hash: NarHash([0; 32]), ..info };
+    let error = import.register_in_order([(lie, whole)]).unwrap_err();
+    assert!(matches!(error, RegisterError::Other { .. }), "{error}");
+    assert_eq!(target.names(), Vec::<String>::new());
+    let registered = import.register_in_order([come()]).unwrap();
+    assert_eq!(registered.new, [fixed.path.clone()]);
+    target.verify();
+}
+
+#[test]
 fn a_derivation_that_is_none_is_refused() {
     let source = Source::new();
     let target = source.target("t");

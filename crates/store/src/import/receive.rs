@@ -30,6 +30,18 @@ pub struct Receive {
 #[derive(Debug)]
 pub struct Received {
     pub(super) info: ValidPathInfo,
+    tree: Top<Arc<OwnedFd>>,
+    roots: Arc<TempRoots>,
+}
+
+/// The files of a path that came in whole. What else is known of many paths takes more memory than this, and is needed
+/// again only when they are registered.
+///
+/// Dropped before that, they are removed.
+#[derive(Debug)]
+pub struct Whole {
+    pub(super) path: StorePath,
+    pub(super) nar_hash: NarHash,
     pub(super) tree: Top<Arc<OwnedFd>>,
     /// Kept so that the garbage collector leaves it alone.
     _roots: Arc<TempRoots>,
@@ -119,7 +131,7 @@ impl Receive {
             let (path, expected) = (self.info.path, self.info.nar_hash);
             return Err(ReceiveError::Hash { path, expected, actual });
         }
-        Ok(Received { info: self.info, tree: self.unpacker.finish(), _roots: self.roots })
+        Ok(Received { info: self.info, tree: self.unpacker.finish(), roots: self.roots })
     }
 
     fn wrong_size(&self, more: bool) -> ReceiveError {
@@ -137,5 +149,13 @@ impl Received {
     #[must_use]
     pub fn info(&self) -> &ValidPathInfo {
         &self.info
+    }
+
+    /// What will be registered, and the files.
+    #[must_use]
+    pub fn into_parts(self) -> (ValidPathInfo, Whole) {
+        let Self { info, tree, roots } = self;
+        let whole = Whole { path: info.path.clone(), nar_hash: info.nar_hash, tree, _roots: roots };
+        (info, whole)
     }
 }

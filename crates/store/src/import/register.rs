@@ -13,11 +13,13 @@ use rustix::process::{Resource, getrlimit};
 
 use super::database::{self, Row};
 use super::path_lock::PathLock;
-use super::{Import, Received, order};
+use super::{Import, Received, Whole, order};
 use crate::tree;
 
 /// The most paths that are registered in one transaction: each needs an open lock file meanwhile.
 const MOST_AT_ONCE: usize = 1024;
+/// The most references that these have together, but for those of the last: they are in memory meanwhile.
+const MOST_REFERENCES: usize = 1 << 17;
 /// The longest `.drv` file that is read; real ones stay below 1 MB.
 const LONGEST_DERIVATION: u64 = 64 << 20;
 
@@ -44,6 +46,12 @@ pub enum RegisterError {
     /// A path refers to itself by way of others.
     #[error("{path} is not taken: it refers to itself by way of others")]
     Cycle {
+        /// The path.
+        path: StorePath,
+    },
+    /// What is known of a path is not of what came in.
+    #[error("{path} is not taken: it is not what came in")]
+    Other {
         /// The path.
         path: StorePath,
     },
@@ -88,14 +96,41 @@ impl Import {
         let order = order::by_references(&infos).map_err(|path| RegisterError::Cycle { path })?;
         self.references_are_known(&received)?;
         let mut received: Vec<Option<Received>> = received.into_iter().map(Some).collect();
-        let mut ordered = order.into_iter().filter_map(|at| received[at].take()).peekable();
+        let ordered = order.into_iter().filter_map(|at| received[at].take());
+        self.register_in_order(ordered.map(Received::into_parts))
+    }
+
+    /// The same of paths that come in the order of their references, of which only those of one transaction are looked
+    /// at together: there may be more than memory should hold.
+    ///
+    /// # Errors
+    /// When a path refers to one that is not valid by then, or the store cannot be written. What was registered before
+    /// stays; what was not is removed.
+    pub fn register_in_order(
+        &self,
+        paths: impl IntoIterator<Item = (ValidPathInfo, Whole)>,
+    ) -> Result<Registered, RegisterError> {
+        let mut paths = paths.into_iter();
         let mut registered = Registered::default();
         let limit = getrlimit(Resource::Nofile).current.and_then(|limit| usize::try_from(limit).ok());
         let at_once = limit.map_or(MOST_AT_ONCE, |limit| (limit / 4).clamp(16, MOST_AT_ONCE));
-        while ordered.peek().is_some() {
-            self.register_some(ordered.by_ref().take(at_once).collect(), &mut registered)?;
+        loop {
+            let (mut some, mut references) = (Vec::new(), 0);
+            while some.len() < at_once
+                && references < MOST_REFERENCES
+                && let Some((info, whole)) = paths.next()
+            {
+                if (&info.path, info.nar_hash) != (&whole.path, whole.nar_hash) {
+                    return Err(RegisterError::Other { path: info.path });
+                }
+                references += info.references.len();
+                some.push((info, whole));
+            }
+            if some.is_empty() {
+                return Ok(registered);
+            }
+            self.register_some(some, &mut registered)?;
         }
-        Ok(registered)
     }
 
     /// Before anything is done; the transaction looks again.
@@ -120,20 +155,24 @@ impl Import {
         Ok(())
     }
 
-    fn register_some(&self, some: Vec<Received>, done: &mut Registered) -> Result<(), RegisterError> {
-        let mut sorted: Vec<&StorePath> = some.iter().map(|received| &received.info.path).collect();
+    fn register_some(
+        &self,
+        some: Vec<(ValidPathInfo, Whole)>,
+        done: &mut Registered,
+    ) -> Result<(), RegisterError> {
+        let mut sorted: Vec<&StorePath> = some.iter().map(|(info, _)| &info.path).collect();
         sorted.sort_unstable();
         let locks = PathLock::all(&self.store_dir, sorted).map_err(file_failed(&self.layout.real_dir))?;
         let mut infos = Vec::with_capacity(some.len());
-        for received in some {
+        for (info, whole) in some {
             // Asked with the lock held: nobody else makes it valid now.
-            let id = database::id_of(&self.database(), &received.info.path);
+            let id = database::id_of(&self.database(), &info.path);
             if id.map_err(|source| self.database_failed(source))?.is_some() {
-                done.already.push(received.info.path);
+                done.already.push(info.path);
                 continue;
             }
-            match self.place(received) {
-                Ok(info) => infos.push(info),
+            match self.place(&info.path, whole) {
+                Ok(()) => infos.push(info),
                 Err(error) => {
                     self.take_back(&infos);
                     return Err(error);
@@ -150,13 +189,11 @@ impl Import {
     }
 
     /// Gives a path its name. What is there is not valid, hence a leftover.
-    fn place(&self, received: Received) -> Result<ValidPathInfo, RegisterError> {
-        let Received { info, tree, .. } = received;
-        let final_path = self.layout.real_path(&info.path);
-        let name = base_name(&info.path);
+    fn place(&self, path: &StorePath, whole: Whole) -> Result<(), RegisterError> {
+        let final_path = self.layout.real_path(path);
+        let name = base_name(path);
         tree::remove(self.store_dir.as_fd(), &name).map_err(file_failed(&final_path))?;
-        tree.rename(&name).map_err(file_failed(&final_path))?;
-        Ok(info)
+        whole.tree.rename(&name).map_err(file_failed(&final_path))
     }
 
     fn write_rows(&self, infos: &[ValidPathInfo]) -> Result<(), RegisterError> {
