@@ -133,10 +133,15 @@ struct Opened {
 impl Frames {
     /// What these paths need, to be used in their order, with room for so many bytes ahead and half as many for later.
     /// Paths that need a pack without a blob get nothing of it.
-    pub(crate) fn plan(packs: &Packs, catalog: &Catalog, located: &[Located], limit: u64) -> Self {
+    pub(crate) fn plan<'l>(
+        packs: &Packs,
+        catalog: &Catalog,
+        located: impl IntoIterator<Item = &'l Located>,
+        limit: u64,
+    ) -> Self {
         let mut first_use: HashMap<Key, usize> = HashMap::new();
         let mut frames: HashMap<Key, Opened> = HashMap::new();
-        for (number, piece) in located.iter().flat_map(|path| &path.pieces).enumerate() {
+        for (number, piece) in located.into_iter().flat_map(|path| &path.pieces).enumerate() {
             let key = (piece.pack, piece.frame);
             first_use.entry(key).or_insert(number);
             frames.entry(key).or_default().uses += 1;

@@ -1,17 +1,15 @@
 //! Between packs and the store on this machine.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::convert::Infallible;
 use std::io;
 use std::sync::{Mutex, PoisonError};
 
 use phoenix_depot::BlobName;
 use phoenix_model::{Derivation, NarHash, StorePath, ValidPathInfo};
-use phoenix_pack::PathInfo;
 use phoenix_pack::nar::{Parser, Sink, Writer};
-use phoenix_store::{
-    DaemonError, DumpError, Import, ImportError, Layout, Received, RegisterError, Way, dump,
-};
+use phoenix_pack::{Closure, PathInfo};
+use phoenix_store::{DaemonError, DumpError, Import, ImportError, Layout, RegisterError, Way, Whole, dump};
 use phoenix_substituter::{PublicKeys, is_content_addressed, is_signature};
 
 use crate::trust::{admit, compared};
@@ -107,16 +105,16 @@ impl Cache {
         let store_dir = &layout.store_dir;
         let names: Vec<String> = wanted.iter().map(|path| path.base_name().to_owned()).collect();
         // All that could come in is kept from the garbage collector before it is looked at.
-        let (closure, missing) = self.catalog().closure(names.clone(), |_| false);
-        let all = closure.iter().map(|info| &info.name).chain(&missing);
-        let all: Vec<StorePath> =
-            all.filter_map(|name| StorePath::parse(&format!("{store_dir}/{name}")).ok()).collect();
-        let valid = import.valid(&all)?;
+        let valid = {
+            let closure = self.catalog().closure(names.clone(), |_| false);
+            import.valid(&store_paths(&closure, store_dir))?
+        };
         let valid: HashSet<&str> = valid.iter().map(StorePath::base_name).collect();
+        let closure = self.catalog().closure(names, |name| valid.contains(name));
 
-        let received: Mutex<Vec<Received>> = Mutex::default();
-        let take = |info: &PathInfo, make: &mut MakeArchive<'_>| {
-            let info = unpacked(info, store_dir)?;
+        let received: Mutex<BTreeMap<u32, Taken>> = Mutex::default();
+        let take = |number: u32, packed: &PathInfo, make: &mut MakeArchive<'_>| {
+            let info = unpacked(packed, store_dir)?;
             let mut check = admit(&info, into.trusted)?;
             let mut text = info.path.is_derivation().then(DerivationText::default);
             let Some(mut receive) = import.receive(info).map_err(io::Error::other)? else { return Ok(()) };
@@ -129,23 +127,56 @@ impl Cache {
                 }
                 receive.feed(piece).map_err(io::Error::other)
             })?;
-            let whole = receive.finish().map_err(io::Error::other)?;
+            let (_, whole) = receive.finish().map_err(io::Error::other)?.into_parts();
             compared(check)?;
             text.map_or(Ok(()), DerivationText::finish)?;
-            received.lock().unwrap_or_else(PoisonError::into_inner).push(whole);
+            let taken = Taken { other: other_than(&closure, number, packed)?, whole };
+            received.lock().unwrap_or_else(PoisonError::into_inner).insert(number, taken);
             Ok(())
         };
         let may_come_in = |info: &PathInfo| admit(&unpacked(info, store_dir)?, into.trusted).map(|_| ());
-        let is_there = |name: &str| valid.contains(name);
-        let mut restored = self.restore_admitted(names, is_there, &may_come_in, &take, threads, trouble);
-        restored.lose_circles();
-        // What refers to something that did not come in is dropped again.
-        let whole: HashSet<&str> = restored.paths.iter().map(|info| info.name.as_str()).collect();
-        let mut received = received.into_inner().unwrap_or_else(PoisonError::into_inner);
-        received.retain(|received| whole.contains(received.info().path.base_name()));
-        import.register(received)?;
-        Ok(restored)
+        let mut outcome = self.restore_admitted(&closure, &may_come_in, &take, threads, trouble);
+        outcome.lose_circles(&closure);
+        // What refers to something that did not come in is dropped again. What is known of the others is looked up again
+        // for each: of all together it would take more memory than their files.
+        let received = received.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter();
+        let whole = received.filter(|(number, _)| outcome.is_whole(*number)).filter_map(|(number, taken)| {
+            let packed = taken.other.map(|info| *info).or_else(|| closure.info(number))?;
+            Some((unpacked(&packed, store_dir).ok()?, taken.whole))
+        });
+        import.register_in_order(whole)?;
+        Ok(outcome.told(&closure))
     }
+}
+
+/// A path that was taken in.
+struct Taken {
+    whole: Whole,
+    /// What is known of it, if the closure does not say the same.
+    other: Option<Box<PathInfo>>,
+}
+
+/// What is known of a path that was put together, if that is not what the closure says.
+///
+/// # Errors
+/// When it refers to something that did not come along.
+fn other_than(closure: &Closure, number: u32, info: &PathInfo) -> io::Result<Option<Box<PathInfo>>> {
+    let known = closure.info(number);
+    if known.as_ref() == Some(info) {
+        return Ok(None);
+    }
+    // An older record stands in for one that cannot be put together.
+    let known = known.map(|known| known.references).unwrap_or_default();
+    if info.references.iter().all(|name| *name == info.name || known.contains(name)) {
+        return Ok(Some(Box::new(info.clone())));
+    }
+    Err(io::Error::other("of what packs say of it only what refers to other paths can be put together"))
+}
+
+/// The paths of a closure in a store, and those that are in no pack.
+pub(crate) fn store_paths(closure: &Closure, store_dir: &str) -> Vec<StorePath> {
+    let all = closure.names().chain(closure.unknown().iter().map(String::as_str));
+    all.filter_map(|name| StorePath::parse(&format!("{store_dir}/{name}")).ok()).collect()
 }
 
 /// The text of a derivation, out of its archive as it comes; whatever is none costs nobody but itself.

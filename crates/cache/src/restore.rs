@@ -1,13 +1,13 @@
 //! Restoring: store paths out of packs.
 
 use std::cell::Cell;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::{io, thread};
 
 use phoenix_depot::{BlobName, DepotError};
-use phoenix_pack::{Catalog, Located, PathInfo, Piece, PutBack};
+use phoenix_pack::{Catalog, Closure, Located, PathInfo, Piece, PutBack, Reference};
 use tokio::runtime::Handle;
 
 use crate::collect::MOST_PACKS;
@@ -19,7 +19,10 @@ use crate::{Cache, Trouble};
 pub(crate) const GONE: &str = "a pack with a part of it is gone, or damaged there";
 
 /// How many bytes of memory the plan has of how paths are put together; what is beyond that is planned when these are done.
-const PLAN: usize = 24 << 20;
+pub(crate) const PLAN: usize = 24 << 20;
+
+/// About how many bytes a path takes that came in, until it is registered.
+const TAKEN: usize = 320;
 
 /// Which part of the room for reading ahead there is at least, however much is known of packs.
 const LEAST_ROOM: u64 = 3;
@@ -30,12 +33,17 @@ pub type MakeArchive<'m> = dyn FnMut(&mut dyn FnMut(&[u8]) -> io::Result<()>) ->
 /// Takes the archive of a path in, and is content only with one that has the registered hash.
 pub type TakeArchive<'t> = dyn Fn(&PathInfo, &mut MakeArchive<'_>) -> io::Result<()> + Sync + 't;
 
+/// The same, with the number of the path in the closure.
+pub(crate) type TakeNumbered<'t> = dyn Fn(u32, &PathInfo, &mut MakeArchive<'_>) -> io::Result<()> + Sync + 't;
+
 /// What came of restoring.
 #[derive(Debug, Default)]
 pub struct Restored {
-    /// The paths that were taken in, those that others refer to first. Each refers to nothing but these and
-    /// what was there.
-    pub paths: Vec<PathInfo>,
+    /// The names of the paths that were taken in, those that others refer to first. Each refers to nothing but these
+    /// and what was there.
+    pub paths: Vec<String>,
+    /// How many bytes their archives have.
+    pub archives: u64,
     /// What is wanted, or referred to, and in no pack.
     pub missing: Vec<String>,
     /// Paths that could not be taken in, and why.
@@ -46,6 +54,18 @@ pub struct Restored {
     pub requests: usize,
     /// How many bytes these had.
     pub bytes: u64,
+}
+
+/// What becomes of the paths of a closure, by their numbers: there may be many, and what is known of them is as much
+/// again as all that packs say.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    bad: Vec<bool>,
+    failed: Vec<(u32, String)>,
+    /// Those of them that the depot did not give all of.
+    unread: BTreeSet<u32>,
+    requests: usize,
+    bytes: u64,
 }
 
 impl Cache {
@@ -61,104 +81,120 @@ impl Cache {
         threads: usize,
         trouble: &(dyn Fn(Trouble) + Sync),
     ) -> Restored {
-        self.restore_admitted(wanted, is_there, &|_| Ok(()), take, threads, trouble)
+        let closure = self.packs.catalog().closure(wanted, is_there);
+        let take = |_: u32, info: &PathInfo, make: &mut MakeArchive<'_>| take(info, make);
+        self.restore_admitted(&closure, &|_| Ok(()), &take, threads, trouble).told(&closure)
     }
 
-    /// The same, and nothing is read for what `admit` does not let in by what is known of it.
+    /// Restores a closure; nothing is read for what `admit` does not let in by what is known of it.
     pub(crate) fn restore_admitted(
         &mut self,
-        wanted: impl IntoIterator<Item = String>,
-        is_there: impl FnMut(&str) -> bool,
+        closure: &Closure,
         admit: &dyn Fn(&PathInfo) -> io::Result<()>,
-        take: &TakeArchive<'_>,
+        take: &TakeNumbered<'_>,
         threads: usize,
         trouble: &(dyn Fn(Trouble) + Sync),
-    ) -> Restored {
+    ) -> Outcome {
         let said = Mutex::new(Said::default());
         let trouble: &(dyn Fn(Trouble) + Sync) = &|told| {
             if said.lock().unwrap_or_else(PoisonError::into_inner).is_news(&told) {
                 trouble(told);
             }
         };
-        let (closure, missing) = self.packs.catalog().closure(wanted, is_there);
-        let (mut located, mut later, mut gone) = locate(self.packs.catalog(), &closure);
+        let mut outcome = Outcome::of(closure);
+        let (mut located, mut later, mut gone) = locate(self.packs.catalog(), closure);
         if !gone.is_empty() {
             // Whoever saved it may have relied on a pack that was being replaced, and is still there.
             self.runtime.block_on(self.packs.read_relied_on(false, &mut |problem| trouble(problem)));
-            (located, later, gone) = locate(self.packs.catalog(), &closure);
+            (located, later, gone) = locate(self.packs.catalog(), closure);
         }
         if !gone.is_empty() {
             // What nobody can tell is most likely in what was replaced last.
             self.runtime.block_on(self.packs.read_replaced(MOST_PACKS, &mut |problem| trouble(problem)));
-            (located, later, gone) = locate(self.packs.catalog(), &closure);
+            (located, later, gone) = locate(self.packs.catalog(), closure);
         }
-        for info in located.iter().map(|path| &path.info).chain(later.iter().copied()) {
-            if let Err(why) = admit(info) {
-                gone.push((info.name.clone(), with_causes(&why)));
+        gone.into_iter().for_each(|number| outcome.lose(number, GONE.to_owned()));
+        for (number, path) in &located {
+            if let Err(why) = admit(&path.info) {
+                outcome.lose(*number, with_causes(&why));
+            }
+        }
+        for &number in &later {
+            if let Some(info) = closure.info(number)
+                && let Err(why) = admit(&info)
+            {
+                outcome.lose(number, with_causes(&why));
             }
         }
         // Nothing is read of what refers to something that cannot come.
-        let mut bad: HashSet<String> = missing.iter().cloned().collect();
-        bad.extend(gone.iter().map(|(name, _)| name.clone()));
-        drop(reached(&closure, &mut bad));
-        located.retain(|path| !bad.contains(&path.info.name));
-        later.retain(|info| !bad.contains(&info.name));
-        let mut restored = Restored { missing, failed: gone, ..Restored::default() };
+        let mut bad = outcome.bad.clone();
+        drop(reached(closure, &mut bad));
+        located.retain(|(number, _)| !bad[*number as usize]);
+        later.retain(|&number| !bad[number as usize]);
         let mut damaged = Damage::new();
         let mut later = later.into_iter();
-        let (mut gone, mut gone_packs) = (HashMap::new(), Vec::new());
+        let (mut gone, mut gone_packs) = (BTreeSet::new(), Vec::new());
         while !located.is_empty() {
-            let (paths, packs) = self.take_in(located, take, threads, trouble, &mut restored, &mut damaged);
+            let room = self.room_beside(closure);
+            let (paths, packs) =
+                self.take_in(located, room, take, threads, trouble, &mut outcome, &mut damaged);
             gone.extend(paths);
             gone_packs.extend(packs);
-            located = locate_some(self.packs.catalog(), &mut later, &mut restored.failed);
+            located = locate_some(self.packs.catalog(), closure, &mut later, &mut outcome);
         }
         if !gone.is_empty() {
             // What replaced the packs that went away may have it. If that goes away as well, so be it.
             self.runtime.block_on(self.packs.load_again(&mut |problem| trouble(problem)));
-            restored.failed.retain(|(name, _)| !gone.contains_key(name));
-            restored.unread.retain(|name| !gone.contains_key(name));
+            outcome.find_again(&gone);
         }
-        let mut again = gone.values();
-        while again.len() > 0 {
-            let mut located = locate_some(self.packs.catalog(), &mut again, &mut restored.failed);
-            for path in &mut located {
-                // It has to be what was let in.
-                path.info.clone_from(&gone[&path.info.name]);
+        let mut again = gone.iter().copied();
+        loop {
+            let located = locate_some(self.packs.catalog(), closure, &mut again, &mut outcome);
+            if located.is_empty() {
+                break;
             }
-            let (_, packs) = self.take_in(located, take, threads, trouble, &mut restored, &mut damaged);
+            let room = self.room_beside(closure);
+            let (_, packs) = self.take_in(located, room, take, threads, trouble, &mut outcome, &mut damaged);
             gone_packs.extend(packs);
         }
         // Where all came from elsewhere, nobody misses them.
-        if restored.failed.iter().any(|(name, _)| gone.contains_key(name)) {
+        if gone.iter().any(|&number| !outcome.is_whole(number)) {
             gone_packs.into_iter().for_each(|error| trouble(error.into()));
         }
         self.doubt(&damaged, trouble);
         if self.packs.unsure().next().is_some() {
             // It may be in what the depot did not show.
-            let gone = restored.failed.iter().filter(|(_, why)| why == GONE);
-            restored.unread.extend(gone.map(|(name, _)| name.clone()));
+            let gone = outcome.failed.iter().filter(|(_, why)| why == GONE);
+            outcome.unread.extend(gone.map(|(number, _)| *number));
         }
-        restored.settle(closure);
-        restored
+        outcome.settle(closure);
+        outcome
+    }
+
+    /// How many bytes are there for reading ahead: what is known of packs and paths takes its part of the memory.
+    pub(crate) fn room_beside(&self, closure: &Closure) -> u64 {
+        let known = self.packs.peek().size() + closure.size() + closure.len() * TAKEN;
+        self.room.saturating_sub(known as u64).max(self.room / LEAST_ROOM)
     }
 
     /// Takes paths in that are planned together; those that could not be had because packs went away, and what the depot
     /// said of these packs.
     fn take_in(
         &self,
-        mut located: Vec<Located>,
-        take: &TakeArchive<'_>,
+        mut located: Vec<(u32, Located)>,
+        room: u64,
+        take: &TakeNumbered<'_>,
         threads: usize,
         trouble: &(dyn Fn(Trouble) + Sync),
-        restored: &mut Restored,
+        outcome: &mut Outcome,
         damaged: &mut Damage,
-    ) -> (HashMap<String, PathInfo>, Vec<DepotError>) {
+    ) -> (BTreeSet<u32>, Vec<DepotError>) {
         // As they stand in the packs, so that each frame is opened once and let go of.
-        located.sort_by_key(|path| path.pieces.first().map(|piece| (piece.pack, piece.frame, piece.offset)));
-        // What the catalog takes is not there for reading ahead.
-        let room = self.room.saturating_sub(self.packs.peek().size() as u64).max(self.room / LEAST_ROOM);
-        let frames = Frames::plan(&self.packs, self.packs.peek(), &located, room);
+        located.sort_by_key(|(_, path)| {
+            path.pieces.first().map(|piece| (piece.pack, piece.frame, piece.offset))
+        });
+        let paths = located.iter().map(|(_, path)| path);
+        let frames = Frames::plan(&self.packs, self.packs.peek(), paths, room);
         let restoring = Restoring {
             located,
             next: AtomicUsize::new(0),
@@ -179,26 +215,26 @@ impl Cache {
             drop(ahead.join());
         });
         let (requests, bytes) = restoring.frames.read();
-        restored.requests += requests;
-        restored.bytes += bytes;
+        outcome.requests += requests;
+        outcome.bytes += bytes;
         for (pack, frames) in restoring.frames.damaged() {
             damaged.entry(pack).or_default().extend(frames);
         }
         // Only what is known to be whole counts, whatever became of the thread that had it.
-        let ended = restoring.ended.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let mut gone = HashMap::new();
-        for (path, number) in restoring.located.iter().zip(0..) {
-            let (why, is_unread) = match ended.get(&number) {
+        let mut ended = restoring.ended.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut gone = BTreeSet::new();
+        for ((number, path), at) in restoring.located.iter().zip(0..) {
+            let (why, is_unread) = match ended.remove(&at) {
                 Some(Ok(())) => continue,
-                Some(Err(NotTaken { why, is_unread })) => (why.clone(), *is_unread),
+                Some(Err(NotTaken { why, is_unread })) => (why, is_unread),
                 None => ("taking it in broke off".to_owned(), true),
             };
+            outcome.lose(*number, why);
             if is_unread {
-                restored.unread.insert(path.info.name.clone());
+                outcome.unread.insert(*number);
             }
-            restored.failed.push((path.info.name.clone(), why));
             if restoring.frames.is_gone(path) {
-                gone.insert(path.info.name.clone(), path.info.clone());
+                gone.insert(*number);
             }
         }
         (gone, restoring.frames.gone())
@@ -240,98 +276,155 @@ impl Cache {
     }
 }
 
-/// Where paths are, as many as are planned together; those that are left for later; and those that are nowhere, with why.
-fn locate<'c>(
-    catalog: &mut Catalog,
-    closure: impl IntoIterator<Item = &'c PathInfo>,
-) -> (Vec<Located>, Vec<&'c PathInfo>, Vec<(String, String)>) {
-    let (mut later, mut gone) = (Vec::new(), Vec::new());
-    let mut closure = closure.into_iter();
-    let located = locate_some(catalog, &mut closure, &mut gone);
-    for info in closure {
-        match info.hash_part().and_then(|hash_part| catalog.locate(hash_part)) {
-            Some(_) => later.push(info),
-            None => gone.push((info.name.clone(), GONE.to_owned())),
+/// Where paths are, as many as are planned together; those that are left for later; and those that are nowhere.
+fn locate(catalog: &mut Catalog, closure: &Closure) -> (Vec<(u32, Located)>, Vec<u32>, Vec<u32>) {
+    let (mut located, mut later, mut gone) = (Vec::new(), Vec::new(), Vec::new());
+    let mut size = 0;
+    for number in closure.numbers() {
+        match locate_one(catalog, closure, number) {
+            Some(path) if size < PLAN => {
+                size += path.size();
+                located.push((number, path));
+            }
+            Some(_) => later.push(number),
+            None => gone.push(number),
         }
     }
     (located, later, gone)
 }
 
 /// Where the next paths are, as many as are planned together.
-fn locate_some<'c>(
+fn locate_some(
     catalog: &mut Catalog,
-    paths: &mut impl Iterator<Item = &'c PathInfo>,
-    gone: &mut Vec<(String, String)>,
-) -> Vec<Located> {
+    closure: &Closure,
+    numbers: &mut impl Iterator<Item = u32>,
+    outcome: &mut Outcome,
+) -> Vec<(u32, Located)> {
     let (mut located, mut size) = (Vec::new(), 0);
     while size < PLAN
-        && let Some(info) = paths.next()
+        && let Some(number) = numbers.next()
     {
-        match info.hash_part().and_then(|hash_part| catalog.locate(hash_part)) {
+        match locate_one(catalog, closure, number) {
             Some(path) => {
                 size += path.size();
-                located.push(path);
+                located.push((number, path));
             }
-            None => gone.push((info.name.clone(), GONE.to_owned())),
+            None => outcome.lose(number, GONE.to_owned()),
         }
     }
     located
 }
 
-impl Restored {
+/// Where a path is.
+pub(crate) fn locate_one(catalog: &mut Catalog, closure: &Closure, number: u32) -> Option<Located> {
+    catalog.locate(closure.name(number).as_bytes().first_chunk()?)
+}
+
+impl Outcome {
+    /// All is well so far.
+    pub(crate) fn of(closure: &Closure) -> Self {
+        let (bad, failed) = (vec![false; closure.len()], Vec::new());
+        Self { bad, failed, unread: BTreeSet::new(), requests: 0, bytes: 0 }
+    }
+
+    /// Takes note that a path cannot be had.
+    pub(crate) fn lose(&mut self, number: u32, why: String) {
+        self.bad[number as usize] = true;
+        self.failed.push((number, why));
+    }
+
+    /// Takes note of what was read.
+    pub(crate) fn has_read(&mut self, requests: usize, bytes: u64) {
+        self.requests += requests;
+        self.bytes += bytes;
+    }
+
+    /// Takes it back that these cannot be had.
+    fn find_again(&mut self, again: &BTreeSet<u32>) {
+        self.failed.retain(|(number, _)| !again.contains(number));
+        self.unread.retain(|number| !again.contains(number));
+        again.iter().for_each(|&number| self.bad[number as usize] = false);
+    }
+
+    /// Whether a path is there and all that it refers to.
+    pub(crate) fn is_whole(&self, number: u32) -> bool {
+        !self.bad[number as usize]
+    }
+
     /// Sorts out what refers to itself by way of others, which no store takes.
-    pub(crate) fn lose_circles(&mut self) {
-        let by_name: HashMap<&str, &PathInfo> =
-            self.paths.iter().map(|info| (info.name.as_str(), info)).collect();
+    pub(crate) fn lose_circles(&mut self, closure: &Closure) {
         // What all of whose references are clear is clear, until nothing changes.
-        let mut clear: HashSet<&str> = HashSet::new();
+        let mut clear = vec![false; closure.len()];
         loop {
-            let before = clear.len();
-            for info in &self.paths {
-                let is_clear = |name: &String| {
-                    *name == info.name
-                        || !by_name.contains_key(name.as_str())
-                        || clear.contains(name.as_str())
+            let mut is_news = false;
+            for number in closure.numbers().filter(|&number| self.is_whole(number)) {
+                let is_clear = |reference| match reference {
+                    Reference::Path(other) => !self.is_whole(other) || clear[other as usize],
+                    Reference::Unknown(_) => true,
                 };
-                if info.references.iter().all(is_clear) {
-                    clear.insert(&info.name);
+                if !clear[number as usize] && closure.references(number).all(is_clear) {
+                    clear[number as usize] = true;
+                    is_news = true;
                 }
             }
-            if clear.len() == before {
+            if !is_news {
                 break;
             }
         }
-        let circular = self.paths.iter().map(|info| &info.name).filter(|name| !clear.contains(name.as_str()));
-        let why = "it refers to itself by way of others, or to what does";
-        let circular: HashSet<String> = circular.cloned().collect();
-        self.paths.retain(|info| !circular.contains(&info.name));
-        self.failed.extend(circular.into_iter().map(|name| (name, why.to_owned())));
+        for number in closure.numbers().filter(|&number| !clear[number as usize]) {
+            if self.is_whole(number) {
+                self.lose(number, "it refers to itself by way of others, or to what does".to_owned());
+            }
+        }
     }
 
     /// Sorts out what refers to something that could not be had.
-    pub(crate) fn settle(&mut self, closure: Vec<PathInfo>) {
-        let mut bad: HashSet<String> = self.missing.iter().cloned().collect();
-        bad.extend(self.failed.iter().map(|(name, _)| name.clone()));
-        let reached = reached(&closure, &mut bad);
-        self.failed.extend(reached.into_iter().map(|(name, other)| (name, format!("it refers to {other}"))));
-        self.paths = closure.into_iter().filter(|info| !bad.contains(&info.name)).collect();
+    pub(crate) fn settle(&mut self, closure: &Closure) {
+        let reached = reached(closure, &mut self.bad);
+        let text = |(number, other)| (number, format!("it refers to {}", closure.name_of(other)));
+        self.failed.extend(reached.into_iter().map(text));
+    }
+
+    /// The same with the names of the paths.
+    pub(crate) fn told(self, closure: &Closure) -> Restored {
+        let whole = || closure.numbers().filter(|&number| self.is_whole(number));
+        let sizes = whole().filter_map(|number| closure.info(number)).map(|info| info.nar_size);
+        Restored {
+            archives: sizes.fold(0, u64::saturating_add),
+            paths: whole().map(|number| closure.name(number).to_owned()).collect(),
+            missing: closure.unknown().to_vec(),
+            failed: self
+                .failed
+                .into_iter()
+                .map(|(number, why)| (closure.name(number).to_owned(), why))
+                .collect(),
+            unread: self.unread.iter().map(|&number| closure.name(number).to_owned()).collect(),
+            requests: self.requests,
+            bytes: self.bytes,
+        }
     }
 }
 
-/// Adds to what is bad all that refers to it; each with what it refers to.
-fn reached(closure: &[PathInfo], bad: &mut HashSet<String>) -> Vec<(String, String)> {
+/// Adds to what is bad all that refers to it, or to what is in no pack; each with what it refers to.
+fn reached(closure: &Closure, bad: &mut [bool]) -> Vec<(u32, Reference)> {
     let mut reached = Vec::new();
     // References come first, but packs may lie and go in circles: until nothing changes.
     loop {
-        let before = bad.len();
-        for info in closure {
-            if let Some(reference) = info.references.iter().find(|name| bad.contains(*name)).cloned()
-                && bad.insert(info.name.clone())
-            {
-                reached.push((info.name.clone(), reference));
+        let before = reached.len();
+        for number in closure.numbers() {
+            if bad[number as usize] {
+                continue;
+            }
+            let is_bad = |reference: &Reference| match reference {
+                Reference::Path(other) => bad[*other as usize],
+                Reference::Unknown(_) => true,
+            };
+            if let Some(reference) = closure.references(number).find(is_bad) {
+                bad[number as usize] = true;
+                reached.push((number, reference));
             }
         }
-        if bad.len() == before {
+        if reached.len() == before {
             return reached;
         }
     }
@@ -369,13 +462,13 @@ fn is_full(error: &io::Error) -> bool {
 const FULL: &str = "it was not tried, for the disk is full";
 
 struct Restoring<'r> {
-    located: Vec<Located>,
+    located: Vec<(u32, Located)>,
     next: AtomicUsize,
     /// The disk takes no more: what is left need not be read.
     full: AtomicBool,
     frames: Frames,
     runtime: Handle,
-    take: &'r TakeArchive<'r>,
+    take: &'r TakeNumbered<'r>,
     trouble: &'r (dyn Fn(Trouble) + Sync),
     /// How taking in each path ended.
     ended: Mutex<HashMap<usize, Result<(), NotTaken>>>,
@@ -398,7 +491,7 @@ impl Restoring<'_> {
     fn work(&self) {
         loop {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
-            let Some(path) = self.located.get(number) else { return };
+            let Some((in_closure, path)) = self.located.get(number) else { return };
             let mut pieces = path.pieces.iter();
             // Whoever takes it may put the error into words of its own.
             let is_unread = Cell::new(false);
@@ -412,7 +505,7 @@ impl Restoring<'_> {
             let taken = if self.full.load(Ordering::Relaxed) {
                 Err(NotTaken { why: FULL.to_owned(), is_unread: true })
             } else {
-                (self.take)(&path.info, &mut archive).map_err(|error| {
+                (self.take)(*in_closure, &path.info, &mut archive).map_err(|error| {
                     self.full.fetch_or(is_full(&error), Ordering::Relaxed);
                     NotTaken { why: with_causes(&error), is_unread: is_unread.get() }
                 })

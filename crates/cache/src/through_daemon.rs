@@ -5,12 +5,12 @@ use std::path::Path;
 use std::{io, thread};
 
 use phoenix_model::{StorePath, ValidPathInfo};
-use phoenix_pack::{Located, PathInfo};
+use phoenix_pack::{Closure, Located};
 use phoenix_store::{AddError, Daemon, DaemonError, add_through_daemon};
 
 use crate::frames::Frames;
-use crate::local::{Destination, unpacked};
-use crate::restore::{GONE, make};
+use crate::local::{Destination, store_paths, unpacked};
+use crate::restore::{GONE, Outcome, PLAN, locate_one, make};
 use crate::trust::{admit, compared};
 use crate::{Cache, Restored, Trouble};
 
@@ -42,32 +42,57 @@ impl Cache {
         // It stays open, so that the database can be read beside it.
         let mut daemon = Daemon::connect(socket)?;
         let valid = {
-            let (closure, missing) = self.catalog().closure(names.clone(), |_| false);
-            let all = closure.iter().map(|info| &info.name).chain(&missing);
-            let all: Vec<StorePath> =
-                all.filter_map(|name| StorePath::parse(&format!("{store_dir}/{name}")).ok()).collect();
-            base_names(daemon.valid(&all)?)
+            let closure = self.catalog().closure(names.clone(), |_| false);
+            base_names(daemon.valid(&store_paths(&closure, store_dir))?)
         };
-        let (closure, missing) = self.catalog().closure(names, |name| valid.contains(name));
-        let restored = Restored { missing, ..Restored::default() };
-        let mut handing = Handing { restored, left: Vec::new(), refused: HashSet::new() };
-        for info in &closure {
-            match self.ready(info, into) {
-                Ok(ready) => handing.left.push(ready),
-                Err(why) => handing.restored.failed.push((info.name.clone(), why.to_string())),
+        let closure = self.catalog().closure(names, |name| valid.contains(name));
+        let mut outcome = Outcome::of(&closure);
+        for number in closure.numbers() {
+            if let Err(why) = self.ready(&closure, number, into) {
+                outcome.lose(number, why.to_string());
             }
         }
-        for round in 0.. {
-            handing.settle(&closure);
+        outcome.settle(&closure);
+        let mut handing = Handing { outcome, left: Vec::new(), refused: HashSet::new() };
+        let mut rounds = 0..ROUNDS;
+        // As many as are planned together, in the order of references.
+        let mut next = closure.numbers();
+        loop {
+            handing.outcome.settle(&closure);
+            handing.left.retain(|ready| handing.outcome.is_whole(ready.number));
+            if handing.left.is_empty() {
+                let mut size = 0;
+                while size < PLAN
+                    && let Some(number) = next.next()
+                {
+                    if !handing.outcome.is_whole(number) {
+                        continue;
+                    }
+                    match self.ready(&closure, number, into) {
+                        Ok(ready) => {
+                            // What is known of it is held in two ways meanwhile.
+                            size += 2 * ready.located.size();
+                            handing.left.push(ready);
+                        }
+                        Err(why) => {
+                            handing.outcome.lose(number, why.to_string());
+                            handing.outcome.settle(&closure);
+                        }
+                    }
+                }
+            }
             if handing.left.is_empty() {
                 break;
             }
-            if round == ROUNDS {
+            if rounds.is_empty() {
                 handing.lose_all("too many others were not taken");
                 continue;
             }
-            match self.hand_over(&mut handing, into, socket, threads, trouble) {
-                Ok(()) => break,
+            match self.hand_over(&closure, &mut handing, into, socket, threads, trouble) {
+                Ok(()) => {
+                    handing.left.clear();
+                    continue;
+                }
                 Err(AddError::Source(Lost { path, why })) => handing.lose(&path, &why),
                 Err(AddError::Daemon(DaemonError::Refused(words))) => handing.refused(words)?,
                 Err(AddError::Daemon(error)) => return Err(error),
@@ -75,38 +100,39 @@ impl Cache {
                     handing.lose(path, "it is not what its pack says it is");
                 }
             }
+            rounds.next();
             // What came in before it broke off is there.
             let left: Vec<StorePath> = handing.left.iter().map(|ready| ready.info.path.clone()).collect();
             let there = base_names(daemon.valid(&left)?);
             handing.left.retain(|ready| !there.contains(ready.info.path.base_name()));
         }
-        let mut restored = handing.restored;
-        restored.settle(closure);
-        Ok(restored)
+        let mut outcome = handing.outcome;
+        outcome.settle(&closure);
+        Ok(outcome.told(&closure))
     }
 
     /// A path with its pieces, if they are all there and it may come in.
-    fn ready(&mut self, info: &PathInfo, into: Destination<'_>) -> io::Result<Ready> {
-        let located = info.hash_part().and_then(|hash_part| self.catalog().locate(hash_part));
-        let located = located.ok_or_else(|| io::Error::other(GONE))?;
+    fn ready(&mut self, closure: &Closure, number: u32, into: Destination<'_>) -> io::Result<Ready> {
+        let located = locate_one(self.catalog(), closure, number).ok_or_else(|| io::Error::other(GONE))?;
         let info = unpacked(&located.info, &into.layout.store_dir)?;
         admit(&info, into.trusted)?;
-        Ok(Ready { info, located })
+        Ok(Ready { number, info, located })
     }
 
     fn hand_over(
         &mut self,
+        closure: &Closure,
         handing: &mut Handing,
         into: Destination<'_>,
         socket: &Path,
         threads: usize,
         trouble: &(dyn Fn(Trouble) + Sync),
     ) -> Result<(), AddError<Lost>> {
-        let (infos, located): (Vec<ValidPathInfo>, Vec<Located>) =
-            handing.left.iter().map(|ready| (ready.info.clone(), ready.located.clone())).unzip();
-        let frames = Frames::plan(&self.packs, self.packs.peek(), &located, self.room);
+        let infos: Vec<ValidPathInfo> = handing.left.iter().map(|ready| ready.info.clone()).collect();
+        let located = handing.left.iter().map(|ready| &ready.located);
+        let frames = Frames::plan(&self.packs, self.packs.peek(), located.clone(), self.room_beside(closure));
         let by_path: HashMap<&StorePath, &Located> =
-            infos.iter().map(|info| &info.path).zip(&located).collect();
+            infos.iter().map(|info| &info.path).zip(located).collect();
         let runtime = &self.runtime.handle().clone();
         let nar = |info: &ValidPathInfo, take: &mut Take<'_>| {
             let lost =
@@ -139,8 +165,7 @@ impl Cache {
             result
         });
         let (requests, bytes) = frames.read();
-        handing.restored.requests += requests;
-        handing.restored.bytes += bytes;
+        handing.outcome.has_read(requests, bytes);
         self.doubt(&frames.damaged(), trouble);
         result
     }
@@ -151,13 +176,14 @@ type Take<'t> = dyn FnMut(&[u8]) -> Result<(), AddError<Lost>> + 't;
 
 /// A path that can be handed over.
 struct Ready {
+    number: u32,
     info: ValidPathInfo,
     located: Located,
 }
 
 /// What is being handed over, and what became of the rest.
 struct Handing {
-    restored: Restored,
+    outcome: Outcome,
     /// In the order of references.
     left: Vec<Ready>,
     /// The names of the keys that signed what the daemon did not take for want of a signature.
@@ -166,13 +192,12 @@ struct Handing {
 
 impl Handing {
     fn lose(&mut self, path: &StorePath, why: &str) {
-        self.restored.failed.push((path.base_name().to_owned(), why.to_owned()));
+        let lost = self.left.iter().filter(|ready| ready.info.path == *path);
+        lost.for_each(|ready| self.outcome.lose(ready.number, why.to_owned()));
     }
 
     fn lose_all(&mut self, why: &str) {
-        for ready in std::mem::take(&mut self.left) {
-            self.lose(&ready.info.path, why);
-        }
+        self.left.drain(..).for_each(|ready| self.outcome.lose(ready.number, why.to_owned()));
     }
 
     /// Takes note of what the daemon does not take. The error is that it does not say what.
@@ -193,20 +218,11 @@ impl Handing {
                 .into_iter()
                 .partition(|ready| ready.info.path == named || unsigned(&ready.info));
             self.left = left;
-            for ready in refused {
-                self.lose(&ready.info.path, why);
-            }
+            refused.iter().for_each(|ready| self.outcome.lose(ready.number, why.to_owned()));
         } else {
             self.lose(&named, &format!("the Nix daemon says: {words}"));
         }
         Ok(())
-    }
-
-    /// Takes out what cannot come in any more, for it refers to what does not.
-    fn settle(&mut self, closure: &[PathInfo]) {
-        self.restored.settle(closure.to_vec());
-        let bad: HashSet<&str> = self.restored.failed.iter().map(|(name, _)| name.as_str()).collect();
-        self.left.retain(|ready| !bad.contains(ready.info.path.base_name()));
     }
 }
 

@@ -173,13 +173,12 @@ pub(crate) fn closure(infos: &PathInfos, roots: Vec<StorePath>) -> Result<Vec<Va
 /// refers to it could come in without. What does not come is told by whoever misses it.
 pub(crate) fn substitute(cache: &mut Cache, wanted: &[StorePath], layout: &Layout, nix: &Nix) {
     let names: Vec<String> = wanted.iter().map(|path| path.base_name().to_owned()).collect();
-    let kept = cache.catalog().names();
-    let (_, missing) = cache.catalog().closure(names.clone(), |_| false);
-    let asked: HashSet<String> = names.into_iter().collect();
+    let missing = cache.catalog().closure(names, |_| false).unknown().to_vec();
+    let asked: HashSet<&str> = wanted.iter().map(StorePath::base_name).collect();
     // What is wanted itself and in no pack is not the depot's.
     let missing: Vec<StorePath> = missing
         .into_iter()
-        .filter(|name| !asked.contains(name) && !kept.contains(name))
+        .filter(|name| !asked.contains(name.as_str()))
         .filter_map(|name| StorePath::parse(&format!("{}/{name}", layout.store_dir)).ok())
         .collect();
     let valid = Validity::open(nix, Some(layout)).valid(&missing).unwrap_or_default();

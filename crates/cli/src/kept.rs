@@ -145,11 +145,10 @@ impl Kept {
     /// parts of others are in packs that are not known.
     pub(crate) fn lacking(&mut self, paths: &[StorePath]) -> (Vec<String>, bool) {
         let names = paths.iter().map(|path| path.base_name().to_owned());
-        let (found, missing) = self.cache.catalog().closure(names, |_| false);
-        let hash_parts = found.iter().filter_map(|info| info.name.as_bytes().first_chunk());
-        let in_parts =
-            hash_parts.into_iter().any(|hash_part| self.cache.catalog().locate(hash_part).is_none());
-        (missing, in_parts)
+        let closure = self.cache.catalog().closure(names, |_| false);
+        let mut hash_parts = closure.names().filter_map(|name| name.as_bytes().first_chunk());
+        let in_parts = hash_parts.any(|hash_part| self.cache.catalog().locate(hash_part).is_none());
+        (closure.unknown().to_vec(), in_parts)
     }
 
     /// Brings paths into a store on this machine, with all they refer to, as far as packs and substituters have them.
@@ -180,8 +179,7 @@ impl Kept {
         let Some(layout) = setup.layout.as_ref().filter(|_| !paths.is_empty()) else { return };
         match self.restore(paths, layout, &setup.store, &setup.nix, hearer) {
             Ok(restored) => {
-                let size = restored.paths.iter().map(|info| info.nar_size).sum();
-                let (count, size) = (restored.paths.len(), HumanBytes(size));
+                let (count, size) = (restored.paths.len(), HumanBytes(restored.archives));
                 if count > 0 {
                     let text = format!("{} of {size} came from {}", talk::paths(count), self.location);
                     hearer.hear(Severity::Notice, text);

@@ -7,10 +7,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::BuildHasher as _;
+use std::sync::{Arc, LazyLock};
 
-use foldhash::fast::FixedState;
+use foldhash::fast::{FixedState, RandomState};
 use hashbrown::HashTable;
 
+use crate::closure::{Closure, Finding};
 use crate::{
     Chunk, ChunkId, Directory, HASH_LENGTH, Others, OthersError, PackInfo, Patch, PathInfo, PathRecord, Use,
 };
@@ -21,14 +23,11 @@ const MOST_SAID: usize = 1 << 18;
 /// How many pieces a path may have: what is put together of more is not worth the memory.
 const MOST_PIECES: usize = 1 << 18;
 
-/// How many bytes all that is known of the paths of a closure may have.
-const LARGEST_CLOSURE: usize = 48 << 20;
-
 /// All packs that are known, and the directories that were read.
 #[derive(Debug, Default)]
 pub struct Catalog {
     others: Others,
-    read: BTreeMap<String, Directory>,
+    read: BTreeMap<String, Arc<Directory>>,
     /// How many names and numbers each of the packs that were read says of others.
     said: HashMap<String, usize>,
     index: HashTable<Place>,
@@ -117,7 +116,7 @@ impl Catalog {
                     self.said.insert(name.clone(), others.count());
                     others.known.insert(name.clone(), info);
                     self.others.merge(others);
-                    self.read.insert(name, directory);
+                    self.read.insert(name, Arc::new(directory));
                 }
                 Err(_) => damaged.push(name),
             }
@@ -275,7 +274,7 @@ impl Catalog {
     pub fn read_packs(&self) -> impl Iterator<Item = (u32, &str, &Directory)> {
         (0..)
             .zip(&self.order)
-            .filter_map(|(number, name)| Some((number, name.as_str(), self.read.get(name)?)))
+            .filter_map(|(number, name)| Some((number, name.as_str(), self.read.get(name)?.as_ref())))
     }
 
     /// Whether the pack of this number is live.
@@ -288,7 +287,7 @@ impl Catalog {
     #[must_use]
     pub fn pack(&self, number: u32) -> Option<(&str, &Directory)> {
         let name = self.order.get(number as usize)?;
-        Some((name, self.read.get(name)?))
+        Some((name, self.read.get(name)?.as_ref()))
     }
 
     /// Whether a pack that is there holds what was live of this one, or one that was itself replaced by such.
@@ -517,46 +516,38 @@ impl Catalog {
 
     /// Everything that has to come with these paths, as far as references go: what `is_there` says is in the
     /// store already is left out with all below it. Inputs before what refers to them.
-    ///
-    /// Returns the paths that the catalog knows, and the names of those it does not.
     pub fn closure(
         &self,
         wanted: impl IntoIterator<Item = String>,
-        mut is_there: impl FnMut(&str) -> bool,
-    ) -> (Vec<PathInfo>, Vec<String>) {
-        let (mut found, mut unknown) = (Vec::new(), Vec::new());
-        let mut size = 0;
-        let mut seen: HashSet<String> = HashSet::new();
-        let mut stack: Vec<(String, Option<PathInfo>)> =
-            wanted.into_iter().map(|name| (name, None)).collect();
-        stack.reverse();
-        while let Some((name, info)) = stack.pop() {
-            if let Some(info) = info {
-                found.push(info);
-                continue;
-            }
-            if !seen.insert(name.clone()) || is_there(&name) {
-                continue;
-            }
-            let info = name.as_bytes().first_chunk().and_then(|hash_part| self.info(hash_part));
-            match info.filter(|info| info.name == name && size < LARGEST_CLOSURE) {
-                None => unknown.push(name),
-                Some(info) => {
-                    size += info.size();
-                    let references: Vec<String> =
-                        info.references.iter().filter(|other| !seen.contains(*other)).cloned().collect();
-                    stack.push((name, Some(info)));
-                    stack.extend(references.into_iter().rev().map(|name| (name, None)));
-                }
-            }
-        }
-        (found, unknown)
+        is_there: impl FnMut(&str) -> bool,
+    ) -> Closure {
+        Finding::new(self, wanted.into_iter().collect(), is_there).find()
+    }
+
+    /// The directories of the live packs, by number.
+    pub(crate) fn live_directories(&self) -> impl Iterator<Item = &Arc<Directory>> {
+        self.order.iter().take(self.live).filter_map(|name| self.read.get(name))
+    }
+
+    /// Where the newest record of a path is that can be read: its pack, and its number there.
+    pub(crate) fn record_of(&self, hash_part: &[u8; HASH_LENGTH]) -> Option<(u32, u32)> {
+        self.packs().find_map(|(pack, _, directory)| {
+            let number = directory.find(hash_part)?;
+            directory.record(number).ok()?;
+            Some((pack, u32::try_from(number).ok()?))
+        })
     }
 }
 
 /// Where a chunk is in the index. Who makes a pack chooses the ids that stand in it.
 pub(crate) fn hash(id: ChunkId) -> u64 {
     FixedState::default().hash_one(id)
+}
+
+/// Where a name is among others. Packs choose them, too, and this number is drawn by lot.
+pub(crate) fn hash_of_name(name: &[u8]) -> u64 {
+    static LOT: LazyLock<RandomState> = LazyLock::new(RandomState::default);
+    LOT.hash_one(name)
 }
 
 #[cfg(test)]

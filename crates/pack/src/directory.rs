@@ -184,6 +184,19 @@ struct Written {
     saved: u64,
 }
 
+/// What a record begins with, as far as its references.
+#[derive(Deserialize)]
+struct Names<'r> {
+    #[expect(dead_code, reason = "it is passed over")]
+    name: &'r str,
+    #[expect(dead_code, reason = "it is passed over")]
+    nar_hash: [u8; 32],
+    #[expect(dead_code, reason = "it is passed over")]
+    nar_size: u64,
+    #[serde(borrow)]
+    references: Vec<&'r str>,
+}
+
 /// What a directory is made of.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Contents {
@@ -595,6 +608,24 @@ impl Directory {
             _ => return &[],
         };
         rest.get(..length).unwrap_or_default()
+    }
+
+    /// Where in the records the names stand that a record refers to, and how long they are; none if it is damaged.
+    pub(crate) fn references_of(&self, number: usize) -> Vec<(u32, u32)> {
+        let record = self.record_bytes(number);
+        let start = if number == 0 { 0 } else { self.record_end(number - 1) };
+        let names = postcard::from_bytes::<Names<'_>>(record).map(|names| names.references);
+        let place = |name: &str| {
+            // They lie in the record, which is below 4 GiB.
+            let at = name.as_ptr().addr() - record.as_ptr().addr();
+            ((start + at) as u32, name.len() as u32)
+        };
+        names.unwrap_or_default().into_iter().map(place).collect()
+    }
+
+    /// A part of the records.
+    pub(crate) fn record_text(&self, at: usize, length: usize) -> &[u8] {
+        &self.bytes[self.at[2] + at..][..length]
     }
 
     /// How many bytes the record of this number has, which is below [`Directory::paths`].

@@ -4,6 +4,7 @@
 //! Nothing here knows where bytes live.
 
 mod catalog;
+mod closure;
 mod collect;
 mod cut;
 mod directory;
@@ -14,6 +15,7 @@ mod pack;
 mod put_back;
 
 pub use catalog::{Catalog, Chunks, Located, Piece};
+pub use closure::{Closure, Reference};
 pub use collect::{Collection, Damaged, Dropped, Goal, Lost, Source, Unwanted, Why};
 pub use cut::{ChunkSizes, Cutter, HASH_LENGTH, Patch, References};
 pub use directory::{

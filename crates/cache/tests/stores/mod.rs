@@ -102,8 +102,8 @@ pub(crate) fn names(store: &Store) -> Vec<String> {
 /// What was restored is right, references are whole and come first.
 pub(crate) fn check(restored: &Restored, taken: &HashMap<String, Vec<u8>>, store: &Store) {
     let mut before: Vec<&str> = Vec::new();
-    for info in &restored.paths {
-        assert_eq!(*info, store[&info.name].0);
+    for name in &restored.paths {
+        let info = &store[name].0;
         assert!(taken[&info.name] == store[&info.name].1);
         let whole = |name: &String| *name == info.name || before.contains(&name.as_str());
         assert!(info.references.iter().all(whole), "{} comes too soon", info.name);

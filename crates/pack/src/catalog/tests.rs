@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Compressor, Footer, FrameBuilder, LEVEL, PackBuilder, PackedPath};
+use crate::{Compressor, Footer, FrameBuilder, LEVEL, PackBuilder, PackedPath, Reference};
 
 fn hash(number: u32) -> [u8; HASH_LENGTH] {
     let mut hash = [b'0'; HASH_LENGTH];
@@ -253,13 +253,51 @@ fn a_closure_has_what_is_referred_to_first() {
         vec![path(1, &[1], &[1, 2, 3]), path(2, &[2], &[3, 7]), path(3, &[3], &[4]), path(4, &[4], &[])];
     let mut catalog = Catalog::default();
     catalog.add("x", made(1), directory(&[1, 2, 3, 4], paths, &Others::default())).unwrap();
-    let names = |found: &[PathInfo]| found.iter().map(|info| info.name.clone()).collect::<Vec<_>>();
-    let (found, unknown) = catalog.closure([name(1)], |_| false);
-    assert_eq!(names(&found), [4, 3, 2, 1].map(name));
-    assert_eq!(unknown, [name(7)]);
-    let (found, unknown) = catalog.closure([name(1)], |there| there == name(3) || there == name(7));
-    assert_eq!(names(&found), [2, 1].map(name));
-    assert!(unknown.is_empty());
+    let names = |closure: &Closure| closure.names().map(str::to_owned).collect::<Vec<_>>();
+    let closure = catalog.closure([name(1)], |_| false);
+    assert_eq!(names(&closure), [4, 3, 2, 1].map(name));
+    assert_eq!(closure.unknown(), [name(7)]);
+    assert_eq!(closure.info(3).unwrap().references, [1, 2, 3].map(name));
+    let references = |number| closure.references(number).collect::<Vec<_>>();
+    assert_eq!(references(3), [Reference::Path(2), Reference::Path(1)], "not itself");
+    assert_eq!(references(2), [Reference::Path(1), Reference::Unknown(0)]);
+    assert_eq!(closure.name_of(references(2)[1]), name(7));
+    let closure = catalog.closure([name(1)], |there| there == name(3) || there == name(7));
+    assert_eq!(names(&closure), [2, 1].map(name));
+    assert!(closure.unknown().is_empty());
+    assert_eq!(closure.references(0).count(), 0, "what is left out is not among it");
+}
+
+#[test]
+fn a_closure_stays_when_packs_go() {
+    let mut catalog = Catalog::default();
+    catalog.add("x", made(1), directory(&[1], vec![path(1, &[1], &[])], &Others::default())).unwrap();
+    let closure = catalog.closure([name(1), name(1)], |_| false);
+    catalog.lose("x");
+    assert_eq!(closure.info(0).unwrap().name, name(1));
+    assert_eq!((closure.len(), closure.info(1)), (1, None));
+}
+
+#[test]
+fn a_closure_goes_in_circles_once_and_has_no_end() {
+    // Every path says a kilobyte of itself; all of them together say more than fits into little memory.
+    let number = 60_000;
+    let paths = (0..number).map(|number| {
+        let mut path = path(number, &[1], &[number + 1, number, number / 2, number + 1]);
+        path.info.signatures = vec!["s".repeat(1000)];
+        path
+    });
+    let mut paths: Vec<PackedPath> = paths.collect();
+    paths[number as usize - 1].info.references = vec![name(0)];
+    let mut catalog = Catalog::default();
+    for (number, paths) in paths.chunks(20_000).enumerate() {
+        let directory = directory(&[1], paths.to_vec(), &Others::default());
+        catalog.add(&number.to_string(), made(1), directory).unwrap();
+    }
+    let closure = catalog.closure([name(0)], |_| false);
+    assert_eq!((closure.len(), closure.unknown().len()), (number as usize, 0));
+    assert!(closure.size() < 4 << 20, "{}", closure.size());
+    assert_eq!(closure.name(0), name(number - 1), "the end of the chain comes first");
 }
 
 proptest! {

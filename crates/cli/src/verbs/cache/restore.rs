@@ -63,11 +63,10 @@ pub(super) fn restore(args: &RestoreArgs) -> Result<ExitCode, CommandError> {
             "hint: `phoenix cache verify --repair` lets go of what is damaged, so that it is saved anew"
         });
     }
-    let bytes = restored.paths.iter().map(|info| info.nar_size).sum();
     say(format!(
         "restored {} of {} in {} {} for {}",
         talk::paths(restored.paths.len()),
-        HumanBytes(bytes),
+        HumanBytes(restored.archives),
         restored.requests,
         plural(restored.requests, "request"),
         HumanBytes(restored.bytes),
