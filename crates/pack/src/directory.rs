@@ -446,6 +446,14 @@ impl Directory {
         self.bytes.len()
     }
 
+    /// How many bytes it takes in memory with all that is made of it: where its chunks are, and what is kept of its paths
+    /// while they come in.
+    #[must_use]
+    pub fn weight(&self) -> u64 {
+        const EACH: (usize, usize) = (20, 192);
+        (self.size() + self.chunks * EACH.0 + self.paths * EACH.1) as u64
+    }
+
     /// The frame of this number, which is below [`Directory::frames`].
     ///
     /// # Panics

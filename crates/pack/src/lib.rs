@@ -25,6 +25,7 @@ pub use fold::{Fold, Folded};
 pub use others::{Others, OthersError, PackInfo, Use};
 pub use pack::{
     Compressor, FOOTER, FRAME_TARGET, Footer, FrameBuilder, FrameOpener, HEAD, LEVEL, LONGEST_DIRECTORY,
-    PackBuilder, PackError, PackedPath, SealedFrame, check_head, longest_directories, open_frame,
+    PackBuilder, PackError, PackedPath, SealedFrame, check_head, heaviest_directories, longest_directories,
+    open_frame,
 };
 pub use put_back::PutBack;

@@ -32,8 +32,8 @@ pub const FOOTER: usize = 8 + 4 + 4 + 16 + 8;
 /// The longest directory, in bytes, before compression and after: that of ten million chunks.
 pub const LONGEST_DIRECTORY: u32 = 256 << 20;
 
-/// How long the directories of small packs may be together, in bytes: those of a million chunks and 50,000 paths with all they say,
-/// or of 100,000 derivations.
+/// How long the directory of a small pack may be, in bytes: that of a million chunks and 50,000 paths with all they say, or
+/// of 100,000 derivations.
 const SMALL_DIRECTORY: u64 = 64 << 20;
 
 /// Which part of larger packs a directory is at most. A chunk has 32 KiB on average, 20 bytes in the
@@ -44,11 +44,24 @@ const DIRECTORY_PART: u64 = 128;
 /// memory.
 const DENSEST: u64 = 64;
 
-/// How long all directories of packs that have so many bytes may be together. What packs say of themselves does not
-/// decide how much memory they take.
+/// How long one may be however short it is stored, in bytes.
+const FREE: u64 = 1 << 20;
+
+/// How much all directories of small packs may weigh together, in bytes: those of three million chunks, or of all that is
+/// known of 50,000 paths of which each refers to forty others.
+const SMALL_WEIGHT: u64 = 128 << 20;
+
+/// How long the directory of a pack may be that has so many bytes. What packs say of themselves does not decide how much
+/// memory they take.
 #[must_use]
 pub fn longest_directories(bytes: u64) -> u64 {
     (bytes / DIRECTORY_PART).max(SMALL_DIRECTORY)
+}
+
+/// How much the directories of packs may weigh ([`Directory::weight`]) that have so many bytes together.
+#[must_use]
+pub fn heaviest_directories(bytes: u64) -> u64 {
+    (bytes / DIRECTORY_PART * 2).max(SMALL_WEIGHT)
 }
 
 /// How much a frame gathers before it is compressed, in bytes: enough for zstd to find what repeats, and no more
@@ -67,6 +80,9 @@ pub enum PackError {
     /// It is not a pack, cut off, or changed.
     #[error("it is damaged: {0}")]
     Damaged(&'static str),
+    /// It is not made: there is too much to say of what would be in it.
+    #[error("its directory would be longer than any may be")]
+    TooMuch,
     /// Nothing is wrong with it, but those of others take all the room that there is for directories.
     #[error("there is no room for its directory beside those of the other packs")]
     NoRoom,
@@ -273,7 +289,7 @@ impl PackBuilder {
         let length = u32::try_from(tables.length()).ok().filter(|&length| {
             length <= LONGEST_DIRECTORY && u64::from(length) <= longest_directories(offset)
         });
-        let length = length.ok_or(PackError::Damaged("its directory would be longer than any may be"))?;
+        let length = length.ok_or(PackError::TooMuch)?;
         let no_zstd = |_| PackError::Damaged("zstd cannot compress a directory");
         let mut encoder = zstd::stream::write::Encoder::new(Parts::default(), LEVEL).map_err(no_zstd)?;
         encoder.set_pledged_src_size(Some(u64::from(length))).map_err(no_zstd)?;
@@ -281,7 +297,9 @@ impl PackBuilder {
         let mut buffered = BufWriter::with_capacity(1 << 16, encoder);
         tables.write(&mut buffered)?;
         let encoder = buffered.into_inner().map_err(|error| no_zstd(error.into_error()))?;
-        let Parts { mut parts, check, length: stored } = encoder.finish().map_err(no_zstd)?;
+        let mut written = encoder.finish().map_err(no_zstd)?;
+        written.thin_out(length).map_err(no_zstd)?;
+        let Parts { mut parts, check, length: stored } = written;
         let mut footer = Vec::with_capacity(FOOTER);
         footer.extend_from_slice(&offset.to_le_bytes());
         footer.extend_from_slice(&stored.to_le_bytes());
@@ -299,6 +317,22 @@ struct Parts {
     parts: Vec<Vec<u8>>,
     check: blake3::Hasher,
     length: u32,
+}
+
+impl Parts {
+    /// Sees to it that a directory of so many bytes is not denser than those that are read: names that come again and
+    /// again compress to almost nothing. What is put behind it is passed over when it is decompressed.
+    fn thin_out(&mut self, length: u32) -> io::Result<()> {
+        /// What a frame begins with that zstd passes over; then comes how long the rest is.
+        const PASSED_OVER: u32 = 0x184d_2a50;
+        let least = u64::from(length).saturating_sub(FREE).div_ceil(DENSEST) as u32;
+        if let Some(more) = least.checked_sub(self.length).filter(|&more| more > 0) {
+            let mut frame = [PASSED_OVER.to_le_bytes(), more.to_le_bytes()].concat();
+            frame.resize(frame.len() + more as usize, 0);
+            self.write_all(&frame)?;
+        }
+        Ok(())
+    }
 }
 
 impl Write for Parts {
@@ -379,7 +413,7 @@ impl Footer {
         if start < MAGIC.len() as u64 || end.checked_add(FOOTER as u64) != Some(size) {
             return Err(damaged("its directory is not where its footer says"));
         }
-        let most = (u64::from(stored) * DENSEST + (1 << 20)).min(longest_directories(size));
+        let most = (u64::from(stored) * DENSEST + FREE).min(longest_directories(size));
         // What zstd cannot compress grows by less than this.
         let most_stored = length.saturating_add(length / 128).saturating_add(1 << 10);
         if stored > most_stored || length > LONGEST_DIRECTORY || u64::from(length) > most {
@@ -583,6 +617,26 @@ mod tests {
         let (builder, head) = PackBuilder::new();
         let pack = [head.to_vec(), builder.finish(vec![], vec![]).unwrap()].concat();
         assert_eq!(open(&pack).unwrap().paths(), 0);
+    }
+
+    #[test]
+    fn a_directory_that_is_very_dense_is_read_as_it_was_written() {
+        let (builder, head) = PackBuilder::new();
+        let paths = (0..200).map(|number| PackedPath {
+            info: PathInfo {
+                references: (0..number).map(|number| info(number, 0).name).collect(),
+                ..info(number, 0)
+            },
+            chunks: vec![],
+            patches: vec![],
+            saved: 0,
+        });
+        let tail = builder.finish(paths, vec![0; 8 << 20]).unwrap();
+        let pack = [head.to_vec(), tail].concat();
+        assert!(pack.len() < 1 << 20, "{}", pack.len());
+        let directory = open(&pack).unwrap();
+        assert_eq!((directory.paths(), directory.others().len()), (200, 8 << 20));
+        assert_eq!(directory.record(199).unwrap().info.references.len(), 199);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::keep::{Keeping, stored};
 use super::{Collection, Goal, Source, Unwanted, Why};
 use crate::fold::is_copied;
-use crate::{Catalog, Directory};
+use crate::{Catalog, Directory, longest_directories};
 
 /// A pack is rewritten when less than half of it is wanted, and that is worth a request: more than this many
 /// bytes.
@@ -23,6 +23,9 @@ const DEAD: u64 = 16;
 /// the next ones have room.
 const FEW: usize = 2;
 
+/// Which part of the longest directory a fold of small packs has at most; those that are folded are in memory beside it.
+const DIRECTORY: (u64, u64) = (3, 4);
+
 /// What is known of a pack that was read.
 struct Pack {
     number: u32,
@@ -31,6 +34,8 @@ struct Pack {
     live: bool,
     /// How many bytes of it a fold would have.
     wanted: u64,
+    /// How long its directory is.
+    directory: u64,
     /// Whether any chunk or record of it is kept.
     needed: bool,
     /// Whether it has neither chunks nor paths.
@@ -102,6 +107,7 @@ fn packs(catalog: &Catalog, keeping: &Keeping) -> Vec<Pack> {
             size,
             live: catalog.is_live(number),
             wanted: (chunks + record_bytes).min(size),
+            directory: directory.size() as u64,
             needed: count > 0 || wanted.iter().any(|&wanted| wanted),
             is_bare: directory.chunks() == 0 && directory.paths() == 0,
             why: None,
@@ -132,6 +138,7 @@ fn choose_small(packs: &mut [Pack], goal: &Goal) {
     let most = goal.packs;
     let chosen: u64 = packs.iter().filter(|pack| pack.why.is_some()).map(|pack| pack.wanted).sum();
     let any = packs.iter().any(|pack| pack.why.is_some());
+    let others = packs.iter().filter(|pack| pack.why.is_some()).map(|pack| pack.directory).sum::<u64>();
     let mut stay: Vec<&mut Pack> = packs
         .iter_mut()
         .filter(|pack| pack.live && pack.why.is_none() && !goal.foreign.contains(&pack.name))
@@ -141,13 +148,24 @@ fn choose_small(packs: &mut [Pack], goal: &Goal) {
     }
     stay.sort_by(|a, b| (a.size, &a.name).cmp(&(b.size, &b.name)));
     let (mut split, mut sum) = (0, chosen);
+    // Packs that say much of small paths stay as they are.
+    let mut directories = others;
+    let mut fitting = 0;
     for (at, pack) in stay.iter().enumerate() {
-        if sum > 0 && pack.size < GEOMETRIC * sum {
-            split = at + 1;
+        directories += pack.directory;
+        let fits = directories <= longest_directories(sum + pack.size) / DIRECTORY.1 * DIRECTORY.0;
+        if fits {
+            fitting = at + 1;
+            if sum > 0 && pack.size < GEOMETRIC * sum {
+                split = at + 1;
+            }
         }
         sum += pack.size;
     }
-    split = split.max((stay.len() + 1).saturating_sub(if most == 0 { FEW } else { FEW.min(most) }));
+    let enough = (stay.len() + 1).saturating_sub(if most == 0 { FEW } else { FEW.min(most) });
+    if enough <= fitting {
+        split = split.max(enough);
+    }
     if split + usize::from(any) < 2 {
         return;
     }

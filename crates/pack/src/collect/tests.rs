@@ -277,6 +277,25 @@ fn a_large_pack_is_not_copied_for_a_small_one() {
 }
 
 #[test]
+fn packs_that_say_much_are_not_made_into_one_that_says_too_much() {
+    let mut world = World::default();
+    // Each of the first two says 26 MiB of its paths.
+    for (number, count, size) in [(0, 26, 1 << 20), (1, 26, 1 << 20), (2, 1, 1), (3, 1, 1)] {
+        let paths = (number * 100..number * 100 + count).map(|number| {
+            let mut path = path(number, &[number], &[], 5);
+            path.info.signatures = vec!["s".repeat(size)];
+            path
+        });
+        let paths = paths.collect();
+        world.save(&mut Catalog::default(), &format!("s{number}"), u64::from(number), paths);
+    }
+    let plan = world.collect(&goal(50), "f");
+    assert_eq!(plan.sources.len(), 3, "{:?}", plan.sources);
+    assert_eq!(world.live().len(), 2);
+    assert!(world.collect(&goal(60), "g").is_nothing());
+}
+
+#[test]
 fn what_live_branches_reach_stays_newest_first_and_the_rest_is_named() {
     let mut world = World::default();
     // Each path has five chunks, some ten thousand bytes.
