@@ -10,6 +10,7 @@ mod frames;
 mod local;
 mod name;
 mod order;
+mod outline;
 mod packs;
 mod restore;
 mod save;

@@ -12,6 +12,7 @@ use phoenix_pack::{Closure, PathInfo};
 use phoenix_store::{DaemonError, DumpError, Import, ImportError, Layout, RegisterError, Way, Whole, dump};
 use phoenix_substituter::{PublicKeys, is_content_addressed, is_signature};
 
+use crate::outline::Paths;
 use crate::trust::{admit, compared};
 use crate::{Cache, MakeArchive, Restored, Saved, Trouble};
 
@@ -68,7 +69,7 @@ impl Cache {
             })?;
             pieces.flush()
         };
-        self.save(name, paths.iter().map(packed).collect(), &read, threads)
+        self.save_some(name, &Valid(paths), &read, threads)
     }
 
     /// Restores paths, with all that they refer to and that is not valid, into the store on this machine: as
@@ -246,6 +247,19 @@ impl Sink for Contents {
     fn symlink(&mut self, _: &[u8]) -> Result<(), Infallible> {
         self.other = true;
         Ok(())
+    }
+}
+
+/// Valid paths of a store.
+struct Valid<'v>(&'v [ValidPathInfo]);
+
+impl Paths for Valid<'_> {
+    fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    fn info(&self, number: u32) -> PathInfo {
+        packed(&self.0[number as usize])
     }
 }
 

@@ -36,6 +36,19 @@ pub(crate) fn scoped(leaf: &BlobName, scopes: Option<&Scopes>) -> BlobName {
     scoped.and_then(|name| BlobName::new(name).ok()).unwrap_or_else(|| leaf.clone())
 }
 
+/// The name of one of several packs that are made at once: later than those before it, and earlier than what brings it
+/// together with others (`Packs::meet`).
+pub(crate) fn part(name: &BlobName, number: usize) -> BlobName {
+    let later = (number > 0).then(|| BlobName::new(format!("{name}++{number:03}")));
+    later.and_then(Result::ok).unwrap_or_else(|| name.clone())
+}
+
+/// Whether these are packs that were made at once.
+pub(crate) fn is_part(name: &str, other: &str) -> bool {
+    let first = |name: &str| name.split_once("++").map_or(name.len(), |(first, _)| first.len());
+    name != other && name[..first(name)] == other[..first(other)]
+}
+
 /// Whether a pack of this name can be read by who may read these scopes.
 pub(crate) fn is_readable(name: &str, scopes: Option<&Scopes>) -> bool {
     let Some(scopes) = scopes else { return true };

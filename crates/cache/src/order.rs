@@ -1,53 +1,64 @@
 //! In which order paths go into a pack.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
-use phoenix_pack::{HASH_LENGTH, PathInfo};
+use phoenix_pack::HASH_LENGTH;
+
+use crate::outline::Outline;
 
 /// Archives from here on are read first, so that no thread is left alone with one at the end; in bytes.
 const LARGE: u64 = 16 << 20;
 
-/// Puts paths into the order in which Nix asks a substituter for them: each after all that it refers to, and of those
-/// that can come the first by name, by what follows the hash (nix `src/libstore/build/goal.hh`, `CompareGoalPtrs`).
-/// Then a frame is opened once, and what has like names is often alike. Large ones come before all others.
-pub(crate) fn order(mut paths: Vec<PathInfo>) -> Vec<PathInfo> {
-    let key = |path: &PathInfo| (path.name.get(HASH_LENGTH..).map(str::to_owned), path.name.clone());
-    paths.sort_by_cached_key(key);
-    let numbers: HashMap<&str, usize> =
-        paths.iter().enumerate().map(|(number, path)| (path.name.as_str(), number)).collect();
+/// Puts the numbers of paths into the order in which Nix asks a substituter for them: each after all that it refers to,
+/// and of those that can come the first by name, by what follows the hash (nix `src/libstore/build/goal.hh`,
+/// `CompareGoalPtrs`). Then a frame is opened once, and what has like names is often alike. Large ones come before all
+/// others.
+pub(crate) fn order(outline: &Outline, numbers: Vec<u32>) -> Vec<u32> {
+    let mut paths = numbers;
+    let key = |number: &u32| {
+        let name = outline.name(*number);
+        (name.get(HASH_LENGTH..), name)
+    };
+    paths.sort_by(|a, b| key(a).cmp(&key(b)));
+    // By their numbers, where they stand among these.
+    let mut at: Vec<Option<u32>> = vec![None; outline.len()];
+    for (&number, place) in paths.iter().zip(0..) {
+        at[number as usize] = Some(place);
+    }
     let mut waits = vec![0_usize; paths.len()];
-    let mut referrers: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-    for (number, path) in paths.iter().enumerate() {
-        let references: BTreeSet<usize> =
-            path.references.iter().filter_map(|name| numbers.get(name.as_str()).copied()).collect();
-        for reference in references.into_iter().filter(|&reference| reference != number) {
-            waits[number] += 1;
-            referrers.entry(reference).or_default().push(number);
+    let mut referrers: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    for (&number, place) in paths.iter().zip(0_u32..) {
+        for reference in outline.references(number).iter().filter_map(|&other| at[other as usize]) {
+            waits[place as usize] += 1;
+            referrers.entry(reference).or_default().push(place);
         }
     }
-    let mut ready: BTreeSet<usize> = (0..paths.len()).filter(|&number| waits[number] == 0).collect();
+    let mut ready: BTreeSet<u32> =
+        (0..paths.len() as u32).filter(|&place| waits[place as usize] == 0).collect();
     // What is in a circle, which no store has, stays where its name says, at the end.
     let mut places: Vec<usize> = (0..paths.len()).map(|number| paths.len() + number).collect();
     let mut place = 0;
     while let Some(number) = ready.pop_first() {
-        places[number] = place;
+        places[number as usize] = place;
         place += 1;
         for &referrer in referrers.get(&number).into_iter().flatten() {
-            waits[referrer] -= 1;
-            if waits[referrer] == 0 {
+            waits[referrer as usize] -= 1;
+            if waits[referrer as usize] == 0 {
                 ready.insert(referrer);
             }
         }
     }
-    let large = |path: &PathInfo| Reverse(Some(path.nar_size).filter(|&size| size >= LARGE));
-    let mut placed: Vec<(usize, PathInfo)> = places.into_iter().zip(paths).collect();
-    placed.sort_by_key(|(place, path)| (large(path), *place));
-    placed.into_iter().map(|(_, path)| path).collect()
+    let large = |number: u32| Reverse(Some(outline.nar_size(number)).filter(|&size| size >= LARGE));
+    let mut placed: Vec<(usize, u32)> = places.into_iter().zip(paths).collect();
+    placed.sort_by_key(|&(place, number)| (large(number), place));
+    placed.into_iter().map(|(_, number)| number).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use phoenix_pack::PathInfo;
+
     use super::*;
 
     fn path(name: &str, nar_size: u64, references: &[&str]) -> PathInfo {
@@ -63,8 +74,10 @@ mod tests {
         }
     }
 
-    fn names(paths: Vec<PathInfo>) -> Vec<String> {
-        order(paths).iter().map(|path| path.name[HASH_LENGTH + 1..].to_owned()).collect()
+    fn names(paths: &[PathInfo]) -> Vec<String> {
+        let outline = Outline::of(&paths);
+        let ordered = order(&outline, (0..paths.len() as u32).collect());
+        ordered.iter().map(|&number| outline.name(number)[HASH_LENGTH + 1..].to_owned()).collect()
     }
 
     #[test]
@@ -76,7 +89,7 @@ mod tests {
             path("bash", 10, &["bash"]),
             path("cc", 10, &["bash"]),
         ];
-        assert_eq!(names(paths), ["bash", "cc", "zlib", "lib", "app"]);
+        assert_eq!(names(&paths), ["bash", "cc", "zlib", "lib", "app"]);
     }
 
     #[test]
@@ -88,6 +101,6 @@ mod tests {
             path("a", 10, &["b"]),
             path("b", 10, &["a"]),
         ];
-        assert_eq!(names(paths), ["larger", "large", "small", "a", "b"]);
+        assert_eq!(names(&paths), ["larger", "large", "small", "a", "b"]);
     }
 }

@@ -9,12 +9,12 @@ use futures_util::{StreamExt, stream};
 use phoenix_depot::{Blob, BlobName, Depot, DepotError, Problem};
 use phoenix_pack::{
     Catalog, Directory, FOOTER, Footer, HEAD, Others, PackBuilder, PackError, PackInfo, check_head,
-    longest_directories,
+    heaviest_directories,
 };
 use tokio::sync::Semaphore;
 
 use crate::attempts::attempts;
-use crate::name::{PACKS, is_readable, prefix};
+use crate::name::{PACKS, is_part, is_readable, prefix};
 use crate::{Said, Trouble};
 
 /// How much of the end of a pack is read at first, in bytes: the footer, and the whole directory of most.
@@ -361,7 +361,7 @@ impl Packs {
     async fn read(&mut self, blobs: Vec<Blob>, trouble: &mut (dyn FnMut(Trouble) + Send)) {
         let depot = &self.depot;
         let room = &Room::beside(self.catalog.read_packs().map(|(_, name, directory)| {
-            (self.blobs.get(name).map_or(0, |blob| blob.size), directory.size() as u64)
+            (self.blobs.get(name).map_or(0, |blob| blob.size), directory.weight())
         }));
         let read: Vec<(Blob, Result<Directory, Trouble>)> = stream::iter(blobs)
             .map(|blob| async move {
@@ -508,8 +508,24 @@ impl Packs {
         None
     }
 
-    /// Takes in a pack that was just made, as anybody would who reads it, and returns whether it can be seen.
+    /// Takes in a pack that was just made, as anybody would who reads it, with those that were made with it at once, and
+    /// returns whether it can be seen.
     pub(crate) async fn see(&mut self, name: &BlobName) -> Result<bool, Trouble> {
+        if !self.see_one(name).await? {
+            return Ok(false);
+        }
+        let parts = self.catalog.unread().into_iter().map(|(other, _)| other);
+        let parts = parts.filter(|other| is_part(other, name.as_str()));
+        let parts: Vec<BlobName> = parts.filter_map(|part| BlobName::new(part).ok()).collect();
+        for part in parts {
+            if !self.see_one(&part).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    async fn see_one(&mut self, name: &BlobName) -> Result<bool, Trouble> {
         let Some(blob) = self.depot.find(name).await? else { return Ok(false) };
         let directory = read_directory(self.depot.as_ref(), &blob, &Room::default()).await?;
         let damaged = self.catalog.add_all([(name.to_string(), info(&blob), directory)]);
@@ -603,7 +619,7 @@ impl Room {
     fn take(&self, pack: u64, directory: u64) -> Result<(), PackError> {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let more = (taken.0.saturating_add(pack), taken.1.saturating_add(directory));
-        if more.1 > longest_directories(more.0) {
+        if more.1 > heaviest_directories(more.0) {
             return Err(PackError::NoRoom);
         }
         *taken = more;
@@ -642,7 +658,12 @@ async fn read_directory(depot: &dyn Depot, blob: &Blob, room: &Room) -> Result<D
             }
         }
     };
-    directory.map_err(|problem| {
+    // What is made of it comes beside it.
+    let weighed = directory.and_then(|directory| {
+        let more = directory.weight().saturating_sub(footer.length());
+        room.take(0, more).map(|()| directory)
+    });
+    weighed.map_err(|problem| {
         room.give_back(blob.size, footer.length());
         damaged(problem)
     })
@@ -655,7 +676,7 @@ mod tests {
     #[test]
     fn there_is_room_for_directories_by_what_packs_are() {
         const MEBI: u64 = 1 << 20;
-        let room = Room::beside([(0, 62 * MEBI)].into_iter());
+        let room = Room::beside([(0, 126 * MEBI)].into_iter());
         assert_eq!(room.take(MEBI, 3 * MEBI), Err(PackError::NoRoom));
         assert_eq!(room.take(MEBI, 2 * MEBI), Ok(()));
         assert_eq!(room.take(MEBI, 1), Err(PackError::NoRoom));
@@ -663,7 +684,7 @@ mod tests {
         room.give_back(MEBI, 2 * MEBI);
         assert_eq!(room.take(MEBI, 1), Ok(()));
         // Large packs have large directories.
-        assert_eq!(room.take(100 << 30, 700 * MEBI), Ok(()));
+        assert_eq!(room.take(100 << 30, 1400 * MEBI), Ok(()));
         assert_eq!(room.take(0, 350 * MEBI), Err(PackError::NoRoom));
     }
 }

@@ -64,6 +64,7 @@ pub(crate) struct Outcome {
     failed: Vec<(u32, String)>,
     /// Those of them that the depot did not give all of.
     unread: BTreeSet<u32>,
+    damaged: Damage,
     requests: usize,
     bytes: u64,
 }
@@ -131,13 +132,11 @@ impl Cache {
         drop(reached(closure, &mut bad));
         located.retain(|(number, _)| !bad[*number as usize]);
         later.retain(|&number| !bad[number as usize]);
-        let mut damaged = Damage::new();
         let mut later = later.into_iter();
         let (mut gone, mut gone_packs) = (BTreeSet::new(), Vec::new());
         while !located.is_empty() {
             let room = self.room_beside(closure);
-            let (paths, packs) =
-                self.take_in(located, room, take, threads, trouble, &mut outcome, &mut damaged);
+            let (paths, packs) = self.take_in(located, room, take, threads, trouble, &mut outcome);
             gone.extend(paths);
             gone_packs.extend(packs);
             located = locate_some(self.packs.catalog(), closure, &mut later, &mut outcome);
@@ -154,14 +153,14 @@ impl Cache {
                 break;
             }
             let room = self.room_beside(closure);
-            let (_, packs) = self.take_in(located, room, take, threads, trouble, &mut outcome, &mut damaged);
+            let (_, packs) = self.take_in(located, room, take, threads, trouble, &mut outcome);
             gone_packs.extend(packs);
         }
         // Where all came from elsewhere, nobody misses them.
         if gone.iter().any(|&number| !outcome.is_whole(number)) {
             gone_packs.into_iter().for_each(|error| trouble(error.into()));
         }
-        self.doubt(&damaged, trouble);
+        self.doubt(&outcome.damaged, trouble);
         if self.packs.unsure().next().is_some() {
             // It may be in what the depot did not show.
             let gone = outcome.failed.iter().filter(|(_, why)| why == GONE);
@@ -187,7 +186,6 @@ impl Cache {
         threads: usize,
         trouble: &(dyn Fn(Trouble) + Sync),
         outcome: &mut Outcome,
-        damaged: &mut Damage,
     ) -> (BTreeSet<u32>, Vec<DepotError>) {
         // As they stand in the packs, so that each frame is opened once and let go of.
         located.sort_by_key(|(_, path)| {
@@ -218,7 +216,7 @@ impl Cache {
         outcome.requests += requests;
         outcome.bytes += bytes;
         for (pack, frames) in restoring.frames.damaged() {
-            damaged.entry(pack).or_default().extend(frames);
+            outcome.damaged.entry(pack).or_default().extend(frames);
         }
         // Only what is known to be whole counts, whatever became of the thread that had it.
         let mut ended = restoring.ended.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -323,8 +321,14 @@ pub(crate) fn locate_one(catalog: &mut Catalog, closure: &Closure, number: u32) 
 impl Outcome {
     /// All is well so far.
     pub(crate) fn of(closure: &Closure) -> Self {
-        let (bad, failed) = (vec![false; closure.len()], Vec::new());
-        Self { bad, failed, unread: BTreeSet::new(), requests: 0, bytes: 0 }
+        Self {
+            bad: vec![false; closure.len()],
+            failed: Vec::new(),
+            unread: BTreeSet::new(),
+            damaged: Damage::new(),
+            requests: 0,
+            bytes: 0,
+        }
     }
 
     /// Takes note that a path cannot be had.

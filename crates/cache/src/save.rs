@@ -1,6 +1,6 @@
 //! Saving: store paths into one pack.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -12,14 +12,15 @@ use futures_util::{StreamExt, stream};
 use phoenix_depot::{BlobName, Body, Created, Depot, DepotError, Problem};
 use phoenix_pack::{
     Catalog, Chunk, ChunkId, ChunkSizes, Chunks, Compressor, Cutter, FrameBuilder, LEVEL, Others,
-    PackBuilder, PackError, PackedPath, PathInfo, References, SealedFrame, Use,
+    PackBuilder, PackError, PackInfo, PackedPath, Patch, PathInfo, References, SealedFrame, Use,
 };
 use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
-use crate::name::scoped;
+use crate::name::{part, scoped};
 use crate::order::order;
+use crate::outline::{Outline, Paths};
 use crate::packs::{newest_of, now};
 use crate::{Cache, Trouble};
 
@@ -47,6 +48,10 @@ const SHORTEST: u32 = 20;
 /// How many finished frames wait to be sent, at most; each has some megabytes.
 const FRAMES_WAITING: usize = 4;
 
+/// How many bytes all that is known of the paths of a pack may take in its directory, about, without their chunks. What is
+/// more than that goes into another pack: whoever reads or writes one has all of it in memory.
+const RECORDS: usize = 32 << 20;
+
 /// Reads the archive of a path and hands it on in pieces, of which none may be kept.
 pub type ReadArchive<'r> =
     dyn Fn(&PathInfo, &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> + Sync + 'r;
@@ -54,17 +59,17 @@ pub type ReadArchive<'r> =
 /// What came of saving.
 #[derive(Debug, Default)]
 pub struct Saved {
-    /// The pack that was made; none when there was nothing to save.
+    /// The pack that was made, the last if there are several; none when there was nothing to save.
     pub pack: Option<BlobName>,
-    /// How many paths are in it.
+    /// How many paths are in it, and in the others.
     pub paths: usize,
     /// How many were in live packs already.
     pub known: usize,
-    /// How many bytes the archives of the paths in it have.
+    /// How many bytes the archives of these paths have.
     pub archives: u64,
     /// How many bytes of these no pack had.
     pub new: u64,
-    /// How many bytes the pack has.
+    /// How many bytes the packs have.
     pub size: u64,
     /// Paths that could not be read, and why. They are not in the pack.
     pub unreadable: Vec<(String, io::Error)>,
@@ -72,48 +77,112 @@ pub struct Saved {
 
 impl Cache {
     /// Saves paths in a new pack: those that no live pack can give, or not with all their signatures, and of these the
-    /// chunks that no live pack has. The pack has this name, in the scope of the depot that may be written.
+    /// chunks that no live pack has. The pack has this name, in the scope of the depot that may be written. Where more
+    /// is known of the paths than one directory should hold, there are several, with names that follow this one.
     ///
     /// # Errors
-    /// When the pack cannot be made; nothing of it is in the depot then.
+    /// When a pack cannot be made; nothing of it is in the depot then.
     pub fn save(
         &mut self,
         name: &BlobName,
-        paths: Vec<PathInfo>,
+        paths: &[PathInfo],
+        read: &ReadArchive<'_>,
+        threads: usize,
+    ) -> Result<Saved, Trouble> {
+        self.save_some(name, &paths, read, threads)
+    }
+
+    /// The same of paths that are told one at a time.
+    pub(crate) fn save_some(
+        &mut self,
+        name: &BlobName,
+        paths: &dyn Paths,
         read: &ReadArchive<'_>,
         threads: usize,
     ) -> Result<Saved, Trouble> {
         let depot = self.packs.depot().clone();
         let name = &scoped(name, depot.scopes().as_ref());
-        let is_news = self.note_use(&paths);
-        let all = paths.len();
+        let outline = Outline::of(paths);
+        let (branch, is_news) = self.note_use(&outline);
         let old = (now() * 1000).saturating_sub(STALE);
         let catalog = self.packs.catalog();
-        let paths: Vec<PathInfo> = paths
-            .into_iter()
-            .filter_map(|path| {
-                let is_stale = catalog.saved_at(&path.name).is_some_and(|at| at < old);
-                let stale = is_stale.then(|| path.clone());
-                to_save(catalog, path).or(stale)
-            })
-            .collect();
-        let known = all - paths.len();
-        if paths.is_empty() {
+        let mut signatures = HashMap::new();
+        let mut numbers: Vec<u32> = Vec::new();
+        for number in 0..outline.len() as u32 {
+            let is_stale = catalog.saved_at(outline.name(number)).is_some_and(|at| at < old);
+            match to_save(catalog, paths.info(number)) {
+                Some(Wanted::WithSignatures(all)) => {
+                    signatures.insert(number, all);
+                }
+                Some(Wanted::AsItIs) => {}
+                None if is_stale => {}
+                None => continue,
+            }
+            numbers.push(number);
+        }
+        let known = outline.len() - numbers.len();
+        if numbers.is_empty() {
             if is_news || self.damage_is_news {
                 self.tell(name)?;
             }
             return Ok(Saved { known, ..Saved::default() });
         }
+        let groups = groups(&outline, order(&outline, numbers));
+        drop(outline);
+        let mut saving = Saving {
+            paths,
+            signatures,
+            read,
+            threads: threads.max(1),
+            saved: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64,
+            made: HashSet::new(),
+        };
+        let mut all = Saved { known, ..Saved::default() };
+        let last = groups.len() - 1;
+        let mut end = Duration::MAX;
+        for (number, group) in groups.into_iter().enumerate() {
+            // What the branch needs is there when all of them are.
+            let not_yet = branch.as_deref().filter(|_| number < last);
+            let (saved, blind) = self.save_group(&part(name, number), group, not_yet, &mut saving)?;
+            if number < last
+                && let Some(pack) = &saved.pack
+            {
+                // The next one says that it is there.
+                let made = PackInfo { size: saved.size, created: now() };
+                let known = [(pack.to_string(), made)].into();
+                self.packs.catalog().hear(Others { known, ..Others::default() });
+            }
+            all.add(saved);
+            end = blind;
+        }
+        if let Some(name) = &all.pack {
+            self.damage_is_news = false;
+            self.meet(name, end);
+        }
+        Ok(all)
+    }
+
+    /// Saves paths in one pack; and for how long it was not known what others did.
+    fn save_group(
+        &mut self,
+        name: &BlobName,
+        group: Vec<u32>,
+        not_yet: Option<&str>,
+        saving: &mut Saving<'_>,
+    ) -> Result<(Saved, Duration), Trouble> {
+        let depot = self.packs.depot().clone();
         let listed = self.packs.is_listed();
-        let statement = self.packs.statement();
+        let mut statement = self.packs.statement();
+        if let Some(branch) = not_yet {
+            statement.branches.remove(branch);
+        }
         let catalog = self.packs.catalog();
         let reading = Reading {
-            paths: order(paths),
+            saving,
+            group,
             next: AtomicUsize::new(0),
             known: catalog.chunks(),
             new: Mutex::default(),
-            read,
-            saved: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64,
         };
         let (to_depot, body) = body();
         let creation = {
@@ -127,7 +196,7 @@ impl Cache {
             asked.get_or_init(Instant::now);
             newest.merged(statement).encode()
         };
-        let written = write(&reading, threads.max(1), others, &to_depot);
+        let written = write(&reading, others, &to_depot);
         let given_up = match &written {
             Err(error) => Some(error.to_string()),
             Ok(saved) if saved.paths == 0 => Some("nothing could be read".to_owned()),
@@ -138,6 +207,7 @@ impl Cache {
             drop(to_depot.blocking_send(Err(io::Error::other(why))));
         }
         drop(to_depot);
+        let new = reading.new.into_inner().unwrap_or_else(PoisonError::into_inner);
         let created = self.runtime.block_on(creation);
         let blind = asked.get().map_or(Duration::MAX, Instant::elapsed);
         let damaged =
@@ -148,23 +218,52 @@ impl Cache {
             (Err(error), _) => return Err(damaged(error)),
             (Ok(saved), created) => (saved, created),
         };
-        saved.known = known;
         if saved.paths == 0 {
-            return Ok(saved);
+            return Ok((saved, blind));
         }
         match created {
             Ok(Ok(Created::New(size))) => {
                 saved.size = size;
                 saved.pack = Some(name.clone());
-                self.damage_is_news = false;
-                self.meet(name, blind);
-                Ok(saved)
+                saving.made.extend(new);
+                Ok((saved, blind))
             }
             Ok(Ok(Created::Taken)) => Err(damaged(PackError::Damaged("another pack has this name"))),
             Ok(Err(error)) => Err(error.into()),
             Err(_) => Err(damaged(PackError::Damaged("sending it broke off"))),
         }
     }
+}
+
+impl Saved {
+    /// Adds what came of one more pack.
+    fn add(&mut self, more: Self) {
+        let Self { pack, paths, known, archives, new, size, unreadable } = more;
+        self.pack = pack.or(self.pack.take());
+        self.paths += paths;
+        self.known += known;
+        self.archives += archives;
+        self.new += new;
+        self.size += size;
+        self.unreadable.extend(unreadable);
+    }
+}
+
+/// Shares paths out to packs, in their order.
+fn groups(outline: &Outline, ordered: Vec<u32>) -> Vec<Vec<u32>> {
+    let (mut groups, mut size) = (vec![Vec::new()], 0);
+    for number in ordered {
+        let more = outline.record_size(number);
+        if size > 0 && size + more > RECORDS {
+            groups.push(Vec::new());
+            size = 0;
+        }
+        size += more;
+        if let Some(group) = groups.last_mut() {
+            group.push(number);
+        }
+    }
+    groups
 }
 
 impl Cache {
@@ -182,11 +281,12 @@ impl Cache {
         Ok(())
     }
 
-    /// Takes note of what the run of a branch needs that is to be saved or was restored; whether that is news.
-    fn note_use(&mut self, paths: &[PathInfo]) -> bool {
-        let Some((branch, run)) = self.branch.clone() else { return false };
+    /// Takes note of what the run of a branch needs that is to be saved or was restored; the branch, and whether that
+    /// is news.
+    fn note_use(&mut self, outline: &Outline) -> (Option<String>, bool) {
+        let Some((branch, run)) = self.branch.clone() else { return (None, false) };
         let catalog = self.packs.catalog();
-        let mut needs = roots(paths);
+        let mut needs = outline.roots();
         if !self.needs.is_empty() {
             needs.extend(self.needs.intersection(&catalog.names()).cloned());
         }
@@ -198,7 +298,7 @@ impl Cache {
         });
         let is_news = !needs.is_empty() && !is_same;
         catalog.note_use(&branch, Use { run, at: now(), roots: needs });
-        is_news
+        (Some(branch), is_news)
     }
 
     /// Sees to it that a pack is found where only the newest can be asked for: when another was made in the same
@@ -269,22 +369,19 @@ impl Newest<'_> {
     }
 }
 
-/// The paths that no other of them refers to: with these, all of them are reached.
-fn roots(paths: &[PathInfo]) -> BTreeSet<String> {
-    let referred: HashSet<&str> = paths
-        .iter()
-        .flat_map(|path| path.references.iter().filter(|name| **name != path.name))
-        .map(String::as_str)
-        .collect();
-    paths.iter().map(|path| &path.name).filter(|name| !referred.contains(name.as_str())).cloned().collect()
+/// How a path is to be saved.
+enum Wanted {
+    AsItIs,
+    /// With those that packs know, too.
+    WithSignatures(Vec<String>),
 }
 
-/// A path as it is to be saved; none when live packs give it, with the same signatures at least. Another record with
+/// Whether a path is to be saved: not when live packs give it, with the same signatures at least. Another record with
 /// all signatures costs next to nothing, for no chunk of it is new.
-fn to_save(catalog: &mut Catalog, mut path: PathInfo) -> Option<PathInfo> {
+fn to_save(catalog: &mut Catalog, path: PathInfo) -> Option<Wanted> {
     let kept = path.hash_part().filter(|hash_part| catalog.keeps(hash_part));
     let Some(known) = kept.and_then(|hash_part| catalog.locate(hash_part)) else {
-        return Some(path);
+        return Some(Wanted::AsItIs);
     };
     let known = known.info;
     let new_signature = path.signatures.iter().any(|signature| !known.signatures.contains(signature));
@@ -292,10 +389,11 @@ fn to_save(catalog: &mut Catalog, mut path: PathInfo) -> Option<PathInfo> {
     if known.nar_hash != path.nar_hash || !new_signature {
         return None;
     }
-    path.signatures.extend(known.signatures);
-    path.signatures.sort_unstable();
-    path.signatures.dedup();
-    Some(path)
+    let mut signatures = path.signatures;
+    signatures.extend(known.signatures);
+    signatures.sort_unstable();
+    signatures.dedup();
+    Some(Wanted::WithSignatures(signatures))
 }
 
 /// What a depot is sent, and where to put it in. A pack that is given up must say so, or the depot would take
@@ -309,22 +407,51 @@ pub(crate) fn body() -> (mpsc::Sender<io::Result<Bytes>>, Body) {
     (sender, body.fuse().boxed())
 }
 
+/// What is saved, in one pack or several.
+struct Saving<'s> {
+    paths: &'s dyn Paths,
+    /// Those that paths are saved with instead of their own.
+    signatures: HashMap<u32, Vec<String>>,
+    read: &'s ReadArchive<'s>,
+    threads: usize,
+    /// When that is, in milliseconds since 1970.
+    saved: u64,
+    /// The chunks that are in the packs that were made.
+    made: HashSet<ChunkId>,
+}
+
+impl Saving<'_> {
+    /// A path as it is saved.
+    fn info(&self, number: u32) -> PathInfo {
+        let mut info = self.paths.info(number);
+        if let Some(signatures) = self.signatures.get(&number) {
+            info.signatures.clone_from(signatures);
+        }
+        info
+    }
+}
+
 /// What the threads that read archives share.
 struct Reading<'s> {
-    paths: Vec<PathInfo>,
+    saving: &'s Saving<'s>,
+    group: Vec<u32>,
     next: AtomicUsize,
     known: Chunks<'s>,
     /// The chunks that this pack gets.
     new: Mutex<HashSet<ChunkId>>,
-    read: &'s ReadArchive<'s>,
-    /// When that is, in milliseconds since 1970.
-    saved: u64,
+}
+
+/// A path that was read; what else is known of it is told again when the pack ends.
+struct Done {
+    number: u32,
+    chunks: Vec<Chunk>,
+    patches: Vec<Patch>,
 }
 
 /// What a thread tells the one that writes.
 enum Part {
     Frame(SealedFrame),
-    Path(Box<PackedPath>),
+    Path(Done, u64),
     Unreadable(String, io::Error),
     Broken(PackError),
 }
@@ -332,7 +459,6 @@ enum Part {
 /// Reads, cuts and compresses in several threads, and sends the pack in this one.
 fn write(
     reading: &Reading<'_>,
-    threads: usize,
     others: impl FnOnce() -> Vec<u8>,
     to_depot: &mpsc::Sender<io::Result<Bytes>>,
 ) -> Result<Saved, PackError> {
@@ -342,10 +468,10 @@ fn write(
     let gone = PackError::Damaged("the depot took no more of it");
     let send = |bytes: Bytes| to_depot.blocking_send(Ok(bytes)).map_err(|_| gone.clone());
     send(Bytes::from_static(head))?;
-    let (parts, from_threads) = bounded(threads);
+    let (parts, from_threads) = bounded(reading.saving.threads);
     let mut paths = Vec::new();
     thread::scope(|scope| {
-        for _ in 0..threads {
+        for _ in 0..reading.saving.threads {
             let parts = parts.clone();
             scope.spawn(move || {
                 if let Err(error) = reading.work(&parts) {
@@ -362,10 +488,10 @@ fn write(
                     builder.add(&frame);
                     send(frame.bytes.into())?;
                 }
-                Part::Path(path) => {
+                Part::Path(done, nar_size) => {
                     saved.paths += 1;
-                    saved.archives += path.info.nar_size;
-                    paths.push(*path);
+                    saved.archives += nar_size;
+                    paths.push(done);
                 }
                 Part::Unreadable(name, error) => saved.unreadable.push((name, error)),
                 Part::Broken(error) => return Err(error),
@@ -378,7 +504,14 @@ fn write(
     }
     saved.new = builder.chunk_bytes();
     // The same paths give the same directory, whichever thread was faster.
-    paths.sort_by(|a, b| a.info.name.cmp(&b.info.name));
+    let saving = reading.saving;
+    paths.sort_by_cached_key(|done| saving.info(done.number).name);
+    let paths = paths.into_iter().map(|Done { number, chunks, patches }| PackedPath {
+        info: saving.info(number),
+        chunks,
+        patches,
+        saved: saving.saved,
+    });
     builder.finish_in_parts(paths, others())?.into_iter().try_for_each(|part| send(part.into()))?;
     Ok(saved)
 }
@@ -388,10 +521,11 @@ impl Reading<'_> {
     fn work(&self, parts: &Sender<Part>) -> Result<(), PackError> {
         let mut compressor = Compressor::new(LEVEL)?;
         let mut frame = FrameBuilder::default();
-        while let Some(path) = self.paths.get(self.next.fetch_add(1, Ordering::Relaxed)) {
-            let part = match self.pack(path, &mut frame, &mut compressor, parts) {
-                Ok(packed) => Part::Path(Box::new(packed)),
-                Err(Stop::Unreadable(error)) => Part::Unreadable(path.name.clone(), error),
+        while let Some(&number) = self.group.get(self.next.fetch_add(1, Ordering::Relaxed)) {
+            let path = self.saving.info(number);
+            let part = match self.pack(&path, &mut frame, &mut compressor, parts) {
+                Ok((chunks, patches)) => Part::Path(Done { number, chunks, patches }, path.nar_size),
+                Err(Stop::Unreadable(error)) => Part::Unreadable(path.name, error),
                 Err(Stop::Broken(error)) => return Err(error),
             };
             if parts.send(part).is_err() {
@@ -412,7 +546,7 @@ impl Reading<'_> {
         frame: &mut FrameBuilder,
         compressor: &mut Compressor,
         parts: &Sender<Part>,
-    ) -> Result<PackedPath, Stop> {
+    ) -> Result<(Vec<Chunk>, Vec<Patch>), Stop> {
         // A name too short for a hash part stands nowhere, but has its number.
         let hash_parts = path.references.iter().map(|name| name.as_bytes().first_chunk().unwrap_or(&[0; 32]));
         let references = References::new(hash_parts);
@@ -424,6 +558,7 @@ impl Reading<'_> {
             let chunk = Chunk { id: ChunkId::of(bytes), length: bytes.len() as u32 };
             chunks.push(chunk);
             let is_new = !self.known.has(chunk)
+                && !self.saving.made.contains(&chunk.id)
                 && self.new.lock().unwrap_or_else(PoisonError::into_inner).insert(chunk.id);
             if is_new {
                 frame.push(chunk.id, bytes);
@@ -435,7 +570,7 @@ impl Reading<'_> {
             Ok(())
         };
         let mut stop = None;
-        let read = (self.read)(path, &mut |piece| {
+        let read = (self.saving.read)(path, &mut |piece| {
             size += piece.len() as u64;
             hash.update(piece);
             cutter.push(piece, &mut emit).map_err(|error| {
@@ -457,7 +592,8 @@ impl Reading<'_> {
                         --repair` tells more";
             return Err(Stop::Unreadable(io::Error::other(text)));
         }
-        Ok(PackedPath { info: path.clone(), chunks, patches, saved: self.saved })
+        chunks.shrink_to_fit();
+        Ok((chunks, patches))
     }
 }
 

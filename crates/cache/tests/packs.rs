@@ -14,7 +14,7 @@ use phoenix_depot::testing::{Faults, Faulty, Memory, bytes};
 use phoenix_depot::{Blob, BlobName, Body, Created, Depot, DepotError, Problem};
 use phoenix_pack::PathInfo;
 use sha2::{Digest, Sha256};
-use stores::{check, names, open, restore, restore_by, save, store};
+use stores::{Store, check, names, open, restore, restore_by, save, store};
 
 fn memory() -> Arc<dyn Depot> {
     Arc::new(Memory::new())
@@ -93,8 +93,8 @@ fn a_path_that_cannot_be_read_is_left_out_and_named() {
         }
         emit(archive)
     };
-    let paths = store.values().map(|(info, _)| info.clone()).collect();
-    let saved = open(&depot).0.save(&BlobName::new("packs/1").unwrap(), paths, &read, 2).unwrap();
+    let paths: Vec<PathInfo> = store.values().map(|(info, _)| info.clone()).collect();
+    let saved = open(&depot).0.save(&BlobName::new("packs/1").unwrap(), &paths, &read, 2).unwrap();
     assert_eq!((saved.paths, saved.unreadable.len()), (9, 1));
     assert_eq!(saved.unreadable[0].0, bad);
     assert!(!open(&depot).0.catalog().has(bad.as_bytes().first_chunk().unwrap()));
@@ -411,4 +411,52 @@ impl Depot for NoList {
     async fn remove(&self, name: &BlobName) -> Result<(), DepotError> {
         self.memory.remove(name).await
     }
+}
+
+/// Paths of which each refers to all that come before it: what is known of them is more than one directory should hold.
+/// There are ten archives for all of them.
+fn referring() -> Store {
+    let name = |number: u64| format!("{number:032}-a-name-as-long-as-names-of-packages-are");
+    let path = |number: u64| {
+        let archive = bytes(number % 10, 20_000).to_vec();
+        let info = PathInfo {
+            name: name(number),
+            nar_hash: Sha256::digest(&archive).into(),
+            nar_size: archive.len() as u64,
+            references: (0..number).map(name).collect(),
+            deriver: None,
+            signatures: vec![],
+            ca: None,
+        };
+        (info.name.clone(), (info, archive))
+    };
+    (0..1000).map(path).collect()
+}
+
+#[test]
+fn what_is_known_of_many_paths_goes_into_several_packs() {
+    let (depot, store) = (memory(), referring());
+    let mut before = open(&depot).0;
+    let mut cache = open(&depot).0;
+    cache.set_branch("main", 1);
+    let saved = save(&mut cache, "1-2", &store).unwrap();
+    assert_eq!((saved.paths, saved.unreadable.len()), (1000, 0));
+    // What is in one of them is not made again in the next.
+    assert_eq!(saved.new, 200_000);
+    let last = saved.pack.unwrap();
+    assert_eq!(last.as_str(), "packs/1-2++001");
+
+    let (mut cache, troubles) = open(&depot);
+    assert_eq!(troubles, Vec::<String>::new());
+    let packs: Vec<&str> = cache.catalog().packs().map(|(_, name, _)| name).collect();
+    assert_eq!(packs, ["packs/1-2++001", "packs/1-2"]);
+    let root = names(&store).pop().unwrap();
+    assert_eq!(cache.latest(&["main".to_owned()]).0, [root.clone()].into());
+    let (restored, taken) = restore(&mut cache, &[root]);
+    assert_eq!((restored.paths.len(), restored.failed.len()), (1000, 0));
+    check(&restored, &taken, &store);
+    assert_eq!(save(&mut cache, "3-4", &store).unwrap().known, 1000);
+    // Who is told of the last of them sees all.
+    assert!(before.see(&last).unwrap());
+    assert_eq!(before.catalog().names().len(), 1000);
 }

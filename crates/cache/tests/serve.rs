@@ -151,7 +151,8 @@ fn save(depot: &Arc<Moody>, pack: &str, store: &Store) {
     };
     let name = BlobName::new(format!("packs/{pack}")).unwrap();
     // One thread: the frames are in the order of the paths.
-    let saved = cache.save(&name, store.values().map(|(info, _)| info.clone()).collect(), &read, 1).unwrap();
+    let paths: Vec<PathInfo> = store.values().map(|(info, _)| info.clone()).collect();
+    let saved = cache.save(&name, &paths, &read, 1).unwrap();
     assert_eq!(saved.paths, store.len());
 }
 

@@ -17,6 +17,7 @@ use phoenix_pack::{
     Chunk, ChunkId, Compressor, Contents, Frame, FrameBuilder, LEVEL, LONGEST_FRAME, Others, PackBuilder,
     PackInfo, PackedPath, PathInfo, PathRecord, Run,
 };
+use sha2::{Digest as _, Sha256};
 
 /// What a restore may take, in MiB, whatever a pack is.
 const LIMIT: u64 = 256;
@@ -357,6 +358,71 @@ fn a_fold_of_many_paths_takes_no_more() {
     let ran = common::end(child).ends_with(0);
     assert!(ran.stderr.contains("folded 9 packs"), "{ran}");
     assert!(peak < LIMIT, "{peak} MiB: {ran}");
+}
+
+/// How many paths refer to how many others.
+const REFERRING: (usize, usize) = (14_000, 48);
+
+/// Packs of small paths, of each of which much is known: the first refers to nothing, and all are reached from the last.
+fn referring(store_dir: &str) -> (Vec<Vec<u8>>, String) {
+    let (count, most) = REFERRING;
+    let name = |number: usize| {
+        let digits: String = format!("{number:07}").chars().cycle().take(32).collect();
+        format!("{digits}-a-name-of-usual-length-{number:06}")
+    };
+    let mut packs = Vec::new();
+    for half in [0..count / 2, count / 2..count] {
+        let (mut builder, head) = PackBuilder::new();
+        let mut pack = head.to_vec();
+        let mut frame = FrameBuilder::default();
+        let mut paths = Vec::new();
+        for number in half {
+            let mut references: Vec<String> = (number.saturating_sub(most)..number).map(name).collect();
+            references.sort();
+            let mut nar = Writer::default();
+            let text = format!("{store_dir} {number}");
+            nar.file(false, text.len() as u64).unwrap();
+            nar.data(text.as_bytes()).unwrap();
+            nar.file_end().unwrap();
+            let chunk = Chunk { id: ChunkId::of(&nar.bytes), length: nar.bytes.len() as u32 };
+            frame.push(chunk.id, &nar.bytes);
+            let nar_hash = Sha256::digest(&nar.bytes).into();
+            let info =
+                PathInfo { name: name(number), nar_hash, references, ..info(0, u64::from(chunk.length)) };
+            paths.push(PackedPath { info, chunks: vec![chunk], patches: vec![], saved: 1 });
+        }
+        let sealed = frame.seal(&mut Compressor::new(LEVEL).unwrap()).unwrap();
+        builder.add(&sealed);
+        pack.extend(sealed.bytes);
+        pack.extend(builder.finish(paths, Others::default().encode()).unwrap());
+        packs.push(pack);
+    }
+    (packs, name(count - 1))
+}
+
+#[test]
+fn a_closure_of_which_much_is_known_comes_whole_and_goes_again() {
+    let env = TestEnv::new();
+    let (packs, last) = referring(&env.nix.store_dir());
+    fs::create_dir_all(env.file("depot/packs")).unwrap();
+    for (number, pack) in packs.iter().enumerate() {
+        fs::write(env.file(&format!("depot/packs/{number}")), pack).unwrap();
+    }
+    drop(packs);
+    let run = |args: &[&str]| {
+        let mut child = common::start(&env, args);
+        let peak = peak(&mut child);
+        let ran = common::end(child).ends_with(0);
+        assert!(peak < LIMIT, "{peak} MiB: {ran}");
+        ran
+    };
+    let path = format!("{}/{last}", env.nix.store_dir());
+    let ran = run(&["cache", "restore", "--threads", "4", "--depot", &env.depot(), &path]);
+    let _ = ran.says(&format!("restored {} paths", REFERRING.0));
+    let other = format!("dir:{}", env.file("other").display());
+    let _ = run(&["cache", "save", "--threads", "4", "--depot", &other, "--all"])
+        .says(&format!("saved {} paths", REFERRING.0));
+    assert_eq!(fs::read_dir(env.file("other/packs")).unwrap().count(), 2);
 }
 
 #[test]

@@ -154,7 +154,7 @@ fn forge(env: &TestEnv, path: &str, content_address: &str) {
     let depot = phoenix_depot::Opener::of_environment().open(&env.depot()).unwrap();
     let mut cache = Cache::open(std::sync::Arc::from(depot), &mut |_| ()).unwrap();
     let name = BlobName::new("packs/9999999999999-forged").unwrap();
-    cache.save(&name, vec![info], &|_, emit| emit(&nar.bytes), 1).unwrap();
+    cache.save(&name, &[info], &|_, emit| emit(&nar.bytes), 1).unwrap();
 }
 
 #[test]

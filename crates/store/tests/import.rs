@@ -258,7 +258,7 @@ fn what_comes_in_order_is_registered_as_what_it_is() {
     assert!(matches!(error, RegisterError::Other { .. }), "{error}");
     assert_eq!(target.names(), Vec::<String>::new());
     let registered = import.register_in_order([come()]).unwrap();
-    assert_eq!(registered.new, [fixed.path.clone()]);
+    assert_eq!(registered.new, std::slice::from_ref(&fixed.path));
     target.verify();
 }
 

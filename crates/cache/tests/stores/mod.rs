@@ -64,7 +64,8 @@ pub(crate) fn save(cache: &mut Cache, name: &str, store: &Store) -> Result<Saved
         store[&info.name].1.chunks(60_000).try_for_each(emit)
     };
     let name = BlobName::new(format!("packs/{name}")).unwrap();
-    cache.save(&name, store.values().map(|(info, _)| info.clone()).collect(), &read, 2)
+    let paths: Vec<PathInfo> = store.values().map(|(info, _)| info.clone()).collect();
+    cache.save(&name, &paths, &read, 2)
 }
 
 /// Restores these; what was taken in, which is always what it says it is.
