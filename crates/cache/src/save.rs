@@ -50,7 +50,7 @@ const FRAMES_WAITING: usize = 4;
 
 /// How many bytes all that is known of the paths of a pack may take in its directory, about, without their chunks. What is
 /// more than that goes into another pack: whoever reads or writes one has all of it in memory.
-const RECORDS: usize = 32 << 20;
+const RECORDS: usize = 24 << 20;
 
 /// Reads the archive of a path and hands it on in pieces, of which none may be kept.
 pub type ReadArchive<'r> =
