@@ -148,7 +148,7 @@ fn measure(base: &Path, directory: &Path, subject: &mut Subject) {
     for round in 0..ROUNDS {
         for workers in ["1", "2"] {
             let root = NixRoot::new(base);
-            let between = extremes(&root, subject);
+            let around = around(&root, subject);
             let mut good = Vec::new();
             note(format!("phoenix, {workers} workers"), phoenix(&root, subject, workers, &mut good));
             if subject.plain.is_none() {
@@ -159,12 +159,17 @@ fn measure(base: &Path, directory: &Path, subject: &mut Subject) {
                     note(format!("phoenix, {what}"), phoenix(&root, subject, workers, &mut Vec::new()));
                 };
                 again("unchanged");
-                std::fs::write(subject.flake.join("README"), &between[1].1).expect("a file");
+                let write = |text: &str| std::fs::write(subject.flake.join("README"), text).expect("a file");
+                write(&around[1].1);
                 again("a README changed, for the first time");
-                change_between(&root, subject, "README", round, &between);
+                change_between(&root, subject, "README", round, &around);
                 again("a README changed");
                 if let Some(leaf) = subject.leaf {
-                    change_between(&root, subject, leaf, round, &between);
+                    for (_, text) in &around[2..] {
+                        write(text);
+                        phoenix(&root, subject, workers, &mut Vec::new());
+                    }
+                    change_between(&root, subject, leaf, round, &around);
                     again("a leaf's source changed");
                 }
             }
@@ -208,8 +213,9 @@ fn reference(subject: &Subject) -> String {
     format!("path:{}", subject.flake.display())
 }
 
-/// Texts of the README with which the source has the first and the last path of many, and these; the first one is written.
-fn extremes(root: &NixRoot, subject: &Subject) -> [(String, String); 2] {
+/// Texts of the README with which the source has paths of its own, and these; the first one is written. Changes are to come between
+/// the first two, and on both sides of these there is one that is evaluated in the other direction.
+fn around(root: &NixRoot, subject: &Subject) -> [(String, String); 4] {
     let mut paths: Vec<(String, String)> = (0..24)
         .map(|number| {
             std::fs::write(subject.flake.join("README"), number.to_string()).expect("a file");
@@ -217,9 +223,9 @@ fn extremes(root: &NixRoot, subject: &Subject) -> [(String, String); 2] {
         })
         .collect();
     paths.sort();
-    let extremes = [paths.remove(0), paths.pop().expect("a path")];
-    std::fs::write(subject.flake.join("README"), &extremes[0].1).expect("a file");
-    extremes
+    let around = [6, 18, 23, 0].map(|at| paths[at].clone());
+    std::fs::write(subject.flake.join("README"), &around[0].1).expect("a file");
+    around
 }
 
 /// Changes a file until the path of the source comes between two others.
@@ -228,12 +234,12 @@ fn change_between(
     subject: &Subject,
     file: &str,
     round: usize,
-    between: &[(String, String); 2],
+    around: &[(String, String); 4],
 ) {
     let is_between = |number: &usize| {
         std::fs::write(subject.flake.join(file), format!("{round} {number}")).expect("a file");
         let path = source_path(root, subject);
-        between[0].0 < path && path < between[1].0
+        around[0].0 < path && path < around[1].0
     };
     (0..100).find(is_between).expect("a path between them");
 }

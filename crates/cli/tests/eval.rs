@@ -626,24 +626,24 @@ fn source_path(env: &TestEnv, reference: &str) -> String {
     metadata["path"].as_str().unwrap().to_owned()
 }
 
-/// Two texts with which this file gives the source a path that comes before, and one that comes after most others, and
-/// these paths.
-fn extremes(env: &TestEnv, flake: &Flake, file: &str) -> [(String, String); 2] {
+/// Texts with which this file gives the source paths of its own, and these paths: the others are to come between the first two,
+/// and on both sides of these there is one that is evaluated in the other direction.
+fn around(env: &TestEnv, flake: &Flake, file: &str) -> [(String, String); 4] {
     let paths = (0..24).map(|number| {
         flake.write(file, &number.to_string());
         (source_path(env, &flake.reference()), number.to_string())
     });
     let mut paths: Vec<(String, String)> = paths.collect();
     paths.sort();
-    [paths.swap_remove(0), paths.pop().unwrap()]
+    [6, 18, 23, 0].map(|at| paths[at].clone())
 }
 
 /// Changes a file until the path of the source comes between two others.
-fn change_between(env: &TestEnv, flake: &Flake, file: &str, extremes: &[(String, String); 2]) {
+fn change_between(env: &TestEnv, flake: &Flake, file: &str, around: &[(String, String); 4]) {
     let is_between = |number: &usize| {
         flake.write(file, &number.to_string());
         let path = source_path(env, &flake.reference());
-        extremes[0].0 < path && path < extremes[1].0
+        around[0].0 < path && path < around[1].0
     };
     (100..200).find(is_between).expect("a path between them");
 }
@@ -667,8 +667,8 @@ fn a_change_evaluates_only_what_may_have_read_it() {
         flake.write(&format!("pkgs/{number}/source/file"), "1");
     }
     let reference = flake.reference();
-    let extremes = extremes(&env, &flake, "README");
-    flake.write("README", &extremes[0].1);
+    let around = around(&env, &flake, "README");
+    flake.write("README", &around[0].1);
     let eval = || env.phoenix(&["eval", "--sorted", "-v", &reference]).ends_with(0);
     // Nix remembers what it copied for others, and does not read it again.
     env.nix.run("nix", &["eval", &format!("{reference}#p12.drvPath")]);
@@ -680,12 +680,12 @@ fn a_change_evaluates_only_what_may_have_read_it() {
         let _ = first.says("only Linux tells which files are read");
         return;
     }
-    flake.write("README", &extremes[1].1);
+    flake.write("README", &around[1].1);
     let second = eval().says("have come out the same only from sources whose paths all come before");
     assert_eq!(held(&second), Some(0));
     assert_eq!(first.stdout, second.stdout);
     // From now on no evaluator is started.
-    change_between(&env, &flake, "README", &extremes);
+    change_between(&env, &flake, "README", &around);
     let mut command = without_evaluator(&env);
     let third = common::Ran::from(command.args(["eval", "--sorted", &reference]).output().unwrap());
     assert_eq!((third.code, &third.stdout), (Some(0), &first.stdout), "{third}");
@@ -696,8 +696,12 @@ fn a_change_evaluates_only_what_may_have_read_it() {
         held(&traced).is_none() && !traced.stderr.contains("nothing is known about another source"),
         "{traced}"
     );
-    // What one package is made of is of no other's concern.
-    change_between(&env, &flake, "pkgs/15/source/file", &extremes);
+    // What one package is made of is of no other's concern, once those on both sides went in both directions.
+    for (_, text) in &around[2..] {
+        flake.write("README", text);
+        assert_eq!(eval().stdout, first.stdout);
+    }
+    change_between(&env, &flake, "pkgs/15/source/file", &around);
     let fourth = eval().says("may have read pkgs/15/source/file, which has changed");
     let changed = first.stdout.lines().zip(fourth.stdout.lines()).filter(|(one, other)| one != other).count();
     assert_eq!(changed, 1);
@@ -729,16 +733,23 @@ fn what_is_sorted_by_the_path_of_the_source_is_never_stale() {
               }}) [ ./x/a (other + "/flake.nix") ])); }};
               sorted = d "sorted" "" {{ v = map (place: baseNameOf place == "a")
                 (builtins.sort (one: two: "${{toString one}}" < "${{toString two}}") [ ./x/a (other + "/flake.nix") ]); }};
+              chosen = d "chosen" "" {{ v = builtins.readFile (
+                if toString ./. < "${{builtins.storeDir}}/g" then ./one else ./two); }};
             }}; }}; }}"#,
             other.reference()
         ),
     );
     flake.write("x/a", "");
+    flake.write("one", "same");
+    flake.write("two", "same");
     let reference = flake.reference();
-    for round in 0..10 {
+    for round in 0..12 {
         flake.write("README", &round.to_string());
+        if round > 5 {
+            flake.write(if round % 2 == 0 { "one" } else { "two" }, &format!("of {round}"));
+        }
         let kept = evaluated(&env, &[&reference]);
-        assert_eq!(kept.len(), 2);
+        assert_eq!(kept.len(), 3);
         assert_eq!(kept, evaluated(&env, &[&reference, "--no-eval-cache"]), "{round}");
     }
 }
@@ -910,14 +921,14 @@ fn what_an_attribute_may_have_read_is_known_on_another_machine_too() {
     if !is_pure(&env) || !cfg!(target_os = "linux") {
         return;
     }
-    let extremes = extremes(&env, &flake, "README");
-    for (_, text) in &extremes {
+    let around = around(&env, &flake, "README");
+    for (_, text) in &around[..2] {
         flake.write("README", text);
         last = Some(env.phoenix(&args).ends_with(0));
     }
     env.forget_store();
     let _ = fs_err::remove_dir_all(env.nix.path("home/.cache"));
-    change_between(&env, &flake, "README", &extremes);
+    change_between(&env, &flake, "README", &around);
     let there = common::Ran::from(without_evaluator(&env).args(args).output().unwrap());
     assert_eq!(there.code, Some(0), "{there}");
     assert_eq!(there.stdout, last.unwrap().stdout);

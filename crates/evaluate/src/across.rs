@@ -8,11 +8,12 @@
 //! before it in both. Where they went in opposite orders that is little more than what it needs.
 //!
 //! One thing cannot be seen being read: the path of the source, which has a hash of everything in its name
-//! (`toString ./.`). It may stand in an answer, and it may be compared: what is sorted by it comes out in one order or another.
-//! So an answer holds for another source only once two sources that differ in nothing it may have read gave the same one, of which
-//! one has a path that comes before that of the other source, and one a path that comes after it: what they were compared
-//! with, it is on the same side of. An answer that came out otherwise although nothing that was seen to be read had changed
-//! depends on the source as a whole, and is asked for each time.
+//! (`toString ./.`). It may stand in an answer, and it may be compared: what is sorted by it comes out in one order or another,
+//! and something else may be read then. So an answer holds for another source only between two that gave it, one with a path
+//! that comes before that of the other source and one with a path that comes after it. Whatever it is compared with, the other source
+//! goes the way of one of them; so it may differ neither in what those before it have in common nor in what those after it have. An
+//! answer that came out otherwise although nothing that was seen to be read had changed depends on the source as a whole, and is
+//! asked for each time.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -25,8 +26,8 @@ use crate::answers::{Known, sealed, unsealed};
 /// How many readings are kept. Each source that was not known adds one.
 const MOST_READINGS: usize = 64;
 
-/// By how many readings an answer is bounded at most.
-const MOST_BOUNDS: usize = 4;
+/// By how many readings an answer is bounded at most: some before and some after most sources, in both directions.
+const MOST_BOUNDS: usize = 8;
 
 /// Stands for the hash in the name of the source. Nix's hashes have none of these letters.
 const SOURCE: &str = "eeeeeeeeooooooootttttttteeeeeeee";
@@ -60,6 +61,8 @@ pub(crate) type Content = [u8; 32];
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Reading {
     id: u32,
+    /// The hash of the source.
+    source: String,
     /// Into [`Across::contents`].
     items: Vec<u32>,
 }
@@ -70,10 +73,8 @@ struct Kept {
     /// With [`SOURCE`] in place of the hash of its source.
     answer: Result<String, String>,
     said: Vec<(Severity, String)>,
-    /// It depends on no more than what all these have in common: so much of the beginning of a reading.
+    /// In the order in which they came: so much of the beginning of a reading was read when it was given.
     within: Vec<(u32, u32)>,
-    /// The first and the last of the hashes of sources that gave it.
-    from: (String, String),
     /// Whether it depends on the source as a whole.
     is_of_whole: bool,
 }
@@ -171,7 +172,7 @@ impl Across {
             }));
         }
         let read = number(items.len());
-        self.readings.push(Reading { id, items });
+        self.readings.push(Reading { id, source: source.hash.to_owned(), items });
         let changes = Changes::of(&self.contents, &self.readings, source);
         for (question, upto, known) in recorded.answers.into_iter().filter(|(_, upto, _)| *upto <= read) {
             let before = self.answers.remove(&question);
@@ -227,6 +228,8 @@ struct Changes<'a> {
 }
 
 struct Changed<'a> {
+    /// The hash of its source.
+    source: &'a str,
     /// At which place everything stands.
     places: HashMap<&'a Item, u32>,
     /// What is another one now.
@@ -245,21 +248,31 @@ impl<'a> Changes<'a> {
             let places = items().map(|(place, item)| (&contents[item].0, place)).collect();
             let changed = items().filter(|(_, item)| !is_same[*item]);
             let changed = changed.map(|(_, item)| &contents[item].0).collect();
-            (reading.id, Changed { places, changed })
+            (reading.id, Changed { source: &reading.source, places, changed })
         });
         Self { readings: readings.collect() }
     }
 
     fn standing(&self, kept: &Kept, source: &Source<'_>) -> Standing {
+        let side = |is_there: fn(&str, &str) -> bool| -> Vec<(u32, u32)> {
+            let within = kept.within.iter().copied();
+            within.filter(|(id, _)| is_there(self.source(*id), source.hash)).collect()
+        };
+        let (before, after) = (side(|one, other| one <= other), side(|one, other| one >= other));
         if kept.is_of_whole {
             Standing::OfWhole
-        } else if let Some(item) = self.first(&kept.within) {
+        } else if let Some(item) = self.first(&before).or_else(|| self.first(&after)) {
             Standing::Changed(item.clone())
-        } else if (kept.from.0.as_str()..=kept.from.1.as_str()).contains(&source.hash) {
-            Standing::Holds
-        } else {
+        } else if before.is_empty() || after.is_empty() {
             Standing::Unproven
+        } else {
+            Standing::Holds
         }
+    }
+
+    /// The hash of the source of a reading.
+    fn source(&self, id: u32) -> &str {
+        self.readings.get(&id).map_or("", |reading| reading.source)
     }
 
     /// Something that is in all of these and has changed since one of them.
@@ -283,11 +296,15 @@ impl<'a> Changes<'a> {
             return Kept { is_of_whole: before.is_of_whole, ..fresh };
         }
         let is_same = before.answer == fresh.answer;
-        // The first and the last went in different orders.
-        let surplus = within.len().saturating_sub(MOST_BOUNDS);
-        within.drain(1..=surplus);
-        let from = (before.from.0.clone().min(fresh.from.0), before.from.1.clone().max(fresh.from.1));
-        Kept { within, is_of_whole: before.is_of_whole || !is_same, from, ..fresh }
+        while within.len() > MOST_BOUNDS {
+            // The first and the last of the paths stay.
+            let by_path = |at: &usize| self.source(within[*at].0);
+            let low = (0..within.len()).min_by_key(by_path);
+            let high = (0..within.len()).max_by_key(by_path);
+            let oldest = (0..within.len()).find(|at| Some(*at) != low && Some(*at) != high);
+            within.remove(oldest.unwrap_or_default());
+        }
+        Kept { within, is_of_whole: before.is_of_whole || !is_same, ..fresh }
     }
 }
 
@@ -303,13 +320,7 @@ impl Kept {
             Err(text) => Err(plain(text)?),
         };
         let said = known.said.iter().map(|(severity, text)| Some((*severity, plain(text)?)));
-        Some(Self {
-            answer,
-            said: said.collect::<Option<_>>()?,
-            from: (source.to_owned(), source.to_owned()),
-            within: vec![bound],
-            is_of_whole: false,
-        })
+        Some(Self { answer, said: said.collect::<Option<_>>()?, within: vec![bound], is_of_whole: false })
     }
 
     /// The answer as another source gives it.
@@ -344,8 +355,8 @@ mod tests {
         if_odd: Vec<u8>,
         uses_hash: bool,
         uses_rev: bool,
-        /// Something else whose path it compares with that of the source.
-        sorts_with: Option<u8>,
+        /// Something else whose path it compares with that of the source: it reads one of two files then.
+        sorts_with: Option<(u8, u8, u8)>,
     }
 
     /// What files hold, by number.
@@ -378,6 +389,11 @@ mod tests {
         }
         let mut answer: String =
             read.iter().map(|&file| format!("{file}={} ", files[usize::from(file)])).collect();
+        if let Some((other, first, last)) = target.sorts_with {
+            let file = if hash_of(files) < digit(other).to_string() { first } else { last };
+            answer.push_str(&format!("{} ", files[usize::from(file)]));
+            read.push(file);
+        }
         let mut items: Vec<Item> = read.into_iter().map(path).collect();
         if target.uses_hash {
             answer.push_str(&format!("{:02x?}", content(hash_of(files).as_bytes())[0..8].to_vec()));
@@ -385,9 +401,6 @@ mod tests {
         if target.uses_rev {
             items.push(Item::Told("rev".into()));
             answer.push_str(&format!("rev {:02x?}", content(hash_of(files).as_bytes())[8..16].to_vec()));
-        }
-        if let Some(other) = target.sorts_with {
-            answer.push_str(if hash_of(files) < digit(other).to_string() { "first " } else { "last " });
         }
         // Where it lies is told by many, and is no other answer.
         answer.push_str(&format!("at /nix/store/{}-source/x", hash_of(files)));
@@ -442,7 +455,7 @@ mod tests {
     fn targets() -> impl Strategy<Value = Vec<Target>> {
         let files = || proptest::collection::vec(0..8_u8, 0..4);
         let (uses_hash, uses_rev) = (proptest::bool::weighted(0.15), proptest::bool::weighted(0.1));
-        let sorts_with = proptest::option::weighted(0.2, any::<u8>());
+        let sorts_with = proptest::option::weighted(0.3, (any::<u8>(), 0..8_u8, 0..8_u8));
         let target = (files(), files(), uses_hash, uses_rev, sorts_with);
         let target = target.prop_map(|(files, if_odd, uses_hash, uses_rev, sorts_with)| Target {
             files,
@@ -458,8 +471,8 @@ mod tests {
         #[test]
         fn what_holds_is_what_a_fresh_evaluation_gives(
             targets in targets(),
-            first in proptest::collection::vec(any::<u8>(), 8),
-            edits in proptest::collection::vec((0..8_usize, 0..4_u8, any::<bool>()), 1..24),
+            first in proptest::collection::vec(0..4_u8, 8),
+            edits in proptest::collection::vec((0..8_usize, 0..4_u8, any::<bool>()), 1..32),
             behind in 0..3_usize,
         ) {
             let (mut across, mut files) = (Across::default(), first);
@@ -484,31 +497,49 @@ mod tests {
         }
     }
 
-    /// Files whose hash comes between those of two others, that differ from the first in this one.
-    fn between(one: &Files, other: &Files, file: usize) -> Files {
-        let (low, high) = (hash_of(one).min(hash_of(other)), hash_of(one).max(hash_of(other)));
-        let others = (0..=255).map(|byte| {
-            let mut files = one.clone();
-            files[file] = byte;
-            files
-        });
-        let mut between = others.filter(|files| *files != *other && (&low..&high).contains(&&hash_of(files)));
-        between.find(|files| hash_of(files) != low).expect("a hash between them")
-    }
-
     #[test]
     fn what_was_read_by_nobody_changes_nothing_once_it_is_proven() {
         let targets: Vec<Target> = (0..5).map(plain).collect();
         let mut across = Across::default();
-        let (first, second) = (vec![0, 0, 0, 0, 0, 0, 0, 0], vec![0, 0, 0, 0, 0, 1, 0, 0]);
-        assert_eq!(run(&mut across, &targets, &first, 0), 5);
-        assert_eq!(run(&mut across, &targets, &first, 0), 0);
-        assert_eq!(run(&mut across, &targets, &second, 0), 5);
-        let third = between(&first, &second, 5);
-        assert_eq!(run(&mut across, &targets, &third, 0), 0);
-        // What only one has read is evaluated by it alone, for they went in both directions, and once more to prove it.
-        let changed = |files: &Files| -> Files { [&files[..2], &[1], &files[3..]].concat() };
-        assert_eq!(run(&mut across, &targets, &changed(&between(&first, &second, 5)), 0), 1);
+        let mut all: Vec<Files> = (0..=9).map(|byte| vec![0, 0, 0, 0, 0, byte, 0, 0]).collect();
+        all.sort_by_key(hash_of);
+        assert_eq!(run(&mut across, &targets, &all[3], 0), 5);
+        assert_eq!(run(&mut across, &targets, &all[3], 0), 0);
+        assert_eq!(run(&mut across, &targets, &all[6], 0), 5);
+        assert_eq!(run(&mut across, &targets, &all[4], 0), 0);
+        // What only one has read is evaluated by it alone once those on both sides went in both directions.
+        assert_eq!(run(&mut across, &targets, &all[9], 0), 5);
+        assert_eq!(run(&mut across, &targets, &all[0], 0), 5);
+        let changed = |file: usize| -> Files {
+            let mut others = (0..=255).map(|byte| {
+                let mut files = all[3].clone();
+                (files[file], files[6]) = (1, byte);
+                files
+            });
+            let is_between = |files: &Files| (hash_of(&all[3])..hash_of(&all[6])).contains(&hash_of(files));
+            others.find(is_between).expect("a hash between them")
+        };
+        assert_eq!(run(&mut across, &targets, &changed(2), 0), 1);
+        // What all have read is evaluated by all.
+        assert_eq!(run(&mut across, &targets, &changed(7), 0), 5);
+    }
+
+    #[test]
+    fn what_reads_another_file_on_the_other_side_of_a_path_holds_where_neither_has_changed() {
+        let targets = [Target { sorts_with: Some((16, 1, 2)), ..plain(0) }];
+        let sorted = |first: u8| {
+            let mut all: Vec<Files> = (0..=255).map(|byte| vec![0, first, 0, 0, 0, byte, 0, 0]).collect();
+            all.sort_by_key(hash_of);
+            all
+        };
+        let (same, other) = (sorted(0), sorted(1));
+        let mut across = Across::default();
+        for files in [&same[0], &same[255]] {
+            assert_eq!(run(&mut across, &targets, files, 0), 1);
+        }
+        assert_eq!(run(&mut across, &targets, &same[100], 0), 0);
+        let is_between = |files: &&Files| hash_of(files) > hash_of(&same[0]);
+        assert_eq!(run(&mut across, &targets, other.iter().find(is_between).unwrap(), 0), 1);
     }
 
     #[test]
@@ -528,10 +559,10 @@ mod tests {
     #[test]
     fn what_is_sorted_by_the_path_of_the_source_is_never_stale() {
         // Half of all hashes come before it.
-        let targets = [Target { sorts_with: Some(16), ..plain(0) }];
+        let targets = [Target { sorts_with: Some((16, 1, 2)), ..plain(0) }];
         let mut across = Across::default();
         for byte in 0..=255 {
-            run(&mut across, &targets, &vec![0, 0, 0, 0, 0, byte, 0, 0], 0);
+            run(&mut across, &targets, &vec![0, 1, 2, 0, 0, byte, 0, 0], 0);
         }
         assert!(across.answers["0"].is_of_whole);
     }

@@ -24,10 +24,9 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use phoenix_store::{Nix, strip_ansi};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
-use crate::guard;
-use crate::left::remove_left;
 use crate::recording::Tracking;
 use crate::trace::{Fault, tidy};
+use crate::{guard, left};
 
 /// How often it is looked whether to stop.
 const TICK: Duration = Duration::from_millis(100);
@@ -233,7 +232,7 @@ pub(crate) struct Evaluator {
 impl Evaluator {
     /// Removes what those left who were killed.
     pub(crate) fn remove_left() {
-        remove_left(&std::env::temp_dir(), HOME);
+        left::remove_left(&std::env::temp_dir(), HOME);
     }
 
     /// Starts a process and gives it definitions, each an assignment on one line.
@@ -245,7 +244,7 @@ impl Evaluator {
         tracking: Option<&Tracking>,
     ) -> io::Result<Self> {
         // The repl writes a history file; not into the user's.
-        let home = tempfile::Builder::new().prefix(HOME).tempdir()?;
+        let home = left::make(&std::env::temp_dir(), HOME)?;
         let mark = mark(home.path());
         let mut command = nix.nix(&["repl"]);
         command.args(flags);

@@ -1,18 +1,32 @@
 //! What was left by those who were killed.
 
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
 use fs_err as fs;
+use tempfile::TempDir;
 
 /// How old something is that nobody uses any more.
 const LEFT: Duration = Duration::from_secs(24 * 3600);
 
-/// Removes the directories whose names begin so and that nobody has changed for a day. What cannot be removed stays.
+/// A file in what may be removed: others may have directories that are called so, too.
+const MARK: &str = ".made-by-phoenix";
+
+/// Makes a directory that [`remove_left`] removes when nobody does it before.
+pub(crate) fn make(directory: &Path, prefix: &str) -> io::Result<TempDir> {
+    let made = tempfile::Builder::new().prefix(prefix).tempdir_in(directory)?;
+    fs::write(made.path().join(MARK), "")?;
+    Ok(made)
+}
+
+/// Removes the directories that were made so and that nobody has changed for a day. What cannot be removed stays.
 pub(crate) fn remove_left(directory: &Path, prefix: &str) {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         let age = entry.metadata().ok().and_then(|metadata| metadata.modified().ok()?.elapsed().ok());
-        if entry.file_name().to_string_lossy().starts_with(prefix) && age.is_some_and(|age| age > LEFT) {
+        let is_ours = entry.file_name().to_string_lossy().starts_with(prefix)
+            && entry.path().join(MARK).symlink_metadata().is_ok_and(|mark| mark.is_file());
+        if is_ours && age.is_some_and(|age| age > LEFT) {
             let _ = fs::remove_dir_all(entry.path());
         }
     }
@@ -27,17 +41,18 @@ mod tests {
     #[test]
     fn what_is_old_goes_and_what_is_new_or_of_others_stays() {
         let directory = tempfile::tempdir().unwrap();
-        for (name, days) in [("phoenix-a-old", 2), ("phoenix-a-new", 0), ("phoenix-b-old", 2)] {
-            let path = directory.path().join(name);
-            fs::create_dir(&path).unwrap();
-            fs::write(path.join("file"), "").unwrap();
-            let then = SystemTime::now() - Duration::from_secs(days * 24 * 3600 + 60);
-            File::open(&path).unwrap().set_modified(then).unwrap();
-        }
+        let old = |path: &Path| {
+            let then = SystemTime::now() - 2 * LEFT;
+            File::open(path).unwrap().set_modified(then).unwrap();
+        };
+        let made = |prefix: &str| make(directory.path(), prefix).unwrap().keep();
+        let (left, fresh, another) = (made("phoenix-a-"), made("phoenix-a-"), made("phoenix-b-"));
+        let users = directory.path().join("phoenix-a-users");
+        fs::create_dir(&users).unwrap();
+        fs::write(users.join("file"), "").unwrap();
+        [&left, &another, &users].into_iter().for_each(|path| old(path));
         remove_left(directory.path(), "phoenix-a-");
-        let left = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name());
-        let mut left: Vec<_> = left.collect();
-        left.sort();
-        assert_eq!(left, ["phoenix-a-new", "phoenix-b-old"]);
+        assert!(!left.exists());
+        assert!(fresh.exists() && another.exists() && users.join("file").exists());
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use fs_err as fs;
 use rusqlite::{Connection, OpenFlags};
 
-use crate::left::remove_left;
+use crate::left;
 
 /// The part of Nix's cache that tells what was fetched and what was copied, followed by a version
 /// (nix `src/libfetchers/cache.cc`).
@@ -42,15 +42,13 @@ pub(crate) struct Fetchers {
 impl Fetchers {
     /// Makes one of the user's, the directory `nix` in the cache of whoever runs this.
     pub(crate) fn start(user: Option<&Path>) -> io::Result<Self> {
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(PREFIX);
         if let Some(beside) = user.and_then(Path::parent) {
-            remove_left(beside, PREFIX);
+            left::remove_left(beside, PREFIX);
         }
         // On the file system of the user's, what is new can be given back by its name.
-        let home = match user.and_then(|user| builder.tempdir_in(user.parent()?).ok()) {
+        let home = match user.and_then(|user| left::make(user.parent()?, PREFIX).ok()) {
             Some(home) => home,
-            None => builder.tempdir()?,
+            None => left::make(&std::env::temp_dir(), PREFIX)?,
         };
         let own = home.path().join("nix");
         fs::create_dir(&own)?;
@@ -200,7 +198,7 @@ mod tests {
         insert(&db, "tarball", r#"{"url":"https://example.org/a.tar.gz"}"#);
         insert(&db, "tarball", r#"{"url":"FILE:///store/x-source/a.tar"}"#);
         let left = cache.path().join("phoenix-cache-left");
-        fs::create_dir(&left).unwrap();
+        fs::rename(left::make(cache.path(), "phoenix-cache-").unwrap().keep(), &left).unwrap();
         let long_ago = std::time::SystemTime::now() - Duration::from_secs(48 * 3600);
         std::fs::File::open(&left).unwrap().set_modified(long_ago).unwrap();
         fs::create_dir(user.join("gitv3")).unwrap();
