@@ -40,7 +40,7 @@ fn save(depot: &Arc<Refusing>, kind: &str, count: u64, references: &[String]) ->
     let names = infos.iter().map(|info| info.name.clone()).collect();
     let mut cache = Cache::open(depot.clone(), &mut |_| ()).unwrap();
     let read = |info: &PathInfo, emit: &mut dyn FnMut(&[u8]) -> io::Result<()>| emit(&archive(&info.name));
-    let saved = cache.save(&depots::new_name(), &infos, &read, 2).unwrap();
+    let saved = cache.save(&depots::new_name(), &infos, &read, 1).unwrap();
     (names, saved.pack.unwrap())
 }
 
