@@ -6,7 +6,7 @@ use std::io;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use phoenix_cache::{Cache, MakeArchive, Said, Trouble};
+use phoenix_cache::{Cache, CollectError, MakeArchive, Said, Trouble};
 use phoenix_depot::Depot;
 use phoenix_model::StorePath;
 use phoenix_pack::nar::{Parser, Writer};
@@ -133,6 +133,10 @@ fn is_well(depot: Arc<dyn Depot>, threads: usize, args: &VerifyArgs) -> Result<b
 /// What to do where a depot did not give all that it has.
 const AGAIN: &str = "run it again when the depot answers";
 
+/// What to do where what is whole of several packs is too much for one.
+const TOO_MUCH: &str =
+    "`phoenix cache restore` notes what is damaged, and a save by whoever has it brings it back";
+
 /// Reads all of a depot.
 fn look(depot: Arc<dyn Depot>, threads: usize) -> Result<(Cache, Found), CommandError> {
     let heard: Mutex<Heard> = Mutex::default();
@@ -223,8 +227,12 @@ fn unread_records(cache: &mut Cache) -> usize {
 /// Rewrites the packs that hold what is damaged without it; those that cannot be read at all are removed. What could not
 /// be read stays. Returns what was done, to be read by machines.
 fn repair(cache: &mut Cache, found: &Found) -> Result<Value, CommandError> {
-    let not_repaired = |error: &dyn std::error::Error| {
-        CommandError::because("the depot is not repaired, and nothing is lost", error).hint(AGAIN)
+    let not_repaired = |error: &CollectError| {
+        let hint = match error {
+            CollectError::Trouble(Trouble::Pack { problem: PackError::TooMuch, .. }) => TOO_MUCH,
+            _ => AGAIN,
+        };
+        CommandError::because("the depot is not repaired, and nothing is lost", error).hint(hint)
     };
     let paths: BTreeSet<String> = found.bad.iter().map(|(name, _)| name.clone()).collect();
     let mut rewritten = cache.packs_with(&paths);
