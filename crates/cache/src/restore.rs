@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 
 use crate::collect::MOST_PACKS;
 use crate::frames::{Damage, Frames};
-use crate::trouble::Said;
+use crate::trouble::once;
 use crate::{Cache, Trouble};
 
 /// Why a path cannot be put together.
@@ -96,12 +96,7 @@ impl Cache {
         threads: usize,
         trouble: &(dyn Fn(Trouble) + Sync),
     ) -> Outcome {
-        let said = Mutex::new(Said::default());
-        let trouble: &(dyn Fn(Trouble) + Sync) = &|told| {
-            if said.lock().unwrap_or_else(PoisonError::into_inner).is_news(&told) {
-                trouble(told);
-            }
-        };
+        let trouble: &(dyn Fn(Trouble) + Sync) = &once(trouble);
         let mut outcome = Outcome::of(closure);
         let (mut located, mut later, mut gone) = locate(self.packs.catalog(), closure);
         if !gone.is_empty() {

@@ -109,13 +109,12 @@ impl Cache {
         let mut signatures = HashMap::new();
         let mut numbers: Vec<u32> = Vec::new();
         for number in 0..outline.len() as u32 {
-            let is_stale = catalog.saved_at(outline.name(number)).is_some_and(|at| at < old);
             match to_save(catalog, paths.info(number)) {
                 Some(Wanted::WithSignatures(all)) => {
                     signatures.insert(number, all);
                 }
                 Some(Wanted::AsItIs) => {}
-                None if is_stale => {}
+                None if catalog.saved_at(outline.name(number)).is_some_and(|at| at < old) => {}
                 None => continue,
             }
             numbers.push(number);

@@ -32,11 +32,12 @@ use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
+use crate::trouble::once;
 use crate::{Packs, Trouble};
 use answer::Answers;
-use opened::Opened;
+use opened::{Opened, Tell};
 use patient::Patient;
-use shelf::{Shelf, once_each};
+use shelf::Shelf;
 
 /// How long a server that could not take a connection waits before it tries again: it may have too many files
 /// open.
@@ -119,7 +120,7 @@ impl Server {
         let failed = |source| ServeError::Listen { address, source };
         let listener = runtime.block_on(TcpListener::bind(address)).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let tell = once_each(tell);
+        let tell: Arc<Tell> = Arc::new(once(tell));
         let packs = runtime.block_on(Packs::load(depot, &mut |trouble| tell(trouble)));
         let shelf = Shelf::new(packs, settings, tell.clone());
         let opened = Arc::new(Opened::new(shelf.depot(), tell));

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 use std::{io, thread};
 
 use phoenix_model::{StorePath, ValidPathInfo};
@@ -12,7 +11,7 @@ use phoenix_store::{AddError, Daemon, DaemonError, add_through_daemon};
 use crate::frames::Frames;
 use crate::local::{Destination, store_paths, unpacked};
 use crate::restore::{GONE, Outcome, PLAN, locate_one, make};
-use crate::trouble::Said;
+use crate::trouble::once;
 use crate::trust::{admit, compared};
 use crate::{Cache, Restored, Trouble};
 
@@ -39,12 +38,7 @@ impl Cache {
         threads: usize,
         trouble: &(dyn Fn(Trouble) + Sync),
     ) -> Result<Restored, DaemonError> {
-        let said = Mutex::new(Said::default());
-        let trouble: &(dyn Fn(Trouble) + Sync) = &|told| {
-            if said.lock().unwrap_or_else(PoisonError::into_inner).is_news(&told) {
-                trouble(told);
-            }
-        };
+        let trouble: &(dyn Fn(Trouble) + Sync) = &once(trouble);
         let store_dir = &into.layout.store_dir;
         let names: Vec<String> = wanted.iter().map(|path| path.base_name().to_owned()).collect();
         // It stays open, so that the database can be read beside it.

@@ -1,6 +1,7 @@
 //! What went wrong without stopping anything.
 
 use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
 
 use phoenix_depot::{DepotError, Problem};
 use phoenix_pack::PackError;
@@ -70,6 +71,16 @@ const MESSAGES: usize = 1000;
 /// What was told, so that nothing is told again: not that this pack and that one cannot be read because we may not.
 #[derive(Debug, Default)]
 pub struct Said(HashSet<String>);
+
+/// Tells what it is told, each thing once.
+pub(crate) fn once(tell: impl Fn(Trouble)) -> impl Fn(Trouble) {
+    let said: Mutex<Said> = Mutex::default();
+    move |trouble| {
+        if said.lock().unwrap_or_else(PoisonError::into_inner).is_news(&trouble) {
+            tell(trouble);
+        }
+    }
+}
 
 impl Said {
     /// Whether this was not told yet. What comes after a thousand things is none either.

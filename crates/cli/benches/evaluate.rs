@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use phoenix_testkit::NixRoot;
+use phoenix_testkit::{Around, NixRoot};
 
 const ROUNDS: usize = 3;
 
@@ -145,10 +145,13 @@ fn measure(base: &Path, directory: &Path, subject: &mut Subject) {
             None => all.push((what, vec![taken])),
         }
     };
-    for round in 0..ROUNDS {
+    for _ in 0..ROUNDS {
         for workers in ["1", "2"] {
             let root = NixRoot::new(base);
-            let around = around(&root, subject);
+            let readme = subject.flake.join("README");
+            let write = |text: &str| std::fs::write(&readme, text).expect("a file");
+            let around = Around::choose(&root, &subject.flake, "README");
+            write(around.texts()[0]);
             let mut good = Vec::new();
             note(format!("phoenix, {workers} workers"), phoenix(&root, subject, workers, &mut good));
             if subject.plain.is_none() {
@@ -159,17 +162,16 @@ fn measure(base: &Path, directory: &Path, subject: &mut Subject) {
                     note(format!("phoenix, {what}"), phoenix(&root, subject, workers, &mut Vec::new()));
                 };
                 again("unchanged");
-                let write = |text: &str| std::fs::write(subject.flake.join("README"), text).expect("a file");
-                write(&around[1].1);
+                write(around.texts()[1]);
                 again("a README changed, for the first time");
-                change_between(&root, subject, "README", round, &around);
+                around.change_between(&root, &subject.flake, "README");
                 again("a README changed");
                 if let Some(leaf) = subject.leaf {
-                    for (_, text) in &around[2..] {
+                    for text in &around.texts()[2..] {
                         write(text);
                         phoenix(&root, subject, workers, &mut Vec::new());
                     }
-                    change_between(&root, subject, leaf, round, &around);
+                    around.change_between(&root, &subject.flake, leaf);
                     again("a leaf's source changed");
                 }
             }
@@ -211,43 +213,6 @@ fn measure(base: &Path, directory: &Path, subject: &mut Subject) {
 
 fn reference(subject: &Subject) -> String {
     format!("path:{}", subject.flake.display())
-}
-
-/// Texts of the README with which the source has paths of its own, and these; the first one is written. Changes are to come between
-/// the first two, and on both sides of these there is one that is evaluated in the other direction.
-fn around(root: &NixRoot, subject: &Subject) -> [(String, String); 4] {
-    let mut paths: Vec<(String, String)> = (0..24)
-        .map(|number| {
-            std::fs::write(subject.flake.join("README"), number.to_string()).expect("a file");
-            (source_path(root, subject), number.to_string())
-        })
-        .collect();
-    paths.sort();
-    let around = [6, 18, 23, 0].map(|at| paths[at].clone());
-    std::fs::write(subject.flake.join("README"), &around[0].1).expect("a file");
-    around
-}
-
-/// Changes a file until the path of the source comes between two others.
-fn change_between(
-    root: &NixRoot,
-    subject: &Subject,
-    file: &str,
-    round: usize,
-    around: &[(String, String); 4],
-) {
-    let is_between = |number: &usize| {
-        std::fs::write(subject.flake.join(file), format!("{round} {number}")).expect("a file");
-        let path = source_path(root, subject);
-        around[0].0 < path && path < around[1].0
-    };
-    (0..100).find(is_between).expect("a path between them");
-}
-
-fn source_path(root: &NixRoot, subject: &Subject) -> String {
-    let metadata = root.run("nix", &["flake", "metadata", "--json", &reference(subject)]);
-    let metadata: serde_json::Value = serde_json::from_str(&metadata).expect("JSON");
-    metadata["path"].as_str().expect("a path").to_owned()
 }
 
 fn phoenix(root: &NixRoot, subject: &Subject, workers: &str, good: &mut Vec<String>) -> Taken {

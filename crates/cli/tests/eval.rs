@@ -6,7 +6,7 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::TestEnv;
-use phoenix_testkit::{Flake, PREAMBLE};
+use phoenix_testkit::{Around, Flake, PREAMBLE};
 use serde_json::Value;
 
 /// The `drvPath` of each attribute.
@@ -619,35 +619,6 @@ fn what_is_kept_is_what_a_fresh_evaluation_gives_whatever_is_changed() {
     }
 }
 
-/// The store path of a flake's source as it is now.
-fn source_path(env: &TestEnv, reference: &str) -> String {
-    let metadata: Value =
-        serde_json::from_str(&env.nix.run("nix", &["flake", "metadata", "--json", reference])).unwrap();
-    metadata["path"].as_str().unwrap().to_owned()
-}
-
-/// Texts with which this file gives the source paths of its own, and these paths: the others are to come between the first two,
-/// and on both sides of these there is one that is evaluated in the other direction.
-fn around(env: &TestEnv, flake: &Flake, file: &str) -> [(String, String); 4] {
-    let paths = (0..24).map(|number| {
-        flake.write(file, &number.to_string());
-        (source_path(env, &flake.reference()), number.to_string())
-    });
-    let mut paths: Vec<(String, String)> = paths.collect();
-    paths.sort();
-    [6, 18, 23, 0].map(|at| paths[at].clone())
-}
-
-/// Changes a file until the path of the source comes between two others.
-fn change_between(env: &TestEnv, flake: &Flake, file: &str, around: &[(String, String); 4]) {
-    let is_between = |number: &usize| {
-        flake.write(file, &number.to_string());
-        let path = source_path(env, &flake.reference());
-        around[0].0 < path && path < around[1].0
-    };
-    (100..200).find(is_between).expect("a path between them");
-}
-
 /// The answers that held for a source although it is another one, of how many.
 fn held(ran: &common::Ran) -> Option<usize> {
     let line = ran.stderr.lines().find(|line| line.contains("answers about earlier sources hold"))?;
@@ -667,8 +638,8 @@ fn a_change_evaluates_only_what_may_have_read_it() {
         flake.write(&format!("pkgs/{number}/source/file"), "1");
     }
     let reference = flake.reference();
-    let around = around(&env, &flake, "README");
-    flake.write("README", &around[0].1);
+    let around = Around::choose(&env.nix, flake.path(), "README");
+    flake.write("README", around.texts()[0]);
     let eval = || env.phoenix(&["eval", "--sorted", "-v", &reference]).ends_with(0);
     // Nix remembers what it copied for others, and does not read it again.
     env.nix.run("nix", &["eval", &format!("{reference}#p12.drvPath")]);
@@ -680,12 +651,12 @@ fn a_change_evaluates_only_what_may_have_read_it() {
         let _ = first.says("only Linux tells which files are read");
         return;
     }
-    flake.write("README", &around[1].1);
+    flake.write("README", around.texts()[1]);
     let second = eval().says("have come out the same only from sources whose paths all come before");
     assert_eq!(held(&second), Some(0));
     assert_eq!(first.stdout, second.stdout);
     // From now on no evaluator is started.
-    change_between(&env, &flake, "README", &around);
+    around.change_between(&env.nix, flake.path(), "README");
     let mut command = without_evaluator(&env);
     let third = common::Ran::from(command.args(["eval", "--sorted", &reference]).output().unwrap());
     assert_eq!((third.code, &third.stdout), (Some(0), &first.stdout), "{third}");
@@ -697,11 +668,11 @@ fn a_change_evaluates_only_what_may_have_read_it() {
         "{traced}"
     );
     // What one package is made of is of no other's concern, once those on both sides went in both directions.
-    for (_, text) in &around[2..] {
+    for text in &around.texts()[2..] {
         flake.write("README", text);
         assert_eq!(eval().stdout, first.stdout);
     }
-    change_between(&env, &flake, "pkgs/15/source/file", &around);
+    around.change_between(&env.nix, flake.path(), "pkgs/15/source/file");
     let fourth = eval().says("may have read pkgs/15/source/file, which has changed");
     let changed = first.stdout.lines().zip(fourth.stdout.lines()).filter(|(one, other)| one != other).count();
     assert_eq!(changed, 1);
@@ -921,14 +892,14 @@ fn what_an_attribute_may_have_read_is_known_on_another_machine_too() {
     if !is_pure(&env) || !cfg!(target_os = "linux") {
         return;
     }
-    let around = around(&env, &flake, "README");
-    for (_, text) in &around[..2] {
+    let around = Around::choose(&env.nix, flake.path(), "README");
+    for text in &around.texts()[..2] {
         flake.write("README", text);
         last = Some(env.phoenix(&args).ends_with(0));
     }
     env.forget_store();
     let _ = fs_err::remove_dir_all(env.nix.path("home/.cache"));
-    change_between(&env, &flake, "README", &around);
+    around.change_between(&env.nix, flake.path(), "README");
     let there = common::Ran::from(without_evaluator(&env).args(args).output().unwrap());
     assert_eq!(there.code, Some(0), "{there}");
     assert_eq!(there.stdout, last.unwrap().stdout);

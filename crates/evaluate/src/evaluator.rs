@@ -230,11 +230,6 @@ pub(crate) struct Evaluator {
 }
 
 impl Evaluator {
-    /// Removes what those left who were killed.
-    pub(crate) fn remove_left() {
-        left::remove_left(&std::env::temp_dir(), HOME);
-    }
-
     /// Starts a process and gives it definitions, each an assignment on one line.
     pub(crate) fn start(
         nix: &Nix,

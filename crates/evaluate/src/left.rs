@@ -13,19 +13,22 @@ const LEFT: Duration = Duration::from_secs(24 * 3600);
 /// A file in what may be removed: others may have directories that are called so, too.
 const MARK: &str = ".made-by-phoenix";
 
-/// Makes a directory that [`remove_left`] removes when nobody does it before.
+/// Makes a directory, and removes those that were made so before and left.
 pub(crate) fn make(directory: &Path, prefix: &str) -> io::Result<TempDir> {
+    remove_left(directory, prefix);
     let made = tempfile::Builder::new().prefix(prefix).tempdir_in(directory)?;
     fs::write(made.path().join(MARK), "")?;
     Ok(made)
 }
 
 /// Removes the directories that were made so and that nobody has changed for a day. What cannot be removed stays.
-pub(crate) fn remove_left(directory: &Path, prefix: &str) {
+fn remove_left(directory: &Path, prefix: &str) {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if !entry.file_name().to_string_lossy().starts_with(prefix) {
+            continue;
+        }
+        let is_ours = entry.path().join(MARK).symlink_metadata().is_ok_and(|mark| mark.is_file());
         let age = entry.metadata().ok().and_then(|metadata| metadata.modified().ok()?.elapsed().ok());
-        let is_ours = entry.file_name().to_string_lossy().starts_with(prefix)
-            && entry.path().join(MARK).symlink_metadata().is_ok_and(|mark| mark.is_file());
         if is_ours && age.is_some_and(|age| age > LEFT) {
             let _ = fs::remove_dir_all(entry.path());
         }

@@ -216,7 +216,6 @@ pub fn evaluate(
     stop: &Arc<AtomicBool>,
     hear: &mut dyn FnMut(Heard),
 ) -> Result<Evaluators, EvaluateError> {
-    Evaluator::remove_left();
     let mut kept = Evaluators::default();
     let mut meter = Meter::new();
     let budget = Budget::new(request.memory, meter.available(), request.workers);

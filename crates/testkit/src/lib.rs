@@ -9,7 +9,9 @@ pub mod github;
 pub mod http;
 mod nats_server;
 mod nix_root;
+mod sources;
 
 pub use flake::{Flake, PREAMBLE};
 pub use nats_server::NatsServer;
 pub use nix_root::{Daemon, NixRoot};
+pub use sources::Around;

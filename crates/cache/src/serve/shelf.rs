@@ -16,7 +16,7 @@ use super::asked::nar_url;
 use super::damaged::Damaged;
 use super::nar::{Broken, Planned};
 use super::opened::{FramePlace, Lost, Tell};
-use crate::{Packs, Said, Trouble};
+use crate::{Packs, Trouble};
 
 /// How long one request waits for a look at what is new in the depot.
 const LOOK_PATIENCE: Duration = Duration::from_secs(5);
@@ -216,14 +216,4 @@ fn frames(packs: &Packs, located: &Located) -> Option<HashMap<(u32, u32), FrameP
         }
     }
     Some(frames)
-}
-
-/// Tells each thing once.
-pub(super) fn once_each(tell: Box<Tell>) -> Arc<Tell> {
-    let said: Mutex<Said> = Mutex::default();
-    Arc::new(move |trouble: Trouble| {
-        if said.lock().unwrap_or_else(PoisonError::into_inner).is_news(&trouble) {
-            tell(trouble);
-        }
-    })
 }

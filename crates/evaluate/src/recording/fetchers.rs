@@ -42,9 +42,6 @@ pub(crate) struct Fetchers {
 impl Fetchers {
     /// Makes one of the user's, the directory `nix` in the cache of whoever runs this.
     pub(crate) fn start(user: Option<&Path>) -> io::Result<Self> {
-        if let Some(beside) = user.and_then(Path::parent) {
-            left::remove_left(beside, PREFIX);
-        }
         // On the file system of the user's, what is new can be given back by its name.
         let home = match user.and_then(|user| left::make(user.parent()?, PREFIX).ok()) {
             Some(home) => home,

@@ -101,17 +101,12 @@ impl Line {
     }
 
     /// Adds what its derivations tell to lines, as far as these are in the store and can be read.
-    pub(super) fn complete(lines: &mut [&mut Self], layout: &Layout, fields: Fields) {
+    pub(super) fn complete<'l>(lines: impl Iterator<Item = &'l mut Self>, layout: &Layout, fields: Fields) {
         if !fields.instantiated {
             return;
         }
-        let (lines, paths): (Vec<_>, Vec<StorePath>) = lines
-            .iter_mut()
-            .filter_map(|line| {
-                let drv_path = line.drv_path.clone()?;
-                Some((line, drv_path))
-            })
-            .unzip();
+        let with_path = lines.filter_map(|line| line.drv_path.clone().map(|drv_path| (line, drv_path)));
+        let (lines, paths): (Vec<_>, Vec<StorePath>) = with_path.unzip();
         for (line, derivation) in lines.into_iter().zip(read_derivations(layout, &paths)) {
             let Ok(derivation) = derivation else { continue };
             line.system = Some(derivation.system.to_string());

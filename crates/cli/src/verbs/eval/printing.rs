@@ -92,8 +92,7 @@ pub(super) fn print_all(
     while let Ok(first) = lines.recv() {
         let mut some = vec![first];
         some.extend(lines.try_iter().take(LOOKED_UP_AT_ONCE));
-        let mut to_complete: Vec<&mut Line> = some.iter_mut().map(|(line, _)| line).collect();
-        Line::complete(&mut to_complete, &setup.eval_layout, fields);
+        Line::complete(some.iter_mut().map(|(line, _)| line), &setup.eval_layout, fields);
         let printed = look_up(&mut statuses, &mut some, stop, say)
             .and_then(|()| printer.print(some.into_iter().map(|(line, _)| line)));
         if printed.is_err() || !printer.heard {
