@@ -9,10 +9,9 @@ use phoenix_evaluate::{
     Detailed, Details, Ended, Evaluators, Found, GlobError, Heard, Installable, KeepAnswers, Request, Root,
     Selection, Special, Unavailable, is_system,
 };
-use phoenix_model::{AttrPath, Event, NarHash, Severity, StorePath, Target, TargetId, Verdict};
+use phoenix_model::{AttrPath, Event, NarHash, Severity, StorePath, Target, TargetId, Verdict, source_path};
 use phoenix_schedule::RunnerKind;
-use phoenix_store::{TempRoots, Validity};
-use phoenix_substituter::source_path;
+use phoenix_store::{TempRoots, Validity, Way};
 
 use crate::answers::KeptAnswers;
 use crate::args::{NixArgs, Wanted};
@@ -280,6 +279,7 @@ pub(crate) fn evaluate(
     let answers = (!args.no_eval_cache).then(|| KeptAnswers::open(setup, kept));
     let request = Request {
         nix: setup.eval_nix.clone(),
+        write_to: (setup.eval_way() == Way::Direct).then(|| setup.eval_layout.clone()),
         roots: asked.roots.clone(),
         select: &select,
         extra_platforms: setup.settings.extra_platforms.clone(),
@@ -388,7 +388,7 @@ pub(crate) fn real_path(setup: &Setup, path: &str) -> PathBuf {
 /// The paths of sources that are in the store or in the depot.
 fn sources(setup: &Setup, answers: Option<&KeptAnswers<'_>>, hashes: &[NarHash]) -> Vec<Option<StorePath>> {
     let store_dir = &setup.eval_layout.store_dir;
-    let paths: Vec<Option<StorePath>> = hashes.iter().map(|hash| source_path(store_dir, &hash.0)).collect();
+    let paths: Vec<Option<StorePath>> = hashes.iter().map(|&hash| source_path(store_dir, hash)).collect();
     let all: BTreeSet<StorePath> = paths.iter().flatten().cloned().collect();
     let there = match answers {
         Some(answers) => answers.present(&all),

@@ -1,7 +1,6 @@
 //! Workers at work on a walk, within a budget of memory.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{Scope, ScopedJoinHandle};
@@ -10,6 +9,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use phoenix_model::Severity;
 
+use crate::FoundTarget;
 use crate::answers::{Answers, Known};
 use crate::budget::{Budget, Load};
 use crate::earlier::Earlier;
@@ -26,6 +26,9 @@ use crate::worker::{Job, Reply, Told, are_neighbours, work};
 
 /// How often it is looked how much memory there is.
 const TICK: Duration = Duration::from_millis(50);
+
+/// How often it is looked whether what was found is in the store by now.
+const MOMENT: Duration = Duration::from_millis(10);
 
 /// How long something takes that others are not to wait for.
 const SLOW: Duration = Duration::from_millis(500);
@@ -66,8 +69,19 @@ pub(crate) fn walk(
             available: u64::MAX,
             ended: known_before > 0,
         };
-        let mut desk = Desk { root, walk: &mut *walk, answers: &mut answers, earlier: &mut earlier, hear };
+        let mut desk = Desk {
+            root,
+            walk: &mut *walk,
+            answers: &mut answers,
+            earlier: &mut earlier,
+            hear,
+            waiting: VecDeque::new(),
+        };
         crew.run(&tell, &mut desk, &|| prepared.find_sources(request));
+        if let Some(Err(why)) = prepared.writing.through() {
+            let text = format!("Nix writes the derivations itself, one by one: {why}");
+            desk.say(Severity::Detail, text);
+        }
         let left = crew.left();
         conclude(root, desk.walk, left, stop, desk.hear);
         crew.dismiss()
@@ -101,6 +115,8 @@ struct Desk<'d> {
     answers: &'d mut Answers,
     earlier: &'d mut Option<Earlier>,
     hear: &'d mut dyn FnMut(Heard),
+    /// What was found, and when it is told of: as soon as so many derivations are in the store.
+    waiting: VecDeque<(u64, Vec<FoundTarget>)>,
 }
 
 impl Desk<'_> {
@@ -116,7 +132,7 @@ impl Desk<'_> {
             for (severity, text) in known.said {
                 (self.hear)(Heard::Said { severity, text });
             }
-            self.take_in(inspect, &known.answer, progress);
+            self.take_in(inspect, &known.answer, 0, progress);
         }
         if self.earlier.as_ref().is_some_and(Earlier::goes_backwards) {
             next.reverse();
@@ -141,11 +157,32 @@ impl Desk<'_> {
         known.is_derivation().then(|| known.clone())
     }
 
-    fn take_in(&mut self, inspect: Inspect, answer: &Result<String, String>, progress: &mut Progress) {
+    /// Takes in an answer for which so many derivations have to be in the store.
+    fn take_in(
+        &mut self,
+        inspect: Inspect,
+        answer: &Result<String, String>,
+        written: u64,
+        progress: &mut Progress,
+    ) {
         progress.done += 1;
         progress.failed += usize::from(answer.is_err());
         let found = self.walk.answer(inspect, answer.as_deref().map_err(Clone::clone));
-        tell_found(self.root, found, self.hear);
+        if self.waiting.is_empty() && written == 0 {
+            tell_found(self.root, found, self.hear);
+        } else if !found.is_empty() {
+            self.waiting.push_back((written, found));
+        }
+    }
+
+    /// Tells of what was found and waits for no more derivations than these.
+    fn tell(&mut self, registered: u64) {
+        while let Some((written, _)) = self.waiting.front()
+            && *written <= registered
+        {
+            let found = self.waiting.pop_front().map(|(_, found)| found).unwrap_or_default();
+            tell_found(self.root, found, self.hear);
+        }
     }
 
     fn say(&mut self, severity: Severity, text: String) {
@@ -207,7 +244,7 @@ struct Crew<'scope, 'env, 'c> {
     alone: VecDeque<Inspect>,
     /// How many workers will not answer any more.
     gone: usize,
-    lost: Option<io::Error>,
+    lost: Option<EvaluateError>,
     progress: Progress,
     /// How much was answered by processes.
     answered: usize,
@@ -233,9 +270,10 @@ impl Crew<'_, '_, '_> {
                 self.hand_out(desk);
             }
             if self.in_work() == self.gone {
-                return;
+                return self.tell_what_is_written(true, desk);
             }
-            let heard = tell.recv_timeout(TICK);
+            let heard = tell.recv_timeout(if desk.waiting.is_empty() { TICK } else { MOMENT });
+            self.tell_what_is_written(false, desk);
             if looked.elapsed() >= TICK {
                 // Each answer looks by itself; between two there may be more than the kernel keeps.
                 if let Some(earlier) = desk.earlier {
@@ -247,7 +285,25 @@ impl Crew<'_, '_, '_> {
             match heard {
                 Ok(heard) => self.heard(heard, desk),
                 Err(RecvTimeoutError::Timeout) => (desk.hear)(Heard::Waiting),
-                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Disconnected) => return self.tell_what_is_written(true, desk),
+            }
+        }
+    }
+
+    /// Tells of what was found and is in the store by now; of all, if it is to be waited for.
+    fn tell_what_is_written(&mut self, wait: bool, desk: &mut Desk<'_>) {
+        if desk.waiting.is_empty() {
+            return;
+        }
+        let registered = match self.prepared.writing.through() {
+            Some(Ok(through)) => through.registered(wait),
+            _ => Ok(u64::MAX),
+        };
+        match registered {
+            Ok(registered) => desk.tell(registered),
+            Err(error) => {
+                desk.waiting.clear();
+                self.lost.get_or_insert(EvaluateError::Write(error));
             }
         }
     }
@@ -426,7 +482,7 @@ impl Crew<'_, '_, '_> {
             Told::Stopped => self.gone += 1,
             Told::Lost(error) => {
                 self.gone += 1;
-                self.lost = Some(error);
+                self.lost = Some(EvaluateError::Start(error));
             }
             Told::SetAside { worker, inspect } => {
                 if let Some(work) = &mut self.workers[worker].at_work
@@ -521,7 +577,11 @@ impl Crew<'_, '_, '_> {
             }
             desk.answers.insert(inspect.question(), known);
         }
-        desk.take_in(inspect, &answer, &mut self.progress);
+        let written = match self.prepared.writing.through() {
+            Some(Ok(through)) => through.written(),
+            _ => 0,
+        };
+        desk.take_in(inspect, &answer, written, &mut self.progress);
         let next = desk.next(&mut self.progress);
         self.spread.give(number, next);
         self.turn(number, desk);
@@ -564,8 +624,12 @@ impl Crew<'_, '_, '_> {
         }
         let evaluators = threads.into_values().filter_map(|thread| thread.join().ok().flatten()).collect();
         match self.lost {
-            Some(error) => Err(EvaluateError::Start(error)),
-            None => Ok(Evaluators::new(evaluators, self.ended)),
+            Some(error) => Err(error),
+            None => Ok(Evaluators::new(
+                evaluators,
+                self.prepared.writing.through().and_then(Result::ok).cloned(),
+                self.ended,
+            )),
         }
     }
 }

@@ -34,6 +34,7 @@ mod selection;
 mod source;
 mod special;
 mod spread;
+mod through;
 mod trace;
 mod unavailable;
 mod walk;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use phoenix_model::{AttrPath, NarHash, Severity, StorePath};
-use phoenix_store::{Nix, NixError, TempRoots};
+use phoenix_store::{Layout, Nix, NixError, TempRoots};
 
 use crate::budget::Budget;
 use crate::evaluator::Evaluator;
@@ -16,6 +16,7 @@ use crate::memory::Meter;
 use crate::nix_eval_jobs::{self, EvaluatorKind, Event, NixEvalJobsError};
 use crate::prepare::{Prepared, Unprepared, prepare};
 use crate::said::Said;
+use crate::through::Through;
 use crate::walk::unended;
 use crate::{
     Details, Ended, FlakeConfig, FoundTarget, Inspect, JobRoot, JobSource, KeepAnswers, Selection, Walk, crew,
@@ -30,6 +31,9 @@ pub type Select<'a> = dyn Fn(&str, Option<&str>) -> Result<Selection, String> + 
 pub struct Request<'a> {
     /// Nix, set to the store that derivations are written to.
     pub nix: Nix,
+    /// Where that store lies, if this process may write it and there is no daemon: then evaluators write derivations
+    /// through us, which takes a fraction of the time.
+    pub write_to: Option<Layout>,
     /// What to look at, one after another.
     pub roots: Vec<Root>,
     /// Which attributes are targets.
@@ -159,6 +163,9 @@ pub enum EvaluateError {
     /// An evaluator process could not be started.
     #[error("cannot start an evaluator (`nix repl`)")]
     Start(#[from] io::Error),
+    /// What evaluators wrote is not in the store.
+    #[error("derivations cannot be written to the store: {0}")]
+    Write(String),
     /// nix-eval-jobs cannot be used.
     #[error(transparent)]
     NixEvalJobs(#[from] NixEvalJobsError),
@@ -176,11 +183,13 @@ pub struct Evaluators {
     has_unprotected: bool,
     roots: Vec<TempRoots>,
     links: Vec<nix_eval_jobs::Kept>,
+    /// Protects what was written through it.
+    through: Vec<Arc<Through>>,
 }
 
 impl Evaluators {
-    pub(crate) fn new(kept: Vec<Evaluator>, has_unprotected: bool) -> Self {
-        Self { kept, has_unprotected, ..Self::default() }
+    pub(crate) fn new(kept: Vec<Evaluator>, through: Option<Arc<Through>>, has_unprotected: bool) -> Self {
+        Self { kept, through: through.into_iter().collect(), has_unprotected, ..Self::default() }
     }
 
     /// Keeps what others keep, too.
@@ -189,6 +198,7 @@ impl Evaluators {
         self.has_unprotected |= others.has_unprotected;
         self.roots.extend(others.roots);
         self.links.extend(others.links);
+        self.through.extend(others.through);
     }
 
     /// Whether some derivations that were found are not protected.

@@ -16,6 +16,7 @@ use crate::nix_eval_jobs::{EvaluatorKind, Start};
 use crate::pool::{EvaluateError, Heard, Request, Root};
 use crate::recording::{Shared, hold};
 use crate::said::Said;
+use crate::through::Writing;
 use crate::trace::Fault;
 use crate::{FlakeConfig, LockedFlake, Selection};
 
@@ -53,6 +54,8 @@ const HARMLESS: &[&str] = &[
 #[derive(Debug)]
 pub(crate) struct Prepared {
     nix: Nix,
+    /// How evaluators write derivations.
+    pub(crate) writing: Writing,
     purity: Purity,
     definitions: Vec<String>,
     /// A function of Nix from one that makes an answer to `inspect`.
@@ -107,6 +110,7 @@ pub(crate) fn prepare(
     };
     let blank = |purity: Purity, definitions: Vec<String>, inspect: String, selection: Selection| Prepared {
         nix: request.nix.clone(),
+        writing: Writing::to(request.write_to.clone().filter(|_| request.instantiate)),
         purity,
         definitions,
         inspect,
@@ -377,7 +381,8 @@ impl Prepared {
         });
         let mut definitions = vec![self.sources()];
         definitions.extend(self.definitions.iter().cloned());
-        let mut evaluator = Evaluator::start(&self.nix, self.purity, flags, &definitions, tracking.as_ref())?;
+        let nix = self.writing.nix(&self.nix);
+        let mut evaluator = Evaluator::start(&nix, self.purity, flags, &definitions, tracking.as_ref())?;
         if !self.instantiate {
             evaluator.write_nothing();
         }
@@ -462,6 +467,7 @@ mod tests {
         nix.set_env("PATH", format!("{}:/usr/bin:/bin", directory.path().display()));
         let mut prepared = Prepared {
             nix,
+            writing: Writing::default(),
             purity: Purity::Pure,
             definitions: vec!["root = 1".to_owned()],
             inspect: "(finish: root)".to_owned(),

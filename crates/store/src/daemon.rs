@@ -5,20 +5,28 @@
 
 mod add;
 mod levels;
+mod proxy;
 mod wire;
 
 use std::collections::HashSet;
 use std::io::{self, BufReader, BufWriter, Write as _};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use phoenix_model::StorePath;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::Nix;
 use crate::text::strip_ansi;
 
 pub use add::{AddError, add_through_daemon};
+pub use proxy::{DaemonProxy, ProxyError};
+
+/// What a daemon of our own is called in messages.
+const ALONE: &str = "nix-daemon --stdio";
 
 const CLIENT_MAGIC: u64 = 0x6e69_7863;
 const DAEMON_MAGIC: u64 = 0x6478_696f;
@@ -29,12 +37,26 @@ const NEWEST: u64 = 0x0126;
 
 /// What is asked for (`WorkerProto::Op`).
 mod operation {
+    pub(super) const IS_VALID_PATH: u64 = 1;
+    pub(super) const QUERY_REFERRERS: u64 = 6;
+    pub(super) const ADD_TO_STORE: u64 = 7;
+    pub(super) const BUILD_PATHS: u64 = 9;
+    pub(super) const ENSURE_PATH: u64 = 10;
     pub(super) const ADD_TEMP_ROOT: u64 = 11;
     pub(super) const ADD_INDIRECT_ROOT: u64 = 12;
     pub(super) const SET_OPTIONS: u64 = 19;
+    pub(super) const QUERY_PATH_INFO: u64 = 26;
+    pub(super) const QUERY_PATH_FROM_HASH_PART: u64 = 29;
     pub(super) const QUERY_VALID_PATHS: u64 = 31;
+    pub(super) const QUERY_SUBSTITUTABLE_PATHS: u64 = 32;
+    pub(super) const QUERY_VALID_DERIVERS: u64 = 33;
+    pub(super) const NAR_FROM_PATH: u64 = 38;
     pub(super) const ADD_TO_STORE_NAR: u64 = 39;
+    pub(super) const QUERY_MISSING: u64 = 40;
+    pub(super) const QUERY_DERIVATION_OUTPUT_MAP: u64 = 41;
+    pub(super) const QUERY_REALISATION: u64 = 43;
     pub(super) const ADD_MULTIPLE_TO_STORE: u64 = 44;
+    pub(super) const BUILD_PATHS_WITH_RESULTS: u64 = 46;
 }
 
 /// What the daemon says while it works (`STDERR_…`).
@@ -101,11 +123,37 @@ impl Daemon {
     /// When nobody listens there, or somebody who speaks no protocol from 1.32 on.
     pub fn connect(socket: &Path) -> Result<Self, DaemonError> {
         let connect = |source| DaemonError::Connect { socket: socket.to_owned(), source };
-        Self::over(&UnixStream::connect(socket).map_err(connect)?, socket)
+        Self::over(&UnixStream::connect(socket).map_err(connect)?, socket, NEWEST)
     }
 
-    /// Talks to a daemon at the other end of a stream; `socket` is what it is called.
-    pub(crate) fn over(stream: &UnixStream, socket: &Path) -> Result<Self, DaemonError> {
+    /// Starts a daemon that speaks to nobody but us, for the store that `nix` is set to. It is in a process group of its
+    /// own.
+    pub(crate) fn start_alone(nix: &Nix) -> Result<(Self, Child), DaemonError> {
+        Self::start_alone_at(nix, NEWEST)
+    }
+
+    fn start_alone_at(nix: &Nix, newest: u64) -> Result<(Self, Child), DaemonError> {
+        let connect = |source: io::Error| DaemonError::Connect { socket: ALONE.into(), source };
+        let (ours, theirs) = UnixStream::pair().map_err(connect)?;
+        let mut command = Command::new("nix-daemon");
+        nix.in_env(&mut command).arg("--stdio");
+        let output = theirs.try_clone().map_err(connect)?;
+        command.stdin(OwnedFd::from(theirs)).stdout(OwnedFd::from(output)).stderr(Stdio::null());
+        let mut child = crate::group::spawn(&mut command).map_err(connect)?;
+        // It holds their end of the stream, which has to close when the process ends.
+        drop(command);
+        match Self::over(&ours, Path::new(ALONE), newest) {
+            Ok(connection) => Ok((connection, child)),
+            Err(error) => {
+                crate::group::end(&mut child);
+                Err(error)
+            }
+        }
+    }
+
+    /// Talks to a daemon at the other end of a stream; `socket` is what it is called, and the protocol is none newer than
+    /// `newest`.
+    fn over(stream: &UnixStream, socket: &Path, newest: u64) -> Result<Self, DaemonError> {
         let connect = |source| DaemonError::Connect { socket: socket.to_owned(), source };
         stream.set_read_timeout(Some(GREETING)).map_err(connect)?;
         let mut this = Self {
@@ -116,7 +164,7 @@ impl Daemon {
             version: String::new(),
             trusts_us: None,
         };
-        this.greet()?;
+        this.greet(newest)?;
         stream.set_read_timeout(None).map_err(connect)?;
         Ok(this)
     }
@@ -198,10 +246,10 @@ impl Daemon {
         self.number().map(drop)
     }
 
-    fn greet(&mut self) -> Result<(), DaemonError> {
+    fn greet(&mut self, newest: u64) -> Result<(), DaemonError> {
         let mut greeting = Vec::new();
         wire::number(&mut greeting, CLIENT_MAGIC);
-        wire::number(&mut greeting, NEWEST);
+        wire::number(&mut greeting, newest);
         self.send(&greeting)?;
         if self.number()? != DAEMON_MAGIC {
             return Err(self.misunderstood("it is no Nix daemon".into()));
@@ -211,7 +259,7 @@ impl Daemon {
             let problem = format!("it speaks protocol {}.{}, not 1.32 or later", theirs >> 8, theirs & 0xff);
             return Err(self.misunderstood(problem));
         }
-        let both = theirs.min(NEWEST);
+        let both = theirs.min(newest);
         self.protocol = both;
         let mut rest = Vec::new();
         if both >= 0x0126 {

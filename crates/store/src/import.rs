@@ -11,6 +11,7 @@ mod path_lock;
 mod receive;
 mod register;
 mod temp_roots;
+mod texts;
 
 use std::collections::HashSet;
 use std::ffi::CString;
@@ -24,7 +25,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use fs_err as fs;
 use phoenix_model::{StorePath, ValidPathInfo};
 use rusqlite::Connection;
-use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, flock, open, statat};
+use rustix::io::Errno;
 
 use crate::Layout;
 use crate::tree::Unpacker;
@@ -34,6 +36,7 @@ pub(crate) use order::by_references;
 pub use receive::{Receive, ReceiveError, Received, Whole};
 pub use register::{RegisterError, Registered};
 use temp_roots::TempRoots;
+pub(crate) use texts::{TextError, Texts};
 
 /// The version of the database that is written: that of all Nix since 2.1 (nix `src/libstore/local-store.hh`,
 /// `nixSchemaVersion`).
@@ -164,6 +167,26 @@ impl Import {
             }
         }
         self.are_valid(paths)
+    }
+
+    /// Has the garbage collector leave a path alone from now on.
+    fn keep(&self, path: &StorePath) -> Result<(), ImportError> {
+        if self.roots.add([path]).map_err(|source| ImportError::TempRoots { source })? {
+            // A collector is at work.
+            self.valid([path])?;
+        }
+        Ok(())
+    }
+
+    /// Whether a path is valid, and kept from now on. One that is not there is not valid, whatever the database says.
+    fn is_valid(&self, path: &StorePath) -> Result<bool, ImportError> {
+        self.keep(path)?;
+        Ok(self.is_there(path) && !self.are_valid([path])?.is_empty())
+    }
+
+    fn is_there(&self, path: &StorePath) -> bool {
+        let name = path.base_name();
+        !matches!(statat(&self.store_dir, name, AtFlags::SYMLINK_NOFOLLOW), Err(Errno::NOENT))
     }
 
     fn are_valid<'p>(

@@ -26,7 +26,7 @@ mod way;
 
 pub use build::{Build, BuildExit, Realise, RealiseError};
 pub use build_log::{BuildEvent, BuildLog, Counts};
-pub use daemon::{AddError, Daemon, DaemonError, add_through_daemon};
+pub use daemon::{AddError, Daemon, DaemonError, DaemonProxy, ProxyError, add_through_daemon};
 pub use derivations::{ReadAhead, read_derivations};
 pub use failure::{Failure, failure_of};
 pub use import::{

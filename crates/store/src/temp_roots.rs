@@ -1,18 +1,11 @@
 //! Store paths that the garbage collector leaves alone for a while.
 
-use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 
 use phoenix_model::StorePath;
 
 use crate::daemon::DaemonError;
 use crate::{Daemon, Nix, Way};
-
-/// What the process is called in messages.
-const NAME: &str = "nix-daemon --stdio";
 
 /// Protects store paths from the garbage collector until it is dropped: a connection to the daemon of the store, or to a
 /// `nix-daemon` that speaks to nobody but us, where there is none.
@@ -32,22 +25,8 @@ impl TempRoots {
         if let Way::Daemon(socket) = way {
             return Ok(Self { connection: Daemon::connect(socket)?, child: None });
         }
-        let connect = |source: io::Error| DaemonError::Connect { socket: NAME.into(), source };
-        let (ours, theirs) = UnixStream::pair().map_err(connect)?;
-        let mut command = Command::new("nix-daemon");
-        nix.in_env(&mut command).arg("--stdio");
-        let output = theirs.try_clone().map_err(connect)?;
-        command.stdin(OwnedFd::from(theirs)).stdout(OwnedFd::from(output)).stderr(Stdio::null());
-        let mut child = crate::group::spawn(&mut command).map_err(connect)?;
-        // It holds their end of the stream, which has to close when the process ends.
-        drop(command);
-        match Daemon::over(&ours, Path::new(NAME)) {
-            Ok(connection) => Ok(Self { connection, child: Some(child) }),
-            Err(error) => {
-                crate::group::end(&mut child);
-                Err(error)
-            }
-        }
+        let (connection, child) = Daemon::start_alone(nix)?;
+        Ok(Self { connection, child: Some(child) })
     }
 
     /// Protects more paths, whether they are valid or not.

@@ -4,10 +4,10 @@
 use sha2::{Digest, Sha256};
 
 use data_encoding::HEXLOWER;
-use phoenix_model::StorePath;
+use phoenix_model::{hash_part, kind_of_path};
 
+use crate::PathInfo;
 use crate::hash::Hash;
-use crate::{PathInfo, nix32};
 
 /// Whether the path is the one that follows from the content address and the references it is said to have.
 ///
@@ -21,15 +21,6 @@ pub fn is_content_addressed(info: &PathInfo) -> bool {
         .as_deref()
         .and_then(|address| fingerprint(address, info))
         .is_some_and(|fingerprint| hash_part(&fingerprint, path.store_dir(), path.name()) == path.hash_part())
-}
-
-/// The path of a source whose NAR has this SHA-256, which flakes' inputs have (nix `src/libfetchers/fetchers.cc`,
-/// `computeStorePath`); nothing if that is no store directory.
-#[must_use]
-pub fn source_path(store_dir: &str, nar_sha256: &[u8; 32]) -> Option<StorePath> {
-    const NAME: &str = "source";
-    let hash = hash_part(&format!("source:sha256:{}", HEXLOWER.encode(nar_sha256)), store_dir, NAME);
-    StorePath::parse(&format!("{store_dir}/{hash}-{NAME}")).ok()
 }
 
 /// The type and the hash from which the path is made: `source:REFERENCES:sha256:HEX` and the like.
@@ -58,22 +49,13 @@ fn fingerprint(address: &str, info: &PathInfo) -> Option<String> {
 }
 
 fn typed(kind: &str, references: &[String], refers_to_itself: bool) -> String {
-    let own = refers_to_itself.then_some("self");
-    [kind].into_iter().chain(references.iter().map(String::as_str)).chain(own).collect::<Vec<_>>().join(":")
-}
-
-/// The 32 digits of a path (`makeStorePath`): a SHA-256 folded to 20 bytes.
-fn hash_part(fingerprint: &str, store_dir: &str, name: &str) -> String {
-    let hash = Sha256::digest(format!("{fingerprint}:{store_dir}:{name}"));
-    let mut folded = [0u8; 20];
-    for (at, byte) in hash.iter().enumerate() {
-        folded[at % 20] ^= byte;
-    }
-    nix32::encode(&folded)
+    kind_of_path(kind, references.iter().map(String::as_str), refers_to_itself)
 }
 
 #[cfg(test)]
 mod tests {
+    use phoenix_model::StorePath;
+
     use super::*;
 
     fn info(path: &str, address: &str, references: &[&str]) -> PathInfo {
@@ -120,18 +102,6 @@ mod tests {
         }
         assert!(is_content_addressed(&info(TEXT_PATH, TEXT, &["gh2k1y3b2p222ra9h18wqc4yhj29qyzn-t"])));
         assert!(is_content_addressed(&info(SELF_PATH, SELF, &SELF_REFERENCES)));
-    }
-
-    #[test]
-    fn a_source_has_the_path_that_nix_gives_it() {
-        // `nix store add-path --name source` of an empty directory.
-        let hash = phoenix_model::NarHash::from_hex(
-            "a50a5ab6d992f5598edd92105059fae9acfc192981e08bd88534c2167e92526a",
-        )
-        .unwrap();
-        let path = source_path("/nix/store", &hash.0).unwrap();
-        assert_eq!(path.as_str(), "/nix/store/0ccnxa25whszw7mgbgyzdm4nqc0zwnm8-source");
-        assert_eq!(source_path("nowhere", &hash.0), None);
     }
 
     #[test]

@@ -33,7 +33,7 @@ mod store;
 mod trust;
 
 pub use ask::{AskError, ask};
-pub use content_address::{is_content_addressed, source_path};
+pub use content_address::is_content_addressed;
 pub use content_check::ContentCheck;
 pub use heard::{Found, Heard};
 pub use location::{Location, redacted};

@@ -14,9 +14,13 @@ pub(super) fn number(to: &mut Vec<u8>, number: u64) {
 }
 
 pub(super) fn string(to: &mut Vec<u8>, text: &str) {
-    number(to, text.len() as u64);
-    to.extend_from_slice(text.as_bytes());
-    to.extend_from_slice(&[0; 8][..padding(text.len() as u64)]);
+    bytes(to, text.as_bytes());
+}
+
+pub(super) fn bytes(to: &mut Vec<u8>, bytes: &[u8]) {
+    number(to, bytes.len() as u64);
+    to.extend_from_slice(bytes);
+    to.extend_from_slice(&[0; 8][..padding(bytes.len() as u64)]);
 }
 
 pub(super) fn strings<'t>(to: &mut Vec<u8>, texts: impl IntoIterator<Item = &'t str>) {
@@ -30,16 +34,21 @@ pub(super) fn strings<'t>(to: &mut Vec<u8>, texts: impl IntoIterator<Item = &'t 
     to[at..at + 8].copy_from_slice(&count.to_le_bytes());
 }
 
-/// What is known of a path, as protocol 1.16 has it (`ValidPathInfo::write`), whatever was agreed upon.
+/// A path and what is known of it, as protocol 1.16 has it (`ValidPathInfo::write`), whatever was agreed upon.
 pub(super) fn info(to: &mut Vec<u8>, info: &ValidPathInfo) {
     string(to, info.path.as_str());
+    // Nobody but the store that built it may say so.
+    known(to, info, false);
+}
+
+/// What is known of a path, without the path.
+pub(super) fn known(to: &mut Vec<u8>, info: &ValidPathInfo, ultimate: bool) {
     string(to, info.deriver.as_ref().map_or("", StorePath::as_str));
     string(to, &info.nar_hash.to_hex());
     strings(to, info.references.iter().map(StorePath::as_str));
     number(to, u64::try_from(info.registration_time).unwrap_or(0));
     number(to, info.nar_size);
-    // Nobody but the store that built it may say so.
-    number(to, 0);
+    number(to, u64::from(ultimate));
     strings(to, info.signatures.iter().map(String::as_str));
     string(to, info.content_address.as_deref().unwrap_or(""));
 }
@@ -51,6 +60,10 @@ pub(super) fn read_number(from: &mut impl Read) -> io::Result<u64> {
 }
 
 pub(super) fn read_string(from: &mut impl Read) -> io::Result<String> {
+    Ok(String::from_utf8_lossy(&read_bytes(from)?).into_owned())
+}
+
+pub(super) fn read_bytes(from: &mut impl Read) -> io::Result<Vec<u8>> {
     let length = read_number(from)?;
     if length > LONGEST {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "a text is longer than any that may come"));
@@ -62,7 +75,7 @@ pub(super) fn read_string(from: &mut impl Read) -> io::Result<String> {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
     from.read_exact(&mut [0; 8][..padding(length)])?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    Ok(bytes)
 }
 
 #[cfg(test)]

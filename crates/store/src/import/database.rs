@@ -1,5 +1,6 @@
 //! The database of a store, as Nix writes it.
 
+use std::collections::HashMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use phoenix_model::{Derivation, StorePath, ValidPathInfo};
@@ -27,15 +28,20 @@ pub(super) fn id_of(database: &Connection, path: &StorePath) -> rusqlite::Result
 /// A path to register, and what its file says where it is a derivation.
 pub(super) struct Row<'i> {
     pub(super) info: &'i ValidPathInfo,
-    pub(super) derivation: Option<Derivation>,
+    pub(super) derivation: Option<&'i Derivation>,
 }
 
-/// Registers all the paths or none; references come before those who refer to them.
+/// The numbers of paths that are valid and stay so.
+pub(super) type Ids = HashMap<StorePath, i64>;
+
+/// Registers all the paths or none; references come before those who refer to them. `ids` are those that are known,
+/// and then of all that was looked at.
 ///
 /// `Ok(Err(…))` names a path and one it refers to that is not valid.
 pub(super) fn register(
     database: &mut Connection,
     rows: &[Row<'_>],
+    ids: &mut Ids,
 ) -> rusqlite::Result<Result<(), (StorePath, StorePath)>> {
     // Never a reader that becomes a writer: SQLite refuses that at once when another writes.
     let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -68,9 +74,14 @@ pub(super) fn register(
                 ],
                 |row| row.get(0),
             )?;
+            ids.insert(info.path.clone(), id);
             for reference in &info.references {
-                let Some(reference_id) = id_of(&transaction, reference)? else {
-                    return Ok(Err((info.path.clone(), reference.clone())));
+                let reference_id = match ids.get(reference) {
+                    Some(&id) => id,
+                    None => match id_of(&transaction, reference)? {
+                        Some(id) => *ids.entry(reference.clone()).or_insert(id),
+                        None => return Ok(Err((info.path.clone(), reference.clone()))),
+                    },
                 };
                 refer.execute([id, reference_id])?;
             }

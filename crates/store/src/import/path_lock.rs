@@ -43,6 +43,11 @@ impl<D: AsFd + Clone> PathLock<D> {
         }
     }
 
+    /// Takes the lock of one path; waits for who holds it.
+    pub(crate) fn one(store_dir: &D, path: &StorePath) -> Result<Option<Self>> {
+        lock_name(path).map_or(Ok(None), |name| Self::take(store_dir, &name, true))
+    }
+
     fn take(store_dir: &D, name: &CStr, wait: bool) -> Result<Option<Self>> {
         loop {
             let file = open(store_dir.as_fd(), name)?;

@@ -11,7 +11,7 @@ use phoenix_model::{Derivation, StorePath, ValidPathInfo};
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::process::{Resource, getrlimit};
 
-use super::database::{self, Row};
+use super::database::{self, Ids, Row};
 use super::path_lock::PathLock;
 use super::{Import, Received, Whole, order};
 use crate::tree;
@@ -197,16 +197,18 @@ impl Import {
     }
 
     fn write_rows(&self, infos: &[ValidPathInfo]) -> Result<(), RegisterError> {
-        let mut rows = Vec::with_capacity(infos.len());
+        let mut derivations = Vec::with_capacity(infos.len());
         for info in infos {
-            let derivation = if info.path.is_derivation() {
+            derivations.push(if info.path.is_derivation() {
                 Some(read_derivation(&self.store_dir, &info.path)?)
             } else {
                 None
-            };
-            rows.push(Row { info, derivation });
+            });
         }
-        match database::register(&mut self.database(), &rows) {
+        let rows = infos.iter().zip(&derivations);
+        let rows: Vec<_> =
+            rows.map(|(info, derivation)| Row { info, derivation: derivation.as_ref() }).collect();
+        match database::register(&mut self.database(), &rows, &mut Ids::new()) {
             Ok(Ok(())) => Ok(()),
             Ok(Err((path, reference))) => Err(RegisterError::Reference { path, reference }),
             Err(source) => Err(self.database_failed(source)),
@@ -232,7 +234,7 @@ fn file_failed(path: &Path) -> impl FnOnce(rustix::io::Errno) -> RegisterError {
 }
 
 /// The name in the store directory; a store path has no NUL.
-fn base_name(path: &StorePath) -> CString {
+pub(super) fn base_name(path: &StorePath) -> CString {
     CString::new(path.base_name()).unwrap_or_default()
 }
 

@@ -237,6 +237,11 @@ impl<D: AsFd> Sink for Unpacker<D> {
 }
 
 impl<D: AsFd> Top<D> {
+    /// Leaves the tree where it is.
+    pub(crate) fn keep(mut self) {
+        self.name = None;
+    }
+
     /// Gives the tree another name in the same directory, where nothing is.
     pub(crate) fn rename(mut self, to: &CStr) -> rustix::io::Result<()> {
         let Some(from) = self.name.as_deref() else { return Ok(()) };

@@ -1,0 +1,77 @@
+//! How derivations come into the store: through a daemon of our own, where this process may write it.
+
+use std::sync::{Arc, OnceLock};
+
+use phoenix_store::{DaemonProxy, Layout, Nix, ProxyError};
+
+use crate::left;
+
+/// How the directories of sockets are called.
+const HOME: &str = "phoenix-daemon-";
+
+/// What evaluators write through; what they have written is protected from the garbage collector as long as this is
+/// there.
+#[derive(Debug)]
+pub(crate) struct Through {
+    proxy: DaemonProxy,
+    _directory: tempfile::TempDir,
+}
+
+impl Through {
+    fn start(nix: &Nix, layout: &Layout) -> Result<Self, String> {
+        let directory = left::make(&std::env::temp_dir(), HOME).map_err(|error| error.to_string())?;
+        let proxy = DaemonProxy::start(nix, layout, directory.path()).map_err(|error| in_words(&error))?;
+        Ok(Self { proxy, _directory: directory })
+    }
+
+    /// How many derivations were written so far.
+    pub(crate) fn written(&self) -> u64 {
+        self.proxy.written()
+    }
+
+    /// How many of them, the first ones, are valid; an error says why no more will be. If somebody waits, all are.
+    pub(crate) fn registered(&self, wait: bool) -> Result<u64, String> {
+        if wait {
+            self.proxy.register().map_err(|error| in_words(&error))?;
+        }
+        self.proxy.registered().map_err(|error| in_words(&error))
+    }
+}
+
+/// What evaluators write through, once the first of them is started.
+#[derive(Debug, Default)]
+pub(crate) struct Writing {
+    /// The store; nothing where Nix writes it.
+    pub(crate) layout: Option<Layout>,
+    started: OnceLock<Result<Arc<Through>, String>>,
+}
+
+impl Writing {
+    pub(crate) fn to(layout: Option<Layout>) -> Self {
+        Self { layout, started: OnceLock::new() }
+    }
+
+    /// Nix for an evaluator.
+    pub(crate) fn nix(&self, nix: &Nix) -> Nix {
+        let Some(layout) = &self.layout else { return nix.clone() };
+        match self.started.get_or_init(|| Through::start(nix, layout).map(Arc::new)) {
+            Ok(through) => through.proxy.in_front_of(nix),
+            Err(_) => nix.clone(),
+        }
+    }
+
+    /// What they write through, if there is any; an error says why there is none.
+    pub(crate) fn through(&self) -> Option<Result<&Arc<Through>, &str>> {
+        self.started.get().map(|started| started.as_ref().map_err(String::as_str))
+    }
+}
+
+fn in_words(error: &ProxyError) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

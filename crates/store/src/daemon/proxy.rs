@@ -1,0 +1,158 @@
+//! A daemon of our own in front of Nix's, for evaluators.
+//!
+//! It takes in the derivations that they write ([`Texts`]), answers what the database of the store knows, and hands
+//! everything else on: to a `nix-daemon` for each client that needs one, started when it does, which then answers the
+//! client itself.
+
+mod request;
+mod session;
+
+use std::io;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use phoenix_model::StorePath;
+
+use self::session::Session;
+use crate::import::{ImportError, TextError, Texts};
+use crate::{Layout, Nix};
+
+/// How long it is waited when nobody can be let in.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Listens for evaluators that write to one store, until it is dropped. What they have written is kept from the garbage
+/// collector as long as this is there.
+#[derive(Debug)]
+pub struct DaemonProxy {
+    behind: Arc<Behind>,
+    socket: PathBuf,
+    is_over: Arc<AtomicBool>,
+    listening: Option<JoinHandle<()>>,
+}
+
+/// Why evaluators cannot write through us.
+#[derive(Debug, thiserror::Error)]
+pub enum ProxyError {
+    /// The store cannot be written.
+    #[error(transparent)]
+    Import(#[from] ImportError),
+    /// Nobody can connect.
+    #[error("cannot listen at {socket}")]
+    Listen {
+        /// The socket.
+        socket: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The objects of the store are in another directory than their names say: not all versions of Nix find them then.
+    #[error("the store has a root of its own")]
+    HasRoot,
+    /// What was written cannot become valid.
+    #[error("{0}")]
+    Write(String),
+}
+
+impl ProxyError {
+    fn write(error: TextError) -> Self {
+        Self::Write(error.to_string())
+    }
+}
+
+/// What all connections share.
+#[derive(Debug)]
+struct Behind {
+    texts: Texts,
+    layout: Layout,
+    /// Set to the store itself.
+    nix: Nix,
+}
+
+impl Behind {
+    /// Whether a path is one of this store, as far as its name says.
+    fn is_here(&self, path: &StorePath) -> bool {
+        path.store_dir() == self.layout.store_dir
+    }
+}
+
+impl DaemonProxy {
+    /// Begins to listen at a new socket in a directory that nobody else may enter. `nix` is set to the store that lies
+    /// there, which this process may write.
+    ///
+    /// # Errors
+    /// When the store cannot be written, or nobody can listen there.
+    pub fn start(nix: &Nix, layout: &Layout, directory: &Path) -> Result<Self, ProxyError> {
+        if layout.real_dir != Path::new(&layout.store_dir) {
+            return Err(ProxyError::HasRoot);
+        }
+        let texts = Texts::open(layout)?;
+        let socket = directory.join("daemon");
+        let listen = |source| ProxyError::Listen { socket: socket.clone(), source };
+        let listener = UnixListener::bind(&socket).map_err(listen)?;
+        let behind = Arc::new(Behind { texts, layout: layout.clone(), nix: nix.clone() });
+        let is_over = Arc::new(AtomicBool::new(false));
+        let (for_clients, over) = (behind.clone(), is_over.clone());
+        let listening = std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                if over.load(Ordering::Relaxed) {
+                    return;
+                }
+                let Ok(stream) = stream else {
+                    // Too many open files, say: it may pass.
+                    std::thread::sleep(PAUSE);
+                    continue;
+                };
+                let behind = for_clients.clone();
+                std::thread::spawn(move || {
+                    // A client that is gone, or is not understood, sees that the connection ends.
+                    let _ = Session::new(stream, behind).and_then(Session::run);
+                });
+            }
+        });
+        Ok(Self { behind, socket, is_over, listening: Some(listening) })
+    }
+
+    /// The same Nix, whose calls write through this.
+    #[must_use]
+    pub fn in_front_of(&self, nix: &Nix) -> Nix {
+        let mut nix = nix.clone();
+        nix.set_env("NIX_REMOTE", format!("unix://{}", self.socket.display()));
+        nix
+    }
+
+    /// How many derivations and other texts were written so far.
+    #[must_use]
+    pub fn written(&self) -> u64 {
+        self.behind.texts.written()
+    }
+
+    /// How many of them are valid: the first ones.
+    ///
+    /// # Errors
+    /// When the store cannot be written: then no more become valid.
+    pub fn registered(&self) -> Result<u64, ProxyError> {
+        self.behind.texts.registered().map_err(ProxyError::write)
+    }
+
+    /// Has all that was written so far become valid.
+    ///
+    /// # Errors
+    /// When the store cannot be written. What did not become valid is removed.
+    pub fn register(&self) -> Result<(), ProxyError> {
+        self.behind.texts.register().map_err(ProxyError::write)
+    }
+}
+
+impl Drop for DaemonProxy {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        // It looks when somebody comes.
+        drop(UnixStream::connect(&self.socket));
+        if let Some(listening) = self.listening.take() {
+            let _ = listening.join();
+        }
+    }
+}
