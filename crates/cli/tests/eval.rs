@@ -348,9 +348,35 @@ fn what_needs_more_memory_than_there_is_costs_only_itself() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
 fn an_evaluator_that_is_killed_costs_one_attribute() {
     let env = TestEnv::new();
-    // Without a sandbox a builder can kill who called it.
+    // Without a sandbox a builder can kill the evaluator that waits for it: both were started by phoenix, it and the
+    // daemon that builds.
+    let flake = Flake::new(
+        r#"{ packages.${system} = {
+          a = ok "a";
+          b = import (d "killer" ''
+            sleep 0.5
+            read -r _ _ _ phoenix _ < /proc/$PPID/stat
+            for process in /proc/[0-9]*; do
+              read -r id name _ parent _ < $process/stat || continue
+              if [ "$parent $name" = "$phoenix (nix)" ]; then kill -9 $id; fi
+            done
+            sleep 1
+          '' { });
+          c = ok "c";
+        }; }"#,
+    );
+    let ran = env.phoenix(&["eval", &flake.reference(), "-v"]).ends_with(120);
+    assert_eq!(order(&ran), ["a", "c", "b"], "{ran}");
+    assert!(ran.stdout.contains("the evaluator was killed"), "{ran}");
+    assert!(ran.stdout.contains("MiB when last seen") && !ran.stdout.contains("had 0 MiB"), "{ran}");
+}
+
+#[test]
+fn a_daemon_that_is_killed_costs_one_attribute() {
+    let env = TestEnv::new();
     let flake = Flake::new(
         r#"{ packages.${system} = {
           a = ok "a";
@@ -359,9 +385,9 @@ fn an_evaluator_that_is_killed_costs_one_attribute() {
         }; }"#,
     );
     let ran = env.phoenix(&["eval", &flake.reference(), "-v"]).ends_with(120);
-    assert_eq!(order(&ran), ["a", "c", "b"], "{ran}");
-    assert!(ran.stdout.contains("the evaluator was killed"), "{ran}");
-    assert!(ran.stdout.contains("MiB when last seen") && !ran.stdout.contains("had 0 MiB"), "{ran}");
+    assert_eq!(ran.stdout.lines().count(), 3, "{ran}");
+    assert_eq!(ran.stdout.matches("drvPath").count(), 2, "{ran}");
+    assert!(ran.stdout.contains("the process that builds for it ended"), "{ran}");
 }
 
 /// The processes that this one has started and that are there, of any name that begins so.

@@ -17,7 +17,11 @@ pub(crate) struct Fault {
 impl Fault {
     /// Reads what was printed from `error:` on.
     pub(crate) fn read(lines: &[String]) -> Self {
-        Self { text: tidy(lines), lasts: is_of_the_language(lines) }
+        let mut text = tidy(lines);
+        if DAEMON_IS_GONE.contains(&text.as_str()) {
+            text = format!("the process that builds for it ended; was it killed, maybe for want of memory? ({text})");
+        }
+        Self { text, lasts: is_of_the_language(lines) }
     }
 
     /// One that may not come again.
@@ -25,6 +29,10 @@ impl Fault {
         Self { text: text.into(), lasts: false }
     }
 }
+
+/// What Nix says, before and since 2.9 or so, when the daemon that it talks to ends (`src/libstore/remote-store.cc`).
+const DAEMON_IS_GONE: &[&str] =
+    &["unexpected end-of-file", "Nix daemon disconnected unexpectedly (maybe it crashed?)"];
 
 /// What errors of the language begin with and have in them, where all there is to it are the expression and the values in
 /// it (nix `src/libexpr/eval.cc`, `primops.cc`). `throw` and `assert` are told otherwise, by `tryEval`; a stack that
