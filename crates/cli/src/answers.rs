@@ -9,7 +9,7 @@ use fs_err as fs;
 use phoenix_depot::BlobName;
 use phoenix_evaluate::{Fingerprint, KeepAnswers};
 use phoenix_model::{Severity, StorePath};
-use phoenix_store::{PathInfos, Validity};
+use phoenix_store::{PathInfos, TempRoots, TempRootsError};
 
 use crate::blobs::{self, runtime};
 use crate::depots;
@@ -33,6 +33,40 @@ const EVALUATIONS: &str = "evaluations/";
 /// among those of single sources, of which there is one for each commit.
 const FAMILIES: &str = "readings/";
 
+/// What an evaluation rests on is protected from the garbage collector, in the store that is evaluated in.
+pub(crate) struct Protected<'s> {
+    setup: &'s Setup,
+    /// As soon as there is anything.
+    roots: RefCell<Option<TempRoots>>,
+}
+
+impl<'s> Protected<'s> {
+    pub(crate) fn new(setup: &'s Setup) -> Self {
+        Self { setup, roots: RefCell::default() }
+    }
+
+    /// Protects paths; those of them that are valid stay so.
+    pub(crate) fn valid<'p>(
+        &self,
+        paths: impl IntoIterator<Item = &'p StorePath> + Clone,
+    ) -> Result<HashSet<StorePath>, TempRootsError> {
+        let mut roots = self.roots.borrow_mut();
+        let roots = match &mut *roots {
+            Some(roots) => roots,
+            None => {
+                let setup = self.setup;
+                roots.insert(TempRoots::start(&setup.eval_nix, &setup.eval_layout, &setup.eval_way())?)
+            }
+        };
+        roots.valid(paths)
+    }
+
+    /// What goes on protecting them.
+    pub(crate) fn into_roots(self) -> Option<TempRoots> {
+        self.roots.into_inner()
+    }
+}
+
 /// The evaluations that are kept.
 pub(crate) struct KeptAnswers<'s> {
     setup: &'s Setup,
@@ -40,15 +74,17 @@ pub(crate) struct KeptAnswers<'s> {
     directory: Option<PathBuf>,
     /// In a depot.
     depot: Option<RefCell<&'s mut Kept>>,
+    protected: &'s Protected<'s>,
     /// What there is to say.
     said: RefCell<Vec<(Severity, String)>>,
 }
 
 impl<'s> KeptAnswers<'s> {
     /// In `$XDG_CACHE_HOME/phoenix`, else `~/.cache/phoenix`, and in the depot, if there is one.
-    pub(crate) fn open(setup: &'s Setup, depot: Option<&'s mut Kept>) -> Self {
+    pub(crate) fn open(protected: &'s Protected<'s>, depot: Option<&'s mut Kept>) -> Self {
         Self {
-            setup,
+            setup: protected.setup,
+            protected,
             directory: cache_home().map(|cache| cache.join("phoenix/evaluations")),
             depot: depot.map(RefCell::new),
             said: RefCell::default(),
@@ -205,12 +241,20 @@ impl KeepAnswers for KeptAnswers<'_> {
     }
 
     fn present(&self, paths: &BTreeSet<StorePath>) -> HashSet<StorePath> {
-        let mut validity = Validity::open(&self.setup.eval_nix, Some(&self.setup.eval_layout));
+        let valid = self.protected.valid(paths).and_then(|mut valid| {
+            let missing: Vec<StorePath> =
+                paths.iter().filter(|path| !valid.contains(path)).cloned().collect();
+            if !missing.is_empty() {
+                self.bring_back(&missing);
+                valid.extend(self.protected.valid(&missing)?);
+            }
+            Ok(valid)
+        });
         // What cannot be told is evaluated.
-        let mut valid = validity.valid(paths).unwrap_or_default();
-        let missing: Vec<StorePath> = paths.iter().filter(|path| !valid.contains(path)).cloned().collect();
-        self.bring_back(&missing);
-        valid.extend(validity.valid(&missing).unwrap_or_default());
-        valid
+        valid.unwrap_or_else(|error| {
+            let error = CommandError::because("what was evaluated before is not used", &error);
+            self.said.borrow_mut().push((Severity::Warning, error.in_one_line()));
+            HashSet::new()
+        })
     }
 }

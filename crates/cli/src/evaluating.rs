@@ -1,6 +1,6 @@
 //! From what the user asked for to targets.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -11,9 +11,9 @@ use phoenix_evaluate::{
 };
 use phoenix_model::{AttrPath, Event, NarHash, Severity, StorePath, Target, TargetId, Verdict, source_path};
 use phoenix_schedule::RunnerKind;
-use phoenix_store::{TempRoots, Validity, Way};
+use phoenix_store::{TempRoots, Way};
 
-use crate::answers::KeptAnswers;
+use crate::answers::{KeptAnswers, Protected};
 use crate::args::{NixArgs, Wanted};
 use crate::config::Config;
 use crate::error::CommandError;
@@ -276,7 +276,8 @@ pub(crate) fn evaluate(
         configs.borrow_mut().push((source.to_owned(), config));
         selection
     };
-    let answers = (!args.no_eval_cache).then(|| KeptAnswers::open(setup, kept));
+    let protected = Protected::new(setup);
+    let answers = (!args.no_eval_cache).then(|| KeptAnswers::open(&protected, kept));
     let request = Request {
         nix: setup.eval_nix.clone(),
         write_to: (setup.eval_way() == Way::Direct).then(|| setup.eval_layout.clone()),
@@ -296,8 +297,9 @@ pub(crate) fn evaluate(
             .map(|each| (each << 20) * args.eval_workers.max(1) as u64)
             .or(args.eval_memory),
         answers: answers.as_ref().map(|kept| kept as &dyn KeepAnswers),
+        protect: &|path| protected.valid([path]).map_or(true, |valid| valid.contains(path)),
         real_path: &|path| real_path(setup, path),
-        sources: &|hashes| sources(setup, answers.as_ref(), hashes),
+        sources: &|hashes| sources(&protected, answers.as_ref(), &setup.eval_layout.store_dir, hashes),
         nix_cache: nix_cache(),
         settings: match &setup.settings.impure {
             Some(name) => Err(format!("with the setting `{name}` it may read whatever there is")),
@@ -308,7 +310,7 @@ pub(crate) fn evaluate(
     };
     let mut options = Vec::new();
     let mut next = asked.first;
-    let evaluators = phoenix_evaluate::evaluate(&request, stop, &mut |heard| match heard {
+    let mut evaluators = phoenix_evaluate::evaluate(&request, stop, &mut |heard| match heard {
         Heard::Found(one) => {
             let one = target(setup, TargetId(next), *one);
             next += 1;
@@ -320,6 +322,8 @@ pub(crate) fn evaluate(
     for (severity, text) in answers.iter().flat_map(KeptAnswers::said) {
         other(Heard::Said { severity, text });
     }
+    drop(answers);
+    evaluators.keep(protected.into_roots());
     let configs: Vec<(String, Config)> = configs.into_inner();
     let runners = configs.iter().flat_map(|(_, config)| config.runners.clone()).collect();
     Ok(Evaluated { evaluators, options, fail_fast: fail_fast.get(), runners, configs, count: next })
@@ -329,10 +333,10 @@ pub(crate) fn evaluate(
 pub(crate) fn protect<'p>(
     setup: &Setup,
     evaluators: &mut Evaluators,
-    derivations: impl Iterator<Item = &'p StorePath>,
+    derivations: impl Iterator<Item = &'p StorePath> + Clone,
     recorder: &mut Recorder,
 ) {
-    let roots = TempRoots::start(&setup.eval_nix, &setup.eval_way())
+    let roots = TempRoots::start(&setup.eval_nix, &setup.eval_layout, &setup.eval_way())
         .and_then(|mut roots| roots.add(derivations).map(|()| roots));
     match roots {
         Ok(roots) => evaluators.protect(roots),
@@ -386,20 +390,20 @@ pub(crate) fn real_path(setup: &Setup, path: &str) -> PathBuf {
 }
 
 /// The paths of sources that are in the store or in the depot.
-fn sources(setup: &Setup, answers: Option<&KeptAnswers<'_>>, hashes: &[NarHash]) -> Vec<Option<StorePath>> {
-    let store_dir = &setup.eval_layout.store_dir;
+fn sources(
+    protected: &Protected<'_>,
+    answers: Option<&KeptAnswers<'_>>,
+    store_dir: &str,
+    hashes: &[NarHash],
+) -> Vec<Option<StorePath>> {
     let paths: Vec<Option<StorePath>> = hashes.iter().map(|&hash| source_path(store_dir, hash)).collect();
     let all: BTreeSet<StorePath> = paths.iter().flatten().cloned().collect();
     let there = match answers {
         Some(answers) => answers.present(&all),
-        None => valid(setup, &all),
+        // What cannot be told is fetched.
+        None => protected.valid(&all).unwrap_or_default(),
     };
     paths.into_iter().map(|path| path.filter(|path| there.contains(path))).collect()
-}
-
-/// Those of these paths that are in the store that is evaluated in. What cannot be told is not.
-fn valid(setup: &Setup, paths: &BTreeSet<StorePath>) -> HashSet<StorePath> {
-    Validity::open(&setup.eval_nix, Some(&setup.eval_layout)).valid(paths).unwrap_or_default()
 }
 
 /// Where Nix has its cache (nix `src/libutil/users.cc`, `getCacheDir`).

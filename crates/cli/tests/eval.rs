@@ -969,3 +969,84 @@ fn what_one_machine_evaluated_another_has_from_the_depot() {
     let lost = env.phoenix(&["run", "--depot", &env.depot(), &format!("{}#a", flake.reference())]);
     let _ = lost.ends_with(0);
 }
+
+#[test]
+fn what_a_build_for_the_evaluation_reads_of_the_source_is_not_kept_for_others() {
+    let env = TestEnv::new();
+    if !is_pure(&env) {
+        return;
+    }
+    // By its path, with a context that makes it an input of the build.
+    let flake = |context: &str, args: &str, more: &str| {
+        Flake::new(&format!(
+            r#"let b = builtins; s = {context}; in {{ packages.${{system}} = {{
+              b1 = d "b1" "" {{ v = b.readFile (derivation {{
+                name = "read"; inherit system; builder = "/bin/sh"; inherit s; args = {args};
+              }}); }};
+              other = ok "other"; {more}
+            }}; }}"#
+        ))
+    };
+    let by_path = "b.appendContext (toString ./b) { ${toString ./.} = { path = true; }; }";
+    let in_text = r#"b.toFile "script" (b.appendContext "read x < ${toString ./b}; echo $x > $out" { ${toString ./.} = { path = true; }; })"#;
+    let says = "nothing is kept for other sources, for something is built from this one by its path";
+    for (context, args, more) in [
+        (by_path, r#"[ "-c" "read x < $s; echo $x > $out" ]"#, ""),
+        (by_path, r#"[ "-c" "read x < $s; echo $x > $out" ]"#, r#"z = d "z" "" { v = "${self}/b"; };"#),
+        (in_text, "[ s ]", ""),
+    ] {
+        let flake = flake(context, args, more);
+        fs_err::write(flake.path().join("b"), "1\n").unwrap();
+        // The second of the same: what is built is there already.
+        for meta in [&[][..], &["--meta"]] {
+            let ran = env.phoenix(&[&["eval", "-v", &flake.reference()], meta].concat()).ends_with(0);
+            assert!(ran.stderr.contains(says), "{ran}");
+        }
+    }
+    // That somebody asks for the path, and builds are made of other things, is no matter.
+    let flake = flake(
+        r#"b.toFile "x" "1\n""#,
+        r#"[ "-c" "read x < $s; echo $x > $out" ]"#,
+        r#"z = d "z" "" { v = "${self}/b"; };"#,
+    );
+    let ran = env.phoenix(&["eval", "-v", &flake.reference()]).ends_with(0);
+    assert!(!ran.stderr.contains(says), "{ran}");
+}
+
+#[test]
+fn what_is_told_of_is_there_whoever_collects_garbage_meanwhile() {
+    let env = TestEnv::new();
+    let flake = Flake::new(
+        r#"{ packages.${system} = builtins.listToAttrs (builtins.genList (n: {
+          name = "a${toString n}"; value = ok "a${toString n}-${builtins.readFile ./v}";
+        }) 60); }"#,
+    );
+    fs_err::write(flake.path().join("v"), "0").unwrap();
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    let runs = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                let _ = env.nix.output("nix-store", &["--gc"]);
+                std::thread::sleep(std::time::Duration::from_millis(30));
+            }
+        });
+        let mut runs = Vec::new();
+        for number in 0..8 {
+            fs_err::write(flake.path().join("README"), format!("{}", number / 2)).unwrap();
+            let links = tempfile::tempdir().unwrap();
+            let directory = links.path().to_str().unwrap();
+            let ran = env.phoenix(&["eval", &flake.reference(), "--gc-roots-dir", directory]);
+            let lines = ran.stdout.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+            let is_there = |line: &Value| {
+                line["drvPath"].as_str().is_some_and(|drv_path| std::path::Path::new(drv_path).exists())
+            };
+            let count = lines.filter(is_there).count();
+            runs.push((count, ran));
+        }
+        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+        runs
+    });
+    for (count, ran) in runs {
+        assert_eq!(count, 60, "{ran}");
+    }
+}

@@ -64,7 +64,8 @@ pub trait KeepAnswers {
     /// store.
     fn keep(&self, fingerprint: &Fingerprint, bytes: &[u8], needs: &BTreeSet<StorePath>);
 
-    /// Those of these paths that are in the store, once it was tried to bring back what is not.
+    /// Those of these paths that are in the store, once it was tried to bring back what is not. They are protected from the
+    /// garbage collector from then on.
     fn present(&self, paths: &BTreeSet<StorePath>) -> HashSet<StorePath>;
 }
 

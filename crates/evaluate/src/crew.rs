@@ -67,7 +67,7 @@ pub(crate) fn walk(
             progress: Progress::default(),
             answered: 0,
             available: u64::MAX,
-            ended: known_before > 0,
+            ended: false,
         };
         let mut desk = Desk {
             root,
@@ -97,7 +97,9 @@ pub(crate) fn walk(
         if let Some(earlier) = earlier {
             let mut say = |text| hear(Heard::Said { severity: Severity::Detail, text });
             earlier.missed().into_iter().for_each(&mut say);
-            if earlier.is_built_from(&request.nix) {
+            let through = prepared.writing.through().and_then(Result::ok);
+            let built = through.and_then(|through| through.built());
+            if earlier.is_built_from(&request.nix, built.as_deref()) {
                 say("nothing is kept for other sources, for something is built from this one by its path"
                     .to_owned());
             } else {
@@ -625,11 +627,11 @@ impl Crew<'_, '_, '_> {
         let evaluators = threads.into_values().filter_map(|thread| thread.join().ok().flatten()).collect();
         match self.lost {
             Some(error) => Err(error),
-            None => Ok(Evaluators::new(
-                evaluators,
-                self.prepared.writing.through().and_then(Result::ok).cloned(),
-                self.ended,
-            )),
+            None => {
+                let through = self.prepared.writing.through().and_then(Result::ok).cloned();
+                let has_unprotected = self.ended && through.is_none();
+                Ok(Evaluators::new(evaluators, through, has_unprotected))
+            }
         }
     }
 }

@@ -17,6 +17,9 @@ use crate::{FlakeConfig, KeepAnswers, LockedFlake};
 /// What the settings that a flake asks for are kept under.
 const CONFIG: &str = "nixConfig";
 
+/// How many paths Nix is asked about in one call; its arguments stay far below the kernel's limit.
+const MOST_ASKED: usize = 2000;
+
 /// How many changes are named.
 const NAMED: usize = 3;
 
@@ -118,17 +121,36 @@ impl Earlier {
         }
     }
 
-    /// Whether something is built from the source by its path, and nobody asked for that: what such a build tells may be of any
-    /// file, and is not read again where it is there.
-    pub(crate) fn is_built_from(&self, nix: &Nix) -> bool {
+    /// Whether evaluation may have had something built from the source by its path: what such a build tells may be of any
+    /// file, and is not read again where it is there. `built` is what was asked for to be built, where that is known.
+    pub(crate) fn is_built_from(&self, nix: &Nix, built: Option<&[StorePath]>) -> bool {
         let Some(recording) = &self.recording else { return false };
-        if self.fresh.is_empty() || hold(recording).was_told("outPath") {
+        if self.fresh.is_empty() || built.is_some_and(<[_]>::is_empty) {
             return false;
         }
-        let mut command = nix.nix_store("--query");
-        command.arg("--referrers").arg(self.flake.source());
-        let referrers = nix.run(&mut command, "nix-store --query --referrers");
-        referrers.map_or(true, |paths| paths.lines().any(|path| path.ends_with(".drv")))
+        let was_asked_for = hold(recording).was_told("outPath");
+        let query = |what: &[&str], paths: &[&str]| {
+            let mut command = nix.nix_store("--query");
+            command.args(what).args(paths);
+            let paths = nix.run(&mut command, "nix-store --query").ok()?;
+            Some(paths.lines().map(str::to_owned).collect::<Vec<_>>())
+        };
+        let source = self.flake.source();
+        let Some(dependents) = query(&["--referrers-closure"], &[source]) else { return true };
+        let mut dependents = dependents.iter().filter(|path| *path != source);
+        match built {
+            Some(built) => dependents.any(|path| built.iter().any(|built| built.as_str() == path)),
+            // Nobody has a reason to refer to it who has not asked for its path.
+            None if !was_asked_for => dependents.next().is_some(),
+            None => {
+                let derivations: Vec<&str> =
+                    dependents.map(String::as_str).filter(|path| path.ends_with(".drv")).collect();
+                derivations.chunks(MOST_ASKED).any(|some| match query(&["--outputs"], some) {
+                    Some(outputs) => outputs.iter().any(|output| Path::new(output).exists()),
+                    None => true,
+                })
+            }
+        }
     }
 
     /// What there is to say of answers that cannot be kept for other sources.

@@ -62,6 +62,8 @@ pub struct Request<'a> {
     pub memory: Option<u64>,
     /// Where answers are kept between runs, if anywhere.
     pub answers: Option<&'a dyn KeepAnswers>,
+    /// Protects a path from the garbage collector as long as this lasts; whether it is valid, as far as can be told.
+    pub protect: &'a dyn Fn(&StorePath) -> bool,
     /// Where a path of the store that is evaluated in really is.
     pub real_path: &'a dyn Fn(&str) -> PathBuf,
     /// The paths of sources with these NAR hashes, those that are in the store or could be brought there without being
@@ -205,6 +207,11 @@ impl Evaluators {
     #[must_use]
     pub fn has_unprotected(&self) -> bool {
         self.has_unprotected
+    }
+
+    /// Keeps what protects what was known before.
+    pub fn keep(&mut self, roots: Option<TempRoots>) {
+        self.roots.extend(roots);
     }
 
     /// Protects what is protected by these, too.

@@ -40,6 +40,9 @@ const PROBE: Duration = Duration::from_secs(60);
 /// How many lines are kept of what somebody says who does not answer.
 const MOST_SAID: usize = 5;
 
+/// How often a source is fetched anew because it was collected before it was protected.
+const MOST_COLLECTED: usize = 5;
+
 /// Settings of a `nixConfig` that Nix takes without asking (nix `src/libflake/config.cc`).
 const HARMLESS: &[&str] = &[
     "bash-prompt",
@@ -151,8 +154,21 @@ pub(crate) fn prepare(
         hear(Heard::Waiting);
         !stop.load(Ordering::Relaxed)
     };
-    let locked = LockedFlake::lock(&request.nix, &root.source, &options, &mut go_on);
-    let (flake, said) = locked.map_err(Unprepared::Nix)?.ok_or(Unprepared::Stopped)?;
+    let mut lock = || {
+        let locked = LockedFlake::lock(&request.nix, &root.source, &options, &mut go_on);
+        locked.map_err(Unprepared::Nix)?.ok_or(Unprepared::Stopped)
+    };
+    let (mut flake, mut said) = lock()?;
+    let is_there = |flake: &LockedFlake| {
+        StorePath::parse(flake.source()).map_or(true, |source| (request.protect)(&source))
+    };
+    for _ in 0..MOST_COLLECTED {
+        if is_there(&flake) {
+            break;
+        }
+        // It was collected as soon as Nix had it there.
+        (flake, said) = lock()?;
+    }
     for Said { severity, text, .. } in said.lines().filter_map(Said::read) {
         hear(Heard::Said { severity, text });
     }

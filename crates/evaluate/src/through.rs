@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use phoenix_model::StorePath;
 use phoenix_store::{DaemonProxy, Layout, Nix, ProxyError};
 
 use crate::left;
@@ -22,6 +23,11 @@ impl Through {
         let directory = left::make(&std::env::temp_dir(), HOME).map_err(|error| error.to_string())?;
         let proxy = DaemonProxy::start(nix, layout, directory.path()).map_err(|error| in_words(&error))?;
         Ok(Self { proxy, _directory: directory })
+    }
+
+    /// What evaluation has asked to have built so far, if all of it was heard.
+    pub(crate) fn built(&self) -> Option<Vec<StorePath>> {
+        self.proxy.built()
     }
 
     /// How many derivations were written so far.

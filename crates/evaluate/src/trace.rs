@@ -19,7 +19,9 @@ impl Fault {
     pub(crate) fn read(lines: &[String]) -> Self {
         let mut text = tidy(lines);
         if DAEMON_IS_GONE.contains(&text.as_str()) {
-            text = format!("the process that builds for it ended; was it killed, maybe for want of memory? ({text})");
+            text = format!(
+                "the process that builds for it ended; was it killed, maybe for want of memory? ({text})"
+            );
         }
         Self { text, lasts: is_of_the_language(lines) }
     }

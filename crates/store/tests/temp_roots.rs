@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use phoenix_model::StorePath;
-use phoenix_store::{Nix, TempRoots, Way};
+use phoenix_store::{Layout, Nix, StoreEnv, TempRoots, Way};
 use phoenix_testkit::NixRoot;
 
 #[test]
@@ -31,9 +31,16 @@ fn what_is_protected_outlives_the_garbage_collector() {
         let environment = root.env();
         let socket = environment.iter().find(|(name, _)| *name == "NIX_DAEMON_SOCKET_PATH").unwrap();
         let way = if through_daemon { Way::Daemon(socket.1.clone().into()) } else { Way::Direct };
-        let mut roots = TempRoots::start(&nix, &way).unwrap();
+        let value = |name: &str| environment.iter().find(|(known, _)| *known == name).unwrap().1.clone();
+        let of = |name: &str| Some(value(name).into_string().unwrap());
+        let (store_dir, state_dir, log_dir) = (of("NIX_STORE_DIR"), of("NIX_STATE_DIR"), of("NIX_LOG_DIR"));
+        let env = StoreEnv { store_dir, state_dir, log_dir, remote: None };
+        let layout = Layout::of("", &env).unwrap();
+        let mut roots = TempRoots::start(&nix, &layout, &way).unwrap();
         // That there are many, and that they are not there, is no matter.
-        roots.add(many.iter().chain([&StorePath::parse(&kept).unwrap()])).unwrap();
+        let kept_path = StorePath::parse(&kept).unwrap();
+        let valid = roots.valid(many.iter().chain([&kept_path])).unwrap();
+        assert_eq!(valid, [kept_path].into(), "through a daemon: {through_daemon}");
         root.run("nix-store", &["--gc"]);
         assert!(root.is_valid(&kept) && !root.is_valid(&lost), "through a daemon: {through_daemon}");
         drop(roots);

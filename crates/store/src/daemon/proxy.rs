@@ -7,17 +7,20 @@
 mod request;
 mod session;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use phoenix_model::StorePath;
 
+use self::request::Request;
 use self::session::Session;
+use super::operation;
 use crate::import::{ImportError, TextError, Texts};
 use crate::{Layout, Nix};
 
@@ -69,12 +72,43 @@ struct Behind {
     layout: Layout,
     /// Set to the store itself.
     nix: Nix,
+    built: Mutex<Built>,
+}
+
+/// What clients have asked to have built, or substituted.
+#[derive(Debug, Default)]
+struct Built {
+    paths: BTreeSet<StorePath>,
+    /// Something was asked for that was not understood.
+    not_all: bool,
 }
 
 impl Behind {
     /// Whether a path is one of this store, as far as its name says.
     fn is_here(&self, path: &StorePath) -> bool {
         path.store_dir() == self.layout.store_dir
+    }
+
+    /// Notes what a client wants to have built (nix `src/libstore/derived-path.cc`: `PATH!OUTPUTS`, `PATH^OUTPUTS`, with
+    /// more such ends where it is built by something that is built).
+    fn hear_of_builds(&self, request: &Request) {
+        let wanted = match request.operation {
+            operation::BUILD_PATHS | operation::BUILD_PATHS_WITH_RESULTS => &request.many,
+            operation::ENSURE_PATH => &request.texts,
+            _ => return,
+        };
+        let mut built = self.built();
+        for text in wanted {
+            let path = text.split(['!', '^']).next().unwrap_or_default();
+            match StorePath::parse(path) {
+                Ok(path) => drop(built.paths.insert(path)),
+                Err(_) => built.not_all = true,
+            }
+        }
+    }
+
+    fn built(&self) -> MutexGuard<'_, Built> {
+        self.built.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -92,7 +126,8 @@ impl DaemonProxy {
         let socket = directory.join("daemon");
         let listen = |source| ProxyError::Listen { socket: socket.clone(), source };
         let listener = UnixListener::bind(&socket).map_err(listen)?;
-        let behind = Arc::new(Behind { texts, layout: layout.clone(), nix: nix.clone() });
+        let behind =
+            Arc::new(Behind { texts, layout: layout.clone(), nix: nix.clone(), built: Mutex::default() });
         let is_over = Arc::new(AtomicBool::new(false));
         let (for_clients, over) = (behind.clone(), is_over.clone());
         let listening = std::thread::spawn(move || {
@@ -121,6 +156,14 @@ impl DaemonProxy {
         let mut nix = nix.clone();
         nix.set_env("NIX_REMOTE", format!("unix://{}", self.socket.display()));
         nix
+    }
+
+    /// The derivations and paths that were asked for to be built or substituted so far; nothing if something was asked for
+    /// that is not understood.
+    #[must_use]
+    pub fn built(&self) -> Option<Vec<StorePath>> {
+        let built = self.behind.built();
+        (!built.not_all).then(|| built.paths.iter().cloned().collect())
     }
 
     /// How many derivations and other texts were written so far.

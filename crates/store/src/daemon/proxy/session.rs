@@ -58,6 +58,7 @@ impl Session {
         while let Some(operation) = self.operation()? {
             let Some(request) = Request::read(operation, &mut self.from)? else {
                 // From here on both talk to each other, and nobody listens.
+                self.answers.behind.built().not_all = true;
                 self.answers.send_on(&operation.to_le_bytes())?;
                 return self.answers.pass(&mut self.from);
             };
@@ -116,6 +117,7 @@ impl Session {
 
     fn request(&mut self, request: &Request) -> io::Result<()> {
         let answers = &mut self.answers;
+        answers.behind.hear_of_builds(request);
         let answered = match request.operation {
             operation::ADD_TO_STORE => return self.add(request),
             operation::SET_OPTIONS if answers.daemon.is_none() => {
