@@ -92,6 +92,13 @@ impl Cache {
         roots.into_iter().partition(|root| known.contains(root))
     }
 
+    /// How many packs are left out because there is no room for what they say of their paths: what is in no pack may be in
+    /// these.
+    #[must_use]
+    pub fn left_out(&self) -> usize {
+        self.packs.left_out()
+    }
+
     /// Takes in a pack that somebody made since the depot was read; whether it is there.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use phoenix_pack::PathInfo;
+use phoenix_pack::{ChunkSizes, Directory, PathInfo};
 
 /// Paths that are to be saved, each of which is told in full when it is asked for: all of that together may be more than
 /// memory should hold.
@@ -76,6 +76,12 @@ impl Outline {
 
     pub(crate) fn record_size(&self, number: u32) -> usize {
         self.record_sizes[number as usize] as usize
+    }
+
+    /// How much a directory weighs more for a path of which nothing is known yet, about.
+    pub(crate) fn weight(&self, number: u32) -> u64 {
+        let chunks = self.nar_size(number) / ChunkSizes::default().average as u64 + 1;
+        Directory::weight_of_path(self.record_size(number) as u64, chunks)
     }
 
     /// The numbers of what a path refers to, less itself.

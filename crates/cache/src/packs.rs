@@ -1,17 +1,19 @@
 //! The packs of a depot, and the catalog they make together.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, stream};
 use phoenix_depot::{Blob, BlobName, Depot, DepotError, Problem};
 use phoenix_pack::{
     Catalog, Directory, FOOTER, Footer, HEAD, Others, PackBuilder, PackError, PackInfo, check_head,
     heaviest_directories,
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::attempts::attempts;
 use crate::name::{PACKS, is_part, is_readable, prefix};
@@ -28,6 +30,14 @@ pub(crate) const AT_ONCE: usize = 8;
 
 /// How many KiB of directories, as they are stored, are on their way at once.
 const ON_THEIR_WAY: u32 = 24 << 10;
+
+/// How many bytes a directory that was left out may have, as it is stored and as it is, for a look into it by who saves:
+/// all others are in memory beside it.
+const LOOKED_INTO: u64 = 80 << 20;
+
+/// Which part of the room for directories a save leaves free: for packs that only say something, of which the newest are
+/// read before all others.
+const FREE: u64 = 16;
 
 /// After how many seconds a pack that a depot does not show is one that is gone, and not one that it shows late.
 /// GitHub's cache is late by minutes.
@@ -51,6 +61,8 @@ pub struct Packs {
     unread: BTreeMap<String, PackInfo>,
     /// Those of them that are damaged.
     unusable: BTreeSet<String>,
+    /// Packs that nothing is wrong with, but for which there is no room beside those that are newer.
+    left_out: BTreeMap<String, Blob>,
     /// Packs of which the depot did not tell whether they are there, or what is in them.
     unsure: BTreeSet<String>,
 }
@@ -75,13 +87,15 @@ impl Packs {
             outside: BTreeMap::new(),
             unread: BTreeMap::new(),
             unusable: BTreeSet::new(),
+            left_out: BTreeMap::new(),
             unsure: BTreeSet::new(),
         }
     }
 
     /// Reads the directories of all packs that a depot shows and that are not replaced by others.
     ///
-    /// What cannot be read is told to `trouble` and is as if it were not there.
+    /// What cannot be read is told to `trouble` and is as if it were not there. Where all of them would take more memory
+    /// than there is, the newest have it, whichever is read first: whoever looks sees the same packs.
     pub async fn load(depot: Arc<dyn Depot>, trouble: &mut (dyn FnMut(Trouble) + Send)) -> Self {
         let mut packs = Self::empty(depot);
         let mut said = Said::default();
@@ -112,7 +126,62 @@ impl Packs {
                 trouble(error.into());
             }
         }
+        packs.tell_left_out(0, trouble);
         packs
+    }
+
+    /// Tells of the packs that were left out, once of all, if there are more than `before`.
+    fn tell_left_out(&mut self, before: usize, trouble: &mut (dyn FnMut(Trouble) + Send)) {
+        // What is in others now is not missed.
+        self.left_out.retain(|name, _| !self.catalog.is_replaced(name));
+        if self.left_out.len() > before {
+            trouble(Trouble::LeftOut {
+                depot: self.depot.location().to_owned(),
+                packs: self.left_out.keys().cloned().collect(),
+            });
+        }
+    }
+
+    /// How many packs are left out because there is no room for what they say of their paths.
+    pub(crate) fn left_out(&self) -> usize {
+        self.left_out.len()
+    }
+
+    /// Whether each of these paths is in a pack that is left out. One pack after another is looked into, and let go of
+    /// again; into one whose directory is too large for that nobody looks.
+    pub(crate) async fn in_left_out(&mut self, names: &[&str]) -> Vec<bool> {
+        let mut found = vec![false; names.len()];
+        if !self.left_out.is_empty() {
+            self.catalog.forget_places();
+        }
+        for blob in self.left_out.values() {
+            let Ok(tail) = read_tail(self.depot.as_ref(), blob).await else { continue };
+            if tail.footer.length() + tail.stored() > LOOKED_INTO {
+                continue;
+            }
+            let Ok(stored) = tail.directory(self.depot.as_ref(), blob).await else { continue };
+            let Ok(directory) = stored.open() else { continue };
+            found.iter_mut().zip(names).for_each(|(found, name)| *found |= directory.has(name));
+        }
+        found
+    }
+
+    /// How many bytes the packs have that were read, and how much their directories weigh.
+    fn taken(&self) -> (u64, u64) {
+        let read = self.catalog.read_packs();
+        let read = read.map(|(_, name, directory)| {
+            (self.blobs.get(name).map_or(0, |blob| blob.size), directory.weight())
+        });
+        read.fold((0, 0), |sum: (u64, u64), (pack, directory)| {
+            (sum.0.saturating_add(pack), sum.1.saturating_add(directory))
+        })
+    }
+
+    /// How much more may be known of packs, if these have so many bytes, before readers leave some out.
+    pub(crate) fn room_beside(&self, more: u64) -> u64 {
+        let (packs, taken) = self.taken();
+        let most = heaviest_directories(packs.saturating_add(more));
+        (most - most / FREE).saturating_sub(taken)
     }
 
     /// Reads anew what a depot shows. Others may use what is known meanwhile, and it stays known where the depot
@@ -199,6 +268,8 @@ impl Packs {
     pub(crate) fn statement(&self) -> Others {
         let mut statement = self.catalog.statement();
         statement.known.extend(self.unread.clone());
+        // There may be room for them later.
+        statement.known.extend(self.left_out.iter().map(|(name, blob)| (name.clone(), info(blob))));
         statement
     }
 
@@ -292,7 +363,7 @@ impl Packs {
         let (mut waiting, outside): (Vec<Blob>, Vec<Blob>) =
             seen.into_iter().partition(|blob| is_readable(blob.name.as_str(), scopes.as_ref()));
         self.outside = outside.iter().map(|blob| (blob.name.to_string(), info(blob))).collect();
-        waiting.sort_by(|a, b| (b.created, &b.name).cmp(&(a.created, &a.name)));
+        newest_first(&mut waiting);
         let mut tried: BTreeSet<String> = waiting.iter().map(|blob| blob.name.to_string()).collect();
         // What was replaced is not touched, unless what replaced it is not there: nobody needs it, and to be read is
         // what keeps it from eviction.
@@ -324,15 +395,22 @@ impl Packs {
         let relied_on = self.catalog.relied_on().into_iter();
         let relied_on = relied_on.filter(|(name, _)| !own || !self.is_foreign(name));
         let relied_on: Vec<_> = relied_on.map(|(name, info)| (name.to_owned(), info)).collect();
-        let blobs = self.find(relied_on, trouble).await;
-        self.read(blobs, trouble).await;
+        self.find_and_read(relied_on, trouble).await;
     }
 
     /// Reads some of the packs that were replaced and are still there, those first that were replaced last.
     pub(crate) async fn read_replaced(&mut self, most: usize, trouble: &mut (dyn FnMut(Trouble) + Send)) {
         let replaced = self.catalog.unread_replaced().into_iter().take(most);
         let replaced: Vec<_> = replaced.map(|(name, info)| (name.to_owned(), info)).collect();
-        let blobs = self.find(replaced, trouble).await;
+        self.find_and_read(replaced, trouble).await;
+    }
+
+    async fn find_and_read(
+        &mut self,
+        wanted: Vec<(String, PackInfo)>,
+        trouble: &mut (dyn FnMut(Trouble) + Send),
+    ) {
+        let blobs = self.find(wanted, trouble).await;
         self.read(blobs, trouble).await;
     }
 
@@ -358,27 +436,19 @@ impl Packs {
         gone.iter().for_each(|name| self.catalog.forget(name));
     }
 
-    async fn read(&mut self, blobs: Vec<Blob>, trouble: &mut (dyn FnMut(Trouble) + Send)) {
-        let depot = &self.depot;
-        let room = &Room::beside(self.catalog.read_packs().map(|(_, name, directory)| {
-            (self.blobs.get(name).map_or(0, |blob| blob.size), directory.weight())
-        }));
-        let read: Vec<(Blob, Result<Directory, Trouble>)> = stream::iter(blobs)
-            .map(|blob| async move {
-                let read = attempts(|| async {
-                    match read_directory(depot.as_ref(), &blob, room).await {
-                        Err(Trouble::Pack { depot, pack, problem }) if may_be_damage(&problem) => {
-                            Ok(Err(Trouble::Pack { depot, pack, problem }))
-                        }
-                        read => read.map(Ok),
-                    }
-                });
-                let read = read.await.and_then(|read| read);
-                (blob, read)
-            })
-            .buffer_unordered(AT_ONCE)
-            .collect()
-            .await;
+    /// Reads packs, several at once; there is room for the newest of them first, and not for those that come first.
+    async fn read(&mut self, mut blobs: Vec<Blob>, trouble: &mut (dyn FnMut(Trouble) + Send)) {
+        newest_first(&mut blobs);
+        let depot = &self.depot.clone();
+        let (packs, taken) = self.taken();
+        let packs = blobs.iter().fold(packs, |sum, blob| sum.saturating_add(blob.size));
+        let room = &Arc::new(Room::beside(packs, taken));
+        let mut stored = fetched(depot.clone(), blobs, room.clone());
+        let mut read: Vec<(Blob, Result<Directory, Trouble>)> = Vec::new();
+        while let Some((blob, stored)) = stored.next().await {
+            let opened = opened(depot.as_ref(), &blob, stored, room).await;
+            read.push((blob, opened));
+        }
         let mut add = Vec::new();
         for (blob, read) in read {
             match read {
@@ -388,7 +458,10 @@ impl Packs {
                 }
                 Err(error) => {
                     self.not_read(&blob, &error);
-                    trouble(error);
+                    // Of those that there is no room for it is told once of all.
+                    if !self.left_out.contains_key(blob.name.as_str()) {
+                        trouble(error);
+                    }
                 }
             }
         }
@@ -410,6 +483,7 @@ impl Packs {
         match error {
             Trouble::Depot(DepotError { problem: Problem::Gone, .. })
             | Trouble::Frames { .. }
+            | Trouble::LeftOut { .. }
             | Trouble::NotServed { .. } => {}
             Trouble::Depot(_) => {
                 self.unsure.insert(name.to_owned());
@@ -419,6 +493,9 @@ impl Packs {
                 self.outside.insert(name.to_owned(), info(blob));
                 if may_be_damage(problem) {
                     self.unusable.insert(name.to_owned());
+                }
+                if matches!(problem, PackError::NoRoom) {
+                    self.left_out.insert(name.to_owned(), blob.clone());
                 }
             }
         }
@@ -527,7 +604,7 @@ impl Packs {
 
     async fn see_one(&mut self, name: &BlobName) -> Result<bool, Trouble> {
         let Some(blob) = self.depot.find(name).await? else { return Ok(false) };
-        let directory = read_directory(self.depot.as_ref(), &blob, &Room::default()).await?;
+        let directory = read_directory(self.depot.as_ref(), &blob).await?;
         let damaged = self.catalog.add_all([(name.to_string(), info(&blob), directory)]);
         self.blobs.insert(name.to_string(), blob);
         Ok(damaged.is_empty())
@@ -541,6 +618,7 @@ impl Packs {
         self.blobs.remove(name);
         self.outside.remove(name);
         self.unusable.remove(name);
+        self.left_out.remove(name);
         self.catalog.forget(name);
         Ok(())
     }
@@ -579,8 +657,7 @@ pub(crate) async fn newest_of(
             return None;
         }
         let blob = depot.find(&name).await.ok()??;
-        let said =
-            Others::decode(read_directory(depot, &blob, &Room::default()).await.ok()?.others()).ok()?;
+        let said = Others::decode(read_directory(depot, &blob).await.ok()?.others()).ok()?;
         Some((blob.name.to_string(), info(&blob), said))
     };
     let found = stream::iter(prefixes(depot)).map(read).buffer_unordered(AT_ONCE);
@@ -592,81 +669,186 @@ fn may_be_damage(problem: &PackError) -> bool {
     !matches!(problem, PackError::Version(_) | PackError::NoRoom)
 }
 
+/// Puts the packs first that were made last.
+fn newest_first(blobs: &mut [Blob]) {
+    blobs.sort_by(|a, b| (b.created, &b.name).cmp(&(a.created, &a.name)));
+}
+
 /// How much room there is for directories: what packs say of themselves does not decide it, but what they are.
 #[derive(Debug)]
 struct Room {
-    /// How many bytes the packs have, and how many their directories.
-    taken: Mutex<(u64, u64)>,
-    on_their_way: Semaphore,
-}
-
-impl Default for Room {
-    fn default() -> Self {
-        Self { taken: Mutex::default(), on_their_way: Semaphore::new(ON_THEIR_WAY as usize) }
-    }
+    most: u64,
+    taken: AtomicU64,
 }
 
 impl Room {
-    /// What is left beside packs and directories of these sizes.
-    fn beside(packs: impl Iterator<Item = (u64, u64)>) -> Self {
-        let taken = packs.fold((0, 0), |sum: (u64, u64), (pack, directory)| {
-            (sum.0.saturating_add(pack), sum.1.saturating_add(directory))
-        });
-        Self { taken: Mutex::new(taken), ..Self::default() }
+    /// What there is for packs of so many bytes together, of which so much is taken already.
+    fn beside(packs: u64, taken: u64) -> Self {
+        Self { most: heaviest_directories(packs), taken: AtomicU64::new(taken) }
+    }
+
+    /// Whether there is room for so much more. Where there is none, there is none later.
+    fn has(&self, more: u64) -> bool {
+        self.taken.load(Ordering::Relaxed).saturating_add(more) <= self.most
     }
 
     /// Takes room for the directory of a pack, if there is any.
-    fn take(&self, pack: u64, directory: u64) -> Result<(), PackError> {
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let more = (taken.0.saturating_add(pack), taken.1.saturating_add(directory));
-        if more.1 > heaviest_directories(more.0) {
+    fn take(&self, more: u64) -> Result<(), PackError> {
+        if !self.has(more) {
             return Err(PackError::NoRoom);
         }
-        *taken = more;
+        self.taken.fetch_add(more, Ordering::Relaxed);
         Ok(())
-    }
-
-    /// Gives back what was taken for one that could not be read.
-    fn give_back(&self, pack: u64, directory: u64) {
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        *taken = (taken.0.saturating_sub(pack), taken.1.saturating_sub(directory));
     }
 }
 
-/// Reads the directory of a pack: one request for most, two for large ones.
-async fn read_directory(depot: &dyn Depot, blob: &Blob, room: &Room) -> Result<Directory, Trouble> {
-    let damaged =
-        |problem| Trouble::Pack { depot: depot.location().to_owned(), pack: blob.name.to_string(), problem };
-    let tail_start = blob.size.saturating_sub(TAIL);
-    let tail = depot.read(blob, tail_start..blob.size).await?;
-    let footer = Footer::parse(&tail, blob.size).map_err(damaged)?;
-    let range = footer.directory.clone();
-    room.take(blob.size, footer.length()).map_err(damaged)?;
-    let stored = u32::try_from((range.end - range.start) >> 10).unwrap_or(u32::MAX);
-    let stored = stored.saturating_add(1).min(ON_THEIR_WAY);
-    // It is never closed.
-    let _on_its_way = room.on_their_way.acquire_many(stored).await;
-    let directory = if range.start >= tail_start {
-        let before = usize::try_from(range.start - tail_start).unwrap_or(usize::MAX);
-        footer.open(tail.get(before..tail.len() - FOOTER).unwrap_or_default())
-    } else {
-        match depot.read(blob, range).await {
-            Ok(stored) => footer.open(&stored),
-            Err(error) => {
-                room.give_back(blob.size, footer.length());
-                return Err(error.into());
+/// The end of a pack.
+struct Tail {
+    footer: Footer,
+    /// Where it begins.
+    start: u64,
+    bytes: Bytes,
+}
+
+/// A directory as it is stored.
+struct Stored {
+    footer: Footer,
+    bytes: Bytes,
+}
+
+/// Reads the end of a pack, in which the whole directory of most is.
+async fn read_tail(depot: &dyn Depot, blob: &Blob) -> Result<Tail, Trouble> {
+    let start = blob.size.saturating_sub(TAIL);
+    let bytes = depot.read(blob, start..blob.size).await?;
+    let footer = Footer::parse(&bytes, blob.size).map_err(|problem| unusable(depot, blob, problem))?;
+    Ok(Tail { footer, start, bytes })
+}
+
+impl Tail {
+    /// How many bytes the directory has in the pack.
+    fn stored(&self) -> u64 {
+        self.footer.directory.end - self.footer.directory.start
+    }
+
+    /// The directory; another request for a large one.
+    async fn directory(self, depot: &dyn Depot, blob: &Blob) -> Result<Stored, Trouble> {
+        let Self { footer, start, bytes } = self;
+        let bytes = match footer.directory.start.checked_sub(start).map(usize::try_from) {
+            Some(before) => {
+                let stored = before.ok().and_then(|before| bytes.get(before..bytes.len() - FOOTER));
+                bytes.slice_ref(stored.unwrap_or_default())
+            }
+            None => depot.read(blob, footer.directory.clone()).await?,
+        };
+        Ok(Stored { footer, bytes })
+    }
+}
+
+impl Stored {
+    fn open(self) -> Result<Directory, PackError> {
+        self.footer.open(&self.bytes)
+    }
+
+    /// Opens a directory, if there is room for it.
+    fn open_in(self, room: &Room) -> Result<Directory, PackError> {
+        if !room.has(self.footer.length()) {
+            return Err(PackError::NoRoom);
+        }
+        let directory = self.open()?;
+        // What is made of it comes beside it.
+        room.take(directory.weight())?;
+        Ok(directory)
+    }
+}
+
+/// A directory as it is stored, with its leave to be in memory.
+type Fetched = Result<(Stored, OwnedSemaphorePermit), Trouble>;
+
+/// Reads directories as they are stored, several at once, and hands them on in the order of their packs.
+fn fetched(depot: Arc<dyn Depot>, blobs: Vec<Blob>, room: Arc<Room>) -> BoxStream<'static, (Blob, Fetched)> {
+    let on_their_way = Arc::new(Semaphore::new(ON_THEIR_WAY as usize));
+    let of_tails = depot.clone();
+    let tails = stream::iter(blobs).map(move |blob| {
+        let depot = of_tails.clone();
+        async move {
+            let tail = read_tail(depot.as_ref(), &blob).await;
+            (blob, tail)
+        }
+    });
+    let of_large = depot.clone();
+    // In their order here as well, or one would wait for what those hold that wait for it.
+    let admitted = tails.buffered(AT_ONCE).then(move |(blob, tail)| {
+        let (depot, room, on_their_way) = (depot.clone(), room.clone(), on_their_way.clone());
+        async move {
+            let admitted = match tail {
+                Ok(tail) if room.has(tail.footer.length()) => {
+                    let kibis = u32::try_from(tail.stored() >> 10).unwrap_or(u32::MAX).saturating_add(1);
+                    let permit = on_their_way.acquire_many_owned(kibis.min(ON_THEIR_WAY)).await;
+                    let no_room = |_| unusable(depot.as_ref(), &blob, PackError::NoRoom);
+                    permit.map(|permit| (tail, permit)).map_err(no_room)
+                }
+                Ok(_) => Err(unusable(depot.as_ref(), &blob, PackError::NoRoom)),
+                Err(error) => Err(error),
+            };
+            (blob, admitted)
+        }
+    });
+    let stored = admitted.map(move |(blob, admitted)| {
+        let depot = of_large.clone();
+        async move {
+            let stored = match admitted {
+                Ok((tail, permit)) => {
+                    tail.directory(depot.as_ref(), &blob).await.map(|stored| (stored, permit))
+                }
+                Err(error) => Err(error),
+            };
+            (blob, stored)
+        }
+    });
+    stored.buffered(AT_ONCE).boxed()
+}
+
+/// Opens the directory of a pack, of which this was read. What is damaged is read again.
+async fn opened(depot: &dyn Depot, blob: &Blob, read: Fetched, room: &Room) -> Result<Directory, Trouble> {
+    let mut read = Some(read);
+    let attempt = || {
+        let read = read.take();
+        async {
+            let opened = match read {
+                Some(Ok((stored, _permit))) => {
+                    stored.open_in(room).map_err(|problem| unusable(depot, blob, problem))
+                }
+                Some(Err(error)) => Err(error),
+                None => read_into(depot, blob, room).await,
+            };
+            match opened {
+                Err(Trouble::Pack { depot, pack, problem }) if may_be_damage(&problem) => {
+                    Ok(Err(Trouble::Pack { depot, pack, problem }))
+                }
+                opened => opened.map(Ok),
             }
         }
     };
-    // What is made of it comes beside it.
-    let weighed = directory.and_then(|directory| {
-        let more = directory.weight().saturating_sub(footer.length());
-        room.take(0, more).map(|()| directory)
-    });
-    weighed.map_err(|problem| {
-        room.give_back(blob.size, footer.length());
-        damaged(problem)
-    })
+    attempts(attempt).await.and_then(|opened| opened)
+}
+
+/// Reads the directory of a pack for which there is room.
+async fn read_into(depot: &dyn Depot, blob: &Blob, room: &Room) -> Result<Directory, Trouble> {
+    let tail = read_tail(depot, blob).await?;
+    if !room.has(tail.footer.length()) {
+        return Err(unusable(depot, blob, PackError::NoRoom));
+    }
+    let stored = tail.directory(depot, blob).await?;
+    stored.open_in(room).map_err(|problem| unusable(depot, blob, problem))
+}
+
+/// Reads the directory of a pack, whatever else is known.
+async fn read_directory(depot: &dyn Depot, blob: &Blob) -> Result<Directory, Trouble> {
+    read_into(depot, blob, &Room::beside(blob.size, 0)).await
+}
+
+fn unusable(depot: &dyn Depot, blob: &Blob, problem: PackError) -> Trouble {
+    Trouble::Pack { depot: depot.location().to_owned(), pack: blob.name.to_string(), problem }
 }
 
 #[cfg(test)]
@@ -676,15 +858,13 @@ mod tests {
     #[test]
     fn there_is_room_for_directories_by_what_packs_are() {
         const MEBI: u64 = 1 << 20;
-        let room = Room::beside([(0, 126 * MEBI)].into_iter());
-        assert_eq!(room.take(MEBI, 3 * MEBI), Err(PackError::NoRoom));
-        assert_eq!(room.take(MEBI, 2 * MEBI), Ok(()));
-        assert_eq!(room.take(MEBI, 1), Err(PackError::NoRoom));
-        // What could not be read takes none.
-        room.give_back(MEBI, 2 * MEBI);
-        assert_eq!(room.take(MEBI, 1), Ok(()));
+        let room = Room::beside(MEBI, 126 * MEBI);
+        assert_eq!(room.take(3 * MEBI), Err(PackError::NoRoom));
+        assert_eq!(room.take(2 * MEBI), Ok(()));
+        assert_eq!(room.take(1), Err(PackError::NoRoom));
         // Large packs have large directories.
-        assert_eq!(room.take(100 << 30, 1400 * MEBI), Ok(()));
-        assert_eq!(room.take(0, 350 * MEBI), Err(PackError::NoRoom));
+        let room = Room::beside(100 << 30, 128 * MEBI);
+        assert_eq!(room.take(1400 * MEBI), Ok(()));
+        assert_eq!(room.take(350 * MEBI), Err(PackError::NoRoom));
     }
 }

@@ -52,6 +52,9 @@ const FRAMES_WAITING: usize = 4;
 /// more than that goes into another pack: whoever reads or writes one has all of it in memory.
 const RECORDS: usize = 24 << 20;
 
+/// How many times as long as a pack archives may be, when it is estimated how much is to be known of it.
+const DENSEST: u64 = 8;
+
 /// Reads the archive of a path and hands it on in pieces, of which none may be kept.
 pub type ReadArchive<'r> =
     dyn Fn(&PathInfo, &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> + Sync + 'r;
@@ -73,15 +76,24 @@ pub struct Saved {
     pub size: u64,
     /// Paths that could not be read, and why. They are not in the pack.
     pub unreadable: Vec<(String, io::Error)>,
+    /// Paths that are in packs which are left out for want of room, and are not saved anew: they would take room from others.
+    pub left_out: Vec<String>,
+    /// Paths that are in no pack, for what is known of all of them together is more than readers have room for; and what
+    /// refers to these.
+    pub no_room: Vec<String>,
+    /// Why no more packs were made, though there is more to save. What is said above was saved before.
+    pub broken_off: Option<Trouble>,
 }
 
 impl Cache {
     /// Saves paths in a new pack: those that no live pack can give, or not with all their signatures, and of these the
     /// chunks that no live pack has. The pack has this name, in the scope of the depot that may be written. Where more
-    /// is known of the paths than one directory should hold, there are several, with names that follow this one.
+    /// is known of the paths than one directory should hold, there are several, with names that follow this one. What
+    /// readers would have no room for is not saved, or they would leave out what is older instead.
     ///
     /// # Errors
-    /// When a pack cannot be made; nothing of it is in the depot then.
+    /// When a pack cannot be made; nothing is in the depot then. Where others were made before it, that is
+    /// [`Saved::broken_off`].
     pub fn save(
         &mut self,
         name: &BlobName,
@@ -120,13 +132,12 @@ impl Cache {
             numbers.push(number);
         }
         let known = outline.len() - numbers.len();
-        if numbers.is_empty() {
-            if is_news || self.damage_is_news {
-                self.tell(name)?;
-            }
-            return Ok(Saved { known, ..Saved::default() });
-        }
-        let groups = groups(&outline, order(&outline, numbers));
+        let left_out = self.take_left_out(&outline, &mut numbers);
+        let (numbers, no_room) =
+            with_room(&outline, order(&outline, numbers), |more| self.packs.room_beside(more));
+        let no_room = no_room.into_iter().map(|number| outline.name(number).to_owned()).collect();
+        let mut all = Saved { known, left_out, no_room, ..Saved::default() };
+        let groups = groups(&outline, numbers);
         drop(outline);
         let mut saving = Saving {
             paths,
@@ -136,16 +147,25 @@ impl Cache {
             saved: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64,
             made: HashSet::new(),
         };
-        let mut all = Saved { known, ..Saved::default() };
-        let last = groups.len() - 1;
-        let mut end = Duration::MAX;
+        let count = groups.len();
+        // Whether the pack that says what the branch needs was made, and for how long others were not seen then.
+        let (mut is_said, mut end) = (false, Duration::MAX);
         for (number, group) in groups.into_iter().enumerate() {
+            let is_last = number + 1 == count;
             // What the branch needs is there when all of them are.
-            let not_yet = branch.as_deref().filter(|_| number < last);
-            let (saved, blind) = self.save_group(&part(name, number), group, not_yet, &mut saving)?;
-            if number < last
-                && let Some(pack) = &saved.pack
-            {
+            let not_yet = branch.as_deref().filter(|_| !is_last);
+            let (saved, blind) = match self.save_group(&part(name, number), group, not_yet, &mut saving) {
+                Ok(saved) => saved,
+                Err(error) if all.pack.is_none() => return Err(error),
+                Err(error) => {
+                    all.broken_off = Some(error);
+                    break;
+                }
+            };
+            // Each of them tells of damage.
+            self.damage_is_news &= saved.pack.is_none();
+            is_said = is_last && saved.pack.is_some();
+            if !is_last && let Some(pack) = &saved.pack {
                 // The next one says that it is there.
                 let made = PackInfo { size: saved.size, created: now() };
                 let known = [(pack.to_string(), made)].into();
@@ -154,11 +174,30 @@ impl Cache {
             all.add(saved);
             end = blind;
         }
+        if !is_said && (is_news || self.damage_is_news) {
+            // Nothing of the last could be read, or there is none: what the branch needs is said all the same.
+            let told = self.tell_scoped(&part(name, count));
+            match told {
+                Err(error) if all.pack.is_none() => return Err(error),
+                Err(error) => all.broken_off = all.broken_off.or(Some(error)),
+                Ok(()) => return Ok(all),
+            }
+        }
         if let Some(name) = &all.pack {
-            self.damage_is_news = false;
             self.meet(name, end);
         }
         Ok(all)
+    }
+
+    /// Takes those out of these that are in packs which are left out for want of room; their names.
+    fn take_left_out(&mut self, outline: &Outline, numbers: &mut Vec<u32>) -> Vec<String> {
+        let names: Vec<&str> = numbers.iter().map(|&number| outline.name(number)).collect();
+        let found = self.runtime.block_on(self.packs.in_left_out(&names));
+        let taken = names.iter().zip(&found).filter(|(_, found)| **found).map(|(name, _)| (*name).to_owned());
+        let taken = taken.collect();
+        let mut found = found.into_iter();
+        numbers.retain(|_| !found.next().unwrap_or_default());
+        taken
     }
 
     /// Saves paths in one pack; and for how long it was not known what others did.
@@ -237,7 +276,7 @@ impl Cache {
 impl Saved {
     /// Adds what came of one more pack.
     fn add(&mut self, more: Self) {
-        let Self { pack, paths, known, archives, new, size, unreadable } = more;
+        let Self { pack, paths, known, archives, new, size, unreadable, .. } = more;
         self.pack = pack.or(self.pack.take());
         self.paths += paths;
         self.known += known;
@@ -248,12 +287,42 @@ impl Saved {
     }
 }
 
+/// Those of these paths for which readers have room, with all that they refer to among them; and the others. How much may
+/// be known of packs is told by how many bytes they get.
+fn with_room(outline: &Outline, ordered: Vec<u32>, room: impl Fn(u64) -> u64) -> (Vec<u32>, Vec<u32>) {
+    let (mut weight, mut bytes) = (0_u64, 0_u64);
+    let mut has_none = vec![false; outline.len()];
+    let reaches =
+        |number, has_none: &[bool]| outline.references(number).iter().any(|&other| has_none[other as usize]);
+    for &number in &ordered {
+        let more = (outline.weight(number), outline.nar_size(number) / DENSEST);
+        if reaches(number, &has_none) || weight + more.0 > room(bytes + more.1) {
+            has_none[number as usize] = true;
+        } else {
+            (weight, bytes) = (weight + more.0, bytes + more.1);
+        }
+    }
+    // Large ones come before what they refer to: until nothing changes.
+    loop {
+        let mut is_news = false;
+        for &number in &ordered {
+            if !has_none[number as usize] && reaches(number, &has_none) {
+                (has_none[number as usize], is_news) = (true, true);
+            }
+        }
+        if !is_news {
+            break;
+        }
+    }
+    ordered.into_iter().partition(|&number| !has_none[number as usize])
+}
+
 /// Shares paths out to packs, in their order.
 fn groups(outline: &Outline, ordered: Vec<u32>) -> Vec<Vec<u32>> {
-    let (mut groups, mut size) = (vec![Vec::new()], 0);
+    let (mut groups, mut size) = (Vec::new(), 0);
     for number in ordered {
         let more = outline.record_size(number);
-        if size > 0 && size + more > RECORDS {
+        if groups.is_empty() || size > 0 && size + more > RECORDS {
             groups.push(Vec::new());
             size = 0;
         }
@@ -271,7 +340,10 @@ impl Cache {
     /// # Errors
     /// When the depot does not take it.
     pub fn tell(&mut self, name: &BlobName) -> Result<(), Trouble> {
-        let name = &scoped(name, self.packs.depot().scopes().as_ref());
+        self.tell_scoped(&scoped(name, self.packs.depot().scopes().as_ref()))
+    }
+
+    fn tell_scoped(&mut self, name: &BlobName) -> Result<(), Trouble> {
         let statement = self.packs.statement();
         // What it says was read when the packs were.
         self.runtime.block_on(self.packs.say(name, &statement))?;

@@ -37,6 +37,20 @@ pub enum Trouble {
         /// How many it has.
         frames: usize,
     },
+    /// Packs that nothing is wrong with are not read: the directories of those that are newer take all the room.
+    #[error(
+        "{depot}: {} left out, for all that packs say of their paths is more than there is memory for, and the newest \
+         come first; what is in {} is not restored, and not saved anew. `phoenix cache gc --budget BYTES`, with less than \
+         there is, lets go of what nobody needs; many small paths are better kept in a depot of their own",
+        named(.packs),
+        if .packs.len() == 1 { "it" } else { "them" }
+    )]
+    LeftOut {
+        /// The depot, as it names itself.
+        depot: String,
+        /// The blobs, by name.
+        packs: Vec<String>,
+    },
     /// A path that is whole cannot be told of to who asks a server for it.
     #[error(
         "{depot}: {path} is not served, for its narinfo cannot be sent ({why}); `phoenix cache restore` brings it"
@@ -59,9 +73,21 @@ impl Trouble {
             // What was not read, or is of a later version, may be whole.
             Self::Depot(_)
             | Self::NotServed { .. }
+            | Self::LeftOut { .. }
             | Self::Pack { problem: PackError::Version(_) | PackError::NoRoom, .. } => None,
             Self::Pack { pack, .. } | Self::Frames { pack, .. } => Some(pack),
         }
+    }
+}
+
+/// Some packs, with how many there are.
+fn named(packs: &[String]) -> String {
+    /// So many are named.
+    const FEW: usize = 3;
+    match packs {
+        [pack] => format!("the pack {pack} is"),
+        packs if packs.len() > FEW => format!("{} packs ({}, …) are", packs.len(), packs[..FEW].join(", ")),
+        packs => format!("{} packs ({}) are", packs.len(), packs.join(", ")),
     }
 }
 

@@ -81,6 +81,13 @@ impl Kept {
         for (name, why) in &saved.unreadable {
             hearer.hear(Severity::Warning, format!("{name} is not kept: {why}"));
         }
+        for line in tidy::not_saved(&saved) {
+            hearer.hear(Severity::Warning, line);
+        }
+        if let Some(error) = &saved.broken_off {
+            let count = talk::paths(saved.paths);
+            return Err(CommandError::because(format!("the depot keeps {count}, and no more"), error));
+        }
         Ok(saved)
     }
 

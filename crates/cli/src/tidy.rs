@@ -5,16 +5,20 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use indicatif::HumanBytes;
-use phoenix_cache::{ALIVE, Cache, Collected, GRACE, Trouble};
+use phoenix_cache::{ALIVE, Cache, Collected, GRACE, Saved, Trouble};
 use phoenix_depot::{Blob, BlobName, Created, Depot};
 use phoenix_pack::{Collection, Damaged, Goal};
 
 use crate::blobs::{self, runtime};
 use crate::depots;
 use crate::setup::var;
+use crate::talk;
 
 /// The names of how many paths are said before "and so many more".
 const FEW: usize = 10;
+
+/// How many paths are named that were not saved.
+const NAMES: usize = 3;
 
 /// Where the others are named.
 pub(crate) const NAMED: &str = "; --json names all of them";
@@ -110,6 +114,35 @@ pub(crate) fn branches(branch: Option<&str>) -> Vec<String> {
     std::iter::once(branch_or_ours(branch)).chain(base).collect()
 }
 
+/// What was to be saved and is not, because there is no room for what packs say of their paths.
+pub(crate) fn not_saved(saved: &Saved) -> Vec<String> {
+    let some = |names: &[String]| {
+        let first = names[..names.len().min(NAMES)].join(", ");
+        let more = if names.len() > NAMES { ", …" } else { "" };
+        format!(
+            "{} ({first}{more}) {}",
+            talk::paths(names.len()),
+            if names.len() == 1 { "is" } else { "are" }
+        )
+    };
+    let mut lines = Vec::new();
+    if !saved.left_out.is_empty() {
+        lines.push(format!(
+            "{} in packs that there is no room for, and not saved anew",
+            some(&saved.left_out)
+        ));
+    }
+    if !saved.no_room.is_empty() {
+        lines.push(format!(
+            "{} not saved: with them, all that packs say of their paths would be more than readers have memory for. \
+             `phoenix cache gc --budget BYTES`, with less than there is, lets go of what nobody needs; many small paths \
+             are better kept in a depot of their own",
+            some(&saved.no_room)
+        ));
+    }
+    lines
+}
+
 /// Folds and collects after a save of so many bytes, when there are too many packs or bytes. Returns what has to
 /// be said, and whether it is a warning; nothing that goes wrong is worse than that.
 pub(crate) fn after_save(
@@ -120,7 +153,12 @@ pub(crate) fn after_save(
 ) -> Vec<(bool, String)> {
     let mut said = Vec::new();
     let mut troubles = Vec::new();
-    let mut trouble = |trouble: Trouble| troubles.push(trouble.to_string());
+    // That packs are left out was told when the depot was read.
+    let mut trouble = |trouble: Trouble| {
+        if !matches!(trouble, Trouble::LeftOut { .. }) {
+            troubles.push(trouble.to_string());
+        }
+    };
     if !cache.is_crowded(saved, budget) {
         let (count, size) = cache.remove_replaced(GRACE, &mut trouble);
         if count > 0 {

@@ -8,7 +8,7 @@ mod common;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpStream;
 use std::process::Child;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use common::{Ran, TestEnv};
 use fs_err as fs;
@@ -423,6 +423,78 @@ fn a_closure_of_which_much_is_known_comes_whole_and_goes_again() {
     let _ = run(&["cache", "save", "--threads", "4", "--depot", &other, "--all"])
         .says(&format!("saved {} paths", REFERRING.0));
     assert_eq!(fs::read_dir(env.file("other/packs")).unwrap().count(), 2);
+}
+
+/// A pack of paths of each of which as much is known as a record may hold; the first of them is what it says it is.
+fn heavy(store_dir: &str, pack: usize) -> (Vec<u8>, String) {
+    let (mut builder, head) = PackBuilder::new();
+    let mut bytes = head.to_vec();
+    let (mut frame, mut paths) = (FrameBuilder::default(), Vec::new());
+    // What was saved long ago is written down again.
+    let saved = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
+    let name =
+        |number: usize| format!("{number:032}-{}", "a-name-that-is-as-long-as-the-longest-are".repeat(2));
+    for number in pack * 8..(pack + 1) * 8 {
+        let mut nar = Writer::default();
+        let text = format!("{store_dir} {number}");
+        nar.file(false, text.len() as u64).unwrap();
+        nar.data(text.as_bytes()).unwrap();
+        nar.file_end().unwrap();
+        let chunk = Chunk { id: ChunkId::of(&nar.bytes), length: nar.bytes.len() as u32 };
+        frame.push(chunk.id, &nar.bytes);
+        let nar_hash = Sha256::digest(&nar.bytes).into();
+        let references = vec![name(number); if number % 8 == 0 { 1 } else { 35_000 }];
+        let info = PathInfo { name: name(number), nar_hash, references, ..info(0, u64::from(chunk.length)) };
+        paths.push(PackedPath { info, chunks: vec![chunk], patches: vec![], saved });
+    }
+    let sealed = frame.seal(&mut Compressor::new(LEVEL).unwrap()).unwrap();
+    builder.add(&sealed);
+    bytes.extend(sealed.bytes);
+    bytes.extend(builder.finish(paths, Others::default().encode()).unwrap());
+    (bytes, format!("{store_dir}/{}", name(pack * 8)))
+}
+
+/// Who looks, saves and restores says so, and in the same words each time.
+#[test]
+fn packs_that_there_is_no_room_for_are_told_and_nothing_of_them_is_saved_anew() {
+    let env = TestEnv::new();
+    let folder = env.file("depot/packs");
+    fs::create_dir_all(&folder).unwrap();
+    let depot = env.depot();
+    let run = |args: &[&str], code: i32| {
+        let args = [&["cache"], args, &["--depot", &depot]].concat();
+        let mut child = common::start(&env, &args);
+        let peak = peak(&mut child);
+        let ran = common::end(child).ends_with(code);
+        assert!(peak < LIMIT, "{peak} MiB: {ran}");
+        ran
+    };
+    let made = |number: usize| {
+        let (bytes, path) = heavy(&env.nix.store_dir(), number);
+        fs::write(folder.join(format!("{number}")), bytes).unwrap();
+        path
+    };
+    let oldest = made(1);
+    let _ = run(&["restore", &oldest], 0);
+    std::thread::sleep(Duration::from_millis(1100));
+    let newer: Vec<String> = (2..7).map(made).collect();
+    let _ = run(&["restore", &newer[4]], 0).says("are left out").says("gc --budget");
+    for round in 0..3 {
+        let ran = run(&["save", &oldest, &newer[4]], 1).says("is in packs that there is no room for");
+        let ran = ran.says("are left out").says("nothing was saved; 1 path is there");
+        assert_eq!(ran.stderr.matches("left out").count(), 1, "{ran}");
+        // What the branch needs is said once.
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 7, "round {round}: {ran}");
+    }
+    env.nix.run("nix-store", &["--delete", &oldest]);
+    let ran = run(&["restore", &oldest], 1);
+    let _ = ran.says("1 path is in no pack, unless").says("that there was no room for");
+    let _ = run(&["restore", "--latest"], 0).says("that there was no room for: 0");
+    let _ = run(&["verify"], 1).says("known to be whole");
+    // As it says, what is let go makes room for what is left.
+    let _ = run(&["gc", "--budget", "2000", "--grace", "0"], 0).says("removed packs/1");
+    let ran = run(&["restore", &newer[4]], 0);
+    assert!(!ran.stderr.contains("left out"), "{ran}");
 }
 
 #[test]

@@ -20,6 +20,9 @@ const HEADER: usize = 8 + 6 * 4;
 const FRAME: usize = 8 + 4 + 4 + 4 + 16;
 const CHUNK: usize = 16 + 4;
 
+/// What is made of a chunk and of a path in memory beside the directory, in bytes.
+const MADE_OF: (usize, usize) = (20, 192);
+
 /// The longest frame, in bytes before compression.
 pub const LONGEST_FRAME: usize = 5 << 20;
 
@@ -450,8 +453,21 @@ impl Directory {
     /// while they come in.
     #[must_use]
     pub fn weight(&self) -> u64 {
-        const EACH: (usize, usize) = (20, 192);
-        (self.size() + self.chunks * EACH.0 + self.paths * EACH.1) as u64
+        (self.size() + self.chunks * MADE_OF.0 + self.paths * MADE_OF.1) as u64
+    }
+
+    /// How much heavier ([`Directory::weight`]) a directory is for a path whose record has so many bytes, with so many
+    /// chunks that no other has.
+    #[must_use]
+    pub fn weight_of_path(record: u64, chunks: u64) -> u64 {
+        record + (4 + MADE_OF.1) as u64 + chunks.saturating_mul((CHUNK + MADE_OF.0) as u64)
+    }
+
+    /// Whether it has the record of the path of this name.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        let number = name.as_bytes().first_chunk().and_then(|hash_part| self.find(hash_part));
+        number.is_some_and(|number| self.name_of(number) == name.as_bytes())
     }
 
     /// The frame of this number, which is below [`Directory::frames`].

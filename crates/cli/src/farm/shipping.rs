@@ -14,6 +14,7 @@ use crate::depots;
 use crate::error::CommandError;
 use crate::ledgers::PlanMark;
 use crate::pipeline::{Farm, Planned};
+use crate::talk;
 
 /// Where plans lie in a depot.
 const PLANS: &str = "plans/";
@@ -178,6 +179,12 @@ fn save_roots(
     let (mut count, mut size) = (0, 0);
     for (layout, paths) in saves.iter().filter(|(_, paths)| !paths.is_empty()) {
         let saved = kept.save(layout, paths, &mut planned.recorder)?;
+        let lost = saved.left_out.len() + saved.no_room.len();
+        if lost > 0 {
+            let count = talk::paths_are(lost);
+            return Err(CommandError::new(format!("the plan is not shipped: {count} not to be had from the depot"))
+                .hint("use a depot that has room for it, or let go of what this one does not need: `phoenix cache gc`"));
+        }
         if let Some(pack) = &saved.pack {
             kept.see(pack.as_str())?;
         }

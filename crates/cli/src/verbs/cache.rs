@@ -161,12 +161,17 @@ fn save(args: &SaveArgs) -> Result<ExitCode, CommandError> {
     for (name, why) in &saved.unreadable {
         say(format!("warning: {name} is not saved: {why}"));
     }
-    let left_out =
+    let not_saved = tidy::not_saved(&saved);
+    not_saved.iter().for_each(|line| say(format!("warning: {line}")));
+    let left_to =
         if upstream == 0 { String::new() } else { format!(", {upstream} left to their substituters") };
     match &saved.pack {
-        None => say(format!("nothing to save: {} in the depot{left_out}", talk::paths_are(saved.known))),
+        None if not_saved.is_empty() => {
+            say(format!("nothing to save: {} in the depot{left_to}", talk::paths_are(saved.known)));
+        }
+        None => say(format!("nothing was saved; {} there{left_to}", talk::paths_are(saved.known))),
         Some(pack) => say(format!(
-            "saved {} of {}, {} of that new, in {pack} ({}); {} were there{left_out}",
+            "saved {} of {}, {} of that new, in {pack} ({}); {} were there{left_to}",
             talk::paths(saved.paths),
             HumanBytes(saved.archives),
             HumanBytes(saved.new),
@@ -177,7 +182,17 @@ fn save(args: &SaveArgs) -> Result<ExitCode, CommandError> {
     for (warning, text) in tidy::after_save(&mut cache, &depot, saved.size, args.budget) {
         say(if warning { format!("warning: {text}") } else { text });
     }
-    Ok(if saved.unreadable.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    if let Some(error) = &saved.broken_off {
+        let failed = CommandError::because(
+            format!("not all was saved: {} came into the depot before", talk::paths(saved.paths)),
+            error,
+        );
+        return Err(match hint_for(&failed.in_one_line()) {
+            Some(hint) => failed.hint(hint),
+            None => failed,
+        });
+    }
+    Ok(ended(!saved.unreadable.is_empty() || !not_saved.is_empty()))
 }
 
 /// Says that a run needs what it restored, unless nobody has saved it for so long that it may well be of no use any

@@ -36,6 +36,15 @@ pub(super) fn lines(failed: &[(String, String)]) -> Vec<String> {
     lines
 }
 
+/// What to add where paths are in no pack that was read, when so many packs were left out.
+pub(super) fn or_left_out(packs: usize) -> String {
+    match packs {
+        0 => String::new(),
+        1 => ", unless they are in the pack that there was no room for".to_owned(),
+        packs => format!(", unless they are in the {packs} packs that there was no room for"),
+    }
+}
+
 /// What to say of paths that have something wrong, each with what: one line a cause.
 pub(super) fn by_cause(paths: &[(String, String)]) -> Vec<String> {
     let (groups, rest) = groups(paths.iter().collect());

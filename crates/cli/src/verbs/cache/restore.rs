@@ -73,7 +73,12 @@ pub(super) fn restore(args: &RestoreArgs) -> Result<ExitCode, CommandError> {
     ));
     if !restored.missing.is_empty() {
         let missing: Vec<&str> = restored.missing.iter().map(String::as_str).collect();
-        say(format!("{} in no pack: {}", talk::paths_are(missing.len()), losses::few(&missing)));
+        say(format!(
+            "{} in no pack{}: {}",
+            talk::paths_are(missing.len()),
+            losses::or_left_out(cache.left_out()),
+            losses::few(&missing)
+        ));
     }
     let infos = depots::infos(&layout, url.as_deref())?;
     if let (Some(file), Some(before)) = (&args.snapshot, before) {
@@ -95,9 +100,14 @@ fn latest(cache: &mut Cache, layout: &Layout, branch: Option<&str>) -> Vec<Store
     let (names, gone) = cache.latest(&tidy::branches(branch));
     if !gone.is_empty() {
         let names: Vec<&str> = gone.iter().map(String::as_str).collect();
+        // What was let go for want of room in the depot is something else.
+        let why = match cache.left_out() {
+            0 => "for want of room or because of damage".to_owned(),
+            1 => "or in the pack that there was no room for".to_owned(),
+            packs => format!("or in the {packs} packs that there was no room for"),
+        };
         say(format!(
-            "of what the last run needed {} in no pack any more, for want of room or because of damage: {}; what is left \
-             of it is restored",
+            "of what the last run needed {} in no pack any more, {why}: {}; what is left of it is restored",
             talk::paths_are(names.len()),
             losses::few(&names)
         ));

@@ -35,7 +35,9 @@ impl Heard {
             // What a later phoenix has written is no damage, and for that one to look at.
             Trouble::Pack { problem: PackError::Version(_), .. } => {}
             // What was not read may be whole.
-            Trouble::Depot(_) | Trouble::Pack { problem: PackError::NoRoom, .. } => self.is_unread = true,
+            Trouble::Depot(_)
+            | Trouble::LeftOut { .. }
+            | Trouble::Pack { problem: PackError::NoRoom, .. } => self.is_unread = true,
             trouble => self.damaged.extend(trouble.pack().map(str::to_owned)),
         }
         if self.said.is_news(trouble) {

@@ -1,0 +1,262 @@
+//! What is known of packs takes no more memory than there is, and who looks sees the same packs as anybody else.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+mod stores;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use phoenix_cache::Cache;
+use phoenix_depot::testing::{Memory, body};
+use phoenix_depot::{Blob, BlobName, Body, Created, Depot, DepotError};
+use phoenix_pack::{
+    Chunk, ChunkId, Compressor, FrameBuilder, LEVEL, Others, PackBuilder, PackedPath, PathInfo,
+};
+use sha2::{Digest, Sha256};
+use stores::{Store, check, names, open, restore, save};
+
+/// A path of which as much is known as a record may hold, about: it refers to itself.
+fn heavy(number: usize) -> (PathInfo, Vec<u8>) {
+    let name = format!("{number:032}-{}", "a-name-that-is-as-long-as-the-longest-are".repeat(2));
+    let archive = format!("archive {number}").into_bytes();
+    let info = PathInfo {
+        nar_hash: Sha256::digest(&archive).into(),
+        nar_size: archive.len() as u64,
+        references: vec![name.clone(); 33_000],
+        name,
+        deriver: None,
+        signatures: vec![],
+        ca: None,
+    };
+    (info, archive)
+}
+
+fn heavy_store(numbers: std::ops::Range<usize>) -> Store {
+    let paths = numbers.map(heavy).map(|(info, archive)| (info.name.clone(), (info, archive)));
+    paths.collect()
+}
+
+fn pack(store: &Store) -> Vec<u8> {
+    let (mut builder, head) = PackBuilder::new();
+    let mut pack = head.to_vec();
+    let mut frame = FrameBuilder::default();
+    let mut paths = Vec::new();
+    for (info, archive) in store.values() {
+        let chunk = Chunk { id: ChunkId::of(archive), length: archive.len() as u32 };
+        frame.push(chunk.id, archive);
+        paths.push(PackedPath { info: info.clone(), chunks: vec![chunk], patches: vec![], saved: 1 });
+    }
+    let sealed = frame.seal(&mut Compressor::new(LEVEL).unwrap()).unwrap();
+    builder.add(&sealed);
+    pack.extend(sealed.bytes);
+    pack.extend(builder.finish(paths, Others::default().encode()).unwrap());
+    pack
+}
+
+/// How many paths each of the packs has that are made here, of which four have room.
+const EACH: usize = 8;
+
+/// A depot in which what was made last is told first, or last.
+#[derive(Debug, Default)]
+struct Slow {
+    memory: Memory,
+    newest: bool,
+}
+
+#[async_trait::async_trait]
+impl Depot for Slow {
+    fn location(&self) -> &str {
+        self.memory.location()
+    }
+    async fn create(&self, name: &BlobName, body: Body) -> Result<Created, DepotError> {
+        self.memory.create(name, body).await
+    }
+    async fn find(&self, name: &BlobName) -> Result<Option<Blob>, DepotError> {
+        self.memory.find(name).await
+    }
+    async fn newest(&self, prefix: &str) -> Result<Option<Blob>, DepotError> {
+        self.memory.newest(prefix).await
+    }
+    async fn read(&self, blob: &Blob, range: std::ops::Range<u64>) -> Result<Bytes, DepotError> {
+        let number = u64::from(blob.name.as_str().bytes().last().unwrap_or(b'0').saturating_sub(b'0'));
+        let turns = if self.newest { number } else { 9_u64.saturating_sub(number) };
+        tokio::time::sleep(Duration::from_millis(turns * 20)).await;
+        self.memory.read(blob, range).await
+    }
+    async fn list(&self, prefix: &str) -> Result<Vec<Blob>, DepotError> {
+        self.memory.list(prefix).await
+    }
+    async fn remove(&self, name: &BlobName) -> Result<(), DepotError> {
+        self.memory.remove(name).await
+    }
+}
+
+/// Makes packs of so many paths each, of which not all have room.
+fn fill(depot: &dyn Depot, packs: std::ops::Range<usize>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for number in packs {
+        let name = BlobName::new(format!("packs/{number}")).unwrap();
+        let pack = pack(&heavy_store(number * EACH..(number + 1) * EACH));
+        runtime.block_on(depot.create(&name, body(pack.into()))).unwrap();
+    }
+}
+
+fn live(cache: &mut Cache) -> Vec<String> {
+    cache.catalog().packs().map(|(_, name, _)| name.to_owned()).collect()
+}
+
+fn blobs(depot: &dyn Depot) -> usize {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(depot.list("packs/")).unwrap().len()
+}
+
+#[test]
+fn the_newest_packs_have_the_room_whichever_is_read_first() {
+    for newest in [true, false] {
+        let depot: Arc<dyn Depot> = Arc::new(Slow { newest, ..Slow::default() });
+        fill(depot.as_ref(), 1..7);
+        let (mut cache, troubles) = open(&depot);
+        assert_eq!(live(&mut cache), ["packs/6", "packs/5", "packs/4", "packs/3"]);
+        // What is left out is told once, and what to do.
+        let [told] = troubles.as_slice() else { panic!("{troubles:?}") };
+        assert!(told.contains("2 packs (packs/1, packs/2) are left out"), "{told}");
+        assert!(told.contains("gc --budget"), "{told}");
+        assert_eq!(cache.left_out(), 2);
+    }
+}
+
+#[test]
+fn what_is_in_packs_that_are_left_out_is_not_saved_anew() {
+    let depot: Arc<dyn Depot> = Arc::new(Memory::new());
+    fill(depot.as_ref(), 1..6);
+    let lost = heavy_store(EACH..2 * EACH);
+    let mut wanted = lost.clone();
+    let (mut small, archive) = heavy(999);
+    small.references.truncate(1);
+    wanted.insert(small.name.clone(), (small.clone(), archive));
+    let (mut cache, _) = open(&depot);
+    assert_eq!(cache.left_out(), 1);
+    let saved = save(&mut cache, "6", &wanted).unwrap();
+    assert_eq!((saved.paths, saved.left_out.len(), saved.no_room.len()), (1, EACH, 0));
+    assert_eq!(saved.left_out, names(&lost));
+    // What was there is seen as before, and the depot has settled.
+    let (mut cache, _) = open(&depot);
+    assert_eq!(live(&mut cache), ["packs/6", "packs/5", "packs/4", "packs/3", "packs/2"]);
+    let again = save(&mut cache, "7", &wanted).unwrap();
+    assert_eq!((again.pack, again.known, again.left_out.len()), (None, 1, EACH));
+    assert_eq!(blobs(depot.as_ref()), 6);
+    // The next pack knows of the one that is left out, or nobody would find it where nothing is listed.
+    let known = |cache: &mut Cache| cache.catalog().others().known.contains_key("packs/1");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for number in 2..6 {
+        runtime.block_on(depot.remove(&BlobName::new(format!("packs/{number}")).unwrap())).unwrap();
+    }
+    let (mut cache, troubles) = open(&depot);
+    assert!(known(&mut cache) && troubles.is_empty(), "{troubles:?}");
+    let (restored, taken) = restore(&mut cache, &names(&wanted));
+    assert_eq!(restored.paths.len(), EACH + 1);
+    check(&restored, &taken, &wanted);
+}
+
+#[test]
+fn a_save_makes_no_packs_that_readers_have_no_room_for() {
+    let depot: Arc<dyn Depot> = Arc::new(Memory::new());
+    let mut store = heavy_store(0..44);
+    // One that refers to all others.
+    let others = names(&store);
+    let (mut top, archive) = heavy(999);
+    top.references = others;
+    store.insert(top.name.clone(), (top.clone(), archive));
+    let saved = save(&mut open(&depot).0, "1", &store).unwrap();
+    assert!(saved.paths > 30 && saved.no_room.len() > 1, "{} {}", saved.paths, saved.no_room.len());
+    assert_eq!((saved.paths + saved.no_room.len(), saved.broken_off.is_none()), (45, true));
+    assert!(saved.no_room.contains(&top.name), "what it refers to is not there");
+    // All of that is seen, and comes back; and the next save makes no more of it.
+    let (mut cache, troubles) = open(&depot);
+    assert_eq!((cache.left_out(), troubles), (0, vec![]));
+    let (restored, taken) = restore(&mut cache, &names(&store));
+    assert_eq!(restored.paths.len(), saved.paths);
+    check(&restored, &taken, &store);
+    let packs = blobs(depot.as_ref());
+    let again = save(&mut cache, "2", &store).unwrap();
+    assert_eq!((again.pack, again.known, again.no_room), (None, saved.paths, saved.no_room));
+    assert_eq!(blobs(depot.as_ref()), packs);
+}
+
+/// Where the depot takes no more in the middle, what was saved before is there and is told.
+#[test]
+fn a_save_that_breaks_off_says_what_it_saved() {
+    let full = Arc::new(Full { memory: Memory::new(), most: 1 });
+    let depot: Arc<dyn Depot> = full.clone();
+    let store = heavy_store(0..20);
+    let saved = save(&mut open(&depot).0, "1", &store).unwrap();
+    assert!(saved.broken_off.is_some());
+    assert!(saved.paths > 0 && saved.paths < 20, "{}", saved.paths);
+    assert_eq!(saved.pack.unwrap().as_str(), "packs/1");
+    assert_eq!(open(&depot).0.catalog().names().len(), saved.paths);
+    // Nothing is there when none was made.
+    let none: Arc<dyn Depot> = Arc::new(Full { memory: Memory::new(), most: 0 });
+    assert!(save(&mut open(&none).0, "1", &store).is_err());
+}
+
+/// A depot for so many blobs.
+#[derive(Debug)]
+struct Full {
+    memory: Memory,
+    most: usize,
+}
+
+#[async_trait::async_trait]
+impl Depot for Full {
+    fn location(&self) -> &str {
+        self.memory.location()
+    }
+    async fn create(&self, name: &BlobName, body: Body) -> Result<Created, DepotError> {
+        if self.memory.list("").await?.len() >= self.most {
+            return Err(DepotError {
+                location: self.location().to_owned(),
+                doing: format!("creating {name}"),
+                problem: phoenix_depot::Problem::Full("no space left".to_owned()),
+            });
+        }
+        self.memory.create(name, body).await
+    }
+    async fn find(&self, name: &BlobName) -> Result<Option<Blob>, DepotError> {
+        self.memory.find(name).await
+    }
+    async fn newest(&self, prefix: &str) -> Result<Option<Blob>, DepotError> {
+        self.memory.newest(prefix).await
+    }
+    async fn read(&self, blob: &Blob, range: std::ops::Range<u64>) -> Result<Bytes, DepotError> {
+        self.memory.read(blob, range).await
+    }
+    async fn list(&self, prefix: &str) -> Result<Vec<Blob>, DepotError> {
+        self.memory.list(prefix).await
+    }
+    async fn remove(&self, name: &BlobName) -> Result<(), DepotError> {
+        self.memory.remove(name).await
+    }
+}
+
+/// What a branch needs is said though nothing of the last of several packs can be read.
+#[test]
+fn what_a_branch_needs_is_said_whatever_becomes_of_the_last_pack() {
+    let depot: Arc<dyn Depot> = Arc::new(Memory::new());
+    let store = heavy_store(0..10);
+    let all = names(&store);
+    let (mut cache, _) = open(&depot);
+    cache.set_branch("main", 1);
+    // By their names the last are in the last pack.
+    let read = |info: &PathInfo, emit: &mut dyn FnMut(&[u8]) -> io::Result<()>| match store[&info.name] {
+        _ if all[7..].contains(&info.name) => Err(io::Error::other("a disk is broken")),
+        (_, ref archive) => emit(archive),
+    };
+    let paths: Vec<PathInfo> = store.values().map(|(info, _)| info.clone()).collect();
+    let saved = cache.save(&BlobName::new("packs/1").unwrap(), &paths, &read, 2).unwrap();
+    assert_eq!((saved.paths, saved.unreadable.len()), (7, 3));
+    let (latest, gone) = open(&depot).0.latest(&["main".to_owned()]);
+    assert_eq!((latest.len(), gone.len()), (7, 3));
+}
