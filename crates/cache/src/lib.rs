@@ -26,6 +26,6 @@ pub use collect::{ALIVE, CollectError, Collected, GRACE, MOST_PACKS};
 pub use local::{Destination, IntoStoreError};
 pub use name::PACKS;
 pub use packs::Packs;
-pub use restore::{MakeArchive, Restored, TakeArchive};
+pub use restore::{MakeArchive, Restored, TakeArchive, is_consequence};
 pub use save::{ReadArchive, Saved};
 pub use trouble::{Said, Trouble};

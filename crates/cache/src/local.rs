@@ -19,7 +19,7 @@ use crate::{Cache, MakeArchive, Restored, Saved, Trouble};
 /// How much of an archive is handed on at once, in bytes, where it comes in small parts.
 const PIECE: usize = 64 << 10;
 
-/// Why nothing could be restored into a store.
+/// Why paths could not be restored into a store.
 #[derive(Debug, thiserror::Error)]
 pub enum IntoStoreError {
     /// The store cannot be written.
@@ -31,6 +31,30 @@ pub enum IntoStoreError {
     /// The daemon does not take what it is handed.
     #[error(transparent)]
     Daemon(#[from] DaemonError),
+    /// It broke off when some had come in, each with all that it refers to. These stay.
+    #[error("it broke off when paths had come in, which stay: {came_in}")]
+    BrokenOff {
+        /// How many had.
+        came_in: usize,
+        /// Why it broke off.
+        source: Box<Self>,
+    },
+}
+
+impl IntoStoreError {
+    /// The same, if so many paths had come in before.
+    pub(crate) fn after(self, came_in: usize) -> Self {
+        if came_in == 0 { self } else { Self::BrokenOff { came_in, source: Box::new(self) } }
+    }
+
+    /// How many paths had come in before, and stay.
+    #[must_use]
+    pub fn came_in(&self) -> usize {
+        match self {
+            Self::BrokenOff { came_in, .. } => *came_in,
+            Self::Import(_) | Self::Register(_) | Self::Daemon(_) => 0,
+        }
+    }
 }
 
 /// The store on this machine that paths are restored into.
@@ -77,8 +101,8 @@ impl Cache {
     /// several connections.
     ///
     /// # Errors
-    /// When the store cannot be written. What goes wrong with packs is told to `trouble` and costs the paths
-    /// that need them.
+    /// When the store cannot be written, or not to the end ([`IntoStoreError::came_in`]). What goes wrong with packs is
+    /// told to `trouble` and costs the paths that need them.
     pub fn restore_into_store(
         &mut self,
         wanted: &[StorePath],
@@ -88,9 +112,7 @@ impl Cache {
     ) -> Result<Restored, IntoStoreError> {
         match into.way {
             Way::Direct => self.restore_directly(wanted, into, threads, trouble),
-            Way::Daemon(socket) => {
-                self.restore_through_daemon(wanted, into, socket, threads, trouble).map_err(Into::into)
-            }
+            Way::Daemon(socket) => self.restore_through_daemon(wanted, into, socket, threads, trouble),
         }
     }
 
@@ -145,7 +167,11 @@ impl Cache {
             let packed = taken.other.map(|info| *info).or_else(|| closure.info(number))?;
             Some((unpacked(&packed, store_dir).ok()?, taken.whole))
         });
-        import.register_in_order(whole)?;
+        if let Err(error) = import.register_in_order(whole) {
+            // Some transactions may have ended well.
+            let came_in = import.valid(&store_paths(&closure, store_dir)).map_or(0, |valid| valid.len());
+            return Err(IntoStoreError::from(error).after(came_in));
+        }
         Ok(outcome.told(&closure))
     }
 }

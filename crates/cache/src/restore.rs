@@ -18,6 +18,20 @@ use crate::{Cache, Trouble};
 /// Why a path cannot be put together.
 pub(crate) const GONE: &str = "a pack with a part of it is gone, or damaged there";
 
+/// Why a path cannot be had that others are in the way of.
+const REFERS_TO: &str = "it refers to ";
+
+/// Why no store takes a path that refers to itself by way of others.
+const CIRCLE: &str =
+    "it is in a circle of references, which no store takes; its pack is not what a store would make";
+
+/// Whether a path is said to be failed ([`Restored::failed`]) only because it refers to another one, which has a cause
+/// of its own or is in no pack.
+#[must_use]
+pub fn is_consequence(why: &str) -> bool {
+    why.starts_with(REFERS_TO)
+}
+
 /// How many bytes of memory the plan has of how paths are put together; what is beyond that is planned when these are done.
 pub(crate) const PLAN: usize = 24 << 20;
 
@@ -350,37 +364,52 @@ impl Outcome {
         !self.bad[number as usize]
     }
 
-    /// Sorts out what refers to itself by way of others, which no store takes.
+    /// Sorts out what refers to itself by way of others, which no store takes, and what refers to that.
     pub(crate) fn lose_circles(&mut self, closure: &Closure) {
+        let whole = || closure.numbers().filter(|&number| self.is_whole(number));
+        let others = |number| {
+            closure.references(number).filter_map(|reference| match reference {
+                Reference::Path(other) => self.is_whole(other).then_some(other),
+                Reference::Unknown(_) => None,
+            })
+        };
         // What all of whose references are clear is clear, until nothing changes.
         let mut clear = vec![false; closure.len()];
-        loop {
-            let mut is_news = false;
-            for number in closure.numbers().filter(|&number| self.is_whole(number)) {
-                let is_clear = |reference| match reference {
-                    Reference::Path(other) => !self.is_whole(other) || clear[other as usize],
-                    Reference::Unknown(_) => true,
-                };
-                if !clear[number as usize] && closure.references(number).all(is_clear) {
-                    clear[number as usize] = true;
-                    is_news = true;
+        let mut is_news = true;
+        while std::mem::take(&mut is_news) {
+            for number in whole() {
+                if !clear[number as usize] && others(number).all(|other| clear[other as usize]) {
+                    (clear[number as usize], is_news) = (true, true);
                 }
             }
-            if !is_news {
-                break;
+        }
+        // Of the rest, what nothing refers to is in no circle, until each is referred to.
+        let mut referred = vec![0_usize; closure.len()];
+        let unclear: Vec<u32> = whole().filter(|&number| !clear[number as usize]).collect();
+        for other in unclear.iter().flat_map(|&number| others(number)) {
+            referred[other as usize] += 1;
+        }
+        let is_free = |number: &u32, referred: &[usize]| referred[*number as usize] == 0;
+        let mut free: Vec<u32> =
+            unclear.iter().copied().filter(|number| is_free(number, &referred)).collect();
+        let mut above = vec![false; closure.len()];
+        while let Some(number) = free.pop() {
+            above[number as usize] = true;
+            for other in others(number).filter(|&other| !clear[other as usize]) {
+                referred[other as usize] -= 1;
+                free.extend(Some(other).filter(|other| is_free(other, &referred)));
             }
         }
-        for number in closure.numbers().filter(|&number| !clear[number as usize]) {
-            if self.is_whole(number) {
-                self.lose(number, "it refers to itself by way of others, or to what does".to_owned());
-            }
+        for number in unclear.into_iter().filter(|&number| !above[number as usize]) {
+            self.lose(number, CIRCLE.to_owned());
         }
+        self.settle(closure);
     }
 
     /// Sorts out what refers to something that could not be had.
     pub(crate) fn settle(&mut self, closure: &Closure) {
         let reached = reached(closure, &mut self.bad);
-        let text = |(number, other)| (number, format!("it refers to {}", closure.name_of(other)));
+        let text = |(number, other)| (number, format!("{REFERS_TO}{}", closure.name_of(other)));
         self.failed.extend(reached.into_iter().map(text));
     }
 
@@ -540,4 +569,63 @@ pub(crate) fn make(
         put_back.piece(bytes, &mut |part: &[u8]| emit(part))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use phoenix_pack::{Contents, Directory, PackInfo, PathRecord};
+
+    use super::*;
+
+    /// What these paths, each a letter, refer to.
+    fn closure(references: &[(&str, &str)]) -> Closure {
+        let name = |letter: char| format!("{}-{letter}", letter.to_string().repeat(32));
+        let path = |(path, others): &(&str, &str)| {
+            let info = PathInfo {
+                name: path.chars().map(name).collect(),
+                nar_hash: [0; 32],
+                nar_size: 0,
+                references: others.chars().map(name).collect(),
+                deriver: None,
+                signatures: vec![],
+                ca: None,
+            };
+            PathRecord { info, runs: vec![], patches: vec![], saved: 1 }
+        };
+        let paths = references.iter().map(path).collect();
+        let bytes = Contents { paths, ..Contents::default() }.encode().unwrap();
+        let mut catalog = Catalog::default();
+        catalog.add("pack", PackInfo { size: 0, created: 0 }, Directory::parse(bytes).unwrap()).unwrap();
+        catalog.closure(references.iter().flat_map(|(path, _)| path.chars().map(name)), |_| false)
+    }
+
+    #[test]
+    fn a_circle_is_a_cause_and_what_refers_to_it_is_not() {
+        // Two circles, and what lies between them; what refers to one, and to that; and two with nothing to do with it.
+        let closure = closure(&[
+            ("a", "b"),
+            ("b", "ac"),
+            ("c", "d"),
+            ("d", "e"),
+            ("e", "df"),
+            ("f", ""),
+            ("g", "ag"),
+            ("h", "gf"),
+            ("i", "fi"),
+        ]);
+        let mut outcome = Outcome::of(&closure);
+        outcome.lose_circles(&closure);
+        let told = outcome.told(&closure);
+        let last = |name: &String| name.chars().last().unwrap();
+        let some = |wanted: bool| {
+            let failed = told.failed.iter().filter(|(_, why)| is_consequence(why) == wanted);
+            let mut letters: Vec<char> = failed.map(|(name, _)| last(name)).collect();
+            letters.sort_unstable();
+            String::from_iter(letters)
+        };
+        assert_eq!((some(false).as_str(), some(true).as_str()), ("abcde", "gh"));
+        let mut whole: Vec<char> = told.paths.iter().map(last).collect();
+        whole.sort_unstable();
+        assert_eq!(whole, ['f', 'i']);
+    }
 }

@@ -9,7 +9,7 @@ use phoenix_pack::{Closure, Located};
 use phoenix_store::{AddError, Daemon, DaemonError, add_through_daemon};
 
 use crate::frames::Frames;
-use crate::local::{Destination, store_paths, unpacked};
+use crate::local::{Destination, IntoStoreError, store_paths, unpacked};
 use crate::restore::{GONE, Outcome, PLAN, locate_one, make};
 use crate::trouble::once;
 use crate::trust::{admit, compared};
@@ -37,7 +37,7 @@ impl Cache {
         socket: &Path,
         threads: usize,
         trouble: &(dyn Fn(Trouble) + Sync),
-    ) -> Result<Restored, DaemonError> {
+    ) -> Result<Restored, IntoStoreError> {
         let trouble: &(dyn Fn(Trouble) + Sync) = &once(trouble);
         let store_dir = &into.layout.store_dir;
         let names: Vec<String> = wanted.iter().map(|path| path.base_name().to_owned()).collect();
@@ -55,12 +55,38 @@ impl Cache {
             }
         }
         outcome.settle(&closure);
-        let mut handing = Handing { outcome, left: Vec::new(), refused: HashSet::new() };
+        // The daemon would say of one at a time that it waits for itself.
+        outcome.lose_circles(&closure);
+        let mut handing = Handing { outcome, left: Vec::new(), came_in: 0, refused: HashSet::new() };
+        let handed = self.hand_all(&closure, &mut handing, &mut daemon, into, socket, threads, trouble);
+        let mut outcome = handing.outcome;
+        if let Err(error) = handed {
+            // Part of what was on its way may be there, if anybody can tell.
+            let all = store_paths(&closure, store_dir);
+            let valid = Daemon::connect(socket).and_then(|mut daemon| daemon.valid(&all));
+            let came_in = valid.map_or(handing.came_in, |valid| valid.len());
+            return Err(IntoStoreError::from(error).after(came_in));
+        }
+        outcome.settle(&closure);
+        Ok(outcome.told(&closure))
+    }
+
+    /// Hands over what is whole, as much as is planned together at a time, in the order of references.
+    #[expect(clippy::too_many_arguments, reason = "it is a part of the one above")]
+    fn hand_all(
+        &mut self,
+        closure: &Closure,
+        handing: &mut Handing,
+        daemon: &mut Daemon,
+        into: Destination<'_>,
+        socket: &Path,
+        threads: usize,
+        trouble: &(dyn Fn(Trouble) + Sync),
+    ) -> Result<(), DaemonError> {
         let mut rounds = 0..ROUNDS;
-        // As many as are planned together, in the order of references.
         let mut next = closure.numbers();
         loop {
-            handing.outcome.settle(&closure);
+            handing.outcome.settle(closure);
             handing.left.retain(|ready| handing.outcome.is_whole(ready.number));
             if handing.left.is_empty() {
                 let mut size = 0;
@@ -70,7 +96,7 @@ impl Cache {
                     if !handing.outcome.is_whole(number) {
                         continue;
                     }
-                    match self.ready(&closure, number, into) {
+                    match self.ready(closure, number, into) {
                         Ok(ready) => {
                             // What is known of it is held in two ways meanwhile.
                             size += 2 * ready.located.size();
@@ -78,7 +104,7 @@ impl Cache {
                         }
                         Err(why) => {
                             handing.outcome.lose(number, why.to_string());
-                            handing.outcome.settle(&closure);
+                            handing.outcome.settle(closure);
                         }
                     }
                 }
@@ -90,8 +116,9 @@ impl Cache {
                 handing.lose_all("too many others were not taken");
                 continue;
             }
-            match self.hand_over(&closure, &mut handing, into, socket, threads, trouble) {
+            match self.hand_over(closure, handing, into, socket, threads, trouble) {
                 Ok(()) => {
+                    handing.came_in += handing.left.len();
                     handing.left.clear();
                     continue;
                 }
@@ -106,11 +133,10 @@ impl Cache {
             // What came in before it broke off is there.
             let left: Vec<StorePath> = handing.left.iter().map(|ready| ready.info.path.clone()).collect();
             let there = base_names(daemon.valid(&left)?);
+            handing.came_in += there.len();
             handing.left.retain(|ready| !there.contains(ready.info.path.base_name()));
         }
-        let mut outcome = handing.outcome;
-        outcome.settle(&closure);
-        Ok(outcome.told(&closure))
+        Ok(())
     }
 
     /// A path with its pieces, if they are all there and it may come in.
@@ -190,6 +216,8 @@ struct Handing {
     outcome: Outcome,
     /// In the order of references.
     left: Vec<Ready>,
+    /// How many are in the store now.
+    came_in: usize,
     /// The names of the keys that signed what the daemon did not take for want of a signature.
     refused: HashSet<BTreeSet<String>>,
 }

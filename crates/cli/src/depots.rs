@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use phoenix_cache::{Cache, PACKS};
+use phoenix_cache::{Cache, IntoStoreError, PACKS};
 use phoenix_depot::{BlobName, Depot, Opener, default_url_of_environment};
 use phoenix_github::{Access, Artifacts, OfRun, RestAccess, Settings};
 use phoenix_model::{StorePath, ValidPathInfo};
@@ -122,6 +122,18 @@ pub(crate) fn no_look(error: &PathInfosError) -> CommandError {
     match hint_for(&told.in_one_line()) {
         Some(hint) => told.hint(hint),
         None => told,
+    }
+}
+
+/// That a restore ended before its end: what came in before, or else this, and why.
+pub(crate) fn not_restored(nothing: &str, error: &IntoStoreError) -> CommandError {
+    match error {
+        IntoStoreError::BrokenOff { came_in, source } => CommandError::because(
+            format!("not all was restored: {} came in before it broke off, and stay", talk::paths(*came_in)),
+            source,
+        )
+        .hint("what came in is whole, with all that it refers to; the same again brings the rest"),
+        error => CommandError::because(nothing, error),
     }
 }
 

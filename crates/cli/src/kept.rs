@@ -199,7 +199,7 @@ impl Kept {
                 }
             }
             Err(error) => {
-                let error = CommandError::because("nothing can be had from the depot", &error);
+                let error = depots::not_restored("nothing can be had from the depot", &error);
                 hearer.hear(Severity::Warning, error.in_one_line());
             }
         }

@@ -352,6 +352,40 @@ fn records_and_packs_that_lie_are_misses() {
     let _ = cache(&env, &["restore", &path]).ends_with(0);
 }
 
+/// Two that refer to each other are why nothing comes in that refers to them.
+#[test]
+fn circles_of_references_are_told_as_a_cause() {
+    let env = TestEnv::new();
+    let _ = add(&env, "there", 1);
+    let name = |number: usize| format!("{number:032}-circle");
+    let archives: Vec<_> = (0..4).map(|number| (name(number), archive(&[b"a"]))).collect();
+    put(
+        &env,
+        &pack(&archives, |info| {
+            let others: &[usize] = match &info.name {
+                path if *path == name(0) => &[1],
+                path if *path == name(1) => &[0],
+                path if *path == name(2) => &[0],
+                _ => &[],
+            };
+            info.references = others.iter().map(|&other| name(other)).collect();
+        }),
+    );
+    let paths: Vec<String> =
+        archives.iter().map(|(name, _)| format!("{}/{name}", env.nix.store_dir())).collect();
+    let check = |ran: Ran| {
+        let ran = ran.ends_with(1).says("restored 1 path ");
+        let ran = ran.says("warning: 2 paths (").says("are not restored: it is in a circle of references");
+        let _ = ran.says(&format!("{} is not restored: it refers to {}", name(2), name(0)));
+    };
+    check(cache(&env, &with(&["restore"], &paths)));
+    delete(&env, &paths[3..]);
+    let _daemon = env.nix.daemon().unwrap();
+    let mut command = env.command();
+    command.env("NIX_REMOTE", "daemon").args(["cache", "restore", "--depot", &depot(&env)]).args(&paths);
+    check(Ran::from(command.output().unwrap()));
+}
+
 #[test]
 fn a_pack_that_begins_as_something_else_is_found_and_written_anew() {
     let env = TestEnv::new();

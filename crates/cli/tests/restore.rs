@@ -8,13 +8,16 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 
 use common::{Ran, TestEnv};
 use fs_err as fs;
-use phoenix_cache::Cache;
+use phoenix_cache::{Cache, Destination, Trouble};
 use phoenix_depot::BlobName;
+use phoenix_model::StorePath;
 use phoenix_pack::PathInfo;
 use phoenix_pack::nar::{Sink as _, Writer};
+use phoenix_store::{Layout, StoreEnv, Way};
 use phoenix_testkit::Flake;
 use sha2::{Digest, Sha256};
 
@@ -289,6 +292,92 @@ fn a_daemon_that_does_not_know_a_key_is_asked_twice_and_not_for_each_path() {
     let Some(ran) = as_nobody(&env, &paths) else { return };
     let ran = ran.ends_with(1).says("takes only what a key in its trusted-public-keys signed");
     let _ = ran.says("restored 0 paths of 0 B in 2 requests");
+}
+
+/// Has the database refuse a path whose name ends like that.
+fn refuse(env: &TestEnv, end: &str) {
+    let database = rusqlite::Connection::open(env.nix.path("var/nix/db/db.sqlite")).unwrap();
+    let trigger = format!(
+        "create trigger stop before insert on ValidPaths when new.path like '%{end}' \
+         begin select raise(abort, 'there is no more'); end"
+    );
+    database.execute_batch(&trigger).unwrap();
+}
+
+/// What came in before a restore broke off stays, and is told.
+#[test]
+fn a_restore_that_breaks_off_says_what_came_in() {
+    let env = TestEnv::new();
+    // So many that they are registered in several transactions, where few files may be open.
+    let paths: Vec<String> = (0..60)
+        .map(|number| {
+            let file = env.file(&format!("p{number:02}"));
+            fs::write(&file, format!("{number}")).unwrap();
+            env.nix.run("nix-store", &["--add", file.to_str().unwrap()]).trim().to_owned()
+        })
+        .collect();
+    let all: Vec<&str> = paths.iter().map(String::as_str).collect();
+    let depot = env.depot();
+    let _ = env.phoenix(&[&["cache", "save", "--depot", &depot], &all[..]].concat()).ends_with(0);
+    // They are registered by name.
+    let mut sorted = all.clone();
+    sorted.sort_unstable();
+    for (refused, stays) in [(sorted[59], true), (sorted[0], false)] {
+        env.forget_store();
+        fs::create_dir_all(env.nix.store_dir()).unwrap();
+        env.nix.run("nix-store", &["--init"]);
+        refuse(&env, refused.rsplit('/').next().unwrap());
+        let phoenix = env.command();
+        let mut command = env.nix.command("sh");
+        command.args(["-c", "ulimit -n 120; exec \"$@\"", "sh"]).arg(phoenix.get_program());
+        command.args(["cache", "restore", "--depot", &depot]).args(&all);
+        let ran = Ran::from(command.output().unwrap()).ends_with(1).says("there is no more");
+        let came_in = all.iter().filter(|path| env.nix.is_valid(path)).count();
+        assert_eq!(came_in > 0, stays, "{ran}");
+        let _ = if stays {
+            ran.says(&format!("not all was restored: {came_in} paths came in before it broke off, and stay"))
+        } else {
+            ran.says("nothing was restored")
+        };
+    }
+}
+
+/// Through the daemon nobody looks for what replaced packs that went away: it is told.
+#[test]
+fn through_the_daemon_packs_that_went_away_are_told_once() {
+    let env = TestEnv::new();
+    let flake = Flake::new(OUTPUTS);
+    let [lib, data] = ["lib", "data"].map(|name| env.output(&flake, name));
+    for path in [&data, &lib] {
+        let _ = env.phoenix(&["cache", "save", "--depot", &env.depot(), path]).ends_with(0);
+    }
+    let mut packs: Vec<_> =
+        fs::read_dir(env.file("depot/packs")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    packs.sort();
+    env.forget_store();
+    fs::create_dir_all(env.nix.store_dir()).unwrap();
+    let env = env.through_daemon();
+    let _daemon = env.nix.daemon().unwrap();
+    let depot = phoenix_depot::Opener::of_environment().open(&env.depot()).unwrap();
+    let mut cache = Cache::open(std::sync::Arc::from(depot), &mut |_| ()).unwrap();
+    // It is there while the directories are read, and not any more when its frames are.
+    fs::remove_file(&packs[0]).unwrap();
+    let socket = env.nix.env().into_iter().find(|(name, _)| *name == "NIX_DAEMON_SOCKET_PATH").unwrap().1;
+    let state_dir = env.nix.path("var/nix").display().to_string();
+    let store_env =
+        StoreEnv { store_dir: Some(env.nix.store_dir()), state_dir: Some(state_dir), ..StoreEnv::default() };
+    let layout = Layout::of("auto", &store_env).unwrap();
+    let way = Way::Daemon(socket.into());
+    let into = Destination { layout: &layout, way: &way, trusted: None };
+    let wanted: Vec<StorePath> = [&data, &lib].map(|path| StorePath::parse(path).unwrap()).to_vec();
+    let told = Mutex::new(Vec::new());
+    let tell = |trouble: Trouble| told.lock().unwrap().push(trouble.to_string());
+    let restored = cache.restore_into_store(&wanted, into, 2, &tell).unwrap();
+    let told = told.into_inner().unwrap();
+    let name = packs[0].file_name().unwrap().to_str().unwrap();
+    assert_eq!(told.iter().filter(|told| told.contains(name)).count(), 1, "{told:?}");
+    assert_eq!((restored.paths.len(), restored.failed.len()), (1, 1), "{restored:?}");
+    assert!(env.nix.is_valid(&lib) && !env.nix.is_valid(&data));
 }
 
 #[test]

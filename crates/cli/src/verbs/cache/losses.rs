@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use phoenix_cache::is_consequence;
+
 use crate::error::hint_for;
 
 /// So many names are said; of more, the first three. And so many causes.
@@ -9,8 +11,7 @@ const FEW: usize = 10;
 
 /// What to say of paths that could not be had, each with why: causes first, then what refers to those.
 pub(super) fn lines(failed: &[(String, String)]) -> Vec<String> {
-    let (after, causes): (Vec<_>, Vec<_>) =
-        failed.iter().partition(|(_, why)| why.starts_with("it refers to "));
+    let (after, causes): (Vec<_>, Vec<_>) = failed.iter().partition(|(_, why)| is_consequence(why));
     let (groups, rest) = groups(causes);
     let mut lines = Vec::new();
     let mut hints = Vec::new();

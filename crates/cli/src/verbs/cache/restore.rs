@@ -47,7 +47,7 @@ pub(super) fn restore(args: &RestoreArgs) -> Result<ExitCode, CommandError> {
     let into = Destination { layout: &layout, way: &way, trusted: trusted.as_ref() };
     let restored =
         cache.restore_into_store(&wanted.paths, into, threads(&args.depot), &told).map_err(|error| {
-            let failed = CommandError::because("nothing was restored", &error);
+            let failed = depots::not_restored("nothing was restored", &error);
             match hint_for(&failed.in_one_line()) {
                 Some(hint) => failed.hint(hint),
                 None => failed,

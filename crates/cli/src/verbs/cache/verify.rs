@@ -6,7 +6,7 @@ use std::io;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use phoenix_cache::{Cache, CollectError, MakeArchive, Said, Trouble};
+use phoenix_cache::{Cache, CollectError, MakeArchive, Said, Trouble, is_consequence};
 use phoenix_depot::Depot;
 use phoenix_model::StorePath;
 use phoenix_pack::nar::{Parser, Writer};
@@ -161,7 +161,7 @@ fn look(depot: Arc<dyn Depot>, threads: usize) -> Result<(Cache, Found), Command
         let is_there = |name: &str| !wanted.contains(name);
         let mut restored = cache.restore(wanted.iter().cloned(), is_there, &take, threads, &trouble);
         let mut left = left.lock().unwrap_or_else(PoisonError::into_inner);
-        for (name, why) in restored.failed.drain(..).filter(|(_, why)| !why.starts_with("it refers to ")) {
+        for (name, why) in restored.failed.drain(..).filter(|(_, why)| !is_consequence(why)) {
             left.remove(&name);
             let is_unread = restored.unread.contains(&name);
             if is_unread { &mut found.unread } else { &mut found.bad }.push((name, why));
