@@ -93,11 +93,12 @@ struct Part {
 }
 
 impl Cache {
-    /// The packs that have to be rewritten for these paths to be let go, besides those that are damaged.
+    /// The packs that have to be rewritten for these paths to be let go, and those with records that cannot be read.
     pub fn packs_with(&mut self, paths: &BTreeSet<String>) -> BTreeSet<String> {
         let has = |directory: &phoenix_pack::Directory| {
-            (0..directory.paths())
-                .any(|number| directory.record(number).is_ok_and(|record| paths.contains(&record.info.name)))
+            (0..directory.paths()).any(|number| {
+                directory.record(number).map_or(true, |record| paths.contains(&record.info.name))
+            })
         };
         let packs = self.packs.catalog().packs();
         packs.filter(|(_, _, directory)| has(directory)).map(|(_, name, _)| name.to_owned()).collect()

@@ -44,7 +44,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let words: Vec<_> = std::env::args_os().collect();
-    memory::begin_anew_if_server(&words);
+    memory::begin_anew_if_sparing(&words);
     handed::take();
     // Where Nix does not tell of its settings, there are none that could be flags.
     let mut settings = || Nix::find().and_then(|nix| Settings::flags(&nix)).unwrap_or_default();

@@ -6,13 +6,14 @@ use std::ffi::OsString;
 /// begins.
 const PURGE_DELAY: &str = "MIMALLOC_PURGE_DELAY";
 
-/// Begins this process anew if it is to serve, with an allocator that gives back at once what was let go of. Otherwise it
-/// keeps that for a second, in which a server reads and lets go of a hundred megabytes.
+/// Begins this process anew if it is to serve or to verify, with an allocator that gives back at once what was let go of.
+/// Otherwise it keeps that for a second, in which a server reads and lets go of a hundred megabytes, and a repair of the
+/// directories of all packs.
 ///
 /// Nothing may have been read yet of what this process is handed.
-pub(crate) fn begin_anew_if_server(words: &[OsString]) {
+pub(crate) fn begin_anew_if_sparing(words: &[OsString]) {
     #[cfg(unix)]
-    if is_server(words)
+    if is_sparing(words)
         && std::env::var_os(PURGE_DELAY).is_none()
         && let Ok(program) = std::env::current_exe()
     {
@@ -24,9 +25,10 @@ pub(crate) fn begin_anew_if_server(words: &[OsString]) {
     }
 }
 
-/// Whether these words, after the name of the program, are those of `phoenix cache serve`.
-fn is_server(words: &[OsString]) -> bool {
-    words.get(1..).is_some_and(|words| words.windows(2).any(|pair| pair[0] == "cache" && pair[1] == "serve"))
+/// Whether these words, after the name of the program, are those of `phoenix cache serve` or `verify`.
+fn is_sparing(words: &[OsString]) -> bool {
+    let is_sparing = |pair: &[OsString]| pair[0] == "cache" && (pair[1] == "serve" || pair[1] == "verify");
+    words.get(1..).is_some_and(|words| words.windows(2).any(is_sparing))
 }
 
 #[cfg(test)]
@@ -34,12 +36,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_server_begins_anew() {
-        let is_server =
-            |line: &str| is_server(&line.split(' ').map(OsString::from).collect::<Vec<OsString>>());
-        assert!(is_server("phoenix cache serve --depot dir:x"));
+    fn what_serves_and_what_verifies_begins_anew() {
+        let is_sparing =
+            |line: &str| is_sparing(&line.split(' ').map(OsString::from).collect::<Vec<OsString>>());
+        assert!(is_sparing("phoenix cache serve --depot dir:x"));
+        assert!(is_sparing("phoenix cache verify --repair"));
         for other in ["phoenix cache save ./serve", "phoenix", "cache serve", "phoenix run"] {
-            assert!(!is_server(other), "{other}");
+            assert!(!is_sparing(other), "{other}");
         }
     }
 }

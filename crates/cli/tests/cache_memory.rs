@@ -497,6 +497,34 @@ fn packs_that_there_is_no_room_for_are_told_and_nothing_of_them_is_saved_anew() 
     assert!(!ran.stderr.contains("left out"), "{ran}");
 }
 
+/// What is damaged is in more packs than one could hold together, and they are rewritten in memory that does not grow.
+#[test]
+fn a_repair_of_packs_of_which_much_is_known_takes_no_more() {
+    let env = TestEnv::new();
+    let folder = env.file("depot/packs");
+    fs::create_dir_all(&folder).unwrap();
+    for number in 1..5 {
+        let (mut bytes, _) = heavy(&env.nix.store_dir(), number);
+        // All of it is whole but for how it begins.
+        bytes[0] ^= 1;
+        fs::write(folder.join(format!("{number}")), bytes).unwrap();
+    }
+    let depot = env.depot();
+    let run = |args: &[&str], code: i32| {
+        let args = [&["cache", "verify", "--threads", "4", "--depot", &depot], args].concat();
+        let mut child = common::start(&env, &args);
+        let peak = peak(&mut child);
+        let ran = common::end(child).ends_with(code);
+        assert!(peak < LIMIT, "{peak} MiB: {ran}");
+        eprintln!("{peak} MiB");
+        ran
+    };
+    let _ = run(&[], 1).says("it does not begin as it ends").says("32 of 32 paths are whole");
+    let ran = run(&["--repair"], 0);
+    assert_eq!(ran.stderr.matches("what is whole is in ").count(), 4, "{ran}");
+    let _ = run(&[], 0).says("32 of 32 paths are whole");
+}
+
 #[test]
 fn clients_that_take_nothing_cost_a_server_no_more() {
     let env = TestEnv::new();

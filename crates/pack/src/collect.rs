@@ -50,6 +50,33 @@ pub struct Damaged {
     pub paths: BTreeSet<String>,
     /// Packs that hold something of them: they are rewritten.
     pub packs: BTreeSet<String>,
+    /// Packs that hold something of them and are rewritten another time: they stay as they are, with what others need.
+    pub later: BTreeSet<String>,
+}
+
+impl Damaged {
+    /// Shares the packs out, those that were made last first, so that those of each group can be made into one: what they
+    /// say of their paths is not more than a pack may say. One that says as much alone is alone.
+    #[must_use]
+    pub fn groups(&self, catalog: &Catalog) -> Vec<BTreeSet<String>> {
+        let mut groups: Vec<BTreeSet<String>> = Vec::new();
+        let (mut bytes, mut directories) = (0, 0);
+        for (_, name, directory) in catalog.packs().filter(|(_, name, _)| self.packs.contains(*name)) {
+            bytes += catalog.others().known.get(name).map_or(0, |info| info.size);
+            directories += directory.size() as u64;
+            match groups.last_mut() {
+                Some(group) if choose::fit_together(directories, bytes) => {
+                    group.insert(name.to_owned());
+                }
+                _ => {
+                    groups.push([name.to_owned()].into());
+                    bytes = catalog.others().known.get(name).map_or(0, |info| info.size);
+                    directories = directory.size() as u64;
+                }
+            }
+        }
+        groups
+    }
 }
 
 /// What is to be done. It is a plan for the catalog that it was made of, and no other.

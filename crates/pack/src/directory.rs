@@ -245,7 +245,11 @@ impl Contents {
 
 /// Records as they are written, in any order.
 #[derive(Debug, Default)]
-pub(crate) struct Records(Vec<Box<[u8]>>);
+pub(crate) struct Records {
+    all: Vec<Box<[u8]>>,
+    /// How many bytes they have together.
+    bytes: u64,
+}
 
 impl Records {
     /// Writes one more.
@@ -259,8 +263,14 @@ impl Records {
             Written { patches: patches.collect(), info: path.info, runs: path.runs, saved: path.saved };
         let record = postcard::to_extend(&written, Vec::new())
             .map_err(|_| DirectoryError::Damaged("a record cannot be written"))?;
-        self.0.push(record.into_boxed_slice());
+        self.bytes += record.len() as u64;
+        self.all.push(record.into_boxed_slice());
         Ok(())
+    }
+
+    /// How many bytes they have together.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// All of them by name, as a directory has them.
@@ -268,8 +278,8 @@ impl Records {
         fn name(record: &[u8]) -> &str {
             postcard::take_from_bytes(record).map_or("", |(name, _)| name)
         }
-        self.0.sort_by(|a, b| name(a).cmp(name(b)));
-        self.0
+        self.all.sort_by(|a, b| name(a).cmp(name(b)));
+        self.all
     }
 }
 

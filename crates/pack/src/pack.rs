@@ -265,6 +265,7 @@ impl PackBuilder {
     ) -> Result<Vec<Vec<u8>>, PackError> {
         let Self { frames, chunks, mut numbers, offset } = self;
         let own = chunks.len() as u32;
+        let most = longest_directories(offset).min(u64::from(LONGEST_DIRECTORY));
         let mut foreign: Vec<Chunk> = Vec::new();
         let mut records = Records::default();
         for path in paths {
@@ -282,13 +283,15 @@ impl PackBuilder {
             }
             let PackedPath { info, patches, saved, .. } = path;
             records.push(PathRecord { info, runs, patches, saved })?;
+            // Before all of what is too much is in memory.
+            if records.bytes() > most {
+                return Err(PackError::TooMuch);
+            }
         }
         drop(numbers);
         let tables =
             Tables { frames: &frames, chunks: &chunks, foreign: &foreign, records: records.sorted(), others };
-        let length = u32::try_from(tables.length()).ok().filter(|&length| {
-            length <= LONGEST_DIRECTORY && u64::from(length) <= longest_directories(offset)
-        });
+        let length = u32::try_from(tables.length()).ok().filter(|&length| u64::from(length) <= most);
         let length = length.ok_or(PackError::TooMuch)?;
         let no_zstd = |_| PackError::Damaged("zstd cannot compress a directory");
         let mut encoder = zstd::stream::write::Encoder::new(Parts::default(), LEVEL).map_err(no_zstd)?;

@@ -26,6 +26,11 @@ const FEW: usize = 2;
 /// Which part of the longest directory a fold of small packs has at most; those that are folded are in memory beside it.
 const DIRECTORY: (u64, u64) = (3, 4);
 
+/// Whether packs of so many bytes, with directories of so many, are made into one.
+pub(super) fn fit_together(directories: u64, bytes: u64) -> bool {
+    directories <= longest_directories(bytes) / DIRECTORY.1 * DIRECTORY.0
+}
+
 /// What is known of a pack that was read.
 struct Pack {
     number: u32,
@@ -41,6 +46,11 @@ struct Pack {
     /// Whether it has neither chunks nor paths.
     is_bare: bool,
     why: Option<Why>,
+}
+
+/// Whether a pack is not rewritten now, whatever is in it.
+fn stays(goal: &Goal, name: &str) -> bool {
+    goal.foreign.contains(name) || goal.damaged.later.contains(name)
 }
 
 pub(super) fn choose(catalog: &Catalog, goal: &Goal, keeping: Keeping) -> Collection {
@@ -69,15 +79,15 @@ pub(super) fn choose(catalog: &Catalog, goal: &Goal, keeping: Keeping) -> Collec
         if goal.damaged.packs.contains(&pack.name) {
             pack.why = Some(Why::Damaged);
         }
-        if goal.foreign.contains(&pack.name) {
+        if stays(goal, &pack.name) {
             pack.why = None;
         }
     }
     while after(&packs) > goal.budget {
         let dead = |pack: &&mut Pack| pack.size.saturating_sub(pack.wanted);
-        let stay = packs.iter_mut().filter(|pack| {
-            pack.live && pack.why.is_none() && !pack.is_bare && !goal.foreign.contains(&pack.name)
-        });
+        let stay = packs
+            .iter_mut()
+            .filter(|pack| pack.live && pack.why.is_none() && !pack.is_bare && !stays(goal, &pack.name));
         let worst = stay.max_by_key(dead);
         match worst.filter(|pack| (pack.size - pack.wanted) * DEAD >= pack.size) {
             Some(worst) => worst.why = Some(Why::OverBudget),
@@ -139,10 +149,8 @@ fn choose_small(packs: &mut [Pack], goal: &Goal) {
     let chosen: u64 = packs.iter().filter(|pack| pack.why.is_some()).map(|pack| pack.wanted).sum();
     let any = packs.iter().any(|pack| pack.why.is_some());
     let others = packs.iter().filter(|pack| pack.why.is_some()).map(|pack| pack.directory).sum::<u64>();
-    let mut stay: Vec<&mut Pack> = packs
-        .iter_mut()
-        .filter(|pack| pack.live && pack.why.is_none() && !goal.foreign.contains(&pack.name))
-        .collect();
+    let mut stay: Vec<&mut Pack> =
+        packs.iter_mut().filter(|pack| pack.live && pack.why.is_none() && !stays(goal, &pack.name)).collect();
     if stay.len() + usize::from(any) <= most.max(1) {
         return;
     }
@@ -153,8 +161,7 @@ fn choose_small(packs: &mut [Pack], goal: &Goal) {
     let mut fitting = 0;
     for (at, pack) in stay.iter().enumerate() {
         directories += pack.directory;
-        let fits = directories <= longest_directories(sum + pack.size) / DIRECTORY.1 * DIRECTORY.0;
-        if fits {
+        if fit_together(directories, sum + pack.size) {
             fitting = at + 1;
             if sum > 0 && pack.size < GEOMETRIC * sum {
                 split = at + 1;

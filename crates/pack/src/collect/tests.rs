@@ -555,3 +555,66 @@ fn a_frame_that_is_damaged_costs_the_paths_that_need_it() {
     assert_eq!(folded.lost, [name(2)]);
     assert_eq!(folded.copied, copied);
 }
+
+/// What needs a part of a pack that is rewritten later has it before and afterwards.
+#[test]
+fn what_is_damaged_is_let_go_a_pack_at_a_time_and_nothing_else_with_it() {
+    let mut world = World::default();
+    let damaged: BTreeSet<String> = [1, 11, 21].map(name).into();
+    // The parts of the first are needed by one of the next, and so on; of the last nothing is whole.
+    for (pack, paths) in [
+        ("a", vec![path(1, &[1, 2], &[], 1), path(2, &[3, 4], &[], 1)]),
+        ("b", vec![path(11, &[5, 6], &[], 2), path(12, &[7, 4, 2], &[], 2)]),
+        ("c", vec![path(21, &[8, 7], &[], 3)]),
+    ] {
+        let mut catalog = world.catalog();
+        let now = paths[0].saved;
+        world.save(&mut catalog, pack, now, paths);
+    }
+    let packs: BTreeSet<String> = ["a", "b", "c"].map(str::to_owned).into();
+    let all = Damaged { paths: damaged.clone(), packs, ..Damaged::default() };
+    assert_eq!(all.groups(&world.catalog()).len(), 1, "small ones go together");
+    for (round, (pack, later)) in [("a", vec!["b", "c"]), ("c", vec!["b"]), ("b", vec![])].iter().enumerate()
+    {
+        let now = Damaged {
+            packs: [(*pack).to_owned()].into(),
+            later: later.iter().map(|&name| name.to_owned()).collect(),
+            ..all.clone()
+        };
+        let goal = Goal { packs: usize::MAX, damaged: now, ..goal(10 + round as u64) };
+        let plan = world.collect(&goal, &format!("f{round}"));
+        let sources: Vec<&str> = plan.sources.iter().map(|source| source.name.as_str()).collect();
+        assert_eq!(sources, [*pack], "{round}");
+        let mut catalog = world.catalog();
+        assert_eq!(restored(&world, &mut catalog, 2), Some(parts(&[3, 4])), "{round}");
+        assert_eq!(restored(&world, &mut catalog, 12), Some(parts(&[7, 4, 2])), "{round}");
+    }
+    // The last of them need not be there for anybody.
+    assert!(damaged.iter().all(|name| !world.catalog().has(name.as_bytes().first_chunk().unwrap())));
+}
+
+#[test]
+fn packs_are_shared_out_by_what_one_can_say_together() {
+    let mut catalog = Catalog::default();
+    let pack = |foreign: usize| {
+        let chunk = Chunk { id: ChunkId([7; 16]), length: 1 };
+        crate::Contents { foreign: vec![chunk; foreign], ..crate::Contents::default() }.encode().unwrap()
+    };
+    // Twenty bytes each: two of 20 MB go together, and what is longer than that is alone.
+    let sizes = [1_000_000, 1_000_000, 1_000_000, 3_000_000, 10];
+    for (number, foreign) in (0_u64..).zip(sizes) {
+        let directory = crate::Directory::parse(pack(foreign)).unwrap();
+        catalog.add(&format!("p{number}"), PackInfo { size: 0, created: number }, directory).unwrap();
+    }
+    let damaged = |packs: &[&str]| Damaged {
+        packs: packs.iter().map(|&name| name.to_owned()).collect(),
+        ..Damaged::default()
+    };
+    let groups = |packs: &[&str]| -> Vec<String> {
+        let groups = damaged(packs).groups(&catalog);
+        groups.into_iter().map(|group| group.into_iter().collect::<Vec<_>>().join(" ")).collect()
+    };
+    assert_eq!(groups(&["p0", "p1", "p2", "p3", "p4"]), ["p4", "p3", "p1 p2", "p0"]);
+    assert_eq!(groups(&["p0", "p4", "p2"]), ["p0 p2 p4"]);
+    assert!(groups(&[]).is_empty());
+}

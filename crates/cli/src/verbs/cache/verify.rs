@@ -1,6 +1,6 @@
 //! `phoenix cache verify`: whether what a depot has comes back as it was.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::convert::Infallible;
 use std::io;
 use std::process::ExitCode;
@@ -61,6 +61,8 @@ struct Found {
     packs: BTreeSet<String>,
     /// Something was not given, whether a path needs it or not.
     is_unread: bool,
+    /// What was told.
+    said: Said,
 }
 
 impl Found {
@@ -107,9 +109,9 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<ExitCode, CommandError> {
 
 /// Looks at a depot, and repairs it if that is asked for; whether all is well then.
 fn is_well(depot: Arc<dyn Depot>, threads: usize, args: &VerifyArgs) -> Result<bool, CommandError> {
-    let (mut cache, found) = look(depot, threads)?;
+    let (mut cache, mut found) = look(depot, threads)?;
     found.say();
-    let repaired = (args.repair && found.is_damaged()).then(|| repair(&mut cache, &found));
+    let repaired = (args.repair && found.is_damaged()).then(|| repair(&mut cache, &mut found));
     if args.json {
         let repaired = repaired.as_ref().and_then(|repaired| repaired.as_ref().ok());
         talk::stdout(&format!("{}\n", found.json(repaired)))?;
@@ -135,7 +137,7 @@ fn is_well(depot: Arc<dyn Depot>, threads: usize, args: &VerifyArgs) -> Result<b
 /// What to do where a depot did not give all that it has.
 const AGAIN: &str = "run it again when the depot answers";
 
-/// What to do where what is whole of several packs is too much for one.
+/// What to do where what is whole of a pack is too much for one with what is to be said of others.
 const TOO_MUCH: &str =
     "`phoenix cache restore` notes what is damaged, and a save by whoever has it brings it back";
 
@@ -184,6 +186,7 @@ fn look(depot: Arc<dyn Depot>, threads: usize) -> Result<(Cache, Found), Command
     let heard = heard.into_inner().unwrap_or_else(PoisonError::into_inner);
     found.packs = heard.damaged;
     found.is_unread = heard.is_unread || !found.unread.is_empty();
+    found.said = heard.said;
     Ok((cache, found))
 }
 
@@ -228,27 +231,44 @@ fn unread_records(cache: &mut Cache) -> usize {
 
 /// Rewrites the packs that hold what is damaged without it; those that cannot be read at all are removed. What could not
 /// be read stays. Returns what was done, to be read by machines.
-fn repair(cache: &mut Cache, found: &Found) -> Result<Value, CommandError> {
-    let not_repaired = |error: &CollectError| {
-        let hint = match error {
-            CollectError::Trouble(Trouble::Pack { problem: PackError::TooMuch, .. }) => TOO_MUCH,
-            _ => AGAIN,
-        };
-        CommandError::because("the depot is not repaired, and nothing is lost", error).hint(hint)
-    };
+///
+/// As many packs are made into one as can be, and the rest after that: whatever happens in between, what was rewritten is
+/// there, and the rest is as it was.
+fn repair(cache: &mut Cache, found: &mut Found) -> Result<Value, CommandError> {
     let paths: BTreeSet<String> = found.bad.iter().map(|(name, _)| name.clone()).collect();
-    let mut rewritten = cache.packs_with(&paths);
+    let mut packs = cache.packs_with(&paths);
     let known: BTreeSet<String> = cache.catalog().packs().map(|(_, name, _)| name.to_owned()).collect();
-    rewritten.extend(found.packs.intersection(&known).cloned());
-    let to_rewrite = rewritten.clone();
-    let damaged = Damaged { paths, packs: rewritten };
-    // What was replaced stays for a while: somebody may be saving who relies on it.
-    let goal = Goal { packs: usize::MAX, damaged, ..tidy::goal(u64::MAX) };
-    let mut trouble = |trouble: Trouble| warn(&trouble);
-    let plan = cache.plan_collection(&goal, &mut trouble).map_err(|error| not_repaired(&error))?;
-    tidy::plan_lines(&plan).iter().for_each(say);
-    let collected =
-        cache.collect(&depots::new_name(), &plan, &mut trouble).map_err(|error| not_repaired(&error))?;
+    packs.extend(found.packs.intersection(&known).cloned());
+    let damaged = Damaged { paths, packs, ..Damaged::default() };
+    let mut repaired = Repaired { left: damaged.packs.clone(), ..Repaired::default() };
+    let mut groups: VecDeque<BTreeSet<String>> = damaged.groups(cache.catalog()).into();
+    let said = &mut found.said;
+    let mut trouble = |trouble: Trouble| {
+        if said.is_news(&trouble) {
+            warn(&trouble);
+        }
+    };
+    while let Some(group) = groups.pop_front() {
+        let later = groups.iter().flatten().chain(&repaired.too_large).cloned().collect();
+        let now = Damaged { packs: group.clone(), later, ..damaged.clone() };
+        match repaired.rewrite(cache, now, &mut trouble) {
+            Ok(()) => {}
+            Err(error) if !is_too_much(&error) => return Err(repaired.not_all(&error)),
+            // Something else that is needed came with them.
+            Err(_) if group.len() > 1 => {
+                let mut packs: Vec<String> = group.into_iter().collect();
+                let second = packs.split_off(packs.len() / 2);
+                for half in [second, packs] {
+                    groups.push_front(half.into_iter().collect());
+                }
+            }
+            Err(_) => repaired.too_large.extend(group),
+        }
+        if !groups.is_empty() {
+            // What was replaced need not be in memory any more.
+            cache.look_again(&mut trouble);
+        }
+    }
     for (name, removed) in cache.remove_unusable(depots::is_name) {
         match removed {
             Ok(()) => say(format!("removed {name}, of which nothing can be read")),
@@ -257,23 +277,85 @@ fn repair(cache: &mut Cache, found: &Found) -> Result<Value, CommandError> {
             )),
         }
     }
-    if collected.pack.is_none() && !to_rewrite.is_empty() {
-        return Err(CommandError::new(format!(
-            "the depot is not repaired: what is damaged is in {} of another branch, which this job may not rewrite",
-            to_rewrite.into_iter().next().unwrap_or_default()
-        ))
-        .hint("repair it in a job of that branch"));
-    }
-    say(match &collected.pack {
-        Some(pack) => {
-            format!("what is whole is in {pack}; what was not will be saved anew by whoever has it")
+    repaired.ended()
+}
+
+/// Whether what is whole is too much for one pack.
+fn is_too_much(error: &CollectError) -> bool {
+    matches!(error, CollectError::Trouble(Trouble::Pack { problem: PackError::TooMuch, .. }))
+}
+
+/// What was repaired.
+#[derive(Debug, Default)]
+struct Repaired {
+    /// What was done, to be read by machines.
+    done: Vec<Value>,
+    /// The packs that are still to be rewritten.
+    left: BTreeSet<String>,
+    /// Those of them that cannot be, for they say too much.
+    too_large: BTreeSet<String>,
+    /// Why packs that were replaced stay.
+    stay: Option<String>,
+}
+
+impl Repaired {
+    /// Makes some packs into one without what is damaged.
+    fn rewrite(
+        &mut self,
+        cache: &mut Cache,
+        damaged: Damaged,
+        trouble: &mut (dyn FnMut(Trouble) + Send),
+    ) -> Result<(), CollectError> {
+        // What was replaced stays for a while: somebody may be saving who relies on it.
+        let goal = Goal { packs: usize::MAX, damaged, ..tidy::goal(u64::MAX) };
+        let plan = cache.plan_collection(&goal, trouble)?;
+        tidy::plan_lines(&plan).iter().for_each(say);
+        let collected = cache.collect(&depots::new_name(), &plan, trouble)?;
+        for source in &plan.sources {
+            self.left.remove(&source.name);
         }
-        None => "what is damaged was let go, and will be saved anew by whoever has it".to_owned(),
-    });
-    if let Some(left) = &collected.left {
-        say(format!("warning: packs that were replaced stay: {left}"));
+        if let Some(pack) = &collected.pack {
+            say(format!("what is whole is in {pack}; what was not will be saved anew by whoever has it"));
+        }
+        if !plan.is_nothing() {
+            self.done.push(gc::report(&plan, Some(&collected)));
+        }
+        self.stay = collected.left.or(self.stay.take());
+        Ok(())
     }
-    Ok(gc::report(&plan, Some(&collected)))
+
+    /// That the rest cannot be repaired now.
+    fn not_all(&self, error: &CollectError) -> CommandError {
+        CommandError::because(format!("{}, and nothing is lost", self.subject()), error).hint(AGAIN)
+    }
+
+    fn subject(&self) -> &'static str {
+        if self.done.is_empty() { "the depot is not repaired" } else { "not all of the depot is repaired" }
+    }
+
+    /// What was done, if that is all there was to do.
+    fn ended(self) -> Result<Value, CommandError> {
+        if let Some(stay) = &self.stay {
+            say(format!("warning: packs that were replaced stay: {stay}"));
+        }
+        let subject = self.subject();
+        if let Some(pack) = self.too_large.first() {
+            return Err(CommandError::new(format!(
+                "{subject}, and nothing is lost: what is whole of {pack} would say more than a pack may"
+            ))
+            .hint(TOO_MUCH));
+        }
+        if let Some(pack) = self.left.first() {
+            return Err(CommandError::new(format!(
+                "{subject}: what is damaged is in {pack} of another branch, which this job may not rewrite"
+            ))
+            .hint("repair it in a job of that branch"));
+        }
+        if self.done.is_empty() {
+            say("what is damaged was let go, and will be saved anew by whoever has it");
+        }
+        Ok(Value::Array(self.done))
+    }
 }
 
 #[cfg(test)]

@@ -134,3 +134,72 @@ fn what_was_not_read_is_not_whole() {
     let (_, found) = look(depot.clone(), 2).unwrap();
     assert_eq!((found.all, found.whole(), found.bad.len()), (5, 1, 4), "{found:?}");
 }
+
+/// Saves one path that is large, and some of each of which as much is known as a record may hold.
+fn save_heavy(depot: &Arc<Refusing>, pack: u64) -> (Vec<String>, BlobName) {
+    let seed = |name: &str| name.bytes().map(u64::from).fold(7, |seed, byte| seed * 31 % 1_000_003 + byte);
+    let archive = |name: &str| {
+        let contents = bytes(seed(name), if name.contains("-large") { 2_300_000 } else { 100 });
+        let mut nar = Writer::default();
+        nar.file(false, contents.len() as u64).unwrap();
+        nar.data(&contents).unwrap();
+        nar.file_end().unwrap();
+        nar.bytes
+    };
+    let infos = (0..6).map(|number| {
+        // The first by what follows the hash.
+        let kind = if number == 0 { "a-large" } else { "b" };
+        let name =
+            format!("{:032}-{kind}{}", pack * 100 + number, "-a-name-as-long-as-the-longest-are".repeat(3));
+        let archive = archive(&name);
+        PathInfo {
+            nar_hash: Sha256::digest(&archive).into(),
+            nar_size: archive.len() as u64,
+            references: vec![name.clone(); if number == 0 { 1 } else { 28_000 }],
+            name,
+            deriver: None,
+            signatures: vec![],
+            ca: None,
+        }
+    });
+    let infos: Vec<PathInfo> = infos.collect();
+    let names = infos.iter().map(|info| info.name.clone()).collect();
+    let mut cache = Cache::open(depot.clone(), &mut |_| ()).unwrap();
+    let read = |info: &PathInfo, emit: &mut dyn FnMut(&[u8]) -> io::Result<()>| emit(&archive(&info.name));
+    let saved = cache.save(&depots::new_name(), &infos, &read, 1).unwrap();
+    (names, saved.pack.unwrap())
+}
+
+/// What is damaged is in more packs than fit into one together.
+#[test]
+fn however_many_packs_are_damaged_they_are_repaired_and_nothing_is_lost_in_between() {
+    let depot: Arc<Refusing> = Arc::default();
+    let saved: Vec<_> = (0..4).map(|pack| save_heavy(&depot, pack)).collect();
+    for (_, pack) in &saved {
+        depot.memory.tamper(pack, |bytes| bytes[1000] ^= 1);
+    }
+    let (mut cache, mut found) = look(depot.clone(), 2).unwrap();
+    let lost: BTreeSet<&String> = found.bad.iter().map(|(name, _)| name).collect();
+    assert_eq!(lost, saved.iter().map(|(names, _)| &names[0]).collect());
+    let kept: BTreeSet<String> = saved.iter().flat_map(|(names, _)| names[1..].to_vec()).collect();
+    let all = |cache: &mut Cache| -> BTreeSet<String> {
+        let located = |cache: &mut Cache, name: &String| {
+            cache.catalog().locate(name.as_bytes().first_chunk().unwrap()).is_some()
+        };
+        kept.iter().filter(|name| located(cache, name)).cloned().collect()
+    };
+    // The depot gives up in the middle: what was made last is repaired first.
+    let first = saved[0].1.clone();
+    depot.refuse(
+        move |blob, range| if blob.name == first && is_of_frames(blob, range) { busy() } else { None },
+    );
+    let told = repair(&mut cache, &mut found).unwrap_err().in_one_line();
+    assert!(told.starts_with("not all of the depot is repaired, and nothing is lost"), "{told}");
+    depot.give();
+    let (mut cache, found) = look(depot.clone(), 2).unwrap();
+    assert!(!found.bad.is_empty() && found.bad.len() < 4, "{}", found.bad.len());
+    assert_eq!(all(&mut cache), kept);
+    // The same again repairs the rest.
+    assert!(is_well(depot.clone(), 2, &args(true)).unwrap());
+    assert_eq!(whole(&depot), kept.into_iter().collect::<Vec<_>>());
+}
