@@ -151,9 +151,10 @@ impl Packs {
     /// again; into one whose directory is too large for that nobody looks.
     pub(crate) async fn in_left_out(&mut self, names: &[&str]) -> Vec<bool> {
         let mut found = vec![false; names.len()];
-        if !self.left_out.is_empty() {
-            self.catalog.forget_places();
+        if names.is_empty() || self.left_out.is_empty() {
+            return found;
         }
+        self.catalog.forget_places();
         for blob in self.left_out.values() {
             let Ok(tail) = read_tail(self.depot.as_ref(), blob).await else { continue };
             if tail.footer.length() + tail.stored() > LOOKED_INTO {

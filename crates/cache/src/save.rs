@@ -120,22 +120,28 @@ impl Cache {
         let catalog = self.packs.catalog();
         let mut signatures = HashMap::new();
         let mut numbers: Vec<u32> = Vec::new();
+        // Those that are there, and are to be written down again.
+        let mut again: HashSet<u32> = HashSet::new();
         for number in 0..outline.len() as u32 {
             match to_save(catalog, paths.info(number)) {
                 Some(Wanted::WithSignatures(all)) => {
                     signatures.insert(number, all);
+                    again.insert(number);
                 }
                 Some(Wanted::AsItIs) => {}
-                None if catalog.saved_at(outline.name(number)).is_some_and(|at| at < old) => {}
+                None if catalog.saved_at(outline.name(number)).is_some_and(|at| at < old) => {
+                    again.insert(number);
+                }
                 None => continue,
             }
             numbers.push(number);
         }
-        let known = outline.len() - numbers.len();
-        let left_out = self.take_left_out(&outline, &mut numbers);
-        let (numbers, no_room) =
-            with_room(&outline, order(&outline, numbers), |more| self.packs.room_beside(more));
-        let no_room = no_room.into_iter().map(|number| outline.name(number).to_owned()).collect();
+        let left_out = self.take_left_out(&outline, &mut numbers, &again);
+        let ordered = order(&outline, numbers);
+        let (numbers, no_room) = with_room(&outline, &ordered, &again, |more| self.packs.room_beside(more));
+        let no_room: Vec<String> =
+            no_room.into_iter().map(|number| outline.name(number).to_owned()).collect();
+        let known = outline.len() - numbers.len() - left_out.len() - no_room.len();
         let mut all = Saved { known, left_out, no_room, ..Saved::default() };
         let groups = groups(&outline, numbers);
         drop(outline);
@@ -189,15 +195,22 @@ impl Cache {
         Ok(all)
     }
 
-    /// Takes those out of these that are in packs which are left out for want of room; their names.
-    fn take_left_out(&mut self, outline: &Outline, numbers: &mut Vec<u32>) -> Vec<String> {
-        let names: Vec<&str> = numbers.iter().map(|&number| outline.name(number)).collect();
+    /// Takes those out of these that are in packs which are left out for want of room, and in no others; their names.
+    fn take_left_out(
+        &mut self,
+        outline: &Outline,
+        numbers: &mut Vec<u32>,
+        there: &HashSet<u32>,
+    ) -> Vec<String> {
+        let missed: Vec<u32> = numbers.iter().copied().filter(|number| !there.contains(number)).collect();
+        let names: Vec<&str> = missed.iter().map(|&number| outline.name(number)).collect();
         let found = self.runtime.block_on(self.packs.in_left_out(&names));
-        let taken = names.iter().zip(&found).filter(|(_, found)| **found).map(|(name, _)| (*name).to_owned());
-        let taken = taken.collect();
-        let mut found = found.into_iter();
-        numbers.retain(|_| !found.next().unwrap_or_default());
-        taken
+        let found: HashSet<u32> =
+            missed.iter().zip(found).filter_map(|(&number, found)| found.then_some(number)).collect();
+        let (taken, left) = std::mem::take(numbers).into_iter().partition(|number| found.contains(number));
+        *numbers = left;
+        let taken: Vec<u32> = taken;
+        taken.into_iter().map(|number| outline.name(number).to_owned()).collect()
     }
 
     /// Saves paths in one pack; and for how long it was not known what others did.
@@ -287,34 +300,40 @@ impl Saved {
     }
 }
 
-/// Those of these paths for which readers have room, with all that they refer to among them; and the others. How much may
-/// be known of packs is told by how many bytes they get.
-fn with_room(outline: &Outline, ordered: Vec<u32>, room: impl Fn(u64) -> u64) -> (Vec<u32>, Vec<u32>) {
+/// Those of these paths for which readers have room, with all that they refer to among them; and the others, less those
+/// that are there already. How much may be known of packs is told by how many bytes they get.
+fn with_room(
+    outline: &Outline,
+    ordered: &[u32],
+    there: &HashSet<u32>,
+    room: impl Fn(u64) -> u64,
+) -> (Vec<u32>, Vec<u32>) {
     let (mut weight, mut bytes) = (0_u64, 0_u64);
-    let mut has_none = vec![false; outline.len()];
+    let (mut fits, mut has_none) = (vec![false; outline.len()], vec![false; outline.len()]);
     let reaches =
         |number, has_none: &[bool]| outline.references(number).iter().any(|&other| has_none[other as usize]);
-    for &number in &ordered {
+    for &number in ordered {
         let more = (outline.weight(number), outline.nar_size(number) / DENSEST);
-        if reaches(number, &has_none) || weight + more.0 > room(bytes + more.1) {
-            has_none[number as usize] = true;
-        } else {
+        if !reaches(number, &has_none) && weight + more.0 <= room(bytes + more.1) {
+            fits[number as usize] = true;
             (weight, bytes) = (weight + more.0, bytes + more.1);
+        } else {
+            has_none[number as usize] = !there.contains(&number);
         }
     }
     // Large ones come before what they refer to: until nothing changes.
-    loop {
-        let mut is_news = false;
-        for &number in &ordered {
-            if !has_none[number as usize] && reaches(number, &has_none) {
-                (has_none[number as usize], is_news) = (true, true);
+    let mut is_news = true;
+    while std::mem::take(&mut is_news) {
+        for &number in ordered {
+            if fits[number as usize] && reaches(number, &has_none) {
+                fits[number as usize] = false;
+                has_none[number as usize] = !there.contains(&number);
+                is_news = true;
             }
         }
-        if !is_news {
-            break;
-        }
     }
-    ordered.into_iter().partition(|&number| !has_none[number as usize])
+    let some = |which: &[bool]| ordered.iter().copied().filter(|&number| which[number as usize]).collect();
+    (some(&fits), some(&has_none))
 }
 
 /// Shares paths out to packs, in their order.

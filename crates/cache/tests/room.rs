@@ -125,6 +125,11 @@ fn the_newest_packs_have_the_room_whichever_is_read_first() {
         assert!(told.contains("2 packs (packs/1, packs/2) are left out"), "{told}");
         assert!(told.contains("gc --budget"), "{told}");
         assert_eq!(cache.left_out(), 2);
+        // What is seen need not be written down again to be there, though it was saved long ago.
+        let seen = heavy_store(6 * EACH..7 * EACH);
+        let saved = save(&mut cache, "7", &seen).unwrap();
+        assert_eq!((saved.known, saved.left_out.len(), saved.no_room.len()), (EACH, 0, 0));
+        assert_eq!(saved.pack, None);
     }
 }
 
