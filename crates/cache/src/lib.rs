@@ -6,6 +6,7 @@
 mod attempts;
 mod cache;
 mod collect;
+mod directories;
 mod frames;
 mod local;
 mod name;
