@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 use phoenix_model::{StorePath, nix32};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use sha1::{Digest as _, Sha1};
 
 use crate::{Daemon, DaemonError, Layout, Way};
@@ -69,6 +70,21 @@ impl Roots {
         match made {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(failed(error)),
             _ => Ok(()),
+        }
+    }
+
+    /// Waits for a garbage collector that is at work, and may have looked for roots before these were made. To be called
+    /// while what they keep is still protected otherwise: Nix itself does not, and loses it now and then.
+    ///
+    /// Who may not write the store cannot wait, and does not.
+    pub fn settle(&self) {
+        if self.daemon.is_some() {
+            return;
+        }
+        let lock = open(self.state_dir.join("gc.lock"), OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
+        // Where there is none, there was no collector.
+        if let Ok(lock) = lock {
+            let _ = rustix::io::retry_on_intr(|| flock(&lock, FlockOperation::LockShared));
         }
     }
 }

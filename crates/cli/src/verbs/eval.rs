@@ -99,9 +99,12 @@ pub(crate) fn eval(args: &EvalArgs) -> Result<ExitCode, CommandError> {
         drop(way);
         (evaluated, printer.join())
     });
-    // What was printed is protected until here by whoever evaluated it.
+    // What was printed is protected until the end by whoever evaluated it.
     let _evaluated = evaluated?;
     let listening = printed.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+    if let Some((_, roots)) = &roots {
+        roots.settle();
+    }
     if let Some(error) = unkept {
         return Err(CommandError::because("cannot keep derivations from the garbage collector", &error));
     }
