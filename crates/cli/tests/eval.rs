@@ -1050,3 +1050,36 @@ fn what_is_told_of_is_there_whoever_collects_garbage_meanwhile() {
         assert_eq!(count, 60, "{ran}");
     }
 }
+
+#[test]
+fn an_evaluation_that_is_killed_leaves_a_sound_store() {
+    let env = TestEnv::new();
+    let flake = |salt: u64| {
+        Flake::new(&format!(
+            r#"{{ packages.${{system}} = builtins.listToAttrs (builtins.genList (n: {{
+              name = "a${{toString n}}";
+              value = d "a" "" {{ inherit n; text = builtins.toFile "t" "{salt} ${{toString n}}"; }};
+            }}) 300); }}"#
+        ))
+    };
+    for seed in 0..12 {
+        let flake = flake(seed);
+        let mut command = env.command();
+        command.args(["eval", &flake.reference(), "--eval-workers", "2"]);
+        let mut child = command.stdout(std::process::Stdio::null()).spawn().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(60 + seed * 37 % 400));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let said = env.nix.output("nix-store", &["--verify", "--check-contents"]);
+    let said = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(!said.contains("error"), "{said}");
+    // What was written and not registered is in nobody's way.
+    for seed in [0, 5, 11] {
+        let ran = env.phoenix(&["eval", &flake(seed).reference()]).ends_with(0);
+        let lines: Vec<Value> = ran.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let mut check = vec!["--check-validity"];
+        check.extend(lines.iter().map(|line| line["drvPath"].as_str().unwrap()));
+        assert!(check.len() == 301 && env.nix.output("nix-store", &check).status.success(), "{ran}");
+    }
+}
