@@ -1082,4 +1082,36 @@ fn an_evaluation_that_is_killed_leaves_a_sound_store() {
         check.extend(lines.iter().map(|line| line["drvPath"].as_str().unwrap()));
         assert!(check.len() == 301 && env.nix.output("nix-store", &check).status.success(), "{ran}");
     }
+fn a_mistake_in_what_is_given_is_told_in_nix_s_words() {
+    let env = TestEnv::new();
+    let flake = Flake::new(r#"{ hydraJobs = { a = ok "a"; b = ok "b"; }; }"#);
+    let jobs = format!("{}#hydraJobs", flake.reference());
+    let undefined = "undefined variable 'nope'";
+    for (args, words, place) in [
+        (&["--flake", &jobs, "--select", "nope"][..], undefined, "at «--select»:1:1:"),
+        (&["--flake", &jobs, "--select", "jobs:\n{ x = nope; }"], undefined, "at «--select»:2:7:"),
+        (&["--flake", &jobs, "--arg", "x", "nope"], undefined, "at «--arg x»:1:1:"),
+        (&["-E", "{ a = nope; }"], undefined, "at «--expr»:1:7:"),
+        (
+            &["-E", "let a = 1; a = 2; in a"],
+            "attribute 'a' already defined at «--expr»:1:5",
+            "at «--expr»:1:12:",
+        ),
+        (&["-E", "{ x, x }: 1"], "duplicate formal function argument 'x'", "at «--expr»:1:6:"),
+    ] {
+        let ran = env.phoenix(&[&["eval"], args].concat()).ends_with(1).says(&format!("error: {words}\n"));
+        let line: Value = serde_json::from_str(ran.stdout.trim()).unwrap();
+        let error = line["error"].as_str().unwrap();
+        assert_eq!(line["attr"], "", "{ran}");
+        assert!(error.starts_with(words) && error.contains(place), "{ran}");
+    }
+    // It is the derivations of which it cannot be told.
+    for more in [&[][..], &["--no-instantiate"]] {
+        let args = [&["eval", "--sorted", "--flake", &jobs, "--apply", "d: nope"], more].concat();
+        for _ in 0..2 {
+            let ran = env.phoenix(&args).ends_with(0).says("error: a: undefined variable 'nope'");
+            assert_eq!(order(&ran), ["a", "b"]);
+            assert!(ran.stdout.lines().all(|line| line.contains("at «--apply»:1:4:")), "{ran}");
+        }
+    }
 }

@@ -15,7 +15,7 @@
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -557,19 +557,7 @@ impl Evaluator {
         if let Some(tracking) = &self.tracking {
             tracking.apply(&mut command);
         }
-        let answer = command
-            .env("NO_COLOR", "1")
-            .env("TERM", "dumb")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .and_then(|mut child| {
-                if let Some(mut stdin) = child.stdin.take() {
-                    stdin.write_all(script.as_bytes())?;
-                }
-                child.wait_with_output()
-            });
+        let answer = output_of(&mut command, &script);
         let uses = uses(&self.mark);
         if let (Some(tracking), Ok(output)) = (&self.tracking, &answer) {
             let said = strip_ansi(&String::from_utf8_lossy(&output.stderr));
@@ -675,6 +663,16 @@ impl Drop for Evaluator {
         self.handle.is_gone();
         let _ = self.child.wait();
     }
+}
+
+/// Runs a command of Nix's that reads a text from a pipe, and speaks without colours.
+pub(crate) fn output_of(command: &mut Command, text: &str) -> io::Result<Output> {
+    command.env("NO_COLOR", "1").env("TERM", "dumb");
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(text.as_bytes())?;
+    }
+    child.wait_with_output()
 }
 
 /// Whether an error is none of Nix's language: its stack overflowed, which Nix survives since 2.30 or so, or the

@@ -7,7 +7,11 @@ use crate::evaluator::quote;
 
 /// A Nix expression that fits on one line, in parentheses.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Expression(String);
+pub struct Expression {
+    line: String,
+    /// As the user wrote it; nothing where it stands for a text.
+    written: Option<String>,
+}
 
 /// Why a text is no expression.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -28,19 +32,29 @@ impl Expression {
         line.push('(');
         write(&parsed.syntax(), &mut line);
         line.push(')');
-        Ok(Self(line))
+        Ok(Self { line, written: Some(text.to_owned()) })
     }
 
     /// A text as an expression.
     #[must_use]
     pub fn string(text: &str) -> Self {
-        Self(quote(text))
+        Self { line: quote(text), written: None }
+    }
+
+    /// A function that throws, whatever it is given.
+    pub(crate) fn throwing(error: &str) -> Self {
+        Self { line: format!("(_: throw {})", quote(error)), written: None }
+    }
+
+    /// As the user wrote it; nothing where it stands for a text.
+    pub(crate) fn written(&self) -> Option<&str> {
+        self.written.as_deref()
     }
 
     /// As Nix reads it, on one line.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.line
     }
 }
 

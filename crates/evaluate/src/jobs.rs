@@ -43,6 +43,17 @@ pub enum JobSource {
 }
 
 impl JobRoot {
+    /// The expressions that the user gave, each with what the user calls it.
+    pub(crate) fn expressions(&self) -> Vec<(String, &Expression)> {
+        let mut all: Vec<(String, &Expression)> =
+            self.arguments.iter().map(|(name, value)| (format!("--arg {name}"), value)).collect();
+        if let JobSource::Expression(expression) = &self.source {
+            all.push(("--expr".to_owned(), expression));
+        }
+        all.extend(self.select.iter().map(|select| ("--select".to_owned(), select)));
+        all
+    }
+
     /// Definitions for an evaluator after which `root` is the root. A flake is `flake`, and called so by the user.
     pub(crate) fn definitions(&self, shown: &str) -> Vec<String> {
         let given: Vec<String> = self

@@ -23,6 +23,7 @@ mod installable;
 mod jobs;
 mod left;
 mod memory;
+mod mistakes;
 mod nix_eval_jobs;
 mod pace;
 mod pool;

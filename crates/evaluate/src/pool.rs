@@ -256,6 +256,7 @@ pub fn evaluate(
             Err(Unprepared::Nix(error)) => {
                 whole(root, Some(Ended::NotEvaluated(nix_message(error))), hear);
             }
+            Err(Unprepared::Mistake(error)) => whole(root, Some(Ended::NotEvaluated(error)), hear),
             Err(Unprepared::Stopped) => whole(root, None, hear),
             Err(Unprepared::Evaluate(error)) => return Err(error),
         }

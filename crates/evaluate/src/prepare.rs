@@ -12,13 +12,14 @@ use crate::answers::{Answers, Fingerprint};
 use crate::earlier::Earlier;
 use crate::evaluator::{Answer, Evaluator, Purity, Talk, quote};
 use crate::flake::{LockOptions, LockedInput, one_line, parse_config, source_name, sources};
+use crate::mistakes::{self, Mistake};
 use crate::nix_eval_jobs::{EvaluatorKind, Start};
 use crate::pool::{EvaluateError, Heard, Request, Root};
 use crate::recording::{Shared, hold};
 use crate::said::Said;
 use crate::through::Writing;
 use crate::trace::Fault;
-use crate::{FlakeConfig, LockedFlake, Selection};
+use crate::{Details, Expression, FlakeConfig, JobRoot, LockedFlake, Selection};
 
 /// What `nix-build` does to functions it meets in a file: those that need no argument are called
 /// (nix `src/libexpr/eval.cc`, `autoCallFunction`). One without any named argument cannot be told from `x: …`.
@@ -88,6 +89,8 @@ pub(crate) struct Prepared {
 pub(crate) enum Unprepared {
     Nix(NixError),
     Evaluate(EvaluateError),
+    /// What the user gave for the root is no expression: Nix's error.
+    Mistake(String),
     Stopped,
 }
 
@@ -108,15 +111,19 @@ pub(crate) fn prepare(
         (request.select)(&root.source, root_path)
             .map_err(|error| Unprepared::from(EvaluateError::Selection(error)))
     };
-    let inspect = |call: &str| {
-        format!("(finish: ({}) finish {} ({call}) root)", one_line(INSPECT), request.details.function())
+    let inspect = |details: &Details| match &root.jobs {
+        Some(jobs) => jobs.inspect(details),
+        None => {
+            let call = if root.is_flake() { NO_CALL } else { AUTO_CALL };
+            format!("(finish: ({}) finish {} ({call}) root)", one_line(INSPECT), details.function())
+        }
     };
-    let blank = |purity: Purity, definitions: Vec<String>, inspect: String, selection: Selection| Prepared {
+    let blank = |purity: Purity, definitions: Vec<String>, selection: Selection| Prepared {
         nix: request.nix.clone(),
         writing: Writing::to(request.write_to.clone().filter(|_| request.instantiate)),
         purity,
         definitions,
-        inspect,
+        inspect: inspect(&request.details),
         show_trace: request.show_trace,
         instantiate: request.instantiate,
         selection,
@@ -130,20 +137,24 @@ pub(crate) fn prepare(
         started: Mutex::default(),
     };
     if !root.is_flake() {
-        let (definitions, inspect) = match (&root.jobs, &root.file) {
-            (Some(jobs), _) => (jobs.definitions(&root.source), jobs.inspect(&request.details)),
+        let definitions = match (&root.jobs, &root.file) {
+            (Some(jobs), _) => jobs.definitions(&root.source),
             (None, Some(file)) => {
                 let file = quote(&file.to_string_lossy());
                 // An absolute path is needed: the repl has another idea of what is relative.
                 let definition = format!(
                     "root = let value = import (/. + {file}); in if builtins.isFunction value then value {{ }} else value"
                 );
-                (vec![definition], inspect(AUTO_CALL))
+                vec![definition]
             }
-            (None, None) => (Vec::new(), String::new()),
+            (None, None) => Vec::new(),
         };
         not_kept(request, root, "what is no flake may read whatever there is", hear);
-        return Ok(blank(Purity::Impure, definitions, inspect, select(None)?));
+        let mut prepared = blank(Purity::Impure, definitions, select(None)?);
+        if let Some(details) = without_mistakes(request, root)? {
+            prepared.inspect = inspect(&details);
+        }
+        return Ok(prepared);
     }
     let options = LockOptions {
         override_inputs: &request.override_inputs,
@@ -172,14 +183,11 @@ pub(crate) fn prepare(
     for Said { severity, text, .. } in said.lines().filter_map(Said::read) {
         hear(Heard::Said { severity, text });
     }
-    let (name, inspect) = match &root.jobs {
-        Some(jobs) => ("flake", jobs.inspect(&request.details)),
-        None => ("root", inspect(NO_CALL)),
-    };
+    let name = if root.jobs.is_some() { "flake" } else { "root" };
     let mut definitions = flake.definitions(name);
     definitions.extend(root.jobs.iter().flat_map(|jobs| jobs.definitions(&root.source)));
     let purity = if request.impure { Purity::Impure } else { Purity::Pure };
-    let mut prepared = blank(purity, definitions, inspect, select(Some(&flake.root()))?);
+    let mut prepared = blank(purity, definitions, select(Some(&flake.root()))?);
     prepared.source = source_name(name);
     prepared.inputs = flake.inputs(&request.nix);
     match prepared.fingerprint(request, &flake) {
@@ -190,8 +198,14 @@ pub(crate) fn prepare(
         Err(why) => not_kept(request, root, &why, hear),
     }
     if let Some(config) = prepared.answers.config() {
+        // Nix has read all expressions by then.
         apply_config(request, config, &mut prepared, hear);
         return Ok(prepared);
+    }
+    if let Some(details) = without_mistakes(request, root)? {
+        prepared.inspect = inspect(&details);
+        (prepared.fingerprint, prepared.earlier, prepared.recording) = (None, None, None);
+        not_kept(request, root, "there is a mistake in --apply", hear);
     }
     prepared.find_sources(request);
     let mut evaluator = prepared.start_and_probe(PROBE, stop, hear)?;
@@ -221,6 +235,20 @@ pub(crate) fn prepare(
         prepared.started = Mutex::new(Some(evaluator));
     }
     Ok(prepared)
+}
+
+/// Sees that Nix can read what the user gave. What is wrong with a function for derivations is an error of each of them, as
+/// for nix-eval-jobs: then what to ask of them instead is returned.
+fn without_mistakes(request: &Request<'_>, root: &Root) -> Result<Option<Details>, Unprepared> {
+    let mut expressions = root.jobs.as_ref().map(JobRoot::expressions).unwrap_or_default();
+    expressions.extend(request.details.apply.iter().map(|apply| (mistakes::APPLY.to_owned(), apply)));
+    match mistakes::find(&request.nix, &expressions) {
+        None => Ok(None),
+        Some(Mistake { of, error }) if of == mistakes::APPLY => {
+            Ok(Some(Details { apply: Some(Expression::throwing(&error)), ..request.details.clone() }))
+        }
+        Some(Mistake { error, .. }) => Err(Unprepared::Mistake(error)),
+    }
 }
 
 /// Says why what is answered for a root is not kept.

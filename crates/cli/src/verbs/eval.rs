@@ -169,7 +169,8 @@ fn comment(args: &EvalArgs, one: &FoundOne, is_jobs: bool) {
             if is_jobs {
                 let recursion = phoenix_evaluate::is_crash(error) && !error.contains("infinite recursion");
                 let why = if recursion { " (possible infinite recursion)" } else { "" };
-                say(args, Severity::Error, &format!("{attr}: {error}{why}"));
+                let of = if attr.is_empty() { String::new() } else { format!("{attr}: ") };
+                say(args, Severity::Error, &format!("{of}{error}{why}"));
             }
             if let Some(hint) = hint_for(error) {
                 say(args, Severity::Notice, &format!("hint: {hint}"));
