@@ -1115,3 +1115,34 @@ fn a_mistake_in_what_is_given_is_told_in_nix_s_words() {
         }
     }
 }
+
+#[test]
+fn deep_sets_are_looked_into_and_a_set_without_end_is_the_same_each_time() {
+    let env = TestEnv::new();
+    let flake = Flake::new(
+        r#"(let
+          nest = n: if n == 0 then ok "deep" else { recurseForDerivations = true; x = nest (n - 1); };
+          inner = { b = inner; d = ok "d"; a = outer; };
+          outer = { b = inner; c = ok "c"; };
+        in { hydraJobs = { n20 = nest 20; n63 = nest 62; n70 = nest 70; }; loops = { inherit inner outer; z = ok "z"; }; })"#,
+    );
+    let eval = |args: &[&str]| env.phoenix(&[&["eval", "--sorted", "--flake"], args].concat()).ends_with(0);
+    let deep = eval(&[&format!("{}#hydraJobs", flake.reference())]);
+    let attrs: Vec<Value> = deep.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of = |name: &str| attrs.iter().find(|line| line["attrPath"][0] == name).unwrap();
+    assert_eq!((&of("n20")["name"], &of("n63")["name"]), (&Value::from("deep"), &Value::from("deep")));
+    assert_eq!(of("n70")["attr"], "n70");
+    let error = of("n70")["error"].as_str().unwrap();
+    assert!(error.contains("nested more than 64 levels deep") && error.contains("--select"), "{error}");
+    let loops = format!("{}#loops", flake.reference());
+    let run = |workers: &str| {
+        let ran = eval(&["--no-eval-cache", "--force-recurse", "--workers", workers, &loops]);
+        assert!(ran.stdout.lines().count() < 20, "{ran}");
+        ran.stdout
+    };
+    let first = run("1");
+    assert!(first.contains("\"attr\":\"z\""), "{first}");
+    for workers in ["1", "3", "4"] {
+        assert_eq!(run(workers), first);
+    }
+}

@@ -10,7 +10,7 @@ use crate::explore::Explore;
 use crate::flake::one_line;
 use crate::reply::Reply;
 use crate::unavailable::Refusal;
-use crate::walk::{Endless, Reason, TooDeep, drop_below, ended, endless_target, is_too_long, too_long};
+use crate::walk::{Agenda, Reason, ended, is_too_long, too_long, unended};
 use crate::{Details, Ended, Expression, FoundDerivation, FoundTarget, Inspect};
 
 const CALL: &str = include_str!("nix/call.nix");
@@ -102,9 +102,7 @@ impl JobRoot {
 /// The jobs below one root.
 #[derive(Debug, Default)]
 pub(crate) struct Jobs {
-    queue: VecDeque<Inspect>,
-    in_work: usize,
-    endless: Endless,
+    agenda: Agenda,
     /// What aggregates may need, by name, where they are asked for.
     known: BTreeMap<String, Known>,
     with_constituents: bool,
@@ -126,27 +124,25 @@ struct Known {
 
 impl Jobs {
     pub(crate) fn new(with_constituents: bool) -> Self {
-        let root = Inspect { path: AttrPath::default(), wanted: None, reason: Reason::Job };
-        Self { queue: VecDeque::from([root]), with_constituents, ..Self::default() }
+        let mut agenda = Agenda::default();
+        agenda.push_back(Inspect { path: AttrPath::default(), wanted: None, reason: Reason::Job });
+        Self { agenda, with_constituents, ..Self::default() }
     }
 
     fn set(&mut self, path: &AttrPath, names: &[String]) -> Vec<FoundTarget> {
         if names.is_empty() {
             return Vec::new();
         }
-        if let Some(too_deep) = self.endless.too_deep(path) {
-            if let TooDeep::Loop(set) = &too_deep {
-                drop_below(&mut self.queue, set);
-            }
-            return vec![endless_target(path, too_deep, "; `--select` can leave it out")];
+        let (inside, unwieldy): (Vec<&String>, Vec<_>) = names.iter().partition(|name| !is_too_long(name));
+        let inside = inside.into_iter().map(|name| Inspect {
+            path: path.child(name),
+            wanted: None,
+            reason: Reason::Job,
+        });
+        match self.agenda.enter(path, names, inside.collect(), "; `--select` can leave it out") {
+            Some(too_deep) => vec![too_deep],
+            None => unwieldy.into_iter().map(|name| too_long(path, name)).collect(),
         }
-        self.endless.note_names(path, names);
-        let (names, unwieldy): (Vec<&String>, Vec<_>) = names.iter().partition(|name| !is_too_long(name));
-        // Depth first, in the order of the names.
-        for name in names.into_iter().rev() {
-            self.queue.push_front(Inspect { path: path.child(name), wanted: None, reason: Reason::Job });
-        }
-        unwieldy.into_iter().map(|name| too_long(path, name)).collect()
     }
 
     /// Keeps in mind what aggregates may need; an aggregate itself has to wait.
@@ -247,23 +243,24 @@ impl Constituent {
 
 impl Explore for Jobs {
     fn take_next(&mut self) -> Option<Inspect> {
-        let mut next = self.queue.pop_front();
-        if next.is_none() && self.in_work == 0 && self.with_constituents {
-            if !self.resolved {
-                self.resolve();
-            }
-            next = self.next_aggregate();
+        let next = self.agenda.take_next();
+        if next.is_some() || !self.agenda.is_idle() || !self.with_constituents {
+            return next;
         }
-        self.in_work += usize::from(next.is_some());
-        next
+        if !self.resolved {
+            self.resolve();
+        }
+        let next = self.next_aggregate()?;
+        self.agenda.began();
+        Some(next)
     }
 
     fn left(&self) -> usize {
-        self.queue.len() + self.aggregates.len()
+        self.agenda.left() + self.aggregates.len()
     }
 
     fn answer(&mut self, inspect: Inspect, json: Result<&str, String>) -> Vec<FoundTarget> {
-        self.in_work = self.in_work.saturating_sub(1);
+        self.agenda.answered();
         let reply = json.and_then(|json| {
             Reply::parse(json).map_err(|problem| format!("the evaluator's answer cannot be read: {problem}"))
         });
@@ -272,14 +269,12 @@ impl Explore for Jobs {
             self.aggregate(&path, needs, reply);
             return std::mem::take(&mut self.settled);
         }
-        if self.endless.contains(&path, matches!(reply, Ok(Reply::Set { .. }))) {
-            return Vec::new();
-        }
-        match reply {
+        let found = match reply {
+            reply if self.agenda.is_endless(&path, matches!(reply, Ok(Reply::Set { .. }))) => Vec::new(),
             Ok(Reply::Derivation { name, system, drv_path, outputs, details, .. }) => {
                 let derivation = FoundDerivation::new(name, system, drv_path, outputs);
-                let target = crate::walk::unended(path, TargetKind::Derivation);
-                self.know(FoundTarget { derivation: Some(derivation), details, ..target })
+                let target = unended(path, TargetKind::Derivation);
+                vec![FoundTarget { derivation: Some(derivation), details, ..target }]
             }
             Ok(Reply::Set { names, .. }) => self.set(&path, &names),
             // What cannot be built is passed by.
@@ -287,9 +282,11 @@ impl Explore for Jobs {
             Err(error) => {
                 let unavailable = Refusal::of(&error).map(|refusal| refusal.why);
                 let target = ended(path, TargetKind::Unknown, Ended::NotEvaluated(error));
-                self.know(FoundTarget { unavailable, ..target })
+                vec![FoundTarget { unavailable, ..target }]
             }
-        }
+        };
+        let told = self.agenda.settle(found);
+        told.into_iter().flat_map(|target| self.know(target)).collect()
     }
 
     fn idle_patterns(&self) -> Vec<String> {
@@ -297,8 +294,7 @@ impl Explore for Jobs {
     }
 
     fn stopped(&mut self, _: Vec<Inspect>) -> Vec<FoundTarget> {
-        self.queue.clear();
-        Vec::new()
+        self.agenda.drain().1
     }
 
     fn finish(&mut self) -> Vec<FoundTarget> {

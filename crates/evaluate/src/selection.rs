@@ -19,9 +19,6 @@ pub const DEFAULT_INCLUDE: &[&str] = &[
     "__std.ci.{system}",
 ];
 
-/// How deep sets may be nested. A set that holds itself has no end; everything real has long ended here.
-pub(crate) const MAX_DEPTH: usize = 16;
-
 /// Which attributes are targets, by patterns over the full attribute path.
 #[derive(Debug, Clone)]
 pub struct Selection {

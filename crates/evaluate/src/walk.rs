@@ -3,19 +3,19 @@
 //! [`Walk`] never evaluates anything: it says which attribute path to inspect next, is told what is
 //! there, and finds targets. Attributes may be inspected in any order and several at a time.
 
-mod endless;
+mod agenda;
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet};
 
 use phoenix_model::{AttrPath, StorePath, TargetKind};
 use serde_json::{Map, Value};
 
-pub(crate) use self::endless::{Endless, TooDeep};
+pub(crate) use self::agenda::Agenda;
 use crate::constituents::Constituent;
 use crate::evaluator::quote;
 use crate::explore::Explore;
 use crate::reply::{Reply, type_in_words};
-use crate::selection::{MAX_DEPTH, Unfit};
+use crate::selection::Unfit;
 use crate::special::{Needed, Program, Special, StdAction, WorkUnit};
 use crate::unavailable::Refusal;
 use crate::{Detailed, Glob, Selection, Unavailable};
@@ -143,13 +143,12 @@ pub enum Ended {
 pub struct Walk {
     selection: Selection,
     extra_platforms: Vec<String>,
-    queue: VecDeque<Inspect>,
+    agenda: Agenda,
     found: HashSet<AttrPath>,
     /// Sets that were named and are not empty, and the root when patterns were given.
     entered: Vec<AttrPath>,
     /// Whether the root is a flake.
     is_flake: bool,
-    endless: Endless,
     /// What was left out below sets that were named, by which pattern.
     left_out: Vec<(AttrPath, String)>,
 }
@@ -202,11 +201,10 @@ impl Walk {
         Self {
             selection,
             extra_platforms,
-            queue: VecDeque::new(),
+            agenda: Agenda::default(),
             found: HashSet::new(),
             entered: Vec::new(),
             is_flake: false,
-            endless: Endless::default(),
             left_out: Vec::new(),
         }
     }
@@ -228,7 +226,7 @@ impl Walk {
         let path = rest.remove(0);
         let by_patterns = path.names().is_empty() && self.selection.may_include_below(&[]);
         let wanted = if by_patterns { self.selection.wanted_below(&[]) } else { None };
-        self.queue.push_back(Inspect {
+        self.agenda.push_back(Inspect {
             path,
             wanted,
             reason: Reason::Named { rest, tried: Vec::new(), outputs },
@@ -241,19 +239,19 @@ impl Walk {
         if !rest.is_empty() {
             let path = rest.remove(0);
             let reason = Reason::Program { rest, tried: Vec::new() };
-            self.queue.push_back(Inspect { path, wanted: None, reason });
+            self.agenda.push_back(Inspect { path, wanted: None, reason });
         }
     }
 
     /// Takes the next attribute to inspect.
     pub fn take_next(&mut self) -> Option<Inspect> {
-        self.queue.pop_front()
+        self.agenda.take_next()
     }
 
     /// How many attributes are known to be left.
     #[must_use]
     pub fn left(&self) -> usize {
-        self.queue.len()
+        self.agenda.left()
     }
 
     /// Takes in what is at an attribute, or why it could not be told; returns the targets that follow.
@@ -262,10 +260,9 @@ impl Walk {
             Reply::parse(json).map_err(|problem| format!("the evaluator's answer cannot be read: {problem}"))
         });
         let path = inspect.path.clone();
-        if self.endless.contains(&path, matches!(reply, Ok(Reply::Set { .. }))) {
-            return Vec::new();
-        }
-        let mut targets = match reply {
+        self.agenda.answered();
+        let targets = match reply {
+            reply if self.agenda.is_endless(&path, matches!(reply, Ok(Reply::Set { .. }))) => Vec::new(),
             reply if matches!(inspect.reason, Reason::Refused { .. }) => refused(inspect, reply),
             Err(error) => self.error(inspect, error),
             Ok(Reply::Derivation { name, system, drv_path, outputs, names, details }) => {
@@ -288,6 +285,7 @@ impl Walk {
             Ok(Reply::Other { r#type }) => self.other(inspect, &r#type),
             Ok(Reply::Missing { left, r#type, names }) => self.missing(inspect, left, &r#type, names),
         };
+        let mut targets = self.agenda.settle(targets);
         targets.retain(|target| self.found.insert(target.path.clone()));
         targets
     }
@@ -297,7 +295,7 @@ impl Walk {
         match Refusal::of(&error) {
             Some(refusal) if matches!(inspect.reason, Reason::Selected | Reason::Below) => {
                 let reason = Reason::Refused { refusal, error };
-                self.queue.push_front(Inspect { path: inspect.path, wanted: None, reason });
+                self.agenda.push_front(Inspect { path: inspect.path, wanted: None, reason });
                 Vec::new()
             }
             refusal => vec![FoundTarget {
@@ -393,7 +391,7 @@ impl Walk {
         }
         for number in 0..count {
             let path = path.child(&number.to_string());
-            self.queue.push_back(Inspect { path, wanted: None, reason: Reason::InStd });
+            self.agenda.push_back(Inspect { path, wanted: None, reason: Reason::InStd });
         }
         Vec::new()
     }
@@ -425,7 +423,7 @@ impl Walk {
 
     /// The targets among what was not inspected, besides `in_work`, because the evaluation was stopped.
     pub fn stopped(&mut self, in_work: Vec<Inspect>) -> Vec<FoundTarget> {
-        let queue = std::mem::take(&mut self.queue);
+        let (queue, held) = self.agenda.drain();
         let is_target = |inspect: &Inspect| match inspect.reason {
             Reason::Named { .. } => !inspect.path.names().is_empty(),
             Reason::InStd | Reason::Program { .. } | Reason::Refused { .. } => true,
@@ -434,10 +432,8 @@ impl Walk {
         };
         let left: Vec<AttrPath> =
             in_work.into_iter().chain(queue).filter(is_target).map(|inspect| inspect.path).collect();
-        left.into_iter()
-            .filter(|path| self.found.insert(path.clone()))
-            .map(|path| unended(path, TargetKind::Unknown))
-            .collect()
+        let left = left.into_iter().map(|path| unended(path, TargetKind::Unknown));
+        held.into_iter().chain(left).filter(|target| self.found.insert(target.path.clone())).collect()
     }
 
     /// What there is to say when nothing is left to inspect: a set that was named and holds something, but
@@ -508,51 +504,45 @@ impl Walk {
     }
 
     fn enter_selected(&mut self, path: &AttrPath, names: &[String]) -> Vec<FoundTarget> {
-        if let Some(too_deep) = self.endless.too_deep(path) {
-            return vec![self.leave_out(path, too_deep)];
-        }
-        self.endless.note_names(path, names);
         let at_flake = self.is_flake && path.names().is_empty();
         let is_hidden = |name: &str| name == RECURSE || (at_flake && BESIDE_OUTPUTS.contains(&name));
-        let names: Vec<&String> = names
-            .iter()
-            .filter(|name| !is_hidden(name) && self.selection.may_enter(path.names(), name))
-            .collect();
-        let (names, unwieldy): (Vec<&String>, Vec<_>) =
-            names.into_iter().partition(|name| !is_too_long(name));
-        // Depth first, in the order of the names: what has no end is found out soon.
-        for name in names.into_iter().rev() {
+        let may_enter = |name: &&String| !is_hidden(name) && self.selection.may_enter(path.names(), name);
+        let (inside, unwieldy): (Vec<&String>, Vec<_>) =
+            names.iter().filter(may_enter).partition(|name| !is_too_long(name));
+        let inside = inside.into_iter().map(|name| {
             let path = path.child(name);
             let wanted = self.selection.wanted_below(path.names());
-            self.queue.push_front(Inspect { path, wanted, reason: Reason::Selected });
-        }
-        unwieldy.into_iter().map(|name| too_long(path, name)).collect()
+            Inspect { path, wanted, reason: Reason::Selected }
+        });
+        let inside = inside.collect();
+        self.enter(path, names, inside, &unwieldy)
     }
 
     fn enter_below(&mut self, path: &AttrPath, names: &[String]) -> Vec<FoundTarget> {
-        if let Some(too_deep) = self.endless.too_deep(path) {
-            return vec![self.leave_out(path, too_deep)];
-        }
-        self.endless.note_names(path, names);
         let other_system = |name: &&String| self.selection.selects_system(name) == Some(false);
-        let (names, unwieldy): (Vec<&String>, Vec<_>) = names.iter().partition(|name| !is_too_long(name));
-        for path in
-            names.iter().copied().rev().filter(|name| !other_system(name)).map(|name| path.child(name))
-        {
+        let (all, unwieldy): (Vec<&String>, Vec<_>) = names.iter().partition(|name| !is_too_long(name));
+        let mut inside = Vec::new();
+        for path in all.into_iter().filter(|name| !other_system(name)).map(|name| path.child(name)) {
             match self.selection.excluded_by(path.names()) {
                 Some(pattern) => self.left_out.push((path, pattern.to_string())),
-                None => self.queue.push_front(Inspect { path, wanted: None, reason: Reason::Below }),
+                None => inside.push(Inspect { path, wanted: None, reason: Reason::Below }),
             }
         }
-        unwieldy.into_iter().map(|name| too_long(path, name)).collect()
+        self.enter(path, names, inside, &unwieldy)
     }
 
-    /// Nothing more is looked at below a set that holds itself.
-    fn leave_out(&mut self, path: &AttrPath, too_deep: TooDeep) -> FoundTarget {
-        if let TooDeep::Loop(set) = &too_deep {
-            drop_below(&mut self.queue, set);
+    /// Looks at what is in a set, and says what is not looked at.
+    fn enter(
+        &mut self,
+        path: &AttrPath,
+        names: &[String],
+        inside: Vec<Inspect>,
+        unwieldy: &[&String],
+    ) -> Vec<FoundTarget> {
+        match self.agenda.enter(path, names, inside, "; `--exclude` leaves it out") {
+            Some(too_deep) => vec![too_deep],
+            None => unwieldy.iter().map(|name| too_long(path, name)).collect(),
         }
-        endless_target(path, too_deep, "; `--exclude` leaves it out")
     }
 
     fn other(&self, inspect: Inspect, r#type: &str) -> Vec<FoundTarget> {
@@ -607,7 +597,7 @@ impl Walk {
             Some(outputs) => Reason::Named { rest, tried, outputs },
             None => Reason::Program { rest, tried },
         };
-        self.queue.push_front(Inspect { path, wanted: None, reason });
+        self.agenda.push_front(Inspect { path, wanted: None, reason });
         Vec::new()
     }
 }
@@ -709,26 +699,6 @@ fn refused(inspect: Inspect, reply: Result<Reply, String>) -> Vec<FoundTarget> {
     let end = if is_itself { Ended::Skipped(refusal.reason()) } else { Ended::NotEvaluated(error) };
     let unavailable = Some(refusal.why);
     vec![FoundTarget { unavailable, ..ended(inspect.path, TargetKind::Unknown, end) }]
-}
-
-/// Leaves only what is directly in a set of what is to be looked at below it.
-pub(crate) fn drop_below(queue: &mut VecDeque<Inspect>, set: &AttrPath) {
-    let names = set.names();
-    queue.retain(|inspect| {
-        !inspect.path.names().starts_with(names) || inspect.path.names().len() == names.len() + 1
-    });
-}
-
-/// What to say of a set that is nested too deep.
-pub(crate) fn endless_target(path: &AttrPath, too_deep: TooDeep, advice: &str) -> FoundTarget {
-    let (set, error) = match too_deep {
-        TooDeep::Loop(set) => (set, format!("this set holds itself (`{path}` …) and has no end{advice}")),
-        TooDeep::Deep => (
-            path.clone(),
-            format!("sets are nested deeper than {MAX_DEPTH} levels here; does one hold itself?{advice}"),
-        ),
-    };
-    ended(set, TargetKind::Unknown, Ended::NotEvaluated(error))
 }
 
 fn wrong_type(path: AttrPath, r#type: &str) -> FoundTarget {
