@@ -1146,3 +1146,23 @@ fn deep_sets_are_looked_into_and_a_set_without_end_is_the_same_each_time() {
         assert_eq!(run(workers), first);
     }
 }
+
+#[test]
+fn what_is_said_of_the_path_of_the_source_is_never_stale() {
+    let env = TestEnv::new();
+    if !is_pure(&env) {
+        return;
+    }
+    let flake = Flake::new(
+        r#"{ hydraJobs.a = builtins.trace (
+          if toString ./. < "${builtins.storeDir}/g" then "LOW" else "HIGH") (ok "a"); }"#,
+    );
+    let said = |more: &[&str]| {
+        let ran = env.phoenix(&[&["eval", "--flake", &flake.reference()], more].concat()).ends_with(0);
+        ["LOW", "HIGH"].map(|word| ran.stderr.contains(word))
+    };
+    for round in 0..14 {
+        flake.write("README", &round.to_string());
+        assert_eq!(said(&["--force-recurse"]), said(&["--force-recurse", "--no-eval-cache"]), "{round}");
+    }
+}

@@ -15,7 +15,7 @@
 //! answer that came out otherwise although nothing that was seen to be read had changed depends on the source as a whole, and is
 //! asked for each time.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use phoenix_model::Severity;
 use serde::{Deserialize, Serialize};
@@ -65,7 +65,12 @@ struct Reading {
     source: String,
     /// Into [`Across::contents`].
     items: Vec<u32>,
+    /// All that the flake said meanwhile: what attributes have in common is told of with the first that comes to it.
+    said: BTreeSet<Words>,
 }
+
+/// What something is known by that a flake says.
+type Words = u64;
 
 /// An answer, and what it depends on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,6 +121,8 @@ pub(crate) struct Recorded {
     pub(crate) items: Vec<Item>,
     /// The questions that were answered, and how much had been read by then.
     pub(crate) answers: Vec<(String, u32, Known)>,
+    /// What the flake said with answers that are not kept.
+    pub(crate) said: Vec<(Severity, String)>,
 }
 
 impl Across {
@@ -172,7 +179,9 @@ impl Across {
             }));
         }
         let read = number(items.len());
-        self.readings.push(Reading { id, source: source.hash.to_owned(), items });
+        let answers = recorded.answers.iter().flat_map(|(_, _, known)| &known.said);
+        let said = answers.chain(&recorded.said).filter_map(|word| words(word, source.hash)).collect();
+        self.readings.push(Reading { id, source: source.hash.to_owned(), items, said });
         let changes = Changes::of(&self.contents, &self.readings, source);
         for (question, upto, known) in recorded.answers.into_iter().filter(|(_, upto, _)| *upto <= read) {
             let before = self.answers.remove(&question);
@@ -234,6 +243,7 @@ struct Changed<'a> {
     places: HashMap<&'a Item, u32>,
     /// What is another one now.
     changed: Vec<&'a Item>,
+    said: &'a BTreeSet<Words>,
 }
 
 impl<'a> Changes<'a> {
@@ -248,7 +258,7 @@ impl<'a> Changes<'a> {
             let places = items().map(|(place, item)| (&contents[item].0, place)).collect();
             let changed = items().filter(|(_, item)| !is_same[*item]);
             let changed = changed.map(|(_, item)| &contents[item].0).collect();
-            (reading.id, Changed { source: &reading.source, places, changed })
+            (reading.id, Changed { source: &reading.source, places, changed, said: &reading.said })
         });
         Self { readings: readings.collect() }
     }
@@ -288,6 +298,12 @@ impl<'a> Changes<'a> {
         })
     }
 
+    /// Whether all this was said in these readings too, by whatever attribute came first.
+    fn has_said(&self, within: &[(u32, u32)], said: &[(Severity, String)]) -> bool {
+        let readings = within.iter().filter_map(|(id, _)| self.readings.get(id));
+        said.iter().all(|word| readings.clone().any(|reading| reading.said.contains(&known_by(word))))
+    }
+
     /// What is known of an answer that was given before, now that it was given again.
     fn compare(&self, before: &Kept, fresh: Kept) -> Kept {
         let mut within = [&before.within[..], &fresh.within].concat();
@@ -295,7 +311,9 @@ impl<'a> Changes<'a> {
         if self.first(&within).is_some() {
             return Kept { is_of_whole: before.is_of_whole, ..fresh };
         }
-        let is_same = before.answer == fresh.answer;
+        let is_same = before.answer == fresh.answer
+            && self.has_said(&fresh.within, &before.said)
+            && self.has_said(&before.within, &fresh.said);
         while within.len() > MOST_BOUNDS {
             // The first and the last of the paths stay.
             let by_path = |at: &usize| self.source(within[*at].0);
@@ -314,7 +332,7 @@ impl Kept {
         if source.len() != HASH {
             return None;
         }
-        let plain = |text: &str| (!text.contains(SOURCE)).then(|| text.replace(source, SOURCE));
+        let plain = |text: &str| plain(text, source);
         let answer = match &known.answer {
             Ok(text) => Ok(plain(text)?),
             Err(text) => Err(plain(text)?),
@@ -330,6 +348,21 @@ impl Kept {
         let said = self.said.iter().map(|(severity, text)| (*severity, of(text))).collect();
         Known::new(answer, said)
     }
+}
+
+/// A text with [`SOURCE`] in place of the hash of its source; nothing where the flake says that itself.
+fn plain(text: &str, source: &str) -> Option<String> {
+    (!text.contains(SOURCE)).then(|| text.replace(source, SOURCE))
+}
+
+/// What something is known by that a flake said with this source.
+fn words((severity, text): &(Severity, String), source: &str) -> Option<Words> {
+    Some(known_by(&(*severity, plain(text, source)?)))
+}
+
+fn known_by((severity, text): &(Severity, String)) -> Words {
+    let hash = content(format!("{severity:?} {text}").as_bytes());
+    Words::from_le_bytes(*hash.first_chunk().unwrap_or(&[0; 8]))
 }
 
 /// As it is written; there are never so many.
@@ -357,7 +390,13 @@ mod tests {
         uses_rev: bool,
         /// Something else whose path it compares with that of the source: it reads one of two files then.
         sorts_with: Option<(u8, u8, u8)>,
+        /// The same: it only says which of them comes first.
+        warns_with: Option<u8>,
     }
+
+    /// What attributes that read this file have in common says what is in it.
+    const WARNS: u8 = 3;
+    const SHARED: &str = "in common: ";
 
     /// What files hold, by number.
     type Files = Vec<u8>;
@@ -407,6 +446,13 @@ mod tests {
         (items, answer)
     }
 
+    /// What a target says by itself.
+    fn warning(target: &Target, files: &Files) -> Option<String> {
+        let is_first = |other| hash_of(files) < digit(other).to_string();
+        let word = |other| if is_first(other) { "before" } else { "after" };
+        target.warns_with.map(|other| format!("{} {}", word(other), digit(other)))
+    }
+
     fn json(text: &str) -> String {
         serde_json::json!({ "kind": "other", "text": text }).to_string()
     }
@@ -419,8 +465,10 @@ mod tests {
         let (hold, _) = across.hold_for(&source);
         let hold: HashMap<String, Known> = hold.into_iter().collect();
         for (question, known) in &hold {
-            let fresh = evaluate(&targets[question.parse::<usize>().unwrap()], files).1;
-            assert_eq!(known.answer, Ok(json(&fresh)), "{question}");
+            let target = &targets[question.parse::<usize>().unwrap()];
+            assert_eq!(known.answer, Ok(json(&evaluate(target, files).1)), "{question}");
+            let mut own = known.said.iter().map(|(_, text)| text).filter(|text| !text.starts_with(SHARED));
+            assert_eq!(own.next().cloned(), warning(target, files), "{question}");
         }
         let mut open: Vec<usize> =
             (0..targets.len()).filter(|target| !hold.contains_key(&target.to_string())).collect();
@@ -429,7 +477,8 @@ mod tests {
         }
         // Processes share what they read; an answer is heard when others after it were evaluated too.
         let mut recorded = Recorded::default();
-        let mut heard: Vec<(usize, String)> = Vec::new();
+        let mut heard: Vec<(usize, String, Vec<String>)> = Vec::new();
+        let mut is_warned = false;
         for (place, &target) in open.iter().enumerate() {
             let (items, answer) = evaluate(&targets[target], files);
             for item in items {
@@ -437,10 +486,16 @@ mod tests {
                     recorded.items.push(item);
                 }
             }
-            heard.push((target, answer));
+            let mut said: Vec<String> = warning(&targets[target], files).into_iter().collect();
+            if !is_warned && targets[target].files.contains(&WARNS) {
+                is_warned = true;
+                said.push(format!("{SHARED}{}", files[usize::from(WARNS)]));
+            }
+            heard.push((target, answer, said));
             if place % (behind + 1) == behind || place + 1 == open.len() {
-                for (target, answer) in heard.drain(..) {
-                    let known = Known::new(Ok(json(&answer)), Vec::new()).unwrap();
+                for (target, answer, said) in heard.drain(..) {
+                    let said = said.into_iter().map(|text| (Severity::Warning, text)).collect();
+                    let known = Known::new(Ok(json(&answer)), said).unwrap();
                     recorded.answers.push((target.to_string(), number(recorded.items.len()), known));
                 }
             }
@@ -456,13 +511,15 @@ mod tests {
         let files = || proptest::collection::vec(0..8_u8, 0..4);
         let (uses_hash, uses_rev) = (proptest::bool::weighted(0.15), proptest::bool::weighted(0.1));
         let sorts_with = proptest::option::weighted(0.3, (any::<u8>(), 0..8_u8, 0..8_u8));
-        let target = (files(), files(), uses_hash, uses_rev, sorts_with);
-        let target = target.prop_map(|(files, if_odd, uses_hash, uses_rev, sorts_with)| Target {
+        let warns_with = proptest::option::weighted(0.2, any::<u8>());
+        let target = (files(), files(), uses_hash, uses_rev, sorts_with, warns_with);
+        let target = target.prop_map(|(files, if_odd, uses_hash, uses_rev, sorts_with, warns_with)| Target {
             files,
             if_odd,
             uses_hash,
             uses_rev,
             sorts_with,
+            warns_with,
         });
         proptest::collection::vec(target, 1..8)
     }
@@ -494,6 +551,7 @@ mod tests {
             uses_hash: false,
             uses_rev: false,
             sorts_with: None,
+            warns_with: None,
         }
     }
 
@@ -565,6 +623,46 @@ mod tests {
             run(&mut across, &targets, &vec![0, 1, 2, 0, 0, byte, 0, 0], 0);
         }
         assert!(across.answers["0"].is_of_whole);
+    }
+
+    #[test]
+    fn what_is_said_of_the_path_of_the_source_is_never_stale() {
+        let targets = [Target { warns_with: Some(16), ..plain(0) }];
+        let mut across = Across::default();
+        for byte in 0..=255 {
+            run(&mut across, &targets, &vec![0, 1, 2, 0, 0, byte, 0, 0], 0);
+        }
+        assert!(across.answers["0"].is_of_whole);
+    }
+
+    #[test]
+    fn what_attributes_have_in_common_is_said_with_whichever_comes_first() {
+        let targets: Vec<Target> = (0..3).map(|_| plain(WARNS)).collect();
+        let mut across = Across::default();
+        let mut all: Vec<Files> = (0..=9).map(|byte| vec![0, 0, 0, 0, 0, byte, 0, 0]).collect();
+        all.sort_by_key(hash_of);
+        for (place, evaluated) in [(3, 3), (6, 3), (4, 0), (9, 3), (0, 3), (7, 0), (1, 0)] {
+            assert_eq!(run(&mut across, &targets, &all[place], 0), evaluated, "{place}");
+        }
+        assert!(across.answers.values().all(|kept| !kept.is_of_whole));
+    }
+
+    #[test]
+    fn what_is_said_with_an_answer_that_is_not_kept_is_no_other_word() {
+        let (hashes, content) = (["a", "z"].map(|digit| digit.repeat(HASH)), |_: &Item| Some(content(b"")));
+        let word = (Severity::Warning, "careful".to_owned());
+        for (first, second) in [(true, false), (false, true)] {
+            let mut across = Across::default();
+            for (hash, is_kept) in hashes.iter().zip([first, second]) {
+                let (kept, other) =
+                    if is_kept { (vec![word.clone()], vec![]) } else { (vec![], vec![word.clone()]) };
+                let known = Known::new(Ok(json("x")), kept).unwrap();
+                let recorded =
+                    Recorded { items: vec![], answers: vec![("x".to_owned(), 0, known)], said: other };
+                across.learn(&Source { hash, content: &content }, recorded);
+            }
+            assert!(!across.answers["x"].is_of_whole);
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::FlakeConfig;
 use crate::reply::Reply;
 
 /// Changes with what answers or their questions mean.
-const FORMAT: &str = "phoenix answers 4";
+const FORMAT: &str = "phoenix answers 5";
 
 /// What an evaluation is a function of, as one hash.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -552,7 +552,14 @@ impl Crew<'_, '_, '_> {
         let (answer, known) = match reply {
             Reply::Text { json, said } => (Ok(json.clone()), Known::new(Ok(json), said)),
             Reply::Error { error, said, lasts } => {
-                let known = lasts.then(|| Known::new(Err(error.clone()), said)).flatten();
+                let known = if lasts {
+                    Known::new(Err(error.clone()), said)
+                } else {
+                    if let Some(earlier) = desk.earlier {
+                        earlier.heard(said);
+                    }
+                    None
+                };
                 (Err(error), known)
             }
             Reply::Died(death) => {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use phoenix_model::StorePath;
+use phoenix_model::{Severity, StorePath};
 use phoenix_store::Nix;
 use serde_json::{Value, json};
 
@@ -34,6 +34,8 @@ pub(crate) struct Earlier {
     file: Vec<u8>,
     recording: Option<Shared>,
     fresh: Vec<(String, u32, Known)>,
+    /// What the flake said with answers that are not kept.
+    said: Vec<(Severity, String)>,
     /// How many answers were given of which it is not known what they read.
     missed: usize,
 }
@@ -56,7 +58,7 @@ impl Earlier {
         let across = kept.recall(&family).and_then(|bytes| Across::from_bytes(&bytes)).unwrap_or_default();
         let file = tree.file(&flake.file()).ok_or("its flake.nix is not in its source")?;
         let (flake, recording, fresh) = (flake.clone(), None, Vec::new());
-        Ok(Self { family, across, tree, flake, file, recording, fresh, missed: 0 })
+        Ok(Self { family, across, tree, flake, file, recording, fresh, said: Vec::new(), missed: 0 })
     }
 
     /// The answers that hold for this source too, the settings it asks for, and what there is to say of the others.
@@ -109,8 +111,14 @@ impl Earlier {
         {
             self.fresh.push((question, read, known));
         } else {
+            self.said.extend(known.said);
             self.missed += 1;
         }
+    }
+
+    /// Learns what the flake said with an answer that is not kept.
+    pub(crate) fn heard(&mut self, said: Vec<(Severity, String)>) {
+        self.said.extend(said);
     }
 
     /// Learns which settings the flake asks for.
@@ -162,7 +170,8 @@ impl Earlier {
     /// Keeps what was learned, which is of use where these paths are in the store.
     pub(crate) fn keep(mut self, kept: &dyn KeepAnswers, needs: &BTreeSet<StorePath>) {
         let Some(recording) = self.recording.take() else { return };
-        let recorded = Recorded { items: hold(&recording).end(), answers: std::mem::take(&mut self.fresh) };
+        let (answers, said) = (std::mem::take(&mut self.fresh), std::mem::take(&mut self.said));
+        let recorded = Recorded { items: hold(&recording).end(), answers, said };
         if recorded.answers.is_empty() {
             return;
         }
