@@ -1117,6 +1117,43 @@ fn a_mistake_in_what_is_given_is_told_in_nix_s_words() {
 }
 
 #[test]
+fn an_error_that_prints_a_value_is_the_same_whatever_was_asked_before() {
+    let env = TestEnv::new();
+    let flake = Flake::new(
+        r#"(let x = { a = 1 + 1; b = builtins.readFile ./v; }; in { hydraJobs = {
+          forces = builtins.trace "hello" (ok "n${toString x.a}${x.b}");
+          coerced = builtins.substring 0 9 x;
+          listed = ok (toString (map (y: y + 1) [ x ]));
+          called = x "y";
+          asserted = assert x == { b = 1; c = 2; }; ok "no";
+          then_forces = builtins.seq x.b (builtins.substring 0 9 x);
+          missing = x.q;
+        }; })"#,
+    );
+    flake.write("v", "1");
+    let all = |more: &[&str]| evaluated(&env, &[&[flake.reference().as_str()], more].concat());
+    let first = all(&[]);
+    let error = |name: &str| first[&format!("hydraJobs.{name}")]["error"].as_str().unwrap_or_default();
+    for name in ["coerced", "listed", "called", "asserted", "then_forces", "missing"] {
+        let alone = evaluated(&env, &["--no-eval-cache", &format!("{}#hydraJobs.{name}", flake.reference())]);
+        assert_eq!(alone.values().next().unwrap()["error"], error(name), "{name}");
+    }
+    assert_eq!(all(&["--no-eval-cache", "--eval-workers", "3"]), first);
+    if !is_pure(&env) {
+        return;
+    }
+    assert!(error("coerced").contains("{ a = «thunk»; b = «thunk»; }"), "{first:#?}");
+    for round in 0..6 {
+        flake.write("README", &round.to_string());
+        assert_eq!(all(&[]), all(&["--no-eval-cache"]), "{round}");
+    }
+    let mut command = without_evaluator(&env);
+    let again = common::Ran::from(command.args(["eval", &flake.reference()]).output().unwrap());
+    assert_eq!((again.code, again.stdout.lines().count()), (Some(120), 7), "{again}");
+    assert_eq!(again.stderr.matches("hello").count(), 1, "{again}");
+}
+
+#[test]
 fn deep_sets_are_looked_into_and_a_set_without_end_is_the_same_each_time() {
     let env = TestEnv::new();
     let flake = Flake::new(

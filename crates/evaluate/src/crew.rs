@@ -33,6 +33,10 @@ const MOMENT: Duration = Duration::from_millis(10);
 /// How long something takes that others are not to wait for.
 const SLOW: Duration = Duration::from_millis(500);
 
+/// How much longer all may take for errors that print values: each is asked for again in a process of its own, so that its text
+/// is the same whatever else was asked for.
+const FOR_WORDS: Duration = Duration::from_secs(5);
+
 /// Evaluates a root; what is returned protects what it found, as far as the processes are left.
 pub(crate) fn walk(
     request: &Request<'_>,
@@ -62,6 +66,9 @@ pub(crate) fn walk(
             workers: Vec::new(),
             spread: Spread::default(),
             alone: VecDeque::new(),
+            wordy: VecDeque::new(),
+            word_by_word: None,
+            for_words: Duration::ZERO,
             gone: 0,
             lost: None,
             progress: Progress::default(),
@@ -221,6 +228,20 @@ struct AtWork {
     killed: Option<u64>,
     /// It waits for a build.
     waits: bool,
+    /// The process is asked for this first and for nothing else.
+    is_first: bool,
+    /// It is asked for again, for its words alone: they were this, in a process that had been asked for something else.
+    again: Option<Wordy>,
+}
+
+/// An error that prints a value as far as that was evaluated when it came.
+struct Wordy {
+    inspect: Inspect,
+    error: String,
+    /// What the flake said on the way.
+    said: Vec<(Severity, String)>,
+    /// How much of its source had been read by then: no more is needed in a process of its own.
+    read: Option<u32>,
 }
 
 impl AtWork {
@@ -244,6 +265,12 @@ struct Crew<'scope, 'env, 'c> {
     spread: Spread<Inspect>,
     /// What needed more memory than there was, and is tried again with nobody beside it.
     alone: VecDeque<Inspect>,
+    /// What has an error whose text is to be that of a process of its own.
+    wordy: VecDeque<Wordy>,
+    /// The worker that asks for those.
+    word_by_word: Option<usize>,
+    /// How long they took.
+    for_words: Duration,
     /// How many workers will not answer any more.
     gone: usize,
     lost: Option<EvaluateError>,
@@ -365,6 +392,33 @@ impl Crew<'_, '_, '_> {
             }
             self.begin(worker, vec![inspect], true, true, desk);
         }
+        let mut told = false;
+        while self.in_work() == 0
+            && self.spread.is_empty()
+            && let Some(wordy) = self.wordy.pop_front()
+        {
+            told |= self.ask_again(wordy, desk);
+        }
+        if told && !self.spread.is_empty() {
+            self.hand_out(desk);
+        }
+    }
+
+    /// Asks for something again for its words. Where that took too long by now, they are told as they are.
+    fn ask_again(&mut self, wordy: Wordy, desk: &mut Desk<'_>) -> bool {
+        let is_late = self.for_words >= FOR_WORDS;
+        if is_late {
+            self.take_in(0, wordy.inspect, &Err(wordy.error), desk);
+        } else {
+            // What others instantiated is protected by their processes.
+            let worker = self.word_by_word.unwrap_or_else(|| self.hire());
+            self.word_by_word = Some(worker);
+            self.begin(worker, vec![wordy.inspect.clone()], true, false, desk);
+            if let Some(work) = &mut self.workers[worker].at_work {
+                work.again = Some(wordy);
+            }
+        }
+        is_late
     }
 
     /// Whether one more process is worth its price.
@@ -389,6 +443,7 @@ impl Crew<'_, '_, '_> {
         let left = self.spread.len() + self.alone.len() + inspects.len() - 1;
         (desk.hear)(Heard::Evaluating { attr: first.path.clone(), left });
         let worker = &mut self.workers[number];
+        let is_new = fresh || worker.handle.is_none() || self.prepared.asks_alone();
         if fresh {
             self.ended |= worker.handle.is_some();
             worker.handle = None;
@@ -396,8 +451,20 @@ impl Crew<'_, '_, '_> {
         }
         let (began, since, open) = (worker.resident, Instant::now(), VecDeque::from(inspects.clone()));
         let many = open.len();
-        worker.at_work =
-            Some(AtWork { open, many, since, turned: since, began, alone, killed: None, waits: false });
+        let (is_first, turned) = (is_new && many == 1, since);
+        let work = AtWork {
+            open,
+            many,
+            since,
+            turned,
+            began,
+            alone,
+            killed: None,
+            waits: false,
+            is_first,
+            again: None,
+        };
+        worker.at_work = Some(work);
         // A worker that is gone has said so already.
         let _ = worker.jobs.send(Job::Ask { inspects, fresh });
     }
@@ -501,6 +568,10 @@ impl Crew<'_, '_, '_> {
 
     fn said(&mut self, worker: usize, said: Said, desk: &mut Desk<'_>) {
         let Said { severity, text, building } = said;
+        if self.workers[worker].at_work.as_ref().is_some_and(|work| work.again.is_some()) {
+            // It was said before.
+            return;
+        }
         let text = match (&building, &mut self.workers[worker].at_work) {
             (Some(drv_path), Some(work)) => {
                 work.waits = true;
@@ -538,7 +609,11 @@ impl Crew<'_, '_, '_> {
         let Some(work) = &mut worker.at_work else { return };
         let is_open = work.forget(&inspect);
         self.answered += 1;
-        let (killed, alone) = (work.killed, work.alone);
+        let (killed, alone, is_first, again) = (work.killed, work.alone, work.is_first, work.again.take());
+        if again.is_some() {
+            self.for_words += work.since.elapsed();
+        }
+        let read_before = again.as_ref().map(|first| first.read);
         let mut resident = 0;
         if matches!(reply, Reply::Died(_)) {
             self.ended = true;
@@ -550,8 +625,16 @@ impl Crew<'_, '_, '_> {
             return;
         }
         let (answer, known) = match reply {
+            Reply::Died(_) if let Some(first) = again => (Err(first.error), None),
+            Reply::Error { error, said, prints_progress: true, .. } if !is_first => {
+                let read = desk.earlier.as_mut().and_then(Earlier::read);
+                self.wordy.push_back(Wordy { inspect, error, said, read });
+                self.turn(number, desk);
+                return;
+            }
             Reply::Text { json, said } => (Ok(json.clone()), Known::new(Ok(json), said)),
-            Reply::Error { error, said, lasts } => {
+            Reply::Error { error, said, lasts, .. } => {
+                let said = again.map_or(said, |first| first.said);
                 let known = if lasts {
                     Known::new(Err(error.clone()), said)
                 } else {
@@ -582,18 +665,30 @@ impl Crew<'_, '_, '_> {
         };
         if let (Some(known), Some(_)) = (known, &self.prepared.fingerprint) {
             if let Some(earlier) = desk.earlier {
-                earlier.answered(inspect.question(), known.clone());
+                let read = read_before.unwrap_or_else(|| earlier.read());
+                earlier.answered(inspect.question(), known.clone(), read);
             }
             desk.answers.insert(inspect.question(), known);
         }
+        self.take_in(number, inspect, &answer, desk);
+        self.turn(number, desk);
+    }
+
+    /// Takes in an answer, and gives what follows from it to a worker.
+    fn take_in(
+        &mut self,
+        number: usize,
+        inspect: Inspect,
+        answer: &Result<String, String>,
+        desk: &mut Desk<'_>,
+    ) {
         let written = match self.prepared.writing.through() {
             Some(Ok(through)) => through.written(),
             _ => 0,
         };
-        desk.take_in(inspect, &answer, written, &mut self.progress);
+        desk.take_in(inspect, answer, written, &mut self.progress);
         let next = desk.next(&mut self.progress);
         self.spread.give(number, next);
-        self.turn(number, desk);
     }
 
     /// What to say of something that needs more memory than there is.
@@ -621,6 +716,7 @@ impl Crew<'_, '_, '_> {
         let mut left: Vec<Inspect> = in_work.flat_map(|work| work.open).collect();
         left.extend(self.spread.drain());
         left.extend(self.alone.drain(..));
+        left.extend(self.wordy.drain(..).map(|wordy| wordy.inspect));
         left
     }
 

@@ -102,15 +102,17 @@ impl Earlier {
         }
     }
 
-    /// Learns an answer that was given just now.
-    pub(crate) fn answered(&mut self, question: String, known: Known) {
-        let Some(recording) = &self.recording else { return };
-        let mut recording = hold(recording);
-        if let Some(read) = recording.look()
-            && recording.saw(&self.file)
-        {
+    /// How much was read by now; nothing where that is not known whole.
+    pub(crate) fn read(&mut self) -> Option<u32> {
+        let mut recording = hold(self.recording.as_ref()?);
+        recording.look().filter(|_| recording.saw(&self.file))
+    }
+
+    /// Learns an answer that was given when so much had been read.
+    pub(crate) fn answered(&mut self, question: String, known: Known, read: Option<u32>) {
+        if let Some(read) = read {
             self.fresh.push((question, read, known));
-        } else {
+        } else if self.recording.is_some() {
             self.said.extend(known.said);
             self.missed += 1;
         }
@@ -125,7 +127,8 @@ impl Earlier {
     pub(crate) fn asks_for(&mut self, config: &FlakeConfig) {
         let answer = json!({ "kind": "other", "config": config.0 }).to_string();
         if let Some(known) = Known::new(Ok(answer), Vec::new()) {
-            self.answered(CONFIG.to_owned(), known);
+            let read = self.read();
+            self.answered(CONFIG.to_owned(), known, read);
         }
     }
 

@@ -382,6 +382,11 @@ impl Prepared {
         }
     }
 
+    /// Whether each attribute has a process of its own.
+    pub(crate) fn asks_alone(&self) -> bool {
+        !self.instantiate
+    }
+
     /// Looks which inputs need not be fetched. To be done before the first evaluator starts.
     pub(crate) fn find_sources(&self, request: &Request<'_>) {
         self.sources.get_or_init(|| {

@@ -12,6 +12,9 @@ pub(crate) struct Fault {
     /// Whether a pure evaluation ends in it every time: it is one of the language, and not of a download, a build or
     /// the machine.
     pub(crate) lasts: bool,
+    /// Whether it prints a value as far as that was evaluated by then, so that its text depends on what the process was
+    /// asked before.
+    pub(crate) prints_progress: bool,
 }
 
 impl Fault {
@@ -23,12 +26,13 @@ impl Fault {
                 "the process that builds for it ended; was it killed, maybe for want of memory? ({text})"
             );
         }
-        Self { text, lasts: is_of_the_language(lines) }
+        let prints_progress = message(lines).is_some_and(prints_progress);
+        Self { text, lasts: is_of_the_language(lines), prints_progress }
     }
 
     /// One that may not come again.
     pub(crate) fn passing(text: impl Into<String>) -> Self {
-        Self { text: text.into(), lasts: false }
+        Self { text: text.into(), ..Self::default() }
     }
 }
 
@@ -56,6 +60,37 @@ const OF_THE_LANGUAGE: &[(&str, &str)] = &[
     ("syntax error, unexpected ", ""),
     ("evaluation aborted with the following error message: ", ""),
 ];
+
+/// What errors begin with and have in them that print values (nix `src/libexpr/eval.cc`, `primops.cc`): of the language, and
+/// of an `assert` that compares, since 2.25 or so.
+const PRINTING: &[(&str, &str)] = &[
+    ("attempt to call something which is not a function but ", ""),
+    ("expected a", " but found "),
+    ("cannot coerce ", " to a string: "),
+    ("cannot compare ", " with "),
+    ("", " of value '"),
+    ("", " with value '"),
+    ("list of size '", "' is not equal to list of size '"),
+    ("attribute name '", "' is contained in '"),
+    ("attribute names of attribute set '", "' differs from attribute set '"),
+    ("derivation '", "' is not equal to "),
+];
+
+/// Whether a message prints a set or a list with something in it, or something that is not evaluated yet. What is in a set
+/// is printed as a thunk until somebody evaluates it.
+fn prints_progress(message: &str) -> bool {
+    let prints =
+        |(start, part): &(&str, &str)| message.strip_prefix(start).is_some_and(|rest| rest.contains(part));
+    // These are the same however much is evaluated.
+    let rest = message.replace("{ }", "").replace("[ ]", "");
+    PRINTING.iter().any(prints) && ["{", "[", "«thunk»", "«potential"].iter().any(|sign| rest.contains(sign))
+}
+
+/// The error itself, on its first line: the last one, for frames come before it.
+fn message(lines: &[String]) -> Option<&str> {
+    let mut errors = lines.iter().rev().filter_map(|line| line.trim_start().strip_prefix("error:"));
+    errors.next().map(str::trim)
+}
 
 /// Whether an error is one of the language beyond doubt: its message is one of those, and nothing is printed beside it but
 /// frames before it and its place after it. What a server or a builder says stands in a message that is none of those.
@@ -251,6 +286,48 @@ error:
             assert!(!lasts(&format!("error: {message}")), "{message}");
         }
         assert!(!lasts("") && !lasts("attribute 'x' missing"));
+    }
+
+    #[test]
+    fn an_error_that_prints_what_may_be_evaluated_by_then_is_known() {
+        let read = |text: &str| Fault::read(&text.lines().map(str::to_owned).collect::<Vec<_>>());
+        for message in [
+            "cannot coerce a set to a string: { a = 2; b = «thunk»; }",
+            "expected a string but found a set: { a = 2; }",
+            "expected a set but found a list: [ 1 ]",
+            "attempt to call something which is not a function but a set: { a = «thunk»; }",
+            "cannot compare a set with a string; values are { a = 1; } and \"x\"",
+        ] {
+            let fault = read(&format!("error: {message}\n       at /s/flake.nix:3:4:"));
+            assert!(fault.lasts && fault.prints_progress, "{message}");
+        }
+        for message in [
+            "cannot coerce a set to a string: { }",
+            "expected a set but found a list: [ ]",
+            "expected an integer but found a string: \"s\"",
+            "cannot coerce a function to a string: «lambda mk @ /s/flake.nix:1:2»",
+            "attribute '{ [' missing",
+            "evaluation aborted with the following error message: '{ a }'",
+        ] {
+            let fault = read(&format!("error: {message}\n       at /s/flake.nix:3:4:"));
+            assert!(fault.lasts && !fault.prints_progress, "{message}");
+        }
+        // Those of `assert`, which `tryEval` catches.
+        for message in [
+            "attribute name 'a' is contained in '{ a = «thunk»; }', but not in '{ b = 2; }'",
+            "list of size '1' is not equal to list of size '2', left hand side is '[ «thunk» ]', right hand side is '[ 2 3 ]'",
+            "a list of value '[ 1 ]' is not equal to a set of value '{ }'",
+            "attribute names of attribute set '{ a = 1; }' differs from attribute set '{ b = 2; }'",
+        ] {
+            let frame = "error:\n       … while evaluating the condition of the assertion '(x == y)'\n         at /s/x:1:1:\n\n";
+            assert!(read(&format!("{frame}       error: {message}")).prints_progress, "{message}");
+        }
+        assert!(!read("error: assertion '(x == { })' failed").prints_progress);
+        assert!(
+            !read("error: an integer with value '2' is not equal to an integer with value '3'")
+                .prints_progress
+        );
+        assert!(!read("error: no [thing]").prints_progress);
     }
 
     #[test]

@@ -44,8 +44,8 @@ pub(crate) enum Reply {
     /// What is there.
     Text { json: String, said: Vec<(Severity, String)> },
     /// Nix's error. `lasts`: the flake throws it itself, or it is one of the language, so that it comes again whenever
-    /// this is evaluated.
-    Error { error: String, said: Vec<(Severity, String)>, lasts: bool },
+    /// this is evaluated. `prints_progress`: its text depends on what the process was asked before.
+    Error { error: String, said: Vec<(Severity, String)>, lasts: bool, prints_progress: bool },
     /// The process ended over it.
     Died(Death),
 }
@@ -181,8 +181,9 @@ impl Asking<'_> {
     fn told(&self, inspect: Inspect, answer: Answer, said: Words, thrown: bool) -> Ended {
         let (reply, ended) = match answer {
             Answer::Text(json) => (Reply::Text { json, said }, Ended::Done),
-            Answer::Error(Fault { text, lasts }) => {
-                (Reply::Error { error: text, said, lasts: thrown || lasts }, Ended::Done)
+            Answer::Error(Fault { text, lasts, prints_progress }) => {
+                let lasts = thrown || lasts;
+                (Reply::Error { error: text, said, lasts, prints_progress }, Ended::Done)
             }
             Answer::Died(death) => (Reply::Died(death), Ended::Died),
             // It has all the time it wants.
