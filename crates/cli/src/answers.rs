@@ -15,6 +15,7 @@ use crate::blobs::{self, runtime};
 use crate::depots;
 use crate::error::CommandError;
 use crate::kept::Kept;
+use crate::recorder::Hear;
 use crate::setup::{Setup, cache_home};
 
 /// How many evaluations are kept: on this machine those that were used last, in a depot the newest.
@@ -64,6 +65,49 @@ impl<'s> Protected<'s> {
     /// What goes on protecting them.
     pub(crate) fn into_roots(self) -> Option<TempRoots> {
         self.roots.into_inner()
+/// The depot that evaluations are kept in besides this machine.
+pub(crate) enum InDepot<'k> {
+    /// None.
+    No,
+    /// One that has been read.
+    Read(&'k mut Kept),
+    /// One that is read once something is not known on this machine, or something new is. Without it everything is
+    /// evaluated.
+    Later {
+        /// The depot.
+        url: String,
+        /// How many bytes all packs are to have together.
+        budget: u64,
+    },
+    /// The same, now that it was read.
+    Own(Box<Kept>),
+}
+
+impl<'k> From<Option<&'k mut Kept>> for InDepot<'k> {
+    fn from(kept: Option<&'k mut Kept>) -> Self {
+        kept.map_or(Self::No, Self::Read)
+    }
+}
+
+impl InDepot<'_> {
+    /// The depot, if there is one that can be read.
+    fn kept(&mut self, hearer: &mut dyn Hear) -> Option<&mut Kept> {
+        if let Self::Later { url, budget } = self {
+            let read = depots::open(Some(url)).and_then(|depot| Kept::open(depot, *budget, hearer));
+            *self = match read {
+                Ok(kept) => Self::Own(Box::new(kept)),
+                Err(error) => {
+                    let text = format!("{}; evaluating without it", error.in_one_line());
+                    hearer.hear(Severity::Warning, text);
+                    Self::No
+                }
+            };
+        }
+        match self {
+            Self::No | Self::Later { .. } => None,
+            Self::Read(kept) => Some(kept),
+            Self::Own(kept) => Some(kept),
+        }
     }
 }
 
@@ -75,6 +119,7 @@ pub(crate) struct KeptAnswers<'s> {
     /// In a depot.
     depot: Option<RefCell<&'s mut Kept>>,
     protected: &'s Protected<'s>,
+    depot: RefCell<InDepot<'s>>,
     /// What there is to say.
     said: RefCell<Vec<(Severity, String)>>,
 }
@@ -82,11 +127,12 @@ pub(crate) struct KeptAnswers<'s> {
 impl<'s> KeptAnswers<'s> {
     /// In `$XDG_CACHE_HOME/phoenix`, else `~/.cache/phoenix`, and in the depot, if there is one.
     pub(crate) fn open(protected: &'s Protected<'s>, depot: Option<&'s mut Kept>) -> Self {
+    pub(crate) fn open(setup: &'s Setup, depot: InDepot<'s>) -> Self {
         Self {
             setup: protected.setup,
             protected,
             directory: cache_home().map(|cache| cache.join("phoenix/evaluations")),
-            depot: depot.map(RefCell::new),
+            depot: RefCell::new(depot),
             said: RefCell::default(),
         }
     }
@@ -114,8 +160,8 @@ impl<'s> KeptAnswers<'s> {
     }
 
     fn read_depot(&self, fingerprint: &Fingerprint) -> Result<Option<Vec<u8>>, CommandError> {
-        let Some(kept) = &self.depot else { return Ok(None) };
-        let kept = kept.borrow();
+        let mut depot = self.depot.borrow_mut();
+        let Some(kept) = depot.kept(&mut *self.said.borrow_mut()) else { return Ok(None) };
         let depot = kept.depot();
         let bytes = runtime()?.block_on(async {
             match depot.newest(&prefix(fingerprint)).await? {
@@ -135,8 +181,8 @@ impl<'s> KeptAnswers<'s> {
         packed: &[u8],
         needs: &BTreeSet<StorePath>,
     ) -> Result<(), CommandError> {
-        let Some(kept) = &self.depot else { return Ok(()) };
-        let mut kept = kept.borrow_mut();
+        let mut place = self.depot.borrow_mut();
+        let Some(kept) = place.kept(&mut *self.said.borrow_mut()) else { return Ok(()) };
         let layout = &self.setup.eval_layout;
         let infos = PathInfos::open(layout).map_err(|error| depots::no_look(&error))?;
         let paths = depots::closure(&infos, needs.iter().cloned().collect())?;
@@ -158,14 +204,22 @@ impl<'s> KeptAnswers<'s> {
             let mut all = depot.list(kind(fingerprint)).await.unwrap_or_default();
             all.sort_by_key(|blob| std::cmp::Reverse(blob.created));
             blobs::forget(&depot, all.into_iter().skip(KEPT)).await;
-            Ok(())
-        })
+            Ok::<(), CommandError>(())
+        })?;
+        // Nobody else does it for a depot that is only evaluated with.
+        if let (InDepot::Own(kept), Some(_)) = (&mut *place, &saved.pack) {
+            kept.tidy(saved.size, &mut *self.said.borrow_mut());
+        }
+        Ok(())
     }
 
     /// Brings paths from the depot into the store that is evaluated in.
     fn bring_back(&self, missing: &[StorePath]) {
-        let Some(kept) = self.depot.as_ref().filter(|_| !missing.is_empty()) else { return };
-        let mut kept = kept.borrow_mut();
+        if missing.is_empty() {
+            return;
+        }
+        let mut depot = self.depot.borrow_mut();
+        let Some(kept) = depot.kept(&mut *self.said.borrow_mut()) else { return };
         let there: Vec<StorePath> = missing.iter().filter(|path| kept.has(path)).cloned().collect();
         if there.is_empty() {
             return;

@@ -14,10 +14,10 @@ use phoenix_schedule::RunnerKind;
 use phoenix_store::{TempRoots, Way};
 
 use crate::answers::{KeptAnswers, Protected};
+use crate::answers::{InDepot, KeptAnswers};
 use crate::args::{NixArgs, Wanted};
 use crate::config::Config;
 use crate::error::CommandError;
-use crate::kept::Kept;
 use crate::recorder::Recorder;
 use crate::setup::{Setup, cache_home, pairs, var};
 
@@ -258,7 +258,7 @@ pub(crate) fn evaluate(
     setup: &Setup,
     asked: &Asked,
     args: &NixArgs,
-    kept: Option<&mut Kept>,
+    depot: InDepot<'_>,
     stop: &Arc<AtomicBool>,
     found: &mut dyn FnMut(FoundOne),
     other: &mut dyn FnMut(Heard),
@@ -278,6 +278,7 @@ pub(crate) fn evaluate(
     };
     let protected = Protected::new(setup);
     let answers = (!args.no_eval_cache).then(|| KeptAnswers::open(&protected, kept));
+    let answers = (!args.no_eval_cache).then(|| KeptAnswers::open(setup, depot));
     let request = Request {
         nix: setup.eval_nix.clone(),
         write_to: (setup.eval_way() == Way::Direct).then(|| setup.eval_layout.clone()),

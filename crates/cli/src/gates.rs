@@ -350,7 +350,7 @@ impl Gates<'_> {
             self.setup,
             &asked,
             self.nix,
-            self.kept.as_deref_mut(),
+            self.kept.as_deref_mut().into(),
             self.stop,
             &mut |one| found.push(one),
             &mut |heard| evaluating::tell(&mut recorder.borrow_mut(), heard),

@@ -91,6 +91,13 @@ impl Kept {
         Ok(saved)
     }
 
+    /// Folds packs and keeps the budget, now that a pack of this size was saved.
+    pub(crate) fn tidy(&mut self, size: u64, hearer: &mut dyn Hear) {
+        for (warning, text) in tidy::after_save(&mut self.cache, &self.depot, size, self.budget) {
+            hearer.hear(if warning { Severity::Warning } else { Severity::Notice }, text);
+        }
+    }
+
     /// What a path is cached in that it has.
     pub(crate) fn source(&self) -> Source {
         Source::Substituter(self.location.clone())
@@ -222,12 +229,7 @@ impl Kept {
                         Severity::Notice,
                         format!("{} kept in {place}, in {size}", talk::paths_are(count)),
                     );
-                    for (warning, text) in
-                        tidy::after_save(&mut self.cache, &self.depot, saved.size, self.budget)
-                    {
-                        let severity = if warning { Severity::Warning } else { Severity::Notice };
-                        recorder.say(severity, text);
-                    }
+                    self.tidy(saved.size, recorder);
                 }
             }
             Err(error) => recorder.say(Severity::Warning, error.in_one_line()),

@@ -128,7 +128,7 @@ pub(crate) fn plan(
             &setup,
             &asked,
             nix,
-            kept.as_mut(),
+            kept.as_mut().into(),
             &stop,
             &mut |one| {
                 if one.special.is_some() && one.verdict.is_none() {

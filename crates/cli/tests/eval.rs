@@ -1154,6 +1154,45 @@ fn an_error_that_prints_a_value_is_the_same_whatever_was_asked_before() {
 }
 
 #[test]
+fn jobs_of_one_machine_another_has_from_the_depot() {
+    let env = TestEnv::new();
+    let flake = Flake::new(r#"{ hydraJobs = { a = d "a" "" { src = ./src; }; bad = throw "no"; }; }"#);
+    flake.write("src/file", "1");
+    let jobs = format!("{}#hydraJobs", flake.reference());
+    let (depot, nowhere) = (env.depot(), "s3://nowhere/at/all?endpoint=http://127.0.0.1:1");
+    let eval = |mut command: std::process::Command, depot: &str| {
+        let command = command.env("PHOENIX_DEPOT", depot).args(["eval", "-v", "--sorted", "--flake", &jobs]);
+        common::Ran::from(command.output().unwrap())
+    };
+    // Without a depot that can be read everything is evaluated.
+    let plain = eval(env.command(), "").ends_with(0);
+    let forget = || {
+        env.forget_store();
+        let _ = fs_err::remove_dir_all(env.nix.path("home/.cache"));
+    };
+    forget();
+    let first = eval(env.command(), &depot).ends_with(0);
+    assert_eq!(first.stdout, plain.stdout);
+    if !is_pure(&env) {
+        return;
+    }
+    // What is known here needs none.
+    let known = eval(without_evaluator(&env), nowhere).ends_with(0);
+    assert_eq!(known.stdout, first.stdout);
+    assert!(!known.stderr.contains("nowhere") && !known.stderr.contains("warning"), "{known}");
+    // Elsewhere it is from the depot.
+    forget();
+    let there = eval(without_evaluator(&env), &depot).ends_with(0);
+    assert_eq!(there.says("derivations and sources are from the depot").stdout, first.stdout);
+    forget();
+    let none = eval(env.command(), "nowhere:x").ends_with(0).says("evaluating without it");
+    assert_eq!(none.stdout, first.stdout);
+    forget();
+    let flag = env.phoenix(&["eval", "-v", "--sorted", "--depot", &depot, "--flake", &jobs]).ends_with(0);
+    assert_eq!(flag.says("are from the depot").stdout, first.stdout);
+}
+
+#[test]
 fn deep_sets_are_looked_into_and_a_set_without_end_is_the_same_each_time() {
     let env = TestEnv::new();
     let flake = Flake::new(

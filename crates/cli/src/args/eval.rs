@@ -15,6 +15,15 @@ pub(crate) struct EvalArgs {
     #[command(flatten)]
     pub(crate) jobs: JobsArgs,
 
+    /// Take from this depot what was evaluated elsewhere, and keep there what is evaluated (see `cache --help`). One that
+    /// cannot be used is warned of, and everything is evaluated
+    #[arg(long, value_name = "URL", env = "PHOENIX_DEPOT")]
+    pub(crate) depot: Option<String>,
+
+    /// How much all packs of the depot in use may have together; what is more is let go as by `cache gc`
+    #[arg(long, value_name = "BYTES", default_value = "10G", value_parser = crate::tidy::bytes)]
+    pub(crate) budget: u64,
+
     /// Print in the order of the attribute paths, when everything is evaluated [default: as they come]
     #[arg(long, help_heading = "Output")]
     pub(crate) sorted: bool,

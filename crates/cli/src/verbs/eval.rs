@@ -16,6 +16,7 @@ use phoenix_store::Roots;
 use self::asked::Manner;
 use self::line::{Fields, Line};
 use self::printing::Printer;
+use crate::answers::InDepot;
 use crate::args::EvalArgs;
 use crate::error::{CommandError, hint_for};
 use crate::evaluating::FoundOne;
@@ -73,7 +74,7 @@ pub(crate) fn eval(args: &EvalArgs) -> Result<ExitCode, CommandError> {
             &setup,
             &asked,
             &nix,
-            None,
+            in_depot(args),
             &stop,
             &mut |one| {
                 comment(args, &one, is_jobs);
@@ -117,6 +118,15 @@ pub(crate) fn eval(args: &EvalArgs) -> Result<ExitCode, CommandError> {
         (false, false, Outcome { failed: true, .. }) => ExitCode::from(120),
         _ => ExitCode::SUCCESS,
     })
+}
+
+/// The depot, if one is named; a variable that is empty names none. An unchanged flake is not to wait for it. What is kept
+/// there are derivations, which may have to be written.
+fn in_depot(args: &EvalArgs) -> InDepot<'static> {
+    match args.depot.clone().filter(|url| !url.is_empty() && !args.jobs.no_instantiate) {
+        Some(url) => InDepot::Later { url, budget: args.budget },
+        None => InDepot::No,
+    }
 }
 
 /// Has `<…>` be looked for in these places first.

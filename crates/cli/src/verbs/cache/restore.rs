@@ -13,6 +13,7 @@ use phoenix_report::plural;
 use phoenix_store::Layout;
 
 use super::{keys, losses, open, say, snapshot, store, store_path, threads, warn};
+use crate::answers::InDepot;
 use crate::args::{RestoreArgs, StoreArgs, Wanted};
 use crate::depots::{self, no_look};
 use crate::error::{CommandError, hint_for};
@@ -176,7 +177,7 @@ fn evaluated(args: &RestoreArgs, installables: Vec<String>) -> Result<Asked, Com
         &setup,
         &wanted,
         &args.nix,
-        None,
+        InDepot::No,
         &stop,
         &mut |one| asked.take(&one.target, one.verdict),
         &mut |heard| {
