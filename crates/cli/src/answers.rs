@@ -34,37 +34,6 @@ const EVALUATIONS: &str = "evaluations/";
 /// among those of single sources, of which there is one for each commit.
 const FAMILIES: &str = "readings/";
 
-/// What an evaluation rests on is protected from the garbage collector, in the store that is evaluated in.
-pub(crate) struct Protected<'s> {
-    setup: &'s Setup,
-    /// As soon as there is anything.
-    roots: RefCell<Option<TempRoots>>,
-}
-
-impl<'s> Protected<'s> {
-    pub(crate) fn new(setup: &'s Setup) -> Self {
-        Self { setup, roots: RefCell::default() }
-    }
-
-    /// Protects paths; those of them that are valid stay so.
-    pub(crate) fn valid<'p>(
-        &self,
-        paths: impl IntoIterator<Item = &'p StorePath> + Clone,
-    ) -> Result<HashSet<StorePath>, TempRootsError> {
-        let mut roots = self.roots.borrow_mut();
-        let roots = match &mut *roots {
-            Some(roots) => roots,
-            None => {
-                let setup = self.setup;
-                roots.insert(TempRoots::start(&setup.eval_nix, &setup.eval_layout, &setup.eval_way())?)
-            }
-        };
-        roots.valid(paths)
-    }
-
-    /// What goes on protecting them.
-    pub(crate) fn into_roots(self) -> Option<TempRoots> {
-        self.roots.into_inner()
 /// The depot that evaluations are kept in besides this machine.
 pub(crate) enum InDepot<'k> {
     /// None.
@@ -111,23 +80,54 @@ impl InDepot<'_> {
     }
 }
 
+/// What an evaluation rests on is protected from the garbage collector, in the store that is evaluated in.
+pub(crate) struct Protected<'s> {
+    setup: &'s Setup,
+    /// As soon as there is anything.
+    roots: RefCell<Option<TempRoots>>,
+}
+
+impl<'s> Protected<'s> {
+    pub(crate) fn new(setup: &'s Setup) -> Self {
+        Self { setup, roots: RefCell::default() }
+    }
+
+    /// Protects paths; those of them that are valid stay so.
+    pub(crate) fn valid<'p>(
+        &self,
+        paths: impl IntoIterator<Item = &'p StorePath> + Clone,
+    ) -> Result<HashSet<StorePath>, TempRootsError> {
+        let mut roots = self.roots.borrow_mut();
+        let roots = match &mut *roots {
+            Some(roots) => roots,
+            None => {
+                let setup = self.setup;
+                roots.insert(TempRoots::start(&setup.eval_nix, &setup.eval_layout, &setup.eval_way())?)
+            }
+        };
+        roots.valid(paths)
+    }
+
+    /// What goes on protecting them.
+    pub(crate) fn into_roots(self) -> Option<TempRoots> {
+        self.roots.into_inner()
+    }
+}
+
 /// The evaluations that are kept.
 pub(crate) struct KeptAnswers<'s> {
     setup: &'s Setup,
     /// On this machine.
     directory: Option<PathBuf>,
-    /// In a depot.
-    depot: Option<RefCell<&'s mut Kept>>,
-    protected: &'s Protected<'s>,
     depot: RefCell<InDepot<'s>>,
+    protected: &'s Protected<'s>,
     /// What there is to say.
     said: RefCell<Vec<(Severity, String)>>,
 }
 
 impl<'s> KeptAnswers<'s> {
     /// In `$XDG_CACHE_HOME/phoenix`, else `~/.cache/phoenix`, and in the depot, if there is one.
-    pub(crate) fn open(protected: &'s Protected<'s>, depot: Option<&'s mut Kept>) -> Self {
-    pub(crate) fn open(setup: &'s Setup, depot: InDepot<'s>) -> Self {
+    pub(crate) fn open(protected: &'s Protected<'s>, depot: InDepot<'s>) -> Self {
         Self {
             setup: protected.setup,
             protected,

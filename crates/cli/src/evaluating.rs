@@ -13,8 +13,7 @@ use phoenix_model::{AttrPath, Event, NarHash, Severity, StorePath, Target, Targe
 use phoenix_schedule::RunnerKind;
 use phoenix_store::{TempRoots, Way};
 
-use crate::answers::{KeptAnswers, Protected};
-use crate::answers::{InDepot, KeptAnswers};
+use crate::answers::{InDepot, KeptAnswers, Protected};
 use crate::args::{NixArgs, Wanted};
 use crate::config::Config;
 use crate::error::CommandError;
@@ -277,8 +276,7 @@ pub(crate) fn evaluate(
         selection
     };
     let protected = Protected::new(setup);
-    let answers = (!args.no_eval_cache).then(|| KeptAnswers::open(&protected, kept));
-    let answers = (!args.no_eval_cache).then(|| KeptAnswers::open(setup, depot));
+    let answers = (!args.no_eval_cache).then(|| KeptAnswers::open(&protected, depot));
     let request = Request {
         nix: setup.eval_nix.clone(),
         write_to: (setup.eval_way() == Way::Direct).then(|| setup.eval_layout.clone()),

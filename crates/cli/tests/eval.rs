@@ -1082,6 +1082,9 @@ fn an_evaluation_that_is_killed_leaves_a_sound_store() {
         check.extend(lines.iter().map(|line| line["drvPath"].as_str().unwrap()));
         assert!(check.len() == 301 && env.nix.output("nix-store", &check).status.success(), "{ran}");
     }
+}
+
+#[test]
 fn a_mistake_in_what_is_given_is_told_in_nix_s_words() {
     let env = TestEnv::new();
     let flake = Flake::new(r#"{ hydraJobs = { a = ok "a"; b = ok "b"; }; }"#);

@@ -164,6 +164,12 @@ fn a_damaged_and_a_missing_derivation() {
             }
         }
         let (ran, report) = env.report(&[&flake.reference()]);
+        if what == "gone" && ran.code == Some(0) {
+            // Evaluation has written it again.
+            assert_eq!(report.verdict(&attr("above")), "built", "{ran}");
+            assert!(Path::new(&drv).exists());
+            return;
+        }
         assert_ne!(ran.code, Some(0), "{ran}");
         // Some versions of Nix notice while evaluating; then it is told there.
         let verdict = report.verdict(&attr("damaged"));

@@ -59,8 +59,8 @@ pub enum ProxyError {
     Write(String),
 }
 
-impl ProxyError {
-    fn write(error: TextError) -> Self {
+impl From<TextError> for ProxyError {
+    fn from(error: TextError) -> Self {
         Self::Write(error.to_string())
     }
 }
@@ -177,7 +177,7 @@ impl DaemonProxy {
     /// # Errors
     /// When the store cannot be written: then no more become valid.
     pub fn registered(&self) -> Result<u64, ProxyError> {
-        self.behind.texts.registered().map_err(ProxyError::write)
+        Ok(self.behind.texts.registered()?)
     }
 
     /// Has all that was written so far become valid.
@@ -185,7 +185,7 @@ impl DaemonProxy {
     /// # Errors
     /// When the store cannot be written. What did not become valid is removed.
     pub fn register(&self) -> Result<(), ProxyError> {
-        self.behind.texts.register().map_err(ProxyError::write)
+        Ok(self.behind.texts.register()?)
     }
 }
 
