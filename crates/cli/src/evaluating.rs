@@ -395,7 +395,8 @@ fn sources(
     store_dir: &str,
     hashes: &[NarHash],
 ) -> Vec<Option<StorePath>> {
-    let paths: Vec<Option<StorePath>> = hashes.iter().map(|&hash| source_path(store_dir, hash)).collect();
+    let paths: Vec<Option<StorePath>> =
+        hashes.iter().map(|&hash| source_path(store_dir, "source", hash)).collect();
     let all: BTreeSet<StorePath> = paths.iter().flatten().cloned().collect();
     let there = match answers {
         Some(answers) => answers.present(&all),

@@ -13,6 +13,7 @@
 //! Neighbours are asked for together, in one question, and answered one by one as they are evaluated. What is thrown is
 //! caught and told as thrown; any other error ends the question, and is that of the first that has no answer.
 
+use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
@@ -57,6 +58,16 @@ const AT: &str = "A";
 /// What asks for several of them.
 const EACH: &str = "L";
 
+/// The names of all attributes of the set that they are in, and what makes names of runs of their numbers.
+const NAMES: &str = "M";
+const SOME: &str = "S";
+
+/// From how many on they are asked for by their numbers.
+const NUMBERED: usize = 8;
+
+/// What is called with the path of a set and tells the names in it; see `Prepared::start`.
+pub(crate) const NAMES_OF: &str = "namesOf";
+
 /// What is called with the name and the value of something that is told of a source; see `nix/call-flake.nix`.
 pub(crate) const SEEN: &str = "seen";
 
@@ -82,6 +93,22 @@ impl Neighbours {
     /// The question for one of them, by its name as a string of Nix, as one expression.
     pub(crate) fn whole(&self, name: &str) -> String {
         format!("{} ({} ++ [{name}]) {}", self.function, self.set, self.rest)
+    }
+
+    /// The names of all of them, as they are defined for an evaluator; and how some of them are made of runs, each a
+    /// first and a last number: `[ 3 7 9 8 ]` are two.
+    fn names_definitions(&self) -> [String; 2] {
+        let run = format!(
+            "let a = e (2 * i); b = e (2 * i + 1); in builtins.genList (j: builtins.elemAt {NAMES} (if a < b then a + j \
+             else a - j)) ((if a < b then b - a else a - b) + 1)"
+        );
+        [
+            format!("{NAMES} = {NAMES_OF} ({})", self.set),
+            format!(
+                "{SOME} = l: let e = builtins.elemAt l; in builtins.concatLists (builtins.genList (i: {run}) (builtins.length \
+                 l / 2))"
+            ),
+        ]
     }
 
     /// The function from a name to the answer, as it is defined for an evaluator.
@@ -218,6 +245,8 @@ pub(crate) struct Evaluator {
     mark: String,
     /// The neighbours that can be asked for by their names alone.
     at: Option<Neighbours>,
+    /// The numbers of their names, once those were asked for; nothing if they could not be told.
+    numbers: Option<Option<HashMap<String, usize>>>,
     /// Whether it is at work on something that nobody waits for any more.
     busy: bool,
     /// Whether nothing may be written to the store.
@@ -294,6 +323,7 @@ impl Evaluator {
             lines,
             mark,
             at: None,
+            numbers: None,
             busy: false,
             read_only: false,
             tracking: tracking.cloned(),
@@ -370,8 +400,19 @@ impl Evaluator {
             return self.ask_each_alone(neighbours, names, each);
         }
         self.turn_to(neighbours);
+        if names.len() >= NUMBERED
+            && self.numbers.is_none()
+            && let Err(answer) = self.ask_for_numbers(neighbours, stop, each)
+        {
+            return Round::Broken(answer);
+        }
         self.answers_many.store(names.len() >= MANY, Ordering::Relaxed);
-        let mut sent = self.send(&format!("{EACH} {AT} [{}]", names.join(" ")));
+        let numbers = self.numbers.as_ref().and_then(Option::as_ref).filter(|_| names.len() >= NUMBERED);
+        let question = match numbers.and_then(|numbers| runs(numbers, names)) {
+            Some(runs) => format!("{EACH} {AT} ({SOME} [{runs}])"),
+            None => format!("{EACH} {AT} [{}]", names.join(" ")),
+        };
+        let mut sent = self.send(&question);
         let traced = format!("trace: {}", self.mark);
         let done = format!("{}{DONE}", self.mark);
         let (next, end) = (self.marker("next"), self.marker("end"));
@@ -463,7 +504,33 @@ impl Evaluator {
             // A process that is gone says so when it is asked.
             let _ = self.send(&neighbours.definition());
             self.at = Some(neighbours.clone());
+            self.numbers = None;
         }
+    }
+
+    /// Asks once for the names of all neighbours: their numbers are much less to read. An error is an answer that ends
+    /// the question.
+    fn ask_for_numbers(
+        &mut self,
+        neighbours: &Neighbours,
+        stop: &AtomicBool,
+        each: &mut dyn FnMut(Each<'_>),
+    ) -> Result<(), Answer> {
+        for definition in neighbours.names_definitions() {
+            let _ = self.send(&definition);
+        }
+        let question = format!("{} + builtins.toJSON {NAMES}", quote(&self.mark));
+        let mut talk = |talk: Talk<'_>| each(Each::Talk(talk));
+        let names = match self.ask(&question, stop, &mut talk) {
+            Answer::Text(text) => serde_json::from_str::<Vec<String>>(&text).ok(),
+            // It comes again with the first of them, where it belongs.
+            Answer::Error(_) | Answer::Silent => None,
+            ended @ (Answer::Died(_) | Answer::Stopped) => return Err(ended),
+        };
+        self.numbers = Some(
+            names.map(|names| names.iter().enumerate().map(|(number, name)| (quote(name), number)).collect()),
+        );
+        Ok(())
     }
 
     /// Asks for the value of an expression, a string that begins with the mark. `talk` gets the lines
@@ -685,6 +752,21 @@ pub fn is_crash(error: &str) -> bool {
     ends.iter().any(|begin| last.starts_with(begin)) || error.contains("stack overflow")
 }
 
+/// The numbers of names in runs, each its first and its last; nothing if a name has none.
+fn runs(numbers: &HashMap<String, usize>, names: &[String]) -> Option<String> {
+    let mut runs: Vec<(usize, usize)> = Vec::new();
+    for name in names {
+        let number = *numbers.get(name)?;
+        match runs.last_mut() {
+            Some((first, last)) if *first <= *last && number == *last + 1 => *last = number,
+            Some((first, last)) if *first >= *last && number + 1 == *last => *last = number,
+            _ => runs.push((number, number)),
+        }
+    }
+    let words: Vec<String> = runs.iter().map(|(first, last)| format!("{first} {last}")).collect();
+    Some(words.join(" "))
+}
+
 /// A word nobody can know beforehand: the random name of a directory made for this process.
 fn mark(directory: &std::path::Path) -> String {
     let name = directory.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -743,6 +825,18 @@ mod tests {
         assert!(is_crash("boom\n(the evaluator was killed, maybe for want of memory)"));
         assert!(!is_crash("infinite recursion encountered"));
         assert!(!is_crash("the evaluator crashed\nis what a flake says"));
+    }
+
+    #[test]
+    fn neighbours_are_runs_of_numbers_in_either_direction() {
+        let numbers: HashMap<String, usize> = (0..10).map(|number| (format!("n{number}"), number)).collect();
+        let of = |numbered: &[usize]| {
+            let names: Vec<String> = numbered.iter().map(|number| format!("n{number}")).collect();
+            runs(&numbers, &names)
+        };
+        assert_eq!(of(&[3, 4, 5, 9, 8, 0]).unwrap(), "3 5 9 8 0 0");
+        assert_eq!(of(&[1, 2, 1]).unwrap(), "1 2 1 1");
+        assert_eq!(of(&[1, 10]), None);
     }
 
     proptest! {

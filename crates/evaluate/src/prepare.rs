@@ -10,7 +10,7 @@ use phoenix_store::{Nix, NixError};
 
 use crate::answers::{Answers, Fingerprint};
 use crate::earlier::Earlier;
-use crate::evaluator::{Answer, Evaluator, Purity, Talk, quote};
+use crate::evaluator::{Answer, Evaluator, NAMES_OF, Purity, Talk, quote};
 use crate::flake::{LockOptions, LockedInput, one_line, parse_config, source_name, sources};
 use crate::mistakes::{self, Mistake};
 use crate::nix_eval_jobs::{EvaluatorKind, Start};
@@ -436,7 +436,10 @@ impl Prepared {
             evaluator.write_nothing();
         }
         let finish = format!("({}) {}", one_line(FINISH), quote(evaluator.mark()));
-        evaluator.define(&format!("inspect = {} ({finish})", self.inspect))?;
+        evaluator.define(&format!("inspectBy = {}", self.inspect))?;
+        evaluator.define(&format!("inspect = inspectBy ({finish})"))?;
+        let names = "path: inspectBy (value: reply: reply.names or [ ]) path null";
+        evaluator.define(&format!("{NAMES_OF} = {names}"))?;
         Ok(evaluator)
     }
 

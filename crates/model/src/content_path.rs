@@ -4,11 +4,12 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{NarHash, StorePath, nix32};
 
-/// The path of a source whose NAR has this hash, which flakes' inputs have (nix `src/libfetchers/fetchers.cc`,
-/// `computeStorePath`); nothing if that is no store directory.
+/// The path of a source whose NAR has this hash and that refers to nothing: `source` for flakes' inputs (nix
+/// `src/libfetchers/fetchers.cc`, `computeStorePath`), the name of the file for what evaluation copies. Nothing if that is
+/// no store directory, or no name.
 #[must_use]
-pub fn source_path(store_dir: &str, nar_hash: NarHash) -> Option<StorePath> {
-    of(&format!("source:sha256:{}", nar_hash.to_hex()), store_dir, "source")
+pub fn source_path(store_dir: &str, name: &str, nar_hash: NarHash) -> Option<StorePath> {
+    of(&format!("source:sha256:{}", nar_hash.to_hex()), store_dir, name)
 }
 
 /// The path of a text whose bytes have this SHA-256 and that refers to these paths, sorted and each once: what
@@ -64,9 +65,9 @@ mod tests {
         // `nix store add-path --name source` of an empty directory.
         let hash =
             NarHash::from_hex("a50a5ab6d992f5598edd92105059fae9acfc192981e08bd88534c2167e92526a").unwrap();
-        let path = source_path("/nix/store", hash).unwrap();
+        let path = source_path("/nix/store", "source", hash).unwrap();
         assert_eq!(path.as_str(), "/nix/store/0ccnxa25whszw7mgbgyzdm4nqc0zwnm8-source");
-        assert_eq!(source_path("nowhere", hash), None);
+        assert_eq!(source_path("nowhere", "source", hash), None);
     }
 
     #[test]

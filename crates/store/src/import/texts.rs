@@ -1,4 +1,4 @@
-//! Texts that evaluation writes into a store: derivations, and what `builtins.toFile` makes.
+//! What evaluation writes into a store: texts (derivations, and what `builtins.toFile` makes) and small sources.
 //!
 //! There are very many, each small. Nix makes each valid in a transaction of its own, which takes longer than its
 //! evaluation. Here each is written at once, under its name and its lock, as in Nix; but those that come within a moment
@@ -11,8 +11,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use phoenix_model::{Derivation, NarHash, StorePath, ValidPathInfo, nix32, text_path};
-use phoenix_pack::nar::{Sink as _, padding};
+use phoenix_model::{Derivation, NarHash, StorePath, ValidPathInfo, nix32, source_path, text_path};
+use phoenix_pack::nar::{ParseError, Parser, Sink as _, padding};
 use rusqlite::Connection;
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
@@ -143,17 +143,23 @@ impl Texts {
             references,
             ..nar_of(path, text)
         };
-        if !shared.begin(&info.path)? {
-            return Ok(info);
-        }
-        match shared.write(&info, text) {
-            Ok(Some(coming)) => shared.wait_for_registration(coming)?,
-            Ok(None) => shared.becomes(&info.path, Some(Known::Valid)),
-            Err(error) => {
-                shared.becomes(&info.path, None);
-                return Err(error);
-            }
-        }
+        shared.add(&info, Contents::Text(text))?;
+        Ok(info)
+    }
+
+    /// Writes a source that refers to nothing, given as a NAR; as a text.
+    ///
+    /// # Errors
+    /// When it is no NAR, or the store cannot be written.
+    pub(crate) fn add_source(&self, name: &str, nar: &[u8]) -> Result<ValidPathInfo, TextError> {
+        let shared = &*self.shared;
+        let hash = NarHash(Sha256::digest(nar).into());
+        let path = source_path(&shared.import.layout.store_dir, name, hash).ok_or(TextError::NotForUs)?;
+        let info = ValidPathInfo {
+            content_address: Some(format!("fixed:r:sha256:{}", nix32::encode(&hash.0))),
+            ..ValidPathInfo::new(path, hash, nar.len() as u64)
+        };
+        shared.add(&info, Contents::Nar(nar))?;
         Ok(info)
     }
 
@@ -221,7 +227,34 @@ impl Drop for Texts {
     }
 }
 
+/// What is written.
+#[derive(Debug, Clone, Copy)]
+enum Contents<'c> {
+    /// A file.
+    Text(&'c [u8]),
+    /// A tree.
+    Nar(&'c [u8]),
+}
+
 impl Shared {
+    /// Writes something, unless it is there already.
+    fn add(&self, info: &ValidPathInfo, contents: Contents<'_>) -> Result<(), TextError> {
+        if !self.begin(&info.path)? {
+            return Ok(());
+        }
+        match self.write(info, contents) {
+            Ok(Some(coming)) => self.wait_for_registration(coming),
+            Ok(None) => {
+                self.becomes(&info.path, Some(Known::Valid));
+                Ok(())
+            }
+            Err(error) => {
+                self.becomes(&info.path, None);
+                Err(error)
+            }
+        }
+    }
+
     fn locked(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -258,13 +291,14 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    /// Writes a text under its name; nothing if it is valid already.
-    fn write(&self, info: &ValidPathInfo, text: &[u8]) -> Result<Option<Coming>, TextError> {
+    /// Writes something under its name; nothing if it is valid already.
+    fn write(&self, info: &ValidPathInfo, contents: Contents<'_>) -> Result<Option<Coming>, TextError> {
         let import = &self.import;
         import.keep(&info.path)?;
-        let derivation = match info.path.is_derivation() {
-            true => Some(Derivation::parse(text).map_err(|_| TextError::NotForUs)?),
-            false => None,
+        let derivation = match (info.path.is_derivation(), contents) {
+            (true, Contents::Text(text)) => Some(Derivation::parse(text).map_err(|_| TextError::NotForUs)?),
+            (true, Contents::Nar(_)) => return Err(TextError::NotForUs),
+            (false, _) => None,
         };
         self.are_known(&info.references)?;
         let failed = |errno: Errno| {
@@ -280,16 +314,29 @@ impl Shared {
             }
             tree::remove(import.store_dir.as_fd(), &name).map_err(failed)?;
         }
-        let file = self.write_file(name, text).map_err(|error| TextError::Store(in_words(&error)))?;
+        let file = self.write_files(name, contents)?;
         Ok(Some(Coming { info: info.clone(), derivation, file, _lock: lock }))
     }
 
-    fn write_file(&self, name: CString, text: &[u8]) -> Result<Top<Arc<OwnedFd>>, UnpackError> {
+    fn write_files(&self, name: CString, contents: Contents<'_>) -> Result<Top<Arc<OwnedFd>>, TextError> {
         let import = &self.import;
+        let failed = |error: UnpackError| TextError::Store(in_words(&error));
         let mut unpacker = Unpacker::new(import.store_dir.clone(), &import.layout.real_dir, name);
-        unpacker.file(false, text.len() as u64)?;
-        unpacker.data(text)?;
-        unpacker.file_end()?;
+        match contents {
+            Contents::Text(text) => {
+                unpacker.file(false, text.len() as u64).map_err(failed)?;
+                unpacker.data(text).map_err(failed)?;
+                unpacker.file_end().map_err(failed)?;
+            }
+            Contents::Nar(nar) => {
+                let mut parser = Parser::default();
+                let parsed = parser.feed(nar, &mut unpacker).and_then(|()| parser.finish());
+                parsed.map_err(|error| match error {
+                    ParseError::Sink(error) => failed(error),
+                    ParseError::Damaged { .. } => TextError::NotForUs,
+                })?;
+            }
+        }
         Ok(unpacker.finish())
     }
 

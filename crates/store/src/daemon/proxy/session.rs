@@ -17,8 +17,14 @@ use crate::import::TextError;
 use crate::text::in_words;
 use crate::{PathInfos, group};
 
-/// The longest text that is taken in at once; a longer one is handed on. Real derivations stay below 1 MB.
-const LONGEST: u64 = 64 << 20;
+/// What is added: a text, or a tree as a NAR, each with its SHA-256 (nix `src/libstore/content-address.cc`,
+/// `ContentAddressMethod::renderWithAlgo`).
+const TEXT: &str = "text:sha256";
+const SOURCE: &str = "fixed:r:sha256";
+/// The longest text, and the longest source, that is taken in at once; a longer one is handed on. Real derivations stay below
+/// 1 MB.
+const LONGEST_TEXT: u64 = 64 << 20;
+const LONGEST_SOURCE: u64 = 4 << 20;
 /// Bytes that are handed on at once.
 const PIECE: usize = 64 * 1024;
 
@@ -146,21 +152,26 @@ impl Session {
         Ok(())
     }
 
-    /// Takes in a text, and hands everything else on.
+    /// Takes in a text or a small source, and hands everything else on.
     fn add(&mut self, request: &Request) -> io::Result<()> {
-        let address = request.texts.get(1).map(String::as_str);
-        let (Some(name), Some("text:sha256"), Some(0)) =
-            (request.texts.first(), address, request.numbers.first())
-        else {
+        let address = request.texts.get(1).map(String::as_str).unwrap_or_default();
+        let longest = match address {
+            TEXT => LONGEST_TEXT,
+            SOURCE if request.many.is_empty() => LONGEST_SOURCE,
+            _ => return self.hand_on(request),
+        };
+        // It is not to be repaired.
+        let (Some(name), Some(0)) = (request.texts.first(), request.numbers.first()) else {
             return self.hand_on(request);
         };
-        let mut text = Vec::new();
+        let mut bytes = Vec::new();
         let mut frames = Frames::new(&mut self.from);
-        frames.by_ref().take(LONGEST).read_to_end(&mut text)?;
+        frames.by_ref().take(longest).read_to_end(&mut bytes)?;
         let answers = &mut self.answers;
-        let added = match text.len() as u64 {
-            LONGEST => Err(TextError::NotForUs),
-            _ => answers.added(name, &text, &request.many),
+        let added = match address {
+            _ if bytes.len() as u64 == longest => Err(TextError::NotForUs),
+            TEXT => answers.added(name, &bytes, &request.many),
+            _ => answers.behind.texts.add_source(name, &bytes),
         };
         match added {
             Ok(info) => {
@@ -171,7 +182,7 @@ impl Session {
             Err(TextError::Store(error)) => answers.refuse(&error),
             Err(TextError::NotForUs) => {
                 answers.send_on(&request.raw)?;
-                answers.pass_frames(&mut text.as_slice().chain(frames))
+                answers.pass_frames(&mut bytes.as_slice().chain(frames))
             }
         }
     }
