@@ -85,12 +85,12 @@ struct State {
     failed: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 enum Known {
     /// Somebody writes it.
     Begun,
-    /// It is written, and will be registered.
-    Written,
+    /// It is written, and will be registered as this.
+    Written(Arc<ValidPathInfo>),
     /// It is valid.
     Valid,
 }
@@ -98,7 +98,7 @@ enum Known {
 /// A text that is written, and not yet registered.
 #[derive(Debug)]
 struct Coming {
-    info: ValidPathInfo,
+    info: Arc<ValidPathInfo>,
     derivation: Option<Derivation>,
     file: Top<Arc<OwnedFd>>,
     // Given back last.
@@ -170,6 +170,14 @@ impl Texts {
     /// When the store cannot be read.
     pub(crate) fn is_valid(&self, path: &StorePath) -> Result<bool, TextError> {
         Ok(self.shared.is_known(path) || self.shared.import.is_valid(path)?)
+    }
+
+    /// What is known of a path that is written and not registered.
+    pub(crate) fn waiting(&self, path: &StorePath) -> Option<Arc<ValidPathInfo>> {
+        match self.shared.locked().known.get(path)? {
+            Known::Written(info) => Some(info.clone()),
+            Known::Begun | Known::Valid => None,
+        }
     }
 
     /// Has the garbage collector leave a path alone from now on, whether it is valid or not.
@@ -272,7 +280,7 @@ impl Shared {
             }
             match state.known.get(path) {
                 Some(Known::Begun) => state = self.wait(state),
-                Some(Known::Written | Known::Valid) => return Ok(false),
+                Some(Known::Written(_) | Known::Valid) => return Ok(false),
                 None => {
                     state.known.insert(path.clone(), Known::Begun);
                     return Ok(true);
@@ -315,7 +323,7 @@ impl Shared {
             tree::remove(import.store_dir.as_fd(), &name).map_err(failed)?;
         }
         let file = self.write_files(name, contents)?;
-        Ok(Some(Coming { info: info.clone(), derivation, file, _lock: lock }))
+        Ok(Some(Coming { info: Arc::new(info.clone()), derivation, file, _lock: lock }))
     }
 
     fn write_files(&self, name: CString, contents: Contents<'_>) -> Result<Top<Arc<OwnedFd>>, TextError> {
@@ -356,7 +364,7 @@ impl Shared {
 
     /// Whether a path is valid, or will be as soon as what was written is registered, as far as that is known.
     fn is_known(&self, path: &StorePath) -> bool {
-        matches!(self.locked().known.get(path), Some(Known::Written | Known::Valid))
+        matches!(self.locked().known.get(path), Some(Known::Written(_) | Known::Valid))
     }
 
     fn wait_for_registration(&self, coming: Coming) -> Result<(), TextError> {
@@ -367,7 +375,7 @@ impl Shared {
         if let Some(error) = &state.failed {
             return Err(TextError::Store(error.clone()));
         }
-        state.known.insert(coming.info.path.clone(), Known::Written);
+        state.known.insert(coming.info.path.clone(), Known::Written(coming.info.clone()));
         state.came += 1;
         state.waiting.push(coming);
         let many = state.waiting.len();

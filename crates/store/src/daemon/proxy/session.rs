@@ -42,6 +42,8 @@ struct Answers {
     /// What the client last set, for a daemon that is started later.
     options: Option<Vec<u8>>,
     daemon: Option<Started>,
+    /// What the database says, once somebody asked.
+    infos: Option<PathInfos>,
 }
 
 /// A daemon that has what is not ours. It answers the client itself.
@@ -53,7 +55,8 @@ struct Started {
 impl Session {
     pub(super) fn new(stream: UnixStream, behind: Arc<Behind>) -> io::Result<Self> {
         let from = BufReader::with_capacity(PIECE, stream.try_clone()?);
-        let answers = Answers { to: stream, behind, protocol: OLDEST, options: None, daemon: None };
+        let answers =
+            Answers { to: stream, behind, protocol: OLDEST, options: None, daemon: None, infos: None };
         Ok(Self { from, answers })
     }
 
@@ -215,10 +218,20 @@ impl Answers {
         Ok(answer(self.behind.texts.is_valid(&path)?).map(|answer| answer.to_le_bytes().to_vec()))
     }
 
-    fn path_info(&self, request: &Request) -> Result<Option<Vec<u8>>, TextError> {
+    fn path_info(&mut self, request: &Request) -> Result<Option<Vec<u8>>, TextError> {
         let Some(path) = self.path(request) else { return Ok(None) };
-        self.behind.texts.register()?;
-        let infos = PathInfos::open(&self.behind.layout).and_then(|infos| infos.of([&path]));
+        if let Some(info) = self.behind.texts.waiting(&path) {
+            let mut answer = Vec::new();
+            wire::number(&mut answer, 1);
+            wire::known(&mut answer, &info, false);
+            return Ok(Some(answer));
+        }
+        let infos = match &self.infos {
+            Some(infos) => infos.of([&path]),
+            None => {
+                PathInfos::open(&self.behind.layout).and_then(|infos| self.infos.insert(infos).of([&path]))
+            }
+        };
         // What cannot be read here is for Nix to say.
         Ok(infos.ok().map(|infos| {
             let mut answer = Vec::new();
