@@ -407,7 +407,7 @@ impl Evaluator {
             return Round::Broken(answer);
         }
         self.answers_many.store(names.len() >= MANY, Ordering::Relaxed);
-        let numbers = self.numbers.as_ref().and_then(Option::as_ref).filter(|_| names.len() >= NUMBERED);
+        let numbers = self.numbers.as_ref().and_then(Option::as_ref);
         let question = match numbers.and_then(|numbers| runs(numbers, names)) {
             Some(runs) => format!("{EACH} {AT} ({SOME} [{runs}])"),
             None => format!("{EACH} {AT} [{}]", names.join(" ")),
