@@ -12,6 +12,7 @@ use std::collections::HashSet;
 use std::io::{self, BufReader, BufWriter, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -135,13 +136,21 @@ impl Daemon {
     fn start_alone_at(nix: &Nix, newest: u64) -> Result<(Self, Child), DaemonError> {
         let connect = |source: io::Error| DaemonError::Connect { socket: ALONE.into(), source };
         let (ours, theirs) = UnixStream::pair().map_err(connect)?;
-        let mut command = Command::new("nix-daemon");
-        nix.in_env(&mut command).arg("--stdio");
-        let output = theirs.try_clone().map_err(connect)?;
-        command.stdin(OwnedFd::from(theirs)).stdout(OwnedFd::from(output)).stderr(Stdio::null());
-        let mut child = crate::group::spawn(&mut command).map_err(connect)?;
-        // It holds their end of the stream, which has to close when the process ends.
-        drop(command);
+        // A static Nix may be there by one name only; it goes by the one that it is called by.
+        let start = |program: &str| {
+            let mut command = Command::new(program);
+            nix.in_env(&mut command).arg0("nix-daemon").arg("--stdio");
+            let (input, output) = (theirs.try_clone()?, theirs.try_clone()?);
+            command.stdin(OwnedFd::from(input)).stdout(OwnedFd::from(output)).stderr(Stdio::null());
+            crate::group::spawn(&mut command)
+        };
+        let started = start("nix-daemon").or_else(|error| match error.kind() {
+            io::ErrorKind::NotFound => start("nix"),
+            _ => Err(error),
+        });
+        let mut child = started.map_err(connect)?;
+        // Their end of the stream has to close when the process ends.
+        drop(theirs);
         match Self::over(&ours, Path::new(ALONE), newest) {
             Ok(connection) => Ok((connection, child)),
             Err(error) => {

@@ -20,11 +20,18 @@ struct Proxied {
 
 impl Proxied {
     fn new() -> Self {
+        Self::by(|_| {})
+    }
+
+    /// With another Nix behind the proxy.
+    fn by(change: impl FnOnce(&mut Nix)) -> Self {
         let root = NixRoot::new(Path::new(env!("CARGO_TARGET_TMPDIR")));
         root.run("nix-store", &["--init"]);
         let layout = layout(&root);
         let socket = tempfile::tempdir().unwrap();
-        let proxy = DaemonProxy::start(&nix(&root), &layout, socket.path()).unwrap();
+        let mut nix = nix(&root);
+        change(&mut nix);
+        let proxy = DaemonProxy::start(&nix, &layout, socket.path()).unwrap();
         Self { root, layout, proxy, socket }
     }
 
@@ -134,7 +141,7 @@ fn what_is_written_through_it_is_what_nix_writes() {
     std::fs::write(source.join("file"), "contents").unwrap();
     let expression = expression(&source, "salt");
     let drv_path = through.derivation(&expression);
-    assert!(through.proxy.written() >= 6, "{}", through.proxy.written());
+    assert_eq!(through.proxy.written(), 7, "two texts, four derivations, a source");
     through.proxy.register().unwrap();
     assert_eq!(through.proxy.registered().unwrap(), through.proxy.written());
     assert!(through.root.is_valid(&drv_path));
@@ -220,6 +227,23 @@ fn what_is_not_ours_is_handed_on() {
     std::fs::write(&file, "added").unwrap();
     assert!(through.root.is_valid(&ask(&["--add", file.to_str().unwrap()])));
     through.verify();
+}
+
+#[test]
+fn a_nix_that_is_there_by_one_name_only_builds_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = std::env::var_os("PATH").unwrap();
+    let nix = std::env::split_paths(&path).map(|place| place.join("nix")).find(|nix| nix.exists()).unwrap();
+    std::os::unix::fs::symlink(nix, directory.path().join("nix")).unwrap();
+    let through = Proxied::by(|nix| nix.set_env("PATH", directory.path()));
+    let value = r#"import (derivation { name = "seven"; system = builtins.currentSystem; builder = "/bin/sh";
+        args = [ "-c" "echo 7 > $out" ]; })"#;
+    let ran = through
+        .command("nix-instantiate")
+        .args(["--eval", "--read-write-mode", "-E", value])
+        .output()
+        .unwrap();
+    assert_eq!(printed(&ran), "7", "{}", said(&ran));
 }
 
 #[test]
