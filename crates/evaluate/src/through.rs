@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use phoenix_model::StorePath;
-use phoenix_store::{DaemonProxy, Layout, Nix, ProxyError};
+use phoenix_store::{DaemonProxy, Layout, Nix, with_causes};
 
 use crate::left;
 
@@ -21,7 +21,7 @@ pub(crate) struct Through {
 impl Through {
     fn start(nix: &Nix, layout: &Layout) -> Result<Self, String> {
         let directory = left::make(&std::env::temp_dir(), HOME).map_err(|error| error.to_string())?;
-        let proxy = DaemonProxy::start(nix, layout, directory.path()).map_err(|error| in_words(&error))?;
+        let proxy = DaemonProxy::start(nix, layout, directory.path()).map_err(|error| with_causes(&error))?;
         Ok(Self { proxy, _directory: directory })
     }
 
@@ -38,9 +38,9 @@ impl Through {
     /// How many of them, the first ones, are valid; an error says why no more will be. If somebody waits, all are.
     pub(crate) fn registered(&self, wait: bool) -> Result<u64, String> {
         if wait {
-            self.proxy.register().map_err(|error| in_words(&error))?;
+            self.proxy.register().map_err(|error| with_causes(&error))?;
         }
-        self.proxy.registered().map_err(|error| in_words(&error))
+        self.proxy.registered().map_err(|error| with_causes(&error))
     }
 }
 
@@ -70,14 +70,4 @@ impl Writing {
     pub(crate) fn through(&self) -> Option<Result<&Arc<Through>, &str>> {
         self.started.get().map(|started| started.as_ref().map_err(String::as_str))
     }
-}
-
-fn in_words(error: &ProxyError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

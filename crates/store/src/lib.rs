@@ -40,7 +40,7 @@ pub use path_infos::{PathInfos, PathInfosError};
 pub use roots::{RootError, Roots};
 pub use settings::Settings;
 pub use temp_roots::{TempRoots, TempRootsError};
-pub use text::{error_text, strip_ansi};
+pub use text::{error_text, strip_ansi, with_causes};
 pub use tree::{DumpError, UnpackError, dump};
 pub use validity::{Validity, ValidityError, is_realised};
 pub use way::Way;

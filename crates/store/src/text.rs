@@ -23,8 +23,9 @@ pub fn error_text(stderr: &str) -> String {
     error
 }
 
-/// An error with all its causes.
-pub(crate) fn in_words(error: &dyn std::error::Error) -> String {
+/// An error with all its causes, on one line as far as they are.
+#[must_use]
+pub fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -23,7 +23,7 @@ use super::path_lock::PathLock;
 use super::register::base_name;
 use super::{Import, ImportError};
 use crate::Layout;
-use crate::text::in_words;
+use crate::text::with_causes;
 use crate::tree::{self, Top, UnpackError, Unpacker};
 
 /// How long it is waited for more before what there is is registered, at least and at most; and how many times as long
@@ -54,7 +54,7 @@ pub(crate) enum TextError {
 
 impl From<ImportError> for TextError {
     fn from(error: ImportError) -> Self {
-        Self::Store(in_words(&error))
+        Self::Store(with_causes(&error))
     }
 }
 
@@ -311,7 +311,7 @@ impl Shared {
         self.are_known(&info.references)?;
         let failed = |errno: Errno| {
             let path = import.layout.real_path(&info.path);
-            TextError::Store(in_words(&UnpackError::Write { path, source: errno.into() }))
+            TextError::Store(with_causes(&UnpackError::Write { path, source: errno.into() }))
         };
         let lock = PathLock::one(&import.store_dir, &info.path).map_err(failed)?;
         let name = base_name(&info.path);
@@ -328,7 +328,7 @@ impl Shared {
 
     fn write_files(&self, name: CString, contents: Contents<'_>) -> Result<Top<Arc<OwnedFd>>, TextError> {
         let import = &self.import;
-        let failed = |error: UnpackError| TextError::Store(in_words(&error));
+        let failed = |error: UnpackError| TextError::Store(with_causes(&error));
         let mut unpacker = Unpacker::new(import.store_dir.clone(), &import.layout.real_dir, name);
         match contents {
             Contents::Text(text) => {
@@ -457,7 +457,7 @@ impl Shared {
             }
             Err(source) => {
                 let path = self.import.layout.database();
-                Err(in_words(&ImportError::Database { path, source }))
+                Err(with_causes(&ImportError::Database { path, source }))
             }
         }
     }

@@ -14,7 +14,7 @@ use super::super::{
 use super::Behind;
 use super::request::{Frames, Request};
 use crate::import::TextError;
-use crate::text::in_words;
+use crate::text::with_causes;
 use crate::{PathInfos, group};
 
 /// What is added: a text, or a tree as a NAR, each with its SHA-256 (nix `src/libstore/content-address.cc`,
@@ -352,10 +352,10 @@ impl Started {
         options: Option<&[u8]>,
     ) -> Result<Self, String> {
         let (daemon, child) =
-            Daemon::start_alone_at(&behind.nix, protocol).map_err(|error| in_words(&error))?;
+            Daemon::start_alone_at(&behind.nix, protocol).map_err(|error| with_causes(&error))?;
         let mut this =
             Self { to: daemon.from.get_ref().try_clone().map_err(|error| error.to_string())?, child };
-        this.begin(daemon, client, protocol, options).map_err(|error| in_words(&error))?;
+        this.begin(daemon, client, protocol, options).map_err(|error| with_causes(&error))?;
         Ok(this)
     }
 
