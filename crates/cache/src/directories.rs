@@ -218,12 +218,12 @@ mod tests {
     #[test]
     fn there_is_room_for_directories_by_what_packs_are() {
         const MEBI: u64 = 1 << 20;
-        let room = Room::beside(MEBI, 126 * MEBI);
+        let room = Room::beside(MEBI, 94 * MEBI);
         assert_eq!(room.take(3 * MEBI), Err(PackError::NoRoom));
         assert_eq!(room.take(2 * MEBI), Ok(()));
         assert_eq!(room.take(1), Err(PackError::NoRoom));
         // Large packs have large directories.
-        let room = Room::beside(100 << 30, 128 * MEBI);
+        let room = Room::beside(100 << 30, 96 * MEBI);
         assert_eq!(room.take(1400 * MEBI), Ok(()));
         assert_eq!(room.take(350 * MEBI), Err(PackError::NoRoom));
     }

@@ -6,14 +6,14 @@ use std::ffi::OsString;
 /// begins.
 const PURGE_DELAY: &str = "MIMALLOC_PURGE_DELAY";
 
-/// Begins this process anew if it is to serve or to verify, with an allocator that gives back at once what was let go of.
-/// Otherwise it keeps that for a second, in which a server reads and lets go of a hundred megabytes, and a repair of the
-/// directories of all packs.
+/// Begins this process anew if it is to read the packs of a depot again and again, with an allocator that gives back at
+/// once what was let go of. Otherwise it keeps that for a second, in which a server reads and lets go of a hundred
+/// megabytes, and a fold of the directories of all packs.
 ///
 /// Nothing may have been read yet of what this process is handed.
 pub(crate) fn begin_anew_if_sparing(words: &[OsString]) {
     #[cfg(unix)]
-    if is_sparing(words)
+    if is_sparing(words, std::env::var_os("PHOENIX_DEPOT").is_some_and(|depot| !depot.is_empty()))
         && std::env::var_os(PURGE_DELAY).is_none()
         && let Ok(program) = std::env::current_exe()
     {
@@ -25,10 +25,15 @@ pub(crate) fn begin_anew_if_sparing(words: &[OsString]) {
     }
 }
 
-/// Whether these words, after the name of the program, are those of `phoenix cache serve` or `verify`.
-fn is_sparing(words: &[OsString]) -> bool {
-    let is_sparing = |pair: &[OsString]| pair[0] == "cache" && (pair[1] == "serve" || pair[1] == "verify");
-    words.get(1..).is_some_and(|words| words.windows(2).any(is_sparing))
+/// Whether these words, after the name of the program, are those of a verb of `phoenix cache` that looks at a depot more
+/// than once, or of a run that saves to one.
+fn is_sparing(words: &[OsString], has_depot: bool) -> bool {
+    let words = words.get(1..).unwrap_or_default();
+    let of_cache = ["serve", "verify", "save", "gc"];
+    let is_sparing = |pair: &[OsString]| pair[0] == "cache" && of_cache.iter().any(|verb| pair[1] == *verb);
+    let names_depot = || words.iter().any(|word| word.as_encoded_bytes().starts_with(b"--depot"));
+    words.windows(2).any(is_sparing)
+        || words.first().is_some_and(|verb| verb == "run") && (has_depot || names_depot())
 }
 
 #[cfg(test)]
@@ -36,13 +41,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_serves_and_what_verifies_begins_anew() {
-        let is_sparing =
-            |line: &str| is_sparing(&line.split(' ').map(OsString::from).collect::<Vec<OsString>>());
-        assert!(is_sparing("phoenix cache serve --depot dir:x"));
-        assert!(is_sparing("phoenix cache verify --repair"));
-        for other in ["phoenix cache save ./serve", "phoenix", "cache serve", "phoenix run"] {
-            assert!(!is_sparing(other), "{other}");
+    fn what_reads_a_depot_more_than_once_begins_anew() {
+        let is_sparing = |line: &str, has_depot: bool| {
+            is_sparing(&line.split(' ').map(OsString::from).collect::<Vec<OsString>>(), has_depot)
+        };
+        for line in [
+            "phoenix cache serve --depot dir:x",
+            "phoenix cache verify --repair",
+            "phoenix cache save ./serve",
+            "phoenix cache gc",
+            "phoenix run --depot=dir:x .#a",
+        ] {
+            assert!(is_sparing(line, false), "{line}");
         }
+        assert!(is_sparing("phoenix run .#a", true));
+        for other in ["phoenix cache restore ./serve", "phoenix", "cache serve", "phoenix run"] {
+            assert!(!is_sparing(other, false), "{other}");
+        }
+        assert!(!is_sparing("phoenix plan", true));
     }
 }

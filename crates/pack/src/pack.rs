@@ -49,7 +49,7 @@ const FREE: u64 = 1 << 20;
 
 /// How much all directories of small packs may weigh together, in bytes: those of three million chunks, or of all that is
 /// known of 50,000 paths of which each refers to two dozen others.
-const SMALL_WEIGHT: u64 = 128 << 20;
+const SMALL_WEIGHT: u64 = 96 << 20;
 
 /// How long the directory of a pack may be that has so many bytes. What packs say of themselves does not decide how much
 /// memory they take.
