@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use phoenix_depot::{Blob, BlobName, Created, DepotError, Problem};
-use phoenix_pack::{Catalog, Collection, Fold, Folded, Frame, Goal, LEVEL, PackError};
+use phoenix_pack::{Catalog, Collection, Damaged, Fold, Folded, Frame, Goal, LEVEL, PackError};
 use tokio::sync::mpsc::Sender;
 
 use crate::attempts::attempts_at;
@@ -69,6 +69,18 @@ pub enum CollectError {
         /// A pack that it gave no answer about.
         what: String,
     },
+    /// What is in packs that are left out, or needs something that is in them, would count as gone.
+    #[error(
+        "{depot}: {} left out for want of room, and what needs something in {} would be let go; `phoenix cache gc` makes \
+         room", if *.packs == 1 { "a pack is".to_owned() } else { format!("{packs} packs are") },
+        if *.packs == 1 { "it" } else { "them" }
+    )]
+    LeftOut {
+        /// The depot.
+        depot: String,
+        /// How many packs.
+        packs: usize,
+    },
     /// The new pack could not be made.
     #[error(transparent)]
     Trouble(#[from] Trouble),
@@ -80,6 +92,18 @@ impl CollectError {
     pub fn is_race(&self) -> bool {
         matches!(self, Self::Trouble(Trouble::Depot(DepotError { problem: Problem::Gone, .. })))
     }
+}
+
+/// What makes room in a depot where packs are left out for want of it.
+#[derive(Debug, Clone)]
+pub struct MakingRoom {
+    /// The packs that are let go, and how many bytes they have.
+    pub packs: Vec<(String, u64)>,
+    /// The paths of other packs that cannot be restored without them.
+    pub lost: BTreeSet<String>,
+    /// The packs that these are in, to be rewritten, and what is in the packs alone that are let go, as far as there was
+    /// a look at it.
+    pub damaged: Damaged,
 }
 
 /// Frames that are read at once.
@@ -148,7 +172,8 @@ impl Cache {
     pub fn remove_replaced(&mut self, grace: u64, trouble: &mut (dyn FnMut(Trouble) + Send)) -> (usize, u64) {
         let mut removed = (0, 0);
         // What is not shown may long be gone, and where nothing is shown nothing can be removed.
-        if !self.packs.is_listed() {
+        // And what a pack relies on that is left out is not known.
+        if !self.packs.is_listed() || self.packs.left_out() > 0 {
             return removed;
         }
         let catalog = self.packs.peek();
@@ -190,11 +215,62 @@ impl Cache {
         self.packs = self.runtime.block_on(Packs::load(depot, trouble));
     }
 
+    /// Plans to make room, where packs are left out for want of it: which of them are let go, what is in them alone, and what
+    /// of the others cannot be restored without them. From then on all is planned as if these packs were not there. None
+    /// where no pack is left out that may be let go of here.
+    ///
+    /// # Errors
+    /// When the depot did not tell all that it has.
+    pub fn plan_room(
+        &mut self,
+        trouble: &mut (dyn FnMut(Trouble) + Send),
+    ) -> Result<Option<MakingRoom>, CollectError> {
+        self.runtime.block_on(self.packs.read_relied_on(true, trouble));
+        if let Some(what) = self.packs.unsure().next() {
+            let depot = self.packs.depot().location().to_owned();
+            return Err(CollectError::Unsure { depot, what: what.to_owned() });
+        }
+        if self.packs.left_out() == 0 {
+            return Ok(None);
+        }
+        let gone = self.runtime.block_on(self.packs.only_in_left_out());
+        let before = self.packs.left_out();
+        let packs = self.packs.give_up_left_out();
+        if self.packs.left_out() == before {
+            return Ok(None);
+        }
+        let lost = Collection::not_whole(self.packs.catalog(), &gone);
+        let damaged = Damaged { packs: self.packs_with(&lost), gone: Some(gone), ..Damaged::default() };
+        Ok(Some(MakingRoom { packs, lost, damaged }))
+    }
+
+    /// Lets go of the packs that are left out, as was planned, before anything else. Whether one stays, so that the next pack
+    /// has to say that it is gone: where nobody lists what there is, that is as good.
+    ///
+    /// # Errors
+    /// When one of them cannot be removed, and whoever looks would see it again.
+    pub fn make_room(&mut self, room: &MakingRoom) -> Result<bool, DepotError> {
+        let mut stays = false;
+        for (name, _) in &room.packs {
+            match self.runtime.block_on(self.packs.remove(name)) {
+                Ok(()) => {}
+                // Nobody lists it, and the next pack says that it is gone.
+                Err(DepotError { problem: Problem::Unsupported(_) | Problem::Denied(_), .. })
+                    if !self.packs.is_listed() =>
+                {
+                    stays = true;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(stays)
+    }
+
     /// Plans what to fold and what to let go; [`Goal::outside`] and the like are filled in here. Of the packs that were
     /// replaced it reads those that a live one may rely on, for something in them may be needed again.
     ///
     /// # Errors
-    /// When the depot did not tell all that it has.
+    /// When the depot did not tell all that it has, or there is no room for all that its packs say.
     pub fn plan_collection(
         &mut self,
         goal: &Goal,
@@ -205,6 +281,14 @@ impl Cache {
         if let Some(what) = self.packs.unsure().next() {
             let depot = self.packs.depot().location().to_owned();
             return Err(CollectError::Unsure { depot, what: what.to_owned() });
+        }
+        if goal.damaged.gone.is_some() {
+            // What was replaced and waits is in nobody's way.
+            self.packs.pass_over_replaced(&BTreeSet::new());
+        }
+        if self.packs.left_out() > 0 {
+            let depot = self.packs.depot().location().to_owned();
+            return Err(CollectError::LeftOut { depot, packs: self.packs.left_out() });
         }
         let foreign = self.packs.foreign();
         let (outside, replaced) = (self.packs.outside().clone(), self.packs.replaced());

@@ -23,7 +23,7 @@ mod trust;
 mod workshop;
 
 pub use cache::Cache;
-pub use collect::{ALIVE, CollectError, Collected, GRACE, MOST_PACKS};
+pub use collect::{ALIVE, CollectError, Collected, GRACE, MOST_PACKS, MakingRoom};
 pub use local::{Destination, IntoStoreError};
 pub use name::PACKS;
 pub use packs::Packs;

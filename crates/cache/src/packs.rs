@@ -138,12 +138,36 @@ impl Packs {
         self.left_out.len()
     }
 
-    /// Whether each of these paths is in a pack that is left out. One pack after another is looked into, and let go of
-    /// again; into one whose directory is too large for that nobody looks.
+    /// Whether each of these paths is in a pack that is left out.
     pub(crate) async fn in_left_out(&mut self, names: &[&str]) -> Vec<bool> {
         let mut found = vec![false; names.len()];
-        if names.is_empty() || self.left_out.is_empty() {
+        if names.is_empty() {
             return found;
+        }
+        self.look_into_left_out(|directory, _| {
+            found.iter_mut().zip(names).for_each(|(found, name)| *found |= directory.has(name));
+        })
+        .await;
+        found
+    }
+
+    /// The paths that are in packs which are left out, and in none that was read.
+    pub(crate) async fn only_in_left_out(&mut self) -> BTreeSet<String> {
+        let mut names = BTreeSet::new();
+        self.look_into_left_out(|directory, catalog| {
+            let all = (0..directory.paths()).filter_map(|at| std::str::from_utf8(directory.name_of(at)).ok());
+            let is_known = |name: &str| name.as_bytes().first_chunk().is_some_and(|hash| catalog.has(hash));
+            names.extend(all.filter(|name| !is_known(name)).map(str::to_owned));
+        })
+        .await;
+        names
+    }
+
+    /// Looks into one pack that is left out after another, and lets go of it again; into one whose directory is too large
+    /// for that nobody looks.
+    async fn look_into_left_out(&mut self, mut look: impl FnMut(&Directory, &Catalog)) {
+        if self.left_out.is_empty() {
+            return;
         }
         self.catalog.forget_places();
         for blob in self.left_out.values() {
@@ -153,9 +177,39 @@ impl Packs {
             }
             let Ok(stored) = tail.directory(self.depot.as_ref(), blob).await else { continue };
             let Ok(directory) = stored.open() else { continue };
-            found.iter_mut().zip(names).for_each(|(found, name)| *found |= directory.has(name));
+            look(&directory, &self.catalog);
         }
-        found
+    }
+
+    /// Takes the packs that are left out for gone from now on, other than those of scopes that may not be written; those
+    /// that are to be removed, and how many bytes they have. One that was replaced waits for that as any other.
+    pub(crate) fn give_up_left_out(&mut self) -> Vec<(String, u64)> {
+        let (stay, given_up) =
+            std::mem::take(&mut self.left_out).into_iter().partition(|(name, _)| self.is_foreign(name));
+        self.left_out = stay;
+        let given_up: BTreeMap<String, Blob> = given_up;
+        let mut packs = Vec::new();
+        for (name, blob) in given_up {
+            self.outside.remove(&name);
+            // It is known no more, but others know whether it was replaced.
+            if self.catalog.is_replaced(&name) {
+                continue;
+            }
+            self.catalog.forget(&name);
+            packs.push((name, blob.size));
+        }
+        packs
+    }
+
+    /// Takes those for gone, other than these, that are left out and were replaced: they wait for that, and nothing is
+    /// planned with them.
+    pub(crate) fn pass_over_replaced(&mut self, but: &BTreeSet<String>) {
+        let names = self.left_out.keys().filter(|name| !but.contains(*name));
+        let replaced = names.filter(|name| self.catalog.is_replaced(name)).cloned();
+        for name in replaced.collect::<Vec<String>>() {
+            self.left_out.remove(&name);
+            self.outside.remove(&name);
+        }
     }
 
     /// How many bytes the packs have that were read, and how much their directories weigh.
@@ -394,7 +448,10 @@ impl Packs {
     pub(crate) async fn read_replaced(&mut self, most: usize, trouble: &mut (dyn FnMut(Trouble) + Send)) {
         let replaced = self.catalog.unread_replaced().into_iter().take(most);
         let replaced: Vec<_> = replaced.map(|(name, info)| (name.to_owned(), info)).collect();
+        let before: BTreeSet<String> = self.left_out.keys().cloned().collect();
         self.find_and_read(replaced, trouble).await;
+        // Nobody needs those, as far as is known.
+        self.pass_over_replaced(&before);
     }
 
     async fn find_and_read(

@@ -16,7 +16,10 @@ use crate::trouble::once;
 use crate::{Cache, Trouble};
 
 /// Why a path cannot be put together.
-pub(crate) const GONE: &str = "a pack with a part of it is gone, or damaged there";
+const GONE: &str = "a pack with a part of it is gone, or damaged there";
+
+/// The same where packs are left out, in which it may be.
+const LEFT_OUT: &str = "a part of it may be in a pack that there is no room for";
 
 /// Why a path cannot be had that others are in the way of.
 const REFERS_TO: &str = "it refers to ";
@@ -123,7 +126,7 @@ impl Cache {
             self.runtime.block_on(self.packs.read_replaced(MOST_PACKS, &mut |problem| trouble(problem)));
             (located, later, gone) = locate(self.packs.catalog(), closure);
         }
-        gone.into_iter().for_each(|number| outcome.lose(number, GONE.to_owned()));
+        gone.into_iter().for_each(|number| outcome.lose(number, self.gone().to_owned()));
         for (number, path) in &located {
             if let Err(why) = admit(&path.info) {
                 outcome.lose(*number, with_causes(&why));
@@ -148,7 +151,7 @@ impl Cache {
             let (paths, packs) = self.take_in(located, room, take, threads, trouble, &mut outcome);
             gone.extend(paths);
             gone_packs.extend(packs);
-            located = locate_some(self.packs.catalog(), closure, &mut later, &mut outcome);
+            located = self.locate_some(closure, &mut later, &mut outcome);
         }
         if !gone.is_empty() {
             // What replaced the packs that went away may have it. If that goes away as well, so be it.
@@ -157,7 +160,7 @@ impl Cache {
         }
         let mut again = gone.iter().copied();
         loop {
-            let located = locate_some(self.packs.catalog(), closure, &mut again, &mut outcome);
+            let located = self.locate_some(closure, &mut again, &mut outcome);
             if located.is_empty() {
                 break;
             }
@@ -170,13 +173,39 @@ impl Cache {
             gone_packs.into_iter().for_each(|error| trouble(error.into()));
         }
         self.doubt(&outcome.damaged, trouble);
-        if self.packs.unsure().next().is_some() {
-            // It may be in what the depot did not show.
-            let gone = outcome.failed.iter().filter(|(_, why)| why == GONE);
-            outcome.unread.extend(gone.map(|(number, _)| *number));
-        }
+        // It may be in what the depot did not show, or there was no room for.
+        let is_unsure = self.packs.unsure().next().is_some();
+        let gone = outcome.failed.iter().filter(|(_, why)| why == LEFT_OUT || is_unsure && why == GONE);
+        outcome.unread.extend(gone.map(|(number, _)| *number));
         outcome.settle(closure);
         outcome
+    }
+
+    /// Why a path cannot be put together.
+    pub(crate) fn gone(&self) -> &'static str {
+        if self.packs.left_out() > 0 { LEFT_OUT } else { GONE }
+    }
+
+    /// Where the next paths are, as many as are planned together.
+    fn locate_some(
+        &mut self,
+        closure: &Closure,
+        numbers: &mut impl Iterator<Item = u32>,
+        outcome: &mut Outcome,
+    ) -> Vec<(u32, Located)> {
+        let (mut located, mut size) = (Vec::new(), 0);
+        while size < PLAN
+            && let Some(number) = numbers.next()
+        {
+            match locate_one(self.packs.catalog(), closure, number) {
+                Some(path) => {
+                    size += path.size();
+                    located.push((number, path));
+                }
+                None => outcome.lose(number, self.gone().to_owned()),
+            }
+        }
+        located
     }
 
     /// How many bytes are there for reading ahead: what is known of packs and paths takes its part of the memory.
@@ -298,28 +327,6 @@ fn locate(catalog: &mut Catalog, closure: &Closure) -> (Vec<(u32, Located)>, Vec
         }
     }
     (located, later, gone)
-}
-
-/// Where the next paths are, as many as are planned together.
-fn locate_some(
-    catalog: &mut Catalog,
-    closure: &Closure,
-    numbers: &mut impl Iterator<Item = u32>,
-    outcome: &mut Outcome,
-) -> Vec<(u32, Located)> {
-    let (mut located, mut size) = (Vec::new(), 0);
-    while size < PLAN
-        && let Some(number) = numbers.next()
-    {
-        match locate_one(catalog, closure, number) {
-            Some(path) => {
-                size += path.size();
-                located.push((number, path));
-            }
-            None => outcome.lose(number, GONE.to_owned()),
-        }
-    }
-    located
 }
 
 /// Where a path is.

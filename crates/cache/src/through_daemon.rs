@@ -6,11 +6,11 @@ use std::{io, thread};
 
 use phoenix_model::{StorePath, ValidPathInfo};
 use phoenix_pack::{Closure, Located};
-use phoenix_store::{AddError, Daemon, DaemonError, add_through_daemon};
+use phoenix_store::{AddError, Daemon, DaemonError, Layout, PathInfos, add_through_daemon};
 
 use crate::frames::Frames;
 use crate::local::{Destination, IntoStoreError, store_paths, unpacked};
-use crate::restore::{GONE, Outcome, PLAN, locate_one, make};
+use crate::restore::{Outcome, PLAN, locate_one, make};
 use crate::trouble::once;
 use crate::trust::{admit, compared};
 use crate::{Cache, Restored, Trouble};
@@ -63,8 +63,7 @@ impl Cache {
         if let Err(error) = handed {
             // Part of what was on its way may be there, if anybody can tell.
             let all = store_paths(&closure, store_dir);
-            let valid = Daemon::connect(socket).and_then(|mut daemon| daemon.valid(&all));
-            let came_in = valid.map_or(handing.came_in, |valid| valid.len());
+            let came_in = valid_now(&all, into.layout, socket).map_or(handing.came_in, |valid| valid.len());
             return Err(IntoStoreError::from(error).after(came_in));
         }
         outcome.settle(&closure);
@@ -141,7 +140,8 @@ impl Cache {
 
     /// A path with its pieces, if they are all there and it may come in.
     fn ready(&mut self, closure: &Closure, number: u32, into: Destination<'_>) -> io::Result<Ready> {
-        let located = locate_one(self.catalog(), closure, number).ok_or_else(|| io::Error::other(GONE))?;
+        let located = locate_one(self.catalog(), closure, number);
+        let located = located.ok_or_else(|| io::Error::other(self.gone()))?;
         let info = unpacked(&located.info, &into.layout.store_dir)?;
         admit(&info, into.trusted)?;
         Ok(Ready { number, info, located })
@@ -199,6 +199,15 @@ impl Cache {
         frames.gone().into_iter().for_each(|error| trouble(error.into()));
         result
     }
+}
+
+/// Those of these paths that are valid: the daemon says so, or where it is gone the database of the store.
+fn valid_now(paths: &[StorePath], layout: &Layout, socket: &Path) -> Option<HashSet<StorePath>> {
+    if let Ok(valid) = Daemon::connect(socket).and_then(|mut daemon| daemon.valid(paths)) {
+        return Some(valid);
+    }
+    let infos = PathInfos::open(layout).ok()?.of(paths).ok()?;
+    Some(infos.into_iter().map(|info| info.path).collect())
 }
 
 /// Takes the next bytes of a NAR.
@@ -265,4 +274,32 @@ fn keys(info: &ValidPathInfo) -> BTreeSet<String> {
 
 fn base_names(paths: HashSet<StorePath>) -> HashSet<String> {
     paths.into_iter().map(|path| path.base_name().to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use phoenix_store::StoreEnv;
+    use phoenix_testkit::NixRoot;
+
+    use super::*;
+
+    #[test]
+    fn what_came_in_is_known_when_the_daemon_is_gone() {
+        let nix = NixRoot::new(&std::env::temp_dir());
+        let file = nix.path("some");
+        std::fs::write(&file, "some").unwrap();
+        let added = nix.run("nix-store", &["--add", file.to_str().unwrap()]);
+        let there = StorePath::parse(added.trim()).unwrap();
+        let other = StorePath::parse(&format!("{there}-other")).unwrap();
+        let environment = nix.env();
+        let value = |wanted: &str| {
+            let (_, value) = environment.iter().find(|(name, _)| *name == wanted).unwrap();
+            Some(value.clone().into_string().unwrap())
+        };
+        let (store_dir, state_dir) = (value("NIX_STORE_DIR"), value("NIX_STATE_DIR"));
+        let env = StoreEnv { store_dir, state_dir, log_dir: value("NIX_LOG_DIR"), remote: None };
+        let layout = Layout::of("", &env).unwrap();
+        let valid = valid_now(&[other, there.clone()], &layout, &nix.path("no-socket"));
+        assert_eq!(valid, Some(HashSet::from([there])));
+    }
 }

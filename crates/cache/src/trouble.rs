@@ -40,10 +40,11 @@ pub enum Trouble {
     /// Packs that nothing is wrong with are not read: the directories of those that are newer take all the room.
     #[error(
         "{depot}: {} left out, for all that packs say of their paths is more than there is memory for, and the newest \
-         come first; what is in {} is not restored, and not saved anew. `phoenix cache gc --budget BYTES`, with less than \
-         there is, lets go of what nobody needs; many small paths are better kept in a depot of their own",
+         come first; what is in {them} is not restored, and not saved anew, and nothing is let go of meanwhile. `phoenix cache \
+         gc` makes room: it lets go of {them} and of what cannot be restored without {them}, and who needs it saves it \
+         anew; many small paths are better kept in a depot of their own",
         named(.packs),
-        if .packs.len() == 1 { "it" } else { "them" }
+        them = if .packs.len() == 1 { "it" } else { "them" }
     )]
     LeftOut {
         /// The depot, as it names itself.

@@ -15,7 +15,7 @@ use crate::setup::var;
 use crate::talk;
 
 /// The names of how many paths are said before "and so many more".
-const FEW: usize = 10;
+pub(crate) const FEW: usize = 10;
 
 /// How many paths are named that were not saved.
 const NAMES: usize = 3;
@@ -152,6 +152,10 @@ pub(crate) fn after_save(
     budget: u64,
 ) -> Vec<(bool, String)> {
     let mut said = Vec::new();
+    // What is missed may be in them, and what they need is not known. It was told when the depot was read.
+    if cache.left_out() > 0 {
+        return said;
+    }
     let mut troubles = Vec::new();
     // That packs are left out was told when the depot was read.
     let mut trouble = |trouble: Trouble| {
@@ -239,7 +243,7 @@ fn leaf(name: &str) -> &str {
     name.rsplit('/').next().unwrap_or_default()
 }
 
-fn packs(count: usize) -> String {
+pub(crate) fn packs(count: usize) -> String {
     if count == 1 { "1 pack".to_owned() } else { format!("{count} packs") }
 }
 
@@ -280,14 +284,7 @@ fn dropped_lines(plan: &Collection, rest: &str) -> Vec<String> {
 /// What was done. `rest` says where all that is dropped is named.
 pub(crate) fn done_lines(plan: &Collection, collected: &Collected, rest: &str) -> Vec<String> {
     let mut lines = dropped_lines(plan, rest);
-    if let Some(pack) = &collected.pack {
-        lines.push(format!(
-            "folded {} into {pack} ({}, {} of it copied as it was)",
-            packs(plan.sources.len()),
-            HumanBytes(collected.size),
-            HumanBytes(collected.copied),
-        ));
-    }
+    lines.extend(folded_line(plan, collected));
     for name in collected.lost.iter().take(FEW) {
         lines.push(format!("lost {name}: a part of it was damaged"));
     }
@@ -310,6 +307,17 @@ pub(crate) fn done_lines(plan: &Collection, collected: &Collected, rest: &str) -
     }
     lines.extend(waiting_line(plan));
     lines
+}
+
+/// What was folded, if anything was.
+pub(crate) fn folded_line(plan: &Collection, collected: &Collected) -> Option<String> {
+    let pack = collected.pack.as_ref()?;
+    Some(format!(
+        "folded {} into {pack} ({}, {} of it copied as it was)",
+        packs(plan.sources.len()),
+        HumanBytes(collected.size),
+        HumanBytes(collected.copied),
+    ))
 }
 
 /// What is replaced and stays for a while, if anything is.

@@ -446,6 +446,18 @@ fn a_depot_that_is_full_keeps_what_it_has() {
     let _ = cache(&env, &["save", &paths[1]]).ends_with(0);
     // There is no room for folding either; nothing is lost by trying.
     let _ = cache(&env, &["gc"]).ends_with(1).says("nothing is lost");
+    // Nor for a repair, which says what to do about it.
+    let flip = || {
+        for pack in fs::read_dir(env.file("depot/packs")).unwrap().map(|pack| pack.unwrap().path()) {
+            let mut bytes = fs::read(&pack).unwrap();
+            bytes[0] ^= 1;
+            fs::write(&pack, bytes).unwrap();
+        }
+    };
+    flip();
+    let ran = cache(&env, &["verify", "--repair"]).ends_with(1).says("not repaired").says("the disk is full");
+    assert!(!ran.stderr.contains("when the depot answers"), "{ran}");
+    flip();
     come_back(&env, &paths[..2]);
 }
 

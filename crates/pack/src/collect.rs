@@ -52,6 +52,9 @@ pub struct Damaged {
     pub packs: BTreeSet<String>,
     /// Packs that hold something of them and are rewritten another time: they stay as they are, with what others need.
     pub later: BTreeSet<String>,
+    /// Where packs are let go because there is no room for what they say: the paths that are in these alone, as far as that
+    /// is known. What refers to one of them goes with it, for nobody else can be asked for it.
+    pub gone: Option<BTreeSet<String>>,
 }
 
 impl Damaged {
@@ -138,6 +141,8 @@ pub enum Why {
     NeededAgain,
     /// Something in it is damaged.
     Damaged,
+    /// Something in it needs what is in packs that are let go for want of room.
+    NotWhole,
 }
 
 impl fmt::Display for Why {
@@ -149,6 +154,7 @@ impl fmt::Display for Why {
             Self::OverBudget => "part of it is not kept, and there is too much",
             Self::NeededAgain => "it was replaced, but something in it is needed again",
             Self::Damaged => "something in it is damaged",
+            Self::NotWhole => "something in it needs what is in a pack that there is no room for",
         })
     }
 }
@@ -184,6 +190,8 @@ pub enum Lost {
     NoRoom,
     /// It refers to a path that is let go.
     RefersTo(String),
+    /// It reaches a path that is not kept, but stays where it is, for its pack is not rewritten; and why that is not kept.
+    Needs(String, Box<Self>),
     /// A chunk of it is in no pack.
     Incomplete,
     /// It does not come back as it was.
@@ -195,6 +203,11 @@ impl fmt::Display for Lost {
         match self {
             Self::NoRoom => f.write_str("there is no room for it"),
             Self::RefersTo(name) => write!(f, "it refers to {name}"),
+            Self::Needs(name, why) => match **why {
+                Self::Incomplete => write!(f, "it needs {name}, a part of which is in no pack any more"),
+                Self::Damaged => write!(f, "it needs {name}, which is damaged"),
+                _ => write!(f, "it needs {name}, and there is no room for both"),
+            },
             Self::Incomplete => f.write_str("a part of it is in no pack any more"),
             Self::Damaged => f.write_str("it is damaged"),
         }
@@ -213,6 +226,19 @@ impl Collection {
         // Who carries it out needs the memory.
         catalog.forget_places();
         plan
+    }
+
+    /// The paths that cannot be put together of the packs that were read, with all that refer to these, and to what is
+    /// [`Damaged::gone`].
+    #[must_use]
+    pub fn not_whole(catalog: &mut Catalog, gone: &BTreeSet<String>) -> BTreeSet<String> {
+        catalog.build_index();
+        let names = {
+            let candidates = keep::candidates(catalog);
+            keep::not_whole(catalog, &candidates, gone)
+        };
+        catalog.forget_places();
+        names
     }
 
     fn within(catalog: &Catalog, goal: &Goal) -> Self {

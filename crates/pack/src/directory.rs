@@ -633,7 +633,8 @@ impl Directory {
     }
 
     /// The name that a record begins with, as bytes; empty when it is damaged.
-    pub(crate) fn name_of(&self, number: usize) -> &[u8] {
+    #[must_use]
+    pub fn name_of(&self, number: usize) -> &[u8] {
         // A record begins with its name, and that with its length, which is below 2^14.
         let record = self.record_bytes(number);
         let (length, rest) = match record {

@@ -25,6 +25,7 @@ mod keys;
 mod losses;
 mod push;
 mod restore;
+mod rewriting;
 mod serve;
 mod snapshot;
 mod verify;

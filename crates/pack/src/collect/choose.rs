@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::keep::{Keeping, stored};
-use super::{Collection, Goal, Source, Unwanted, Why};
+use super::{Collection, Dropped, Goal, Lost, Source, Unwanted, Why};
 use crate::fold::is_copied;
 use crate::{Catalog, Directory, longest_directories};
 
@@ -77,7 +77,8 @@ pub(super) fn choose(catalog: &Catalog, goal: &Goal, keeping: Keeping) -> Collec
             _ => None,
         };
         if goal.damaged.packs.contains(&pack.name) {
-            pack.why = Some(Why::Damaged);
+            let is_gone = goal.damaged.gone.is_some();
+            pack.why = Some(if is_gone { Why::NotWhole } else { Why::Damaged });
         }
         if stays(goal, &pack.name) {
             pack.why = None;
@@ -243,7 +244,8 @@ fn finish(
         })
     };
     let dropped = keeping.dropped.iter().filter(|&&(_, pack, number)| is_lost(pack, number));
-    let dropped = dropped.map(|(dropped, ..)| dropped.clone()).collect();
+    let mut dropped: Vec<Dropped> = dropped.map(|(dropped, ..)| dropped.clone()).collect();
+    name_causes(&mut dropped, &keeping);
     let kept = keeping.records.len();
     let records = keeping.records.into_iter().filter(|(pack, _)| rewritten.contains(pack)).collect();
     let sources = packs.into_iter().filter_map(|pack| {
@@ -263,5 +265,32 @@ fn finish(
         dropped,
         records,
         wanted: keeping.wanted,
+    }
+}
+
+/// Sees to it that what is said to be let go because of another path names one that is let go: what stays with its pack,
+/// though it is not kept, is told with why it is not.
+fn name_causes(dropped: &mut [Dropped], keeping: &Keeping) {
+    let names: BTreeSet<String> = dropped.iter().map(|path| path.name.clone()).collect();
+    let not_kept: BTreeMap<&str, &Lost> =
+        keeping.dropped.iter().map(|(path, ..)| (path.name.as_str(), &path.why)).collect();
+    for path in dropped {
+        let Lost::RefersTo(name) = &path.why else { continue };
+        if names.contains(name) {
+            continue;
+        }
+        // References in a circle are settled one after another, so this ends; it ends all the same if they are not.
+        let mut end = name;
+        for _ in 0..not_kept.len() {
+            match not_kept.get(end.as_str()) {
+                Some(Lost::RefersTo(next)) => end = next,
+                Some(why) => {
+                    path.why = Lost::Needs(end.clone(), Box::new((*why).clone()));
+                    break;
+                }
+                // It went with a pack that is let go.
+                None => break,
+            }
+        }
     }
 }

@@ -59,17 +59,21 @@ enum State {
     Dropped(Lost),
 }
 
+/// The paths that are not whole, whatever room there is, with all that refer to them.
+pub(super) fn not_whole(
+    catalog: &Catalog,
+    candidates: &[Candidate<'_>],
+    gone: &BTreeSet<String>,
+) -> BTreeSet<String> {
+    let mut taking = Taking::new(catalog, candidates, Some(gone), u64::MAX);
+    candidates.iter().for_each(|path| taking.take(path.name));
+    let states = candidates.iter().zip(&taking.states);
+    let lost = states.filter(|(_, state)| matches!(state, State::Dropped(_)));
+    lost.map(|(path, _)| path.name.to_owned()).collect()
+}
+
 pub(super) fn keep(catalog: &Catalog, goal: &Goal, candidates: &[Candidate<'_>], target: u64) -> Keeping {
-    let wanted = catalog.read_packs().map(|(_, _, directory)| vec![false; directory.chunks()]).collect();
-    let mut taking = Taking {
-        catalog,
-        states: vec![State::New; candidates.len()],
-        wanted,
-        records: Vec::new(),
-        used: 0,
-        target,
-        candidates,
-    };
+    let mut taking = Taking::new(catalog, candidates, goal.damaged.gone.as_ref(), target);
     for (at, path) in candidates.iter().enumerate() {
         if goal.damaged.paths.contains(path.name) {
             taking.states[at] = State::Dropped(Lost::Damaged);
@@ -197,6 +201,8 @@ pub(super) fn stored(catalog: &Catalog, pack: u32, chunk: u32) -> u64 {
 struct Taking<'c> {
     catalog: &'c Catalog,
     candidates: &'c [Candidate<'c>],
+    /// Paths that went with the packs that they were in.
+    gone: Option<&'c BTreeSet<String>>,
     states: Vec<State>,
     wanted: Vec<Vec<bool>>,
     records: Vec<(u32, usize)>,
@@ -204,7 +210,18 @@ struct Taking<'c> {
     target: u64,
 }
 
-impl Taking<'_> {
+impl<'c> Taking<'c> {
+    fn new(
+        catalog: &'c Catalog,
+        candidates: &'c [Candidate<'c>],
+        gone: Option<&'c BTreeSet<String>>,
+        target: u64,
+    ) -> Self {
+        let wanted = catalog.read_packs().map(|(_, _, directory)| vec![false; directory.chunks()]).collect();
+        let states = vec![State::New; candidates.len()];
+        Self { catalog, candidates, gone, states, wanted, records: Vec::new(), used: 0, target }
+    }
+
     /// Keeps a path with what it refers to, as far as there is room; those that are referred to first.
     fn take(&mut self, name: &str) {
         let Some(root) = find(self.candidates, name) else { return };
@@ -272,6 +289,12 @@ impl Taking<'_> {
         }
         let record =
             self.catalog.pack(path.pack).and_then(|(_, directory)| directory.record(path.number).ok());
+        let references = || record.iter().flat_map(|record| &record.info.references);
+        if let Some(gone) = self.gone
+            && let Some(lost) = references().find(|name| gone.contains(*name))
+        {
+            return State::Dropped(Lost::RefersTo(lost.clone()));
+        }
         let Some(places) = record.and_then(|record| places(self.catalog, path.pack, &record)) else {
             return State::Dropped(Lost::Incomplete);
         };

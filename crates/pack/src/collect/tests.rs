@@ -618,3 +618,57 @@ fn packs_are_shared_out_by_what_one_can_say_together() {
     assert_eq!(groups(&["p0", "p4", "p2"]), ["p0 p2 p4"]);
     assert!(groups(&[]).is_empty());
 }
+
+/// What is said to go because of another path names one that goes; of one that stays with its pack it is said why.
+#[test]
+fn why_a_path_goes_is_true_also_where_what_it_needs_stays() {
+    let mut world = World::default();
+    // So large a pack is not rewritten for one path of it; what refers to that path is in a pack of its own.
+    let mut many: Vec<PackedPath> =
+        (0..40).map(|at| path(at, &[at * 4, at * 4 + 1, at * 4 + 2], &[], 5_000)).collect();
+    many.push(path(90, &[900], &[], 1));
+    world.save(&mut Catalog::default(), "a", 1, many);
+    let mut catalog = world.catalog();
+    world.save(&mut catalog, "b", 2, vec![path(91, &[901, 902, 903], &[90], 2)]);
+    let size = world.size_of_live();
+    let plan = Collection::plan(&mut world.catalog(), &Goal { budget: size - 6_000, packs: 9, ..goal(10) });
+    let sources: Vec<&str> = plan.sources.iter().map(|source| source.name.as_str()).collect();
+    assert_eq!(sources, ["b"], "{plan:?}");
+    let needs = Lost::Needs(name(90), Box::new(Lost::NoRoom));
+    assert_eq!(dropped(&plan), [(name(91).as_str(), &needs)]);
+    assert!(needs.to_string().contains("there is no room for both"), "{needs}");
+    assert!(world.catalog().has(name(90).as_bytes().first_chunk().unwrap()));
+}
+
+/// What was in a pack that is let go for want of room takes with it what is put together of it, and what refers to it.
+#[test]
+fn what_cannot_be_had_without_a_pack_that_is_let_go_goes_with_it() {
+    let mut world = World::default();
+    world.save(&mut Catalog::default(), "a", 1, vec![path(1, &[1, 2], &[], 1)]);
+    let paths = vec![
+        path(2, &[1, 2, 3], &[], 2),
+        path(3, &[4], &[1], 2),
+        path(4, &[5], &[3], 2),
+        path(5, &[6], &[77], 2),
+    ];
+    let mut catalog = world.catalog();
+    world.save(&mut catalog, "b", 2, paths);
+    let mut catalog = world.catalog();
+    world.save(&mut catalog, "c", 3, vec![path(6, &[7], &[], 3)]);
+    world.packs.remove("a");
+    // Of the others nothing is known, and they are had from elsewhere.
+    let gone: BTreeSet<String> = [name(1)].into();
+    let lost = Collection::not_whole(&mut world.catalog(), &gone);
+    assert_eq!(lost, [2, 3, 4].map(name).into());
+    let damaged = Damaged { packs: ["b".to_owned()].into(), gone: Some(gone), ..Damaged::default() };
+    let plan = world.collect(&Goal { packs: usize::MAX, damaged, ..goal(10) }, "f");
+    let sources: Vec<(&str, Why)> =
+        plan.sources.iter().map(|source| (source.name.as_str(), source.why)).collect();
+    assert_eq!(sources, [("b", Why::NotWhole)]);
+    let why =
+        [(name(2), Lost::Incomplete), (name(3), Lost::RefersTo(name(1))), (name(4), Lost::RefersTo(name(3)))];
+    assert_eq!(dropped(&plan), why.each_ref().map(|(name, why)| (name.as_str(), why)));
+    let left = world.catalog().names();
+    assert_eq!(left, [5, 6].map(name).into());
+    assert!(Collection::not_whole(&mut world.catalog(), &BTreeSet::new()).is_empty());
+}

@@ -1,11 +1,14 @@
 //! `phoenix cache gc`: folds packs, and lets go of what there is no room for.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use indicatif::HumanBytes;
-use phoenix_cache::{Cache, CollectError, Collected, Trouble};
-use phoenix_pack::{Collection, Goal, Use};
-use serde_json::json;
+use phoenix_cache::{Cache, CollectError, Collected, MakingRoom, Trouble};
+use phoenix_pack::{Collection, Damaged, Goal, Use};
+use serde_json::{Value, json};
+
+use super::{losses, rewriting};
 
 use crate::args::GcArgs;
 use crate::error::CommandError;
@@ -47,6 +50,10 @@ fn once(
     let mut cache =
         Cache::open(depot, &mut trouble).map_err(|error| CommandError::because("cannot start", &error))?;
     let mut is_news = false;
+    let made = make_room(&mut cache, args, goal, say, &mut trouble)?;
+    let damaged = made.as_ref().map(|made| made.damaged(args.dry_run)).unwrap_or_default();
+    let goal = &Goal { damaged, ..goal.clone() };
+    let room = made.as_ref().map(Made::json);
     for branch in &args.gone {
         let known: Vec<(String, u64, bool)> = (cache.catalog().others().branches.iter())
             .filter(|(name, _)| tidy::is_of(name, branch))
@@ -78,7 +85,7 @@ fn once(
             say(&format!("{size}; nothing was done"));
         }
         if args.json {
-            talk::stdout(&format!("{}\n", report(&plan, None)))?;
+            talk::stdout(&format!("{}\n", with_room(report(&plan, None), room)))?;
         }
         return Ok(Ok(()));
     }
@@ -89,9 +96,112 @@ fn once(
     tidy::done_lines(&plan, &collected, tidy::NAMED).iter().for_each(|line| say(line));
     say(&size);
     if args.json {
-        talk::stdout(&format!("{}\n", report(&plan, Some(&collected))))?;
+        talk::stdout(&format!("{}\n", with_room(report(&plan, Some(&collected)), room)))?;
     }
     Ok(Ok(()))
+}
+
+/// How room was made, or would be.
+struct Made {
+    room: MakingRoom,
+    /// What was rewritten for it, to be read by machines.
+    rewritten: Vec<Value>,
+}
+
+impl Made {
+    /// What is planned without from then on, and what is still to be rewritten.
+    fn damaged(&self, is_planned: bool) -> Damaged {
+        let all = self.room.damaged.clone();
+        if is_planned { all } else { Damaged { packs: BTreeSet::new(), ..all } }
+    }
+
+    fn json(&self) -> Value {
+        let packs: Vec<Value> =
+            self.room.packs.iter().map(|(name, size)| json!({ "pack": name, "size": size })).collect();
+        json!({
+            "packs": packs, "paths": self.room.damaged.gone, "without": self.room.lost, "rewritten": self.rewritten,
+        })
+    }
+}
+
+/// A report with how room was made, if it was.
+fn with_room(mut report: Value, room: Option<Value>) -> Value {
+    if let (Some(report), Some(room)) = (report.as_object_mut(), room) {
+        report.insert("room".to_owned(), room);
+    }
+    report
+}
+
+/// Makes room where packs are left out for want of it: these go, and what of the others cannot be restored without them.
+fn make_room(
+    cache: &mut Cache,
+    args: &GcArgs,
+    goal: &Goal,
+    say: &(dyn Fn(&str) + Sync),
+    trouble: &mut (dyn FnMut(Trouble) + Send),
+) -> Result<Option<Made>, CommandError> {
+    let room = cache.plan_room(trouble).map_err(|error| {
+        CommandError::because("nothing is collected", &error).hint("run it again when the depot answers")
+    })?;
+    if cache.left_out() > 0 {
+        return Err(CommandError::new(format!(
+            "nothing is collected: {} of another branch are left out for want of room, which this job may not remove, and \
+             what needs them would be let go",
+            tidy::packs(cache.left_out())
+        ))
+        .hint("run it in a job of that branch"));
+    }
+    let Some(room) = room else { return Ok(None) };
+    let verb = if args.dry_run { "remove" } else { "removed" };
+    let stays = match args.dry_run {
+        true => false,
+        false => cache.make_room(&room).map_err(|error| {
+            CommandError::because("there is no room for all that packs say, and none is made", &error)
+                .hint("run it by who may remove packs from the depot")
+        })?,
+    };
+    for (name, size) in room.packs.iter().take(tidy::FEW) {
+        say(&format!(
+            "{verb} {name} ({}): there is no room for what it says of its paths",
+            HumanBytes(*size)
+        ));
+    }
+    if let Some(more) = room.packs.len().checked_sub(tidy::FEW).filter(|&more| more > 0) {
+        say(&format!("{verb} {more} more packs for the same reason{}", tidy::NAMED));
+    }
+    let lost: Vec<&str> = room.lost.iter().map(String::as_str).collect();
+    say(&format!(
+        "{} in no other pack, and {} in others cannot be restored without {}{}: who needs them saves them anew{}",
+        talk::paths_are(room.damaged.gone.as_ref().map_or(0, BTreeSet::len)),
+        talk::paths(lost.len()),
+        if room.packs.len() == 1 { "it" } else { "them" },
+        if lost.is_empty() { String::new() } else { format!(" ({})", losses::few(&lost)) },
+        tidy::NAMED
+    ));
+    let mut made = Made { room, rewritten: Vec::new() };
+    if args.dry_run {
+        return Ok(Some(made));
+    }
+    if made.room.damaged.packs.is_empty() {
+        if stays {
+            let told = cache.tell(&depots::new_name());
+            told.map_err(|error| CommandError::because("that packs are gone cannot be noted", &error))?;
+        }
+        return Ok(Some(made));
+    }
+    let mut tell = |plan: &Collection, collected: &Collected| {
+        tidy::folded_line(plan, collected).iter().for_each(|line| say(line));
+    };
+    let goal = Goal { budget: u64::MAX, room: u64::MAX, ..goal.clone() };
+    let (rewritten, ended) = rewriting::rewrite(cache, &made.room.damaged, &goal, &mut tell, trouble);
+    ended.map_err(|error| {
+        CommandError::because("there is room, but packs still name what cannot be restored any more", &error)
+            .hint("`phoenix cache verify --repair` lets go of that")
+    })?;
+    made.rewritten = rewritten.done;
+    // The rest is planned of what is there now, and in its memory.
+    cache.look_again(trouble);
+    Ok(Some(made))
 }
 
 /// The base name of a store path, of whatever store.
@@ -105,7 +215,7 @@ fn name(path: &str) -> Result<String, CommandError> {
 }
 
 /// What is to be done, and what was done, to be read by machines.
-pub(super) fn report(plan: &Collection, collected: Option<&Collected>) -> serde_json::Value {
+pub(super) fn report(plan: &Collection, collected: Option<&Collected>) -> Value {
     let sources: Vec<_> = plan.sources.iter().map(|source| {
         json!({ "pack": source.name, "size": source.size, "kept": source.wanted, "why": source.why.to_string() })
     }).collect();

@@ -1,22 +1,23 @@
 //! `phoenix cache verify`: whether what a depot has comes back as it was.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::io;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use phoenix_cache::{Cache, CollectError, MakeArchive, Said, Trouble, is_consequence};
-use phoenix_depot::Depot;
+use phoenix_cache::{Cache, CollectError, Collected, MakeArchive, Said, Trouble, is_consequence};
+use phoenix_depot::{Depot, Problem};
 use phoenix_model::StorePath;
 use phoenix_pack::nar::{Parser, Writer};
-use phoenix_pack::{Damaged, Goal, PackError, PathInfo};
+use phoenix_pack::{Collection, Damaged, PackError, PathInfo};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{ended, gc, losses, say, threads, warn};
+use super::rewriting::{self, Rewritten};
+use super::{ended, losses, say, threads, warn};
 use crate::args::VerifyArgs;
-use crate::error::CommandError;
+use crate::error::{CommandError, hint_for};
 use crate::{depots, talk, tidy};
 
 /// What was heard of the depot and its packs.
@@ -25,8 +26,10 @@ struct Heard {
     said: Said,
     /// The packs that are damaged.
     damaged: BTreeSet<String>,
-    /// Something was not given.
+    /// Something was not given, or there is no room for it.
     is_unread: bool,
+    /// The depot did not give something.
+    is_refused: bool,
 }
 
 impl Heard {
@@ -35,9 +38,10 @@ impl Heard {
             // What a later phoenix has written is no damage, and for that one to look at.
             Trouble::Pack { problem: PackError::Version(_), .. } => {}
             // What was not read may be whole.
-            Trouble::Depot(_)
-            | Trouble::LeftOut { .. }
-            | Trouble::Pack { problem: PackError::NoRoom, .. } => self.is_unread = true,
+            Trouble::LeftOut { .. } | Trouble::Pack { problem: PackError::NoRoom, .. } => {
+                self.is_unread = true;
+            }
+            Trouble::Depot(_) => (self.is_unread, self.is_refused) = (true, true),
             trouble => self.damaged.extend(trouble.pack().map(str::to_owned)),
         }
         if self.said.is_news(trouble) {
@@ -59,8 +63,12 @@ struct Found {
     unread: Vec<(String, String)>,
     /// The packs that are damaged.
     packs: BTreeSet<String>,
-    /// Something was not given, whether a path needs it or not.
+    /// Something was not given, whether a path needs it or not, or there is no room for it.
     is_unread: bool,
+    /// The depot did not give something, or what it gave was not read to its end.
+    is_refused: bool,
+    /// How many packs are left out because there is no room for what they say.
+    left_out: usize,
     /// What was told.
     said: Said,
 }
@@ -111,14 +119,25 @@ pub(super) fn verify(args: &VerifyArgs) -> Result<ExitCode, CommandError> {
 fn is_well(depot: Arc<dyn Depot>, threads: usize, args: &VerifyArgs) -> Result<bool, CommandError> {
     let (mut cache, mut found) = look(depot, threads)?;
     found.say();
-    let repaired = (args.repair && found.is_damaged()).then(|| repair(&mut cache, &mut found));
+    // What is missed may be in what is left out, and what that needs is not known.
+    let has_room = found.left_out == 0;
+    let repaired = (args.repair && found.is_damaged() && has_room).then(|| repair(&mut cache, &mut found));
     if args.json {
         let repaired = repaired.as_ref().and_then(|repaired| repaired.as_ref().ok());
         talk::stdout(&format!("{}\n", found.json(repaired)))?;
     }
     let is_repaired = repaired.transpose()?.is_some();
-    if found.is_damaged() && !is_repaired {
+    if found.is_damaged() && !is_repaired && has_room {
         say("hint: `phoenix cache verify --repair` lets go of what is damaged, so that it is saved anew");
+    }
+    if args.repair && !has_room {
+        let packs = found.left_out;
+        return Err(CommandError::new(format!(
+            "nothing is repaired: {packs} {} left out, for there is no room for all that packs say, and what is missed may \
+             be there",
+            if packs == 1 { "pack is" } else { "packs are" }
+        ))
+        .hint(NO_ROOM));
     }
     if found.is_unread && args.repair {
         return Err(CommandError::new(if is_repaired {
@@ -128,7 +147,10 @@ fn is_well(depot: Arc<dyn Depot>, threads: usize, args: &VerifyArgs) -> Result<b
         })
         .hint(AGAIN));
     }
-    if found.is_unread {
+    if !has_room {
+        say(format!("hint: {NO_ROOM}"));
+    }
+    if found.is_refused {
         say(format!("hint: {AGAIN}"));
     }
     Ok(!found.is_unread && (is_repaired || !found.is_damaged()))
@@ -136,6 +158,10 @@ fn is_well(depot: Arc<dyn Depot>, threads: usize, args: &VerifyArgs) -> Result<b
 
 /// What to do where a depot did not give all that it has.
 const AGAIN: &str = "run it again when the depot answers";
+
+/// What to do where there is no room for all that packs say.
+const NO_ROOM: &str = "`phoenix cache gc` makes room: it lets go of what is left out and of what cannot be restored \
+                       without that, and who needs it saves it anew";
 
 /// What to do where what is whole of a pack is too much for one with what is to be said of others.
 const TOO_MUCH: &str =
@@ -185,7 +211,9 @@ fn look(depot: Arc<dyn Depot>, threads: usize) -> Result<(Cache, Found), Command
     }
     let heard = heard.into_inner().unwrap_or_else(PoisonError::into_inner);
     found.packs = heard.damaged;
-    found.is_unread = heard.is_unread || !found.unread.is_empty();
+    found.left_out = cache.left_out();
+    found.is_unread = heard.is_unread || !found.unread.is_empty() || found.left_out > 0;
+    found.is_refused = heard.is_refused || (!found.unread.is_empty() && found.left_out == 0);
     found.said = heard.said;
     Ok((cache, found))
 }
@@ -231,44 +259,28 @@ fn unread_records(cache: &mut Cache) -> usize {
 
 /// Rewrites the packs that hold what is damaged without it; those that cannot be read at all are removed. What could not
 /// be read stays. Returns what was done, to be read by machines.
-///
-/// As many packs are made into one as can be, and the rest after that: whatever happens in between, what was rewritten is
-/// there, and the rest is as it was.
 fn repair(cache: &mut Cache, found: &mut Found) -> Result<Value, CommandError> {
     let paths: BTreeSet<String> = found.bad.iter().map(|(name, _)| name.clone()).collect();
     let mut packs = cache.packs_with(&paths);
     let known: BTreeSet<String> = cache.catalog().packs().map(|(_, name, _)| name.to_owned()).collect();
     packs.extend(found.packs.intersection(&known).cloned());
     let damaged = Damaged { paths, packs, ..Damaged::default() };
-    let mut repaired = Repaired { left: damaged.packs.clone(), ..Repaired::default() };
-    let mut groups: VecDeque<BTreeSet<String>> = damaged.groups(cache.catalog()).into();
     let said = &mut found.said;
     let mut trouble = |trouble: Trouble| {
         if said.is_news(&trouble) {
             warn(&trouble);
         }
     };
-    while let Some(group) = groups.pop_front() {
-        let later = groups.iter().flatten().chain(&repaired.too_large).cloned().collect();
-        let now = Damaged { packs: group.clone(), later, ..damaged.clone() };
-        match repaired.rewrite(cache, now, &mut trouble) {
-            Ok(()) => {}
-            Err(error) if !is_too_much(&error) => return Err(repaired.not_all(&error)),
-            // Something else that is needed came with them.
-            Err(_) if group.len() > 1 => {
-                let mut packs: Vec<String> = group.into_iter().collect();
-                let second = packs.split_off(packs.len() / 2);
-                for half in [second, packs] {
-                    groups.push_front(half.into_iter().collect());
-                }
-            }
-            Err(_) => repaired.too_large.extend(group),
+    let mut tell = |plan: &Collection, collected: &Collected| {
+        tidy::plan_lines(plan).iter().for_each(say);
+        if let Some(pack) = &collected.pack {
+            say(format!("what is whole is in {pack}; what was not will be saved anew by whoever has it"));
         }
-        if !groups.is_empty() {
-            // What was replaced need not be in memory any more.
-            cache.look_again(&mut trouble);
-        }
-    }
+    };
+    // What was replaced stays for a while: somebody may be saving who relies on it.
+    let goal = tidy::goal(u64::MAX);
+    let (rewritten, ended) = rewriting::rewrite(cache, &damaged, &goal, &mut tell, &mut trouble);
+    ended.map_err(|error| not_all(&rewritten, &error))?;
     for (name, removed) in cache.remove_unusable(depots::is_name) {
         match removed {
             Ok(()) => say(format!("removed {name}, of which nothing can be read")),
@@ -277,85 +289,60 @@ fn repair(cache: &mut Cache, found: &mut Found) -> Result<Value, CommandError> {
             )),
         }
     }
-    repaired.ended()
+    repaired(rewritten)
 }
 
-/// Whether what is whole is too much for one pack.
-fn is_too_much(error: &CollectError) -> bool {
-    matches!(error, CollectError::Trouble(Trouble::Pack { problem: PackError::TooMuch, .. }))
+/// That the rest cannot be repaired now.
+fn not_all(rewritten: &Rewritten, error: &CollectError) -> CommandError {
+    let failed = CommandError::because(format!("{}, and nothing is lost", subject(rewritten)), error);
+    let hint = match error {
+        CollectError::LeftOut { .. } => Some(NO_ROOM),
+        // What is wrong here is wrong the next time.
+        error => hint_for(&failed.in_one_line()).or(is_of_the_moment(error).then_some(AGAIN)),
+    };
+    match hint {
+        Some(hint) => failed.hint(hint),
+        None => failed,
+    }
 }
 
-/// What was repaired.
-#[derive(Debug, Default)]
-struct Repaired {
-    /// What was done, to be read by machines.
-    done: Vec<Value>,
-    /// The packs that are still to be rewritten.
-    left: BTreeSet<String>,
-    /// Those of them that cannot be, for they say too much.
-    too_large: BTreeSet<String>,
-    /// Why packs that were replaced stay.
-    stay: Option<String>,
+/// Whether a depot may do another time what it did not.
+fn is_of_the_moment(error: &CollectError) -> bool {
+    match error {
+        CollectError::Unsure { .. } => true,
+        CollectError::Trouble(Trouble::Depot(error)) => {
+            !matches!(error.problem, Problem::Full(_) | Problem::Denied(_) | Problem::Unsupported(_))
+        }
+        CollectError::LeftOut { .. } | CollectError::Trouble(_) => false,
+    }
 }
 
-impl Repaired {
-    /// Makes some packs into one without what is damaged.
-    fn rewrite(
-        &mut self,
-        cache: &mut Cache,
-        damaged: Damaged,
-        trouble: &mut (dyn FnMut(Trouble) + Send),
-    ) -> Result<(), CollectError> {
-        // What was replaced stays for a while: somebody may be saving who relies on it.
-        let goal = Goal { packs: usize::MAX, damaged, ..tidy::goal(u64::MAX) };
-        let plan = cache.plan_collection(&goal, trouble)?;
-        tidy::plan_lines(&plan).iter().for_each(say);
-        let collected = cache.collect(&depots::new_name(), &plan, trouble)?;
-        for source in &plan.sources {
-            self.left.remove(&source.name);
-        }
-        if let Some(pack) = &collected.pack {
-            say(format!("what is whole is in {pack}; what was not will be saved anew by whoever has it"));
-        }
-        if !plan.is_nothing() {
-            self.done.push(gc::report(&plan, Some(&collected)));
-        }
-        self.stay = collected.left.or(self.stay.take());
-        Ok(())
-    }
+fn subject(rewritten: &Rewritten) -> &'static str {
+    if rewritten.done.is_empty() { "the depot is not repaired" } else { "not all of the depot is repaired" }
+}
 
-    /// That the rest cannot be repaired now.
-    fn not_all(&self, error: &CollectError) -> CommandError {
-        CommandError::because(format!("{}, and nothing is lost", self.subject()), error).hint(AGAIN)
+/// What was done, if that is all there was to do.
+fn repaired(rewritten: Rewritten) -> Result<Value, CommandError> {
+    if let Some(stay) = &rewritten.stay {
+        say(format!("warning: packs that were replaced stay: {stay}"));
     }
-
-    fn subject(&self) -> &'static str {
-        if self.done.is_empty() { "the depot is not repaired" } else { "not all of the depot is repaired" }
+    let subject = subject(&rewritten);
+    if let Some(pack) = rewritten.too_large.first() {
+        return Err(CommandError::new(format!(
+            "{subject}, and nothing is lost: what is whole of {pack} would say more than a pack may"
+        ))
+        .hint(TOO_MUCH));
     }
-
-    /// What was done, if that is all there was to do.
-    fn ended(self) -> Result<Value, CommandError> {
-        if let Some(stay) = &self.stay {
-            say(format!("warning: packs that were replaced stay: {stay}"));
-        }
-        let subject = self.subject();
-        if let Some(pack) = self.too_large.first() {
-            return Err(CommandError::new(format!(
-                "{subject}, and nothing is lost: what is whole of {pack} would say more than a pack may"
-            ))
-            .hint(TOO_MUCH));
-        }
-        if let Some(pack) = self.left.first() {
-            return Err(CommandError::new(format!(
-                "{subject}: what is damaged is in {pack} of another branch, which this job may not rewrite"
-            ))
-            .hint("repair it in a job of that branch"));
-        }
-        if self.done.is_empty() {
-            say("what is damaged was let go, and will be saved anew by whoever has it");
-        }
-        Ok(Value::Array(self.done))
+    if let Some(pack) = rewritten.left.first() {
+        return Err(CommandError::new(format!(
+            "{subject}: what is damaged is in {pack} of another branch, which this job may not rewrite"
+        ))
+        .hint("repair it in a job of that branch"));
     }
+    if rewritten.done.is_empty() {
+        say("what is damaged was let go, and will be saved anew by whoever has it");
+    }
+    Ok(Value::Array(rewritten.done))
 }
 
 #[cfg(test)]
