@@ -372,3 +372,56 @@ fn room_is_made_by_letting_go_of_what_is_left_out_and_of_what_needs_it() {
     check(&restored, &taken, &again);
     assert_eq!((restored.paths.len(), cache.left_out()), (4, 0));
 }
+
+/// A depot that neither lists nor removes anything.
+#[derive(Debug)]
+struct Blind(Arc<dyn Depot>);
+
+impl Blind {
+    fn refused(&self, doing: &str) -> DepotError {
+        let (location, doing) = (self.location().to_owned(), doing.to_owned());
+        DepotError { location, doing, problem: phoenix_depot::Problem::Denied("no rights".to_owned()) }
+    }
+}
+
+#[async_trait::async_trait]
+impl Depot for Blind {
+    fn location(&self) -> &str {
+        self.0.location()
+    }
+    async fn create(&self, name: &BlobName, body: Body) -> Result<Created, DepotError> {
+        self.0.create(name, body).await
+    }
+    async fn find(&self, name: &BlobName) -> Result<Option<Blob>, DepotError> {
+        self.0.find(name).await
+    }
+    async fn newest(&self, prefix: &str) -> Result<Option<Blob>, DepotError> {
+        self.0.newest(prefix).await
+    }
+    async fn read(&self, blob: &Blob, range: std::ops::Range<u64>) -> Result<Bytes, DepotError> {
+        self.0.read(blob, range).await
+    }
+    async fn list(&self, _: &str) -> Result<Vec<Blob>, DepotError> {
+        Err(self.refused("listing"))
+    }
+    async fn remove(&self, _: &BlobName) -> Result<(), DepotError> {
+        Err(self.refused("removing"))
+    }
+}
+
+/// Where nothing is listed and nothing may be removed, it is said that what was left out is gone, and nobody looks for it.
+#[test]
+fn room_is_made_where_nothing_can_be_removed() {
+    let all: Arc<dyn Depot> = Arc::new(Memory::new());
+    overfull(&all);
+    open(&all).0.tell(&BlobName::new("packs/6").unwrap()).unwrap();
+    let depot: Arc<dyn Depot> = Arc::new(Blind(all));
+    let (mut cache, _) = open(&depot);
+    assert_eq!((cache.left_out(), live(&mut cache).len()), (1, 6));
+    let room = cache.plan_room(&mut |_| ()).unwrap().unwrap();
+    assert!(cache.make_room(&room).unwrap(), "it cannot be removed");
+    cache.tell(&BlobName::new("packs/7").unwrap()).unwrap();
+    let (mut cache, troubles) = open(&depot);
+    assert_eq!((cache.left_out(), troubles), (0, vec![]));
+    assert_eq!(live(&mut cache).len(), 7);
+}

@@ -64,6 +64,9 @@ pub(crate) enum CacheVerb {
     /// (those of the last two weeks), then everything else, newest first, until the budget is used up. Packs are
     /// never changed: a new one replaces them, and they are removed when no job can rely on them any more. Where
     /// we may not remove (on GitHub that takes `actions: write`), they are left to the depot's own eviction.
+    ///
+    /// Where packs are left out, for there is no room for all that packs say of their paths, they go first, with what
+    /// cannot be restored without them.
     Gc(GcArgs),
 }
 

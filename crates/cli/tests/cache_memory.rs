@@ -493,7 +493,15 @@ fn packs_that_there_is_no_room_for_are_told_and_nothing_of_them_is_saved_anew() 
     let _ = run(&["restore", "--latest"], 0).says("that there was no room for: 0");
     let ran = run(&["verify"], 1).says("known to be whole").says("hint: `phoenix cache gc` makes room");
     assert!(!ran.stderr.contains("when the depot answers"), "{ran}");
-    // Nothing is let go of while something is left out, damaged or not.
+    // Nothing is let go of while something is left out, damaged or not: no save folds, however many packs there are.
+    for number in 0..3 {
+        let file = env.file(&format!("small-{number}"));
+        fs::write(&file, format!("{number}")).unwrap();
+        let path = env.nix.run("nix-store", &["--add", file.to_str().unwrap()]).trim().to_owned();
+        let ran = run(&["save", &path], 0).says("saved 1 path ").says("nothing is let go of meanwhile");
+        assert!(!ran.stderr.contains("folded") && !ran.stderr.contains("tidied"), "{ran}");
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 8 + number, "{ran}");
+    }
     let all = || fs::read_dir(&folder).unwrap().map(|pack| pack.unwrap().path()).collect::<BTreeSet<_>>();
     let before = all();
     let mut bytes = fs::read(folder.join("6")).unwrap();

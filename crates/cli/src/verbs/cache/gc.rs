@@ -198,6 +198,14 @@ fn make_room(
         CommandError::because("there is room, but packs still name what cannot be restored any more", &error)
             .hint("`phoenix cache verify --repair` lets go of that")
     })?;
+    if let Some(pack) = rewritten.left.first() {
+        say(&format!(
+            "warning: what cannot be restored is still named in {} ({pack}{}), of another branch or with too much in it to \
+             be rewritten; whoever has it saves it anew",
+            tidy::packs(rewritten.left.len()),
+            if rewritten.left.len() == 1 { "" } else { ", …" },
+        ));
+    }
     made.rewritten = rewritten.done;
     // The rest is planned of what is there now, and in its memory.
     cache.look_again(trouble);
