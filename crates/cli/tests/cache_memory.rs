@@ -523,6 +523,61 @@ fn packs_that_there_is_no_room_for_are_told_and_nothing_of_them_is_saved_anew() 
     let _ = run(&["save", &newer[4]], 0);
 }
 
+/// A pack of paths that refer to as many others each, with names as long as any, as are in no pack.
+fn wide(numbers: std::ops::Range<usize>) -> Vec<u8> {
+    let (mut builder, head) = PackBuilder::new();
+    let mut bytes = head.to_vec();
+    let (mut frame, mut paths) = (FrameBuilder::default(), Vec::new());
+    let saved = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
+    for number in numbers {
+        let archive = number.to_string().into_bytes();
+        let chunk = Chunk { id: ChunkId::of(&archive), length: archive.len() as u32 };
+        frame.push(chunk.id, &archive);
+        let references = (0..4000).map(|other| format!("{other:032}-{}", "x".repeat(170))).collect();
+        let info = PathInfo { name: name(number), references, ..info(0, archive.len() as u64) };
+        paths.push(PackedPath { info, chunks: vec![chunk], patches: vec![], saved });
+    }
+    let sealed = frame.seal(&mut Compressor::new(LEVEL).unwrap()).unwrap();
+    builder.add(&sealed);
+    bytes.extend(sealed.bytes);
+    bytes.extend(builder.finish(paths, Others::default().encode()).unwrap());
+    bytes
+}
+
+/// As much is known as there is room for, and the small packs beside it are folded.
+#[test]
+fn a_fold_in_a_depot_that_is_full_takes_no_more() {
+    let env = TestEnv::new();
+    let folder = env.file("depot/packs");
+    fs::create_dir_all(&folder).unwrap();
+    let mut first = 0;
+    for (number, count) in [30, 30, 20, 10, 10].into_iter().enumerate() {
+        fs::write(folder.join(format!("{number}")), wide(first..first + count)).unwrap();
+        first += count;
+    }
+    let depot = env.depot();
+    let run = |args: &[&str]| {
+        let args = [&["cache"], args, &["--depot", &depot]].concat();
+        let mut child = common::start(&env, &args);
+        let peak = peak(&mut child);
+        let ran = common::end(child).ends_with(0);
+        assert!(peak < LIMIT, "{peak} MiB: {ran}");
+        eprintln!("{peak} MiB");
+        ran
+    };
+    let mut folded = 0;
+    for number in 0..2 {
+        let file = env.file(&format!("small-{number}"));
+        fs::write(&file, format!("{number}")).unwrap();
+        let path = env.nix.run("nix-store", &["--add", file.to_str().unwrap()]).trim().to_owned();
+        let ran = run(&["save", &path]).says("saved 1 path ");
+        assert!(!ran.stderr.contains("left out"), "{ran}");
+        folded += ran.stderr.matches("folded").count();
+    }
+    assert!(folded > 0, "nothing was folded");
+    let _ = run(&["gc"]);
+}
+
 /// What is damaged is in more packs than one could hold together, and they are rewritten in memory that does not grow.
 #[test]
 fn a_repair_of_packs_of_which_much_is_known_takes_no_more() {
