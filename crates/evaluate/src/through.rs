@@ -1,5 +1,6 @@
 //! How derivations come into the store: through a daemon of our own, where this process may write it.
 
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use phoenix_model::StorePath;
@@ -10,6 +11,9 @@ use crate::left;
 /// How the directories of sockets are called.
 const HOME: &str = "phoenix-daemon-";
 
+/// Where what is temporary is on all systems.
+const USUAL: &str = "/tmp";
+
 /// What evaluators write through; what they have written is protected from the garbage collector as long as this is
 /// there.
 #[derive(Debug)]
@@ -19,10 +23,15 @@ pub(crate) struct Through {
 }
 
 impl Through {
+    /// In the directory for what is temporary, else in the usual one: not any path can be that of a socket.
     fn start(nix: &Nix, layout: &Layout) -> Result<Self, String> {
-        let directory = left::make(&std::env::temp_dir(), HOME).map_err(|error| error.to_string())?;
-        let proxy = DaemonProxy::start(nix, layout, directory.path()).map_err(|error| with_causes(&error))?;
-        Ok(Self { proxy, _directory: directory })
+        let start = |place: &Path| {
+            let directory = left::make(place, HOME).map_err(|error| error.to_string())?;
+            let proxy =
+                DaemonProxy::start(nix, layout, directory.path()).map_err(|error| with_causes(&error))?;
+            Ok(Self { proxy, _directory: directory })
+        };
+        start(&std::env::temp_dir()).or_else(|why: String| start(Path::new(USUAL)).map_err(|_| why))
     }
 
     /// What evaluation has asked to have built so far, if all of it was heard.

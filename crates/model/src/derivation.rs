@@ -6,6 +6,8 @@
 //!
 //! Only what scheduling needs is kept; most bytes of a `.drv` are its environment and are passed over.
 
+mod modulo;
+
 use std::borrow::Cow;
 
 use compact_str::CompactString;
@@ -13,6 +15,8 @@ use compact_str::CompactString;
 use crate::input_drvs::Span;
 use crate::store_path::check;
 use crate::{InputDrvs, PathKey, StorePath, StorePathError};
+
+pub use modulo::Modulo;
 
 /// What a derivation says of itself, less its arguments and most of its environment.
 #[derive(Debug, Clone, PartialEq, Eq)]

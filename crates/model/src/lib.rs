@@ -22,7 +22,7 @@ mod verdict;
 pub use action::{Action, ActionId, ActionVerdict, Does};
 pub use attr_path::{AttrPath, AttrPathError};
 pub use content_path::{hash_part, kind_of_path, source_path, text_path};
-pub use derivation::{Derivation, DerivationError, Output, OutputKind};
+pub use derivation::{Derivation, DerivationError, Modulo, Output, OutputKind};
 pub use event::{
     Event, Logged, PlannedDerivation, PlannedTarget, SCHEMA_VERSION, SettledDerivation, Severity, Stage,
     Stamp,

@@ -139,7 +139,7 @@ impl Daemon {
         // A static Nix may be there by one name only; it goes by the one that it is called by.
         let start = |program: &str| {
             let mut command = Command::new(program);
-            nix.in_env(&mut command).arg0("nix-daemon").arg("--stdio");
+            nix.in_env(&mut command).arg0("nix-daemon").arg("--stdio").args(nix.option_args());
             let (input, output) = (theirs.try_clone()?, theirs.try_clone()?);
             command.stdin(OwnedFd::from(input)).stdout(OwnedFd::from(output)).stderr(Stdio::null());
             crate::group::spawn(&mut command)

@@ -74,10 +74,16 @@ impl Proxied {
         all
     }
 
-    fn verify(&self) {
+    /// That Nix finds the store sound.
+    fn is_sound(&self) {
         let output = self.root.output("nix-store", &["--verify", "--check-contents"]);
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success() && !said.contains("error"), "{said}");
+    }
+
+    /// The same, and that no lock is left, as there is where Nix refuses something.
+    fn verify(&self) {
+        self.is_sound();
         let left = std::fs::read_dir(&self.layout.real_dir).unwrap();
         let locks = left.filter(|entry| {
             let name = entry.as_ref().unwrap().file_name();
@@ -244,6 +250,48 @@ fn a_nix_that_is_there_by_one_name_only_builds_too() {
         .output()
         .unwrap();
     assert_eq!(printed(&ran), "7", "{}", said(&ran));
+}
+
+/// Texts that are called derivations and say that they make what others make.
+#[test]
+fn a_derivation_whose_outputs_are_others_is_for_nix_to_refuse() {
+    let through = Proxied::new();
+    let innocent = r#"derivation { name = "x"; system = builtins.currentSystem; builder = "/bin/sh"; args = [ "-c" "echo good > $out" ]; }"#;
+    let fixed = r#"derivation { name = "x"; system = builtins.currentSystem; builder = "/bin/sh"; outputHashMode = "flat";
+        outputHashAlgo = "sha256"; outputHash = "0000000000000000000000000000000000000000000000000000"; }"#;
+    for expression in [innocent, fixed] {
+        let drv_path = through.derivation(expression);
+        let text = std::fs::read_to_string(&drv_path).unwrap();
+        let out = printed(
+            &through.command("nix-store").args(["--query", "--outputs", &drv_path]).output().unwrap(),
+        );
+        let other = out.replace("-x", "-y").replacen("/0", "/1", 1);
+        let forged = [
+            // Another builder, and the same path.
+            text.replace("/bin/sh", "/bin/evil"),
+            // Another path, in one place or in both.
+            text.replace(&out, &other),
+            text.replacen(&out, &other, 1),
+        ];
+        for text in forged {
+            let quoted = text.replace('\\', "\\\\").replace('"', "\\\"").replace("${", "\\${");
+            through.proxy.register().unwrap();
+            let before = through.rows();
+            let value = format!("builtins.toFile \"x.drv\" \"{quoted}\"");
+            let ran = through
+                .command("nix-instantiate")
+                .args(["--eval", "--read-write-mode", "-E", &value])
+                .output()
+                .unwrap();
+            // Whoever builds what was fetched, and where the text says it is, is no matter for a download.
+            if expression == innocent || !text.contains(&out) {
+                assert!(!ran.status.success() && said(&ran).contains("incorrect"), "{text}: {}", said(&ran));
+                assert_eq!(through.rows(), before, "{text}");
+            }
+            assert!(!through.rows().iter().any(|row| row.contains(&other)), "{text}");
+        }
+    }
+    through.is_sound();
 }
 
 #[test]

@@ -51,6 +51,12 @@ pub enum ProxyError {
         /// Why.
         source: io::Error,
     },
+    /// The path of the socket has characters that not all versions of Nix read in the URL of a store.
+    #[error("{socket} cannot be named as a store")]
+    Name {
+        /// The socket.
+        socket: PathBuf,
+    },
     /// The objects of the store are in another directory than their names say: not all versions of Nix find them then.
     #[error("the store has a root of its own")]
     HasRoot,
@@ -122,8 +128,12 @@ impl DaemonProxy {
         if layout.real_dir != Path::new(&layout.store_dir) {
             return Err(ProxyError::HasRoot);
         }
-        let texts = Texts::open(layout)?;
         let socket = directory.join("daemon");
+        let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-".contains(byte);
+        if !socket.as_os_str().as_encoded_bytes().iter().all(is_plain) {
+            return Err(ProxyError::Name { socket });
+        }
+        let texts = Texts::open(layout)?;
         let listen = |source| ProxyError::Listen { socket: socket.clone(), source };
         let listener = UnixListener::bind(&socket).map_err(listen)?;
         let behind =

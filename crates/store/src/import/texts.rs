@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use phoenix_model::{Derivation, NarHash, StorePath, ValidPathInfo, nix32, source_path, text_path};
+use phoenix_model::{Derivation, Modulo, NarHash, StorePath, ValidPathInfo, nix32, source_path, text_path};
 use phoenix_pack::nar::{ParseError, Parser, Sink as _, padding};
 use rusqlite::Connection;
 use rustix::io::Errno;
@@ -33,6 +33,8 @@ const LONG: Duration = Duration::from_millis(100);
 const TIMES: u32 = 4;
 /// How many may wait; each has an open lock file. Half of them are registered without waiting for more.
 const MOST: usize = 512;
+/// How many derivations may need each other, one after another, that are in the store and were not written here.
+const DEEPEST: usize = 400;
 
 /// Writes texts into one local store. Shared by threads.
 #[derive(Debug)]
@@ -68,6 +70,8 @@ struct Shared {
     changed: Condvar,
     /// How many may wait.
     most: usize,
+    /// What derivations come to as inputs of others.
+    modulos: Mutex<HashMap<StorePath, [u8; 32]>>,
 }
 
 #[derive(Debug, Default)]
@@ -117,7 +121,7 @@ impl Texts {
         let limit = getrlimit(Resource::Nofile).current.and_then(|limit| usize::try_from(limit).ok());
         let most = limit.map_or(MOST, |limit| (limit / 4).clamp(16, MOST));
         let (state, work, changed) = (Mutex::default(), Condvar::new(), Condvar::new());
-        let shared = Arc::new(Shared { import, state, work, changed, most });
+        let shared = Arc::new(Shared { import, state, work, changed, most, modulos: Mutex::default() });
         let writer = shared.clone();
         let writer = std::thread::spawn(move || writer.register_all(database));
         Ok(Self { shared, writer: Some(writer) })
@@ -304,7 +308,7 @@ impl Shared {
         let import = &self.import;
         import.keep(&info.path)?;
         let derivation = match (info.path.is_derivation(), contents) {
-            (true, Contents::Text(text)) => Some(Derivation::parse(text).map_err(|_| TextError::NotForUs)?),
+            (true, Contents::Text(text)) => Some(self.derivation(&info.path, text)?),
             (true, Contents::Nar(_)) => return Err(TextError::NotForUs),
             (false, _) => None,
         };
@@ -324,6 +328,39 @@ impl Shared {
         }
         let file = self.write_files(name, contents)?;
         Ok(Some(Coming { info: Arc::new(info.clone()), derivation, file, _lock: lock }))
+    }
+
+    /// What a text says that is called a derivation, if its outputs are where Nix would have them: a flake can write any
+    /// text. Nix is asked about all others.
+    fn derivation(&self, path: &StorePath, text: &[u8]) -> Result<Derivation, TextError> {
+        let derivation = Derivation::parse(text).map_err(|_| TextError::NotForUs)?;
+        match self.modulo(path, text, 0) {
+            Some(modulo) if modulo.is_right => {
+                self.modulos.lock().unwrap_or_else(PoisonError::into_inner).insert(path.clone(), modulo.hash);
+                Ok(derivation)
+            }
+            _ => Err(TextError::NotForUs),
+        }
+    }
+
+    fn modulo(&self, path: &StorePath, text: &[u8], depth: usize) -> Option<Modulo> {
+        let mut input = |path: &StorePath| self.modulo_of_input(path, depth + 1);
+        Modulo::of(text, path.human_name(), &self.import.layout.store_dir, &mut input)
+    }
+
+    /// What a derivation comes to that is needed by another: one that was written before, or that is in the store.
+    fn modulo_of_input(&self, path: &StorePath, depth: usize) -> Option<[u8; 32]> {
+        let known = || self.modulos.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(hash) = known().get(path) {
+            return Some(*hash);
+        }
+        if depth > DEEPEST || !path.is_derivation() || path.store_dir() != self.import.layout.store_dir {
+            return None;
+        }
+        let text = fs_err::read(self.import.layout.real_path(path)).ok()?;
+        let hash = self.modulo(path, &text, depth)?.hash;
+        known().insert(path.clone(), hash);
+        Some(hash)
     }
 
     fn write_files(&self, name: CString, contents: Contents<'_>) -> Result<Top<Arc<OwnedFd>>, TextError> {

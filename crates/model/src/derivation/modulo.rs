@@ -1,0 +1,244 @@
+//! Whether the outputs of a derivation are where Nix has them.
+//!
+//! The path of an output follows from the derivation *modulo* downloads (nix `src/libstore/derivations.cc`,
+//! `hashDerivationModulo`, `checkInvariants`; Dolstra 2006, 5.4.1): its text, without the paths of its outputs, and with the
+//! hash of each input in place of its path. One that says otherwise would have something else built where another's output
+//! belongs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use data_encoding::HEXLOWER;
+use sha2::{Digest as _, Sha256};
+
+use super::Reader;
+use crate::{StorePath, hash_part};
+
+/// What a derivation comes to as an input of others, if its outputs are right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Modulo {
+    /// What stands for it in those that need it: a SHA-256.
+    pub hash: [u8; 32],
+    /// Whether its outputs have the paths that follow from it, and its environment has them, too.
+    pub is_right: bool,
+}
+
+/// An output as it stands in the text.
+struct Out<'t> {
+    name: &'t [u8],
+    path: &'t [u8],
+    algorithm: &'t [u8],
+    hash: &'t [u8],
+}
+
+/// Where the parts of a text are that are another in what is hashed.
+struct Parts<'t> {
+    outs: Vec<Out<'t>>,
+    inputs: Vec<(&'t [u8], Vec<&'t [u8]>)>,
+    /// Of the lists with their brackets.
+    outs_at: Range<usize>,
+    inputs_at: Range<usize>,
+    /// The values of the environment that are named as outputs, without quotes.
+    values: Vec<(&'t [u8], Range<usize>)>,
+}
+
+impl Modulo {
+    /// That of the derivation with this text and this name, without `.drv`. `input` tells that of a derivation that it
+    /// needs.
+    ///
+    /// Nothing where it cannot be told: not all is known of the inputs, or the path of an output is not known before it is
+    /// built.
+    pub fn of(
+        text: &[u8],
+        name: &str,
+        store_dir: &str,
+        input: &mut dyn FnMut(&StorePath) -> Option<[u8; 32]>,
+    ) -> Option<Self> {
+        let parts = Parts::read(text)?;
+        let value = |name: &[u8]| {
+            let (_, at) = parts.values.iter().find(|(known, _)| *known == name)?;
+            text.get(at.clone())
+        };
+        if let [out] = parts.outs.as_slice()
+            && !out.hash.is_empty()
+        {
+            let (kind, path) = fixed(out, name, store_dir)?;
+            let is_right = out.path == path.as_bytes() && value(out.name) == Some(out.path);
+            let hash = Sha256::digest(format!("{kind}{path}")).into();
+            return Some(Self { hash, is_right });
+        }
+        let is_plain =
+            |out: &Out<'_>| out.algorithm.is_empty() && out.hash.is_empty() && !out.path.is_empty();
+        if parts.outs.is_empty() || !parts.outs.iter().all(is_plain) {
+            return None;
+        }
+        let mut inputs: BTreeMap<String, BTreeSet<&[u8]>> = BTreeMap::new();
+        for (path, names) in &parts.inputs {
+            let path = StorePath::parse(std::str::from_utf8(path).ok()?).ok()?;
+            inputs.entry(HEXLOWER.encode(&input(&path)?)).or_default().extend(names);
+        }
+        let hashed = |mask: bool| parts.hashed(text, &inputs, mask);
+        let digest = HEXLOWER.encode(&hashed(true));
+        let is_right = parts.outs.iter().all(|out| {
+            let Ok(output) = std::str::from_utf8(out.name) else { return false };
+            let own = if output == "out" { name.to_owned() } else { format!("{name}-{output}") };
+            let path = path_of(&format!("output:{output}:sha256:{digest}"), store_dir, &own);
+            out.path == path.as_bytes() && value(out.name) == Some(out.path)
+        });
+        Some(Self { hash: hashed(false), is_right })
+    }
+}
+
+/// What a download is hashed as, up to its path, and that path (`makeFixedOutputPath`).
+fn fixed(out: &Out<'_>, name: &str, store_dir: &str) -> Option<(String, String)> {
+    let method = std::str::from_utf8(out.algorithm).ok()?;
+    let hash = std::str::from_utf8(out.hash).ok()?;
+    let digits = match method.strip_prefix("r:").unwrap_or(method) {
+        "md5" => 32,
+        "sha1" => 40,
+        "sha256" => 64,
+        "sha512" => 128,
+        _ => return None,
+    };
+    let is_digit = |digit: u8| digit.is_ascii_digit() || (b'a'..=b'f').contains(&digit);
+    if out.name != b"out" || hash.len() != digits || !hash.bytes().all(is_digit) {
+        return None;
+    }
+    let kind = format!("fixed:out:{method}:{hash}:");
+    let fingerprint = if method == "r:sha256" {
+        format!("source:sha256:{hash}")
+    } else {
+        format!("output:out:sha256:{}", HEXLOWER.encode(&Sha256::digest(&kind)))
+    };
+    Some((kind, path_of(&fingerprint, store_dir, name)))
+}
+
+fn path_of(fingerprint: &str, store_dir: &str, name: &str) -> String {
+    format!("{store_dir}/{}-{name}", hash_part(fingerprint, store_dir, name))
+}
+
+impl<'t> Parts<'t> {
+    /// Reads a text as Nix writes it; nothing of any other.
+    fn read(text: &'t [u8]) -> Option<Self> {
+        let mut reader = Reader { text, at: 0 };
+        if !reader.eat(b"Derive(") {
+            return None;
+        }
+        let mut this = Self {
+            outs: Vec::new(),
+            inputs: Vec::new(),
+            outs_at: reader.at..0,
+            inputs_at: 0..0,
+            values: Vec::new(),
+        };
+        each(&mut reader, |reader| {
+            reader.byte(b'(').ok()?;
+            let name = plain(reader)?;
+            let mut next = || {
+                reader.byte(b',').ok()?;
+                plain(reader)
+            };
+            let (path, algorithm, hash) = (next()?, next()?, next()?);
+            this.outs.push(Out { name, path, algorithm, hash });
+            reader.byte(b')').ok()
+        })?;
+        this.outs_at.end = reader.at;
+        reader.byte(b',').ok()?;
+        this.inputs_at.start = reader.at;
+        each(&mut reader, |reader| {
+            reader.byte(b'(').ok()?;
+            let path = plain(reader)?;
+            reader.byte(b',').ok()?;
+            let mut names = Vec::new();
+            each(reader, |reader| {
+                names.push(plain(reader)?);
+                Some(())
+            })?;
+            this.inputs.push((path, names));
+            reader.byte(b')').ok()
+        })?;
+        this.inputs_at.end = reader.at;
+        reader.byte(b',').ok()?;
+        // Sources, system, builder, arguments.
+        each(&mut reader, |reader| reader.skip_string().ok())?;
+        for _ in 0..2 {
+            reader.byte(b',').ok()?;
+            reader.skip_string().ok()?;
+        }
+        reader.byte(b',').ok()?;
+        each(&mut reader, |reader| reader.skip_string().ok())?;
+        reader.byte(b',').ok()?;
+        each(&mut reader, |reader| {
+            reader.byte(b'(').ok()?;
+            let (name, _) = reader.raw_string().ok()?;
+            reader.byte(b',').ok()?;
+            let start = reader.at + 1;
+            reader.skip_string().ok()?;
+            if this.outs.iter().any(|out| out.name == name) {
+                this.values.push((name, start..reader.at - 1));
+            }
+            reader.byte(b')').ok()
+        })?;
+        reader.byte(b')').ok()?;
+        (reader.at == text.len()).then_some(this)
+    }
+
+    /// The hash of the text with other inputs, and without the paths of the outputs if they are masked.
+    fn hashed(&self, text: &[u8], inputs: &BTreeMap<String, BTreeSet<&[u8]>>, mask: bool) -> [u8; 32] {
+        let mut hashed = Vec::with_capacity(text.len());
+        hashed.extend_from_slice(&text[..self.outs_at.start]);
+        if mask {
+            hashed.push(b'[');
+            for (number, out) in self.outs.iter().enumerate() {
+                hashed.extend_from_slice(if number == 0 { b"(\"" } else { b",(\"" });
+                hashed.extend_from_slice(out.name);
+                hashed.extend_from_slice(b"\",\"\",\"\",\"\")");
+            }
+            hashed.push(b']');
+        } else {
+            hashed.extend_from_slice(&text[self.outs_at.clone()]);
+        }
+        hashed.extend_from_slice(b",[");
+        for (number, (hash, names)) in inputs.iter().enumerate() {
+            hashed.extend_from_slice(if number == 0 { b"(\"" } else { b",(\"" });
+            hashed.extend_from_slice(hash.as_bytes());
+            hashed.extend_from_slice(b"\",[");
+            for (number, name) in names.iter().enumerate() {
+                hashed.extend_from_slice(if number == 0 { b"\"" } else { b",\"" });
+                hashed.extend_from_slice(name);
+                hashed.push(b'"');
+            }
+            hashed.extend_from_slice(b"])");
+        }
+        hashed.push(b']');
+        let mut at = self.inputs_at.end;
+        if mask {
+            for (_, value) in &self.values {
+                hashed.extend_from_slice(&text[at..value.start]);
+                at = value.end;
+            }
+        }
+        hashed.extend_from_slice(&text[at..]);
+        Sha256::digest(&hashed).into()
+    }
+}
+
+/// A list, whatever is in it.
+fn each<'t>(reader: &mut Reader<'t>, mut one: impl FnMut(&mut Reader<'t>) -> Option<()>) -> Option<()> {
+    reader.byte(b'[').ok()?;
+    if reader.eat(b"]") {
+        return Some(());
+    }
+    loop {
+        one(reader)?;
+        if reader.eat(b"]") {
+            return Some(());
+        }
+        reader.byte(b',').ok()?;
+    }
+}
+
+/// A string in which nothing is escaped.
+fn plain<'t>(reader: &mut Reader<'t>) -> Option<&'t [u8]> {
+    reader.raw_string().ok().filter(|(_, escaped)| !escaped).map(|(raw, _)| raw)
+}
