@@ -4,6 +4,8 @@
 //! everything else on: to a `nix-daemon` for each client that needs one, started when it does, which then answers the
 //! client itself.
 
+#[cfg(target_os = "linux")]
+mod beside;
 mod request;
 mod session;
 

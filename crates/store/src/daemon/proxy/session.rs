@@ -7,11 +7,15 @@ use std::process::Child;
 use std::sync::Arc;
 
 use phoenix_model::{StorePath, ValidPathInfo};
+#[cfg(target_os = "linux")]
+use rustix::net::sockopt::socket_peercred;
 
 use super::super::{
     CLIENT_MAGIC, DAEMON_MAGIC, Daemon, DaemonError, NEWEST, OLDEST, message, operation, wire,
 };
 use super::Behind;
+#[cfg(target_os = "linux")]
+use super::beside::Beside;
 use super::request::{Frames, Request};
 use crate::import::TextError;
 use crate::text::with_causes;
@@ -44,6 +48,9 @@ struct Answers {
     daemon: Option<Started>,
     /// What the database says, once somebody asked.
     infos: Option<PathInfos>,
+    /// Keeps this thread on the client's processor.
+    #[cfg(target_os = "linux")]
+    beside: Option<Beside>,
 }
 
 /// A daemon that has what is not ours. It answers the client itself.
@@ -55,8 +62,16 @@ struct Started {
 impl Session {
     pub(super) fn new(stream: UnixStream, behind: Arc<Behind>) -> io::Result<Self> {
         let from = BufReader::with_capacity(PIECE, stream.try_clone()?);
-        let answers =
-            Answers { to: stream, behind, protocol: OLDEST, options: None, daemon: None, infos: None };
+        let answers = Answers {
+            #[cfg(target_os = "linux")]
+            beside: socket_peercred(&stream).ok().and_then(|client| Beside::new(client.pid)),
+            to: stream,
+            behind,
+            protocol: OLDEST,
+            options: None,
+            daemon: None,
+            infos: None,
+        };
         Ok(Self { from, answers })
     }
 
@@ -71,6 +86,10 @@ impl Session {
                 self.answers.send_on(&operation.to_le_bytes())?;
                 return self.answers.pass(&mut self.from);
             };
+            #[cfg(target_os = "linux")]
+            if let Some(beside) = &mut self.answers.beside {
+                beside.stay();
+            }
             self.request(&request)?;
         }
         Ok(())
@@ -309,6 +328,11 @@ impl Answers {
         let started = match &mut self.daemon {
             Some(started) => started,
             None => {
+                // Builds may be anywhere.
+                #[cfg(target_os = "linux")]
+                if let Some(beside) = &mut self.beside {
+                    beside.let_go();
+                }
                 let options = self.options.as_deref();
                 match Started::new(&self.behind, &self.to, self.protocol, options) {
                     Ok(started) => self.daemon.insert(started),
