@@ -57,7 +57,7 @@ impl Through {
 #[derive(Debug, Default)]
 pub(crate) struct Writing {
     /// The store; nothing where Nix writes it.
-    pub(crate) layout: Option<Layout>,
+    layout: Option<Layout>,
     started: OnceLock<Result<Arc<Through>, String>>,
 }
 

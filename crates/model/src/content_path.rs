@@ -26,8 +26,12 @@ pub fn text_path(
 }
 
 fn of(fingerprint: &str, store_dir: &str, name: &str) -> Option<StorePath> {
-    let hash = hash_part(fingerprint, store_dir, name);
-    StorePath::parse(&format!("{store_dir}/{hash}-{name}")).ok()
+    StorePath::parse(&path_of(fingerprint, store_dir, name)).ok()
+}
+
+/// The text of a path; see [`hash_part`].
+pub(crate) fn path_of(fingerprint: &str, store_dir: &str, name: &str) -> String {
+    format!("{store_dir}/{}-{name}", hash_part(fingerprint, store_dir, name))
 }
 
 /// The kind of a path with what it refers to: `text:REFERENCE:…`, `source:REFERENCE:…:self`.

@@ -11,8 +11,9 @@ use std::ops::Range;
 use data_encoding::HEXLOWER;
 use sha2::{Digest as _, Sha256};
 
-use super::Reader;
-use crate::{StorePath, hash_part};
+use super::{DerivationError, Reader};
+use crate::StorePath;
+use crate::content_path::path_of;
 
 /// What a derivation comes to as an input of others, if its outputs are right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +55,7 @@ impl Modulo {
         store_dir: &str,
         input: &mut dyn FnMut(&StorePath) -> Option<[u8; 32]>,
     ) -> Option<Self> {
-        let parts = Parts::read(text)?;
+        let parts = Parts::read(text).ok()?;
         let value = |name: &[u8]| {
             let (_, at) = parts.values.iter().find(|(known, _)| *known == name)?;
             text.get(at.clone())
@@ -113,74 +114,64 @@ fn fixed(out: &Out<'_>, name: &str, store_dir: &str) -> Option<(String, String)>
     Some((kind, path_of(&fingerprint, store_dir, name)))
 }
 
-fn path_of(fingerprint: &str, store_dir: &str, name: &str) -> String {
-    format!("{store_dir}/{}-{name}", hash_part(fingerprint, store_dir, name))
-}
-
 impl<'t> Parts<'t> {
-    /// Reads a text as Nix writes it; nothing of any other.
-    fn read(text: &'t [u8]) -> Option<Self> {
+    /// Reads a text as Nix writes it.
+    fn read(text: &'t [u8]) -> Result<Self, DerivationError> {
         let mut reader = Reader { text, at: 0 };
         if !reader.eat(b"Derive(") {
-            return None;
+            return Err(reader.damaged("`Derive(`"));
         }
-        let mut this = Self {
-            outs: Vec::new(),
-            inputs: Vec::new(),
-            outs_at: reader.at..0,
-            inputs_at: 0..0,
-            values: Vec::new(),
-        };
-        each(&mut reader, |reader| {
-            reader.byte(b'(').ok()?;
+        let outs_begin = reader.at;
+        let outs = reader.list(|reader| {
+            reader.byte(b'(')?;
             let name = plain(reader)?;
             let mut next = || {
-                reader.byte(b',').ok()?;
+                reader.byte(b',')?;
                 plain(reader)
             };
             let (path, algorithm, hash) = (next()?, next()?, next()?);
-            this.outs.push(Out { name, path, algorithm, hash });
-            reader.byte(b')').ok()
+            reader.byte(b')')?;
+            Ok(Out { name, path, algorithm, hash })
         })?;
-        this.outs_at.end = reader.at;
-        reader.byte(b',').ok()?;
-        this.inputs_at.start = reader.at;
-        each(&mut reader, |reader| {
-            reader.byte(b'(').ok()?;
+        let outs_at = outs_begin..reader.at;
+        reader.byte(b',')?;
+        let inputs_begin = reader.at;
+        let inputs = reader.list(|reader| {
+            reader.byte(b'(')?;
             let path = plain(reader)?;
-            reader.byte(b',').ok()?;
-            let mut names = Vec::new();
-            each(reader, |reader| {
-                names.push(plain(reader)?);
-                Some(())
-            })?;
-            this.inputs.push((path, names));
-            reader.byte(b')').ok()
+            reader.byte(b',')?;
+            let names = reader.list(plain)?;
+            reader.byte(b')')?;
+            Ok((path, names))
         })?;
-        this.inputs_at.end = reader.at;
-        reader.byte(b',').ok()?;
+        let inputs_at = inputs_begin..reader.at;
+        reader.byte(b',')?;
         // Sources, system, builder, arguments.
-        each(&mut reader, |reader| reader.skip_string().ok())?;
+        reader.each(Reader::skip_string)?;
         for _ in 0..2 {
-            reader.byte(b',').ok()?;
-            reader.skip_string().ok()?;
+            reader.byte(b',')?;
+            reader.skip_string()?;
         }
-        reader.byte(b',').ok()?;
-        each(&mut reader, |reader| reader.skip_string().ok())?;
-        reader.byte(b',').ok()?;
-        each(&mut reader, |reader| {
-            reader.byte(b'(').ok()?;
-            let (name, _) = reader.raw_string().ok()?;
-            reader.byte(b',').ok()?;
+        reader.byte(b',')?;
+        reader.each(Reader::skip_string)?;
+        reader.byte(b',')?;
+        let mut values = Vec::new();
+        reader.each(|reader| {
+            reader.byte(b'(')?;
+            let (name, _) = reader.raw_string()?;
+            reader.byte(b',')?;
             let start = reader.at + 1;
-            reader.skip_string().ok()?;
-            if this.outs.iter().any(|out| out.name == name) {
-                this.values.push((name, start..reader.at - 1));
+            reader.skip_string()?;
+            if outs.iter().any(|out| out.name == name) {
+                values.push((name, start..reader.at - 1));
             }
-            reader.byte(b')').ok()
+            reader.byte(b')')
         })?;
-        reader.byte(b')').ok()?;
-        (reader.at == text.len()).then_some(this)
+        reader.byte(b')')?;
+        if reader.at != text.len() {
+            return Err(reader.damaged("the end"));
+        }
+        Ok(Self { outs, inputs, outs_at, inputs_at, values })
     }
 
     /// The hash of the text with other inputs, and without the paths of the outputs if they are masked.
@@ -223,22 +214,10 @@ impl<'t> Parts<'t> {
     }
 }
 
-/// A list, whatever is in it.
-fn each<'t>(reader: &mut Reader<'t>, mut one: impl FnMut(&mut Reader<'t>) -> Option<()>) -> Option<()> {
-    reader.byte(b'[').ok()?;
-    if reader.eat(b"]") {
-        return Some(());
-    }
-    loop {
-        one(reader)?;
-        if reader.eat(b"]") {
-            return Some(());
-        }
-        reader.byte(b',').ok()?;
-    }
-}
-
 /// A string in which nothing is escaped.
-fn plain<'t>(reader: &mut Reader<'t>) -> Option<&'t [u8]> {
-    reader.raw_string().ok().filter(|(_, escaped)| !escaped).map(|(raw, _)| raw)
+fn plain<'t>(reader: &mut Reader<'t>) -> Result<&'t [u8], DerivationError> {
+    match reader.raw_string()? {
+        (raw, false) => Ok(raw),
+        (_, true) => Err(reader.damaged("a string without `\\`")),
+    }
 }

@@ -9,6 +9,13 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use phoenix_model::StorePath;
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags, flock, fstat, openat, unlinkat};
 use rustix::io::{Errno, Result, retry_on_intr};
+use rustix::process::{Resource, getrlimit};
+
+/// How many locks may be held, each an open file, of so many that are wanted at most.
+pub(crate) fn at_once(most: usize) -> usize {
+    let limit = getrlimit(Resource::Nofile).current.and_then(|limit| usize::try_from(limit).ok());
+    limit.map_or(most, |limit| (limit / 4).clamp(16, most))
+}
 
 /// The lock on one path, given back when dropped.
 #[derive(Debug)]

@@ -9,10 +9,9 @@ use std::sync::Arc;
 
 use phoenix_model::{Derivation, StorePath, ValidPathInfo};
 use rustix::fs::{Mode, OFlags, openat};
-use rustix::process::{Resource, getrlimit};
 
 use super::database::{self, Ids, Row};
-use super::path_lock::PathLock;
+use super::path_lock::{self, PathLock};
 use super::{Import, Received, Whole, order};
 use crate::tree;
 
@@ -112,8 +111,7 @@ impl Import {
     ) -> Result<Registered, RegisterError> {
         let mut paths = paths.into_iter();
         let mut registered = Registered::default();
-        let limit = getrlimit(Resource::Nofile).current.and_then(|limit| usize::try_from(limit).ok());
-        let at_once = limit.map_or(MOST_AT_ONCE, |limit| (limit / 4).clamp(16, MOST_AT_ONCE));
+        let at_once = path_lock::at_once(MOST_AT_ONCE);
         loop {
             let (mut some, mut references) = (Vec::new(), 0);
             while some.len() < at_once

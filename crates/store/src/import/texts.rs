@@ -15,11 +15,10 @@ use phoenix_model::{Derivation, Modulo, NarHash, StorePath, ValidPathInfo, nix32
 use phoenix_pack::nar::{ParseError, Parser, Sink as _, padding};
 use rusqlite::Connection;
 use rustix::io::Errno;
-use rustix::process::{Resource, getrlimit};
 use sha2::{Digest as _, Sha256};
 
 use super::database::{self, Ids, Row};
-use super::path_lock::PathLock;
+use super::path_lock::{self, PathLock};
 use super::register::base_name;
 use super::{Import, ImportError};
 use crate::Layout;
@@ -118,8 +117,7 @@ impl Texts {
         let import = Import::open(layout)?;
         let database = database::open(&layout.database())
             .map_err(|source| ImportError::Database { path: layout.database(), source })?;
-        let limit = getrlimit(Resource::Nofile).current.and_then(|limit| usize::try_from(limit).ok());
-        let most = limit.map_or(MOST, |limit| (limit / 4).clamp(16, MOST));
+        let most = path_lock::at_once(MOST);
         let (state, work, changed) = (Mutex::default(), Condvar::new(), Condvar::new());
         let shared = Arc::new(Shared { import, state, work, changed, most, modulos: Mutex::default() });
         let writer = shared.clone();
