@@ -429,9 +429,31 @@ impl Packs {
             tried.extend(unread.iter().map(|(name, _)| name.clone()));
             blobs = self.find(unread, trouble).await;
             if blobs.is_empty() {
+                blobs = self.swap_replaced();
+            }
+            if blobs.is_empty() {
                 break;
             }
         }
+    }
+
+    /// Gives the room of packs that were read and turned out to be replaced to those that are left out, and returns
+    /// these: who made the newest did not know yet of what replaced them.
+    fn swap_replaced(&mut self) -> Vec<Blob> {
+        let read = self.catalog.read_packs().filter(|(_, name, _)| self.catalog.is_replaced(name));
+        let replaced: Vec<String> = read.map(|(_, name, _)| name.to_owned()).collect();
+        if self.left_out.is_empty() || replaced.is_empty() {
+            return Vec::new();
+        }
+        self.catalog.put_back(&replaced);
+        let left_out = std::mem::take(&mut self.left_out);
+        self.outside.retain(|name, _| !left_out.contains_key(name));
+        let (replaced, left_out): (Vec<Blob>, Vec<Blob>) =
+            left_out.into_values().partition(|blob| self.catalog.is_replaced(blob.name.as_str()));
+        let known = replaced.iter().map(|blob| (blob.name.to_string(), info(blob))).collect();
+        self.catalog.hear(Others { known, ..Others::default() });
+        self.blobs.extend(replaced.into_iter().map(|blob| (blob.name.to_string(), blob)));
+        left_out
     }
 
     /// Reads the packs that were replaced and that a live one may rely on, for what is in them and nowhere else: all of

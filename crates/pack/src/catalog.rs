@@ -139,6 +139,14 @@ impl Catalog {
         self.settle();
     }
 
+    /// Lets go of the directories of packs, which are known still, as is what they said of others.
+    pub fn put_back(&mut self, names: &[String]) {
+        for name in names {
+            self.read.remove(name);
+        }
+        self.settle();
+    }
+
     /// Takes note that a pack is not there any more, and will not be; the next pack tells others.
     pub fn forget(&mut self, name: &str) {
         self.others.gone.insert(name.to_owned());
