@@ -123,6 +123,94 @@ fn an_expression_is_read_with_its_comments_and_from_where_it_is_asked() {
 }
 
 #[test]
+fn an_expression_sees_nothing_but_what_nix_shows_it() {
+    let env = TestEnv::new();
+    let names = [
+        "root",
+        "flake",
+        "flakeSource",
+        "selected",
+        "value",
+        "sources",
+        "seen",
+        "inspect",
+        "inspectBy",
+        "namesOf",
+        "call",
+        "finish",
+        "next",
+        "end",
+        "at",
+        "each",
+        "names",
+        "some",
+        "L",
+        "N",
+        "E",
+        "A",
+        "M",
+        "S",
+        "given",
+        "x",
+    ];
+    let made = "name: derivation { inherit name; system = \"x\"; builder = \"/bin/sh\"; }";
+    let with = format!(
+        "with builtins.listToAttrs (map (name: {{ inherit name; value = ({made}) name; }}) [ \"{}\" ]);",
+        names.join("\" \"")
+    );
+    let set: String = names.iter().map(|name| format!("\"job-{name}\" = {name}; ")).collect();
+    let set = format!("{with} {{ {set} }}");
+    let sample = sample();
+    let flake = sample.reference();
+    let select = format!("_: {set}");
+    let runs: [&[&str]; 4] = [
+        &["--expr", &set],
+        &["--expr", "{ }", "--select", &select],
+        &["--flake", &flake, "--select", &select],
+        &["--expr", "{ jobs }: jobs", "--arg", "jobs", &set],
+    ];
+    for run in runs {
+        let lines = jobs(&env, run);
+        assert_eq!(lines.len(), names.len(), "{lines:#?}");
+        for job in &lines {
+            assert_eq!(job["attr"], format!("job-{}", job["name"].as_str().unwrap()), "{run:?}");
+        }
+    }
+    for name in names {
+        let ran = env.phoenix(&["eval", "--expr", &format!("{{ a = {name}; }}")]).ends_with(1);
+        assert!(ran.says("undefined variable").stderr.contains(&format!("'{name}'")), "{name}");
+    }
+}
+
+#[test]
+fn every_byte_of_an_expression_is_what_it_says() {
+    let env = TestEnv::new();
+    let bytes: String =
+        (1..=127).map(char::from).filter(|char| !['"', '\\', '$', '\''].contains(char)).collect();
+    let job = |string: &str| format!("derivation {{ name = \"x\"; system = \"x\"; builder = {string}; }}");
+    for string in [format!("\"{bytes}\""), format!("''{bytes}''"), "'' a\n  b''\\n  c\n d''".to_owned()] {
+        let theirs = env.nix.run("nix-instantiate", &["--expr", &job(&string)]);
+        let set = format!("{{ \"named {}\" = {}; }}", bytes.replace('\u{7f}', ""), job(&string));
+        for lines in [
+            jobs(&env, &["--expr", &set]),
+            jobs(&env, &["--expr", "{ }", "--select", &format!("_: {set}")]),
+            jobs(
+                &env,
+                &[
+                    "--expr",
+                    "{ string }: { a = derivation { name = \"x\"; system = \"x\"; builder = string; }; }",
+                    "--arg",
+                    "string",
+                    &string,
+                ],
+            ),
+        ] {
+            assert_eq!(lines[0]["drvPath"], theirs.trim(), "{string:?}: {lines:#?}");
+        }
+    }
+}
+
+#[test]
 fn a_file_and_the_search_path_are_roots() {
     let env = TestEnv::new();
     let path =

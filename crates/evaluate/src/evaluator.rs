@@ -25,6 +25,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use phoenix_store::{Nix, strip_ansi};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
+use crate::names::{AT, EACH, END, NAMES, NAMES_OF, NEXT, SEEN, SOME};
 use crate::recording::Tracking;
 use crate::trace::{Fault, tidy};
 use crate::{guard, left};
@@ -47,29 +48,8 @@ const UNREADABLE: &str = "the evaluator answered nothing that can be read";
 /// How long it may take to break off what it does.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What the markers are called in the repl. All that is sent for each question is short: the repl takes a few
-/// microseconds over each character.
-const NEXT: &str = "N";
-const END: &str = "E";
-
-/// What asks for an attribute among the neighbours of the last one.
-const AT: &str = "A";
-
-/// What asks for several of them.
-const EACH: &str = "L";
-
-/// The names of all attributes of the set that they are in, and what makes names of runs of their numbers.
-const NAMES: &str = "M";
-const SOME: &str = "S";
-
 /// From how many on they are asked for by their numbers.
 const NUMBERED: usize = 8;
-
-/// What is called with the path of a set and tells the names in it; see `Prepared::start`.
-pub(crate) const NAMES_OF: &str = "namesOf";
-
-/// What is called with the name and the value of something that is told of a source; see `nix/call-flake.nix`.
-pub(crate) const SEEN: &str = "seen";
 
 /// What follows the mark where that is asked for.
 const USES: &str = " uses ";
@@ -797,7 +777,8 @@ fn unquote(text: &str) -> Option<String> {
     Some(plain)
 }
 
-/// A text as a Nix string literal on one line.
+/// A text as a Nix string literal on one line. What a terminal would take for a command is written as numbers, for so
+/// does the repl; `__fromJSON` is `builtins.fromJSON` by a name that nobody gives anything else.
 pub(crate) fn quote(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
     quoted.push('"');
@@ -807,6 +788,9 @@ pub(crate) fn quote(text: &str) -> String {
             '\n' => quoted.push_str("\\n"),
             '\r' => quoted.push_str("\\r"),
             '\t' => quoted.push_str("\\t"),
+            control if control.is_ascii_control() => {
+                quoted.push_str(&format!("${{__fromJSON \"\\\"\\\\u{:04x}\\\"\"}}", u32::from(control)));
+            }
             other => quoted.push(other),
         }
     }

@@ -5,6 +5,8 @@ use rnix::{NodeOrToken, SyntaxKind, SyntaxNode};
 
 use crate::evaluator::quote;
 
+mod strings;
+
 /// A Nix expression that fits on one line, in parentheses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expression {
@@ -24,7 +26,14 @@ impl Expression {
     /// # Errors
     /// When it has mistakes.
     pub fn parse(text: &str) -> Result<Self, ExpressionError> {
-        let parsed = rnix::Root::parse(text);
+        let mut parsed = rnix::Root::parse(text);
+        if text.contains('\r') {
+            let mut text = text.to_owned();
+            while let Some(end) = end_of_comment(&parsed.syntax()) {
+                text.replace_range(end..=end, "\n");
+                parsed = rnix::Root::parse(&text);
+            }
+        }
         if let Some(error) = parsed.errors().first() {
             return Err(ExpressionError(error.to_string()));
         }
@@ -67,6 +76,16 @@ fn syntax<N: AstNode>(node: &N) -> &SyntaxNode {
     node.syntax()
 }
 
+/// Where the first carriage return is that ends a comment for Nix, and not for who parsed this.
+fn end_of_comment(node: &SyntaxNode) -> Option<usize> {
+    let tokens = node.descendants_with_tokens().filter_map(NodeOrToken::into_token);
+    let mut comments = tokens.filter(|token| token.kind() == SyntaxKind::TOKEN_COMMENT);
+    comments.find_map(|comment| {
+        let end = comment.text().strip_prefix('#')?.find('\r')?;
+        Some(usize::from(comment.text_range().start()) + 1 + end)
+    })
+}
+
 fn write(node: &SyntaxNode, line: &mut String) {
     if let Some(string) = cast::<Str>(node) {
         return write_string(&string, line);
@@ -88,7 +107,7 @@ fn write(node: &SyntaxNode, line: &mut String) {
 
 fn write_string(string: &Str, line: &mut String) {
     line.push('"');
-    for part in string.normalized_parts() {
+    for part in strings::parts(string) {
         match part {
             InterpolPart::Literal(text) => {
                 let quoted = quote(&text);

@@ -11,13 +11,11 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::across::{Content, content};
-use crate::evaluator::{SEEN, quote};
+use crate::evaluator::quote;
+use crate::names::{SEEN, SOURCES};
 use crate::trace::tidy;
 
 const CALL_FLAKE: &str = include_str!("nix/call-flake.nix");
-
-/// What is called for the inputs that are in the store already; see `nix/call-flake.nix`.
-pub(crate) const SOURCES: &str = "sources";
 
 /// An input that the lock file holds to its contents.
 #[derive(Debug, Clone, PartialEq)]

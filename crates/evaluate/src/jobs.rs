@@ -8,12 +8,13 @@ use crate::constituents::{Aggregate, Constituent, Job, Resolved, resolve};
 use crate::evaluator::quote;
 use crate::explore::Explore;
 use crate::flake::one_line;
+use crate::names::{CALL, FLAKE, ROOT, SELECTED};
 use crate::reply::Reply;
 use crate::unavailable::Refusal;
 use crate::walk::{Agenda, Reason, ended, is_too_long, too_long, unended};
 use crate::{Details, Ended, Expression, FoundDerivation, FoundTarget, Inspect};
 
-const CALL: &str = include_str!("nix/call.nix");
+const CALL_NIX: &str = include_str!("nix/call.nix");
 const JOB: &str = include_str!("nix/job.nix");
 
 /// The root of jobs.
@@ -61,9 +62,9 @@ impl JobRoot {
             .iter()
             .map(|(name, value)| format!("{} = {};", quote(name), value.as_str()))
             .collect();
-        let call = format!("phoenixCall = ({}) {{ {} }}", one_line(CALL), given.join(" "));
+        let call = format!("{CALL} = ({}) {{ {} }}", one_line(CALL_NIX), given.join(" "));
         let whole = match &self.source {
-            JobSource::Flake(path) => path.names().iter().fold("flake".to_owned(), |parent, name| {
+            JobSource::Flake(path) => path.names().iter().fold(FLAKE.to_owned(), |parent, name| {
                 let name = quote(name);
                 let error = quote(&format!("flake '{shown}' does not provide attribute '{path}'"));
                 format!(
@@ -72,30 +73,26 @@ impl JobRoot {
             }),
             // An absolute path is needed: the repl has another idea of what is relative.
             JobSource::File(file) => {
-                format!("phoenixCall (import (/. + {}))", quote(&file.to_string_lossy()))
+                format!("{CALL} (import (/. + {}))", quote(&file.to_string_lossy()))
             }
-            JobSource::SearchPath(name) => format!("phoenixCall (import <{name}>)"),
-            JobSource::Expression(expression) => format!("phoenixCall {}", expression.as_str()),
+            JobSource::SearchPath(name) => format!("{CALL} (import <{name}>)"),
+            JobSource::Expression(expression) => format!("{CALL} {}", expression.as_str()),
         };
         let root = match &self.select {
             None => whole,
             Some(select) => format!(
-                "let selected = {} ({whole}); in if builtins.isAttrs selected then selected \
+                "let {SELECTED} = {} ({whole}); in if builtins.isAttrs {SELECTED} then {SELECTED} \
                  else throw \"'--select' must evaluate to an attrset (the traversal root)\"",
                 select.as_str()
             ),
         };
-        vec![call, format!("root = {root}")]
+        vec![call, format!("{ROOT} = {root}")]
     }
 
     /// A function of Nix from a function that makes the answer to one that inspects.
     pub(crate) fn inspect(&self, details: &Details) -> String {
         let Self { force_recurse, .. } = self;
-        format!(
-            "(finish: ({}) finish {} phoenixCall {force_recurse} root)",
-            one_line(JOB),
-            details.function()
-        )
+        format!("(finish: ({}) finish {} {CALL} {force_recurse} {ROOT})", one_line(JOB), details.function())
     }
 }
 

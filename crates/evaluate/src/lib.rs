@@ -24,6 +24,7 @@ mod jobs;
 mod left;
 mod memory;
 mod mistakes;
+mod names;
 mod nix_eval_jobs;
 mod pace;
 mod pool;

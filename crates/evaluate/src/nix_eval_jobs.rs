@@ -24,9 +24,9 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::Inspect;
-use crate::evaluator::SEEN;
 use crate::evaluator::quote;
 use crate::explore::Explore;
+use crate::names::{FINISH, INSPECT, SEEN, STAND_IN};
 use crate::trace::tidy;
 
 /// The program.
@@ -168,9 +168,9 @@ fn hand_over(start: &Start<'_>, questions: &[Inspect]) -> Result<String, NixEval
         .map(|(number, inspect): (usize, _)| format!("q{number} = {};", inspect.question()))
         .collect();
     let file = format!(
-        "let\n{SEEN} = name: value: value;\n{};\n{};\nphoenixStandIn = derivation {{ name = \"phoenix-answer\"; system = \"builtin\"; builder = \"builtin:phoenix\"; }};\n\
-         phoenixFinish = value: reply: (if reply.kind == \"derivation\" then value else phoenixStandIn) // {{ phoenixReply = reply; }};\n\
-         inspect = {} phoenixFinish;\nin {{\n{}\n}}\n",
+        "let\n{SEEN} = name: value: value;\n{};\n{};\n{STAND_IN} = derivation {{ name = \"phoenix-answer\"; system = \"builtin\"; builder = \"builtin:phoenix\"; }};\n\
+         {FINISH} = value: reply: (if reply.kind == \"derivation\" then value else {STAND_IN}) // {{ phoenixReply = reply; }};\n\
+         {INSPECT} = {} {FINISH};\nin {{\n{}\n}}\n",
         start.sources,
         start.definitions.join(";\n"),
         start.inspect,

@@ -10,9 +10,10 @@ use phoenix_store::{Nix, NixError};
 
 use crate::answers::{Answers, Fingerprint};
 use crate::earlier::Earlier;
-use crate::evaluator::{Answer, Evaluator, NAMES_OF, Purity, Talk, quote};
+use crate::evaluator::{Answer, Evaluator, Purity, Talk, quote};
 use crate::flake::{LockOptions, LockedInput, one_line, parse_config, source_name, sources};
 use crate::mistakes::{self, Mistake};
+use crate::names::{FLAKE, INSPECT, INSPECT_BY, NAMES_OF, ROOT};
 use crate::nix_eval_jobs::{EvaluatorKind, Start};
 use crate::pool::{EvaluateError, Heard, Request, Root};
 use crate::recording::{Shared, hold};
@@ -30,10 +31,10 @@ const AUTO_CALL: &str = "value: if builtins.isFunction value && builtins.functio
 /// In a flake functions are functions.
 const NO_CALL: &str = "value: value";
 
-const INSPECT: &str = include_str!("nix/inspect.nix");
+const INSPECT_NIX: &str = include_str!("nix/inspect.nix");
 
 /// Makes the text of an answer.
-const FINISH: &str = include_str!("nix/finish.nix");
+const FINISH_NIX: &str = include_str!("nix/finish.nix");
 
 /// How long an evaluator may take to answer that it is one. It has nothing to evaluate for that.
 const PROBE: Duration = Duration::from_secs(60);
@@ -115,7 +116,7 @@ pub(crate) fn prepare(
         Some(jobs) => jobs.inspect(details),
         None => {
             let call = if root.is_flake() { NO_CALL } else { AUTO_CALL };
-            format!("(finish: ({}) finish {} ({call}) root)", one_line(INSPECT), details.function())
+            format!("(finish: ({}) finish {} ({call}) {ROOT})", one_line(INSPECT_NIX), details.function())
         }
     };
     let blank = |purity: Purity, definitions: Vec<String>, selection: Selection| Prepared {
@@ -143,7 +144,7 @@ pub(crate) fn prepare(
                 let file = quote(&file.to_string_lossy());
                 // An absolute path is needed: the repl has another idea of what is relative.
                 let definition = format!(
-                    "root = let value = import (/. + {file}); in if builtins.isFunction value then value {{ }} else value"
+                    "{ROOT} = let value = import (/. + {file}); in if builtins.isFunction value then value {{ }} else value"
                 );
                 vec![definition]
             }
@@ -183,7 +184,7 @@ pub(crate) fn prepare(
     for Said { severity, text, .. } in said.lines().filter_map(Said::read) {
         hear(Heard::Said { severity, text });
     }
-    let name = if root.jobs.is_some() { "flake" } else { "root" };
+    let name = if root.jobs.is_some() { FLAKE } else { ROOT };
     let mut definitions = flake.definitions(name);
     definitions.extend(root.jobs.iter().flat_map(|jobs| jobs.definitions(&root.source)));
     let purity = if request.impure { Purity::Impure } else { Purity::Pure };
@@ -307,7 +308,7 @@ impl Prepared {
 
     /// What an evaluation depends on besides the definitions.
     fn parts<'p>(&'p self, request: &'p Request<'_>, settings: &'p str, flags: &'p str) -> [&'p str; 5] {
-        [&self.inspect, FINISH, request.nix.version(), settings, flags]
+        [&self.inspect, FINISH_NIX, request.nix.version(), settings, flags]
     }
 
     /// The flags that an evaluation depends on. What writes nothing evaluates otherwise: purely, also where a repl is not
@@ -435,10 +436,10 @@ impl Prepared {
         if !self.instantiate {
             evaluator.write_nothing();
         }
-        let finish = format!("({}) {}", one_line(FINISH), quote(evaluator.mark()));
-        evaluator.define(&format!("inspectBy = {}", self.inspect))?;
-        evaluator.define(&format!("inspect = inspectBy ({finish})"))?;
-        let names = "path: inspectBy (value: reply: reply.names or [ ]) path null";
+        let finish = format!("({}) {}", one_line(FINISH_NIX), quote(evaluator.mark()));
+        evaluator.define(&format!("{INSPECT_BY} = {}", self.inspect))?;
+        evaluator.define(&format!("{INSPECT} = {INSPECT_BY} ({finish})"))?;
+        let names = format!("path: {INSPECT_BY} (value: reply: reply.names or [ ]) path null");
         evaluator.define(&format!("{NAMES_OF} = {names}"))?;
         Ok(evaluator)
     }

@@ -14,6 +14,7 @@ pub(crate) use self::agenda::Agenda;
 use crate::constituents::Constituent;
 use crate::evaluator::quote;
 use crate::explore::Explore;
+use crate::names::INSPECT;
 use crate::reply::{Reply, type_in_words};
 use crate::selection::Unfit;
 use crate::special::{Needed, Program, Special, StdAction, WorkUnit};
@@ -156,7 +157,7 @@ pub struct Walk {
 impl Inspect {
     /// What an evaluator is asked, where `inspect` is `nix/inspect.nix` or `nix/job.nix` for some root.
     pub(crate) fn question(&self) -> String {
-        format!("inspect {} {}", list_in_nix(self.path.names()), self.wanted_in_nix())
+        format!("{INSPECT} {} {}", list_in_nix(self.path.names()), self.wanted_in_nix())
     }
 
     /// Whether what is there is asked for, and nothing particular about it.

@@ -7,6 +7,7 @@ use crossbeam_channel::{Receiver, Sender};
 use phoenix_model::Severity;
 
 use crate::evaluator::{Answer, Death, Each, Evaluator, Handle, Neighbours, Round, Talk, quote};
+use crate::names::INSPECT;
 use crate::prepare::Prepared;
 use crate::said::Said;
 use crate::trace::Fault;
@@ -223,7 +224,7 @@ fn name(inspect: &Inspect) -> Option<String> {
 fn neighbours(inspect: &Inspect) -> Neighbours {
     let names = inspect.path.names();
     let set = list_in_nix(&names[..names.len().saturating_sub(1)]);
-    Neighbours { function: "inspect", set, rest: inspect.wanted_in_nix() }
+    Neighbours { function: INSPECT, set, rest: inspect.wanted_in_nix() }
 }
 
 /// Whether two attributes can be asked for in one question.

@@ -1,0 +1,47 @@
+//! What is defined for an evaluator beside what the user gave.
+//!
+//! An expression of the user's sees what was defined before it, and a `with` in it does not win against that. So these
+//! are names that nobody else uses.
+
+/// What begins and ends an answer; see `evaluator.rs`.
+pub(crate) const NEXT: &str = "phoenix'next";
+pub(crate) const END: &str = "phoenix'end";
+
+/// What asks for an attribute among the neighbours of the last one.
+pub(crate) const AT: &str = "phoenix'at";
+
+/// What asks for several of them.
+pub(crate) const EACH: &str = "phoenix'each";
+
+/// The names of all attributes of the set that they are in, and what makes names of runs of their numbers.
+pub(crate) const NAMES: &str = "phoenix'names";
+pub(crate) const SOME: &str = "phoenix'some";
+
+/// What is called with the path of a set and tells the names in it; see `Prepared::start`.
+pub(crate) const NAMES_OF: &str = "phoenix'namesOf";
+
+/// What is called with the name and the value of something that is told of a source; see `nix/call-flake.nix`.
+pub(crate) const SEEN: &str = "phoenix'seen";
+
+/// What is in the store already of the inputs of a flake; see `nix/call-flake.nix`.
+pub(crate) const SOURCES: &str = "phoenix'sources";
+
+/// The flake, where what is evaluated is something in it or made of it.
+pub(crate) const FLAKE: &str = "phoenix'flake";
+
+/// What is evaluated.
+pub(crate) const ROOT: &str = "phoenix'root";
+
+/// What calls functions on the way with what the user gave; see `nix/call.nix`.
+pub(crate) const CALL: &str = "phoenix'call";
+
+/// What `--select` made.
+pub(crate) const SELECTED: &str = "phoenix'selected";
+
+/// What answers a question, and what makes it from what finishes an answer.
+pub(crate) const INSPECT: &str = "phoenix'inspect";
+pub(crate) const INSPECT_BY: &str = "phoenix'inspectBy";
+
+/// What finishes an answer for nix-eval-jobs, and what it is told where there is no derivation.
+pub(crate) const FINISH: &str = "phoenix'finish";
+pub(crate) const STAND_IN: &str = "phoenix'standIn";
