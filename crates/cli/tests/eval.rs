@@ -223,6 +223,36 @@ fn neighbours_are_answered_each_for_itself() {
 }
 
 #[test]
+fn evaluators_that_cannot_be_started_are_done_without() {
+    let env = TestEnv::new();
+    let set = r#"builtins.listToAttrs (builtins.genList (n: {
+        name = "p${toString n}";
+        value = derivation {
+          name = "p${toString (builtins.foldl' (a: b: a + b) n (builtins.genList (x: x) 300000))}";
+          system = "x";
+          builder = "/bin/sh";
+        };
+      }) 60)"#;
+    let mut command = where_evaluators(&env, "rm -f \"$0\"");
+    // Nor is there another one.
+    let others = env.file("others");
+    fs_err::create_dir_all(&others).unwrap();
+    for directory in std::env::split_paths(&std::env::var_os("PATH").unwrap()) {
+        for entry in fs_err::read_dir(directory).into_iter().flatten().flatten() {
+            if entry.file_name() != "nix" {
+                let _ = std::os::unix::fs::symlink(entry.path(), others.join(entry.file_name()));
+            }
+        }
+    }
+    let own = env.file("another-evaluator");
+    command.env("PATH", std::env::join_paths([own, others]).unwrap());
+    command.args(["eval", "--eval-workers", "2", "--expr", set]);
+    let ran = common::Ran::from(command.output().unwrap()).ends_with(0);
+    assert_eq!(ran.stdout.lines().count(), 60, "{ran}");
+    let _ = ran.says("no more than 1 of the evaluators could be started");
+}
+
+#[test]
 fn a_build_among_many_neighbours_holds_none_back() {
     let env = TestEnv::new();
     let flake = Flake::new(
@@ -442,13 +472,18 @@ fn an_evaluator_does_not_outlive_who_is_killed() {
 
 /// A `nix` before the real one that evaluates nothing.
 fn without_evaluator(env: &TestEnv) -> std::process::Command {
+    where_evaluators(env, "exit 99")
+}
+
+/// A `nix` before the real one that does something before it evaluates.
+fn where_evaluators(env: &TestEnv, what: &str) -> std::process::Command {
     use std::os::unix::fs::PermissionsExt;
-    let directory = env.file("no-evaluator");
+    let directory = env.file("another-evaluator");
     fs_err::create_dir_all(&directory).unwrap();
     let path = std::env::var("PATH").unwrap();
     let real = std::env::split_paths(&path).map(|dir| dir.join("nix")).find(|file| file.exists()).unwrap();
     let script = format!(
-        "#!/bin/sh\nfor word in \"$@\"; do [ \"$word\" != repl ] || exit 99; done\nexec {} \"$@\"\n",
+        "#!/bin/sh\nfor word in \"$@\"; do [ \"$word\" != repl ] || {what}; done\nexec {} \"$@\"\n",
         real.display()
     );
     fs_err::write(directory.join("nix"), script).unwrap();

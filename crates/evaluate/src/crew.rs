@@ -1,6 +1,7 @@
 //! Workers at work on a walk, within a budget of memory.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{Scope, ScopedJoinHandle};
@@ -549,10 +550,7 @@ impl Crew<'_, '_, '_> {
             Told::Started { worker, handle } => self.workers[worker].handle = Some(handle),
             Told::Said { worker, said } => self.said(worker, said, desk),
             Told::Stopped => self.gone += 1,
-            Told::Lost(error) => {
-                self.gone += 1;
-                self.lost = Some(EvaluateError::Start(error));
-            }
+            Told::Lost { worker, error } => self.lose(worker, error, desk),
             Told::SetAside { worker, inspect } => {
                 if let Some(work) = &mut self.workers[worker].at_work
                     && work.forget(&inspect)
@@ -563,6 +561,23 @@ impl Crew<'_, '_, '_> {
             }
             Told::Answered { worker, inspect, reply } => self.answered(worker, inspect, reply, desk),
             Told::Done { worker } => self.done(worker),
+        }
+    }
+
+    /// A worker cannot start a process. Others have what it was given, if there are any.
+    fn lose(&mut self, number: usize, error: io::Error, desk: &mut Desk<'_>) {
+        let others = self.workers.iter().filter(|worker| worker.handle.is_some()).count();
+        match self.workers[number].at_work.take_if(|work| others > 0 && work.again.is_none()) {
+            Some(work) => {
+                self.most = others;
+                self.spread.give(number, work.open.into());
+                let text = format!("no more than {others} of the evaluators could be started: {error}");
+                desk.say(Severity::Warning, text);
+            }
+            None => {
+                self.gone += 1;
+                self.lost = Some(EvaluateError::Start(error));
+            }
         }
     }
 

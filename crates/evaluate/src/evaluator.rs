@@ -235,7 +235,7 @@ pub(crate) struct Evaluator {
     tracking: Option<Tracking>,
     /// Whether the last question is one with many answers.
     answers_many: Arc<AtomicBool>,
-    _home: tempfile::TempDir,
+    _home: left::Made,
 }
 
 impl Evaluator {

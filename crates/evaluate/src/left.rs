@@ -1,5 +1,6 @@
 //! What was left by those who were killed.
 
+use std::fs::{File, TryLockError};
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -10,35 +11,62 @@ use tempfile::TempDir;
 /// How old something is that nobody uses any more.
 const LEFT: Duration = Duration::from_secs(24 * 3600);
 
-/// A file in what may be removed: others may have directories that are called so, too.
+/// A file in what may be removed: others may have directories that are called so, too. Who uses it holds a lock on that.
 const MARK: &str = ".made-by-phoenix";
 
-/// Makes a directory, and removes those that were made so before and left.
-pub(crate) fn make(directory: &Path, prefix: &str) -> io::Result<TempDir> {
-    remove_left(directory, prefix);
-    let made = tempfile::Builder::new().prefix(prefix).tempdir_in(directory)?;
-    fs::write(made.path().join(MARK), "")?;
-    Ok(made)
+/// A directory for what is temporary, which is known as such also if whoever made it is killed.
+#[derive(Debug)]
+pub(crate) struct Made {
+    directory: TempDir,
+    _mark: File,
 }
 
-/// Removes the directories that were made so and that nobody has changed for a day. What cannot be removed stays.
+impl Made {
+    /// Where it is, kept as if its maker had been killed.
+    #[cfg(test)]
+    pub(crate) fn leave(self) -> std::path::PathBuf {
+        self.directory.keep()
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.directory.path()
+    }
+}
+
+/// Makes a directory, and removes those that were made so before and left.
+pub(crate) fn make(directory: &Path, prefix: &str) -> io::Result<Made> {
+    remove_left(directory, prefix);
+    let made = tempfile::Builder::new().prefix(prefix).tempdir_in(directory)?;
+    let mark = File::create(made.path().join(MARK))?;
+    // Where there are no locks its age has to do.
+    let _ = mark.try_lock();
+    Ok(Made { directory: made, _mark: mark })
+}
+
+/// Removes the directories that were made so, that nobody has changed for a day, and that nobody uses. What cannot be
+/// removed stays.
 fn remove_left(directory: &Path, prefix: &str) {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         if !entry.file_name().to_string_lossy().starts_with(prefix) {
             continue;
         }
-        let is_ours = entry.path().join(MARK).symlink_metadata().is_ok_and(|mark| mark.is_file());
+        let mark = entry.path().join(MARK);
+        let is_ours = mark.symlink_metadata().is_ok_and(|mark| mark.is_file());
         let age = entry.metadata().ok().and_then(|metadata| metadata.modified().ok()?.elapsed().ok());
-        if is_ours && age.is_some_and(|age| age > LEFT) {
+        if is_ours && age.is_some_and(|age| age > LEFT) && !is_used(&mark) {
             let _ = fs::remove_dir_all(entry.path());
         }
     }
 }
 
+/// Whether somebody holds the lock.
+fn is_used(mark: &Path) -> bool {
+    File::open(mark).is_ok_and(|mark| matches!(mark.try_lock(), Err(TryLockError::WouldBlock)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs::File;
     use std::time::SystemTime;
 
     #[test]
@@ -48,14 +76,16 @@ mod tests {
             let then = SystemTime::now() - 2 * LEFT;
             File::open(path).unwrap().set_modified(then).unwrap();
         };
-        let made = |prefix: &str| make(directory.path(), prefix).unwrap().keep();
+        let made = |prefix: &str| make(directory.path(), prefix).unwrap().leave();
+        let used = make(directory.path(), "phoenix-a-").unwrap();
         let (left, fresh, another) = (made("phoenix-a-"), made("phoenix-a-"), made("phoenix-b-"));
         let users = directory.path().join("phoenix-a-users");
         fs::create_dir(&users).unwrap();
         fs::write(users.join("file"), "").unwrap();
         [&left, &another, &users].into_iter().for_each(|path| old(path));
+        old(used.path());
         remove_left(directory.path(), "phoenix-a-");
         assert!(!left.exists());
-        assert!(fresh.exists() && another.exists() && users.join("file").exists());
+        assert!(used.path().exists() && fresh.exists() && another.exists() && users.join("file").exists());
     }
 }

@@ -19,7 +19,7 @@ const USUAL: &str = "/tmp";
 #[derive(Debug)]
 pub(crate) struct Through {
     proxy: DaemonProxy,
-    _directory: tempfile::TempDir,
+    _directory: left::Made,
 }
 
 impl Through {

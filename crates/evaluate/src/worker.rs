@@ -36,8 +36,8 @@ pub(crate) enum Told {
     Done { worker: usize },
     /// It was stopped, and does nothing any more.
     Stopped,
-    /// No process can be started.
-    Lost(io::Error),
+    /// No process can be started for what it was given.
+    Lost { worker: usize, error: io::Error },
 }
 
 /// An answer.
@@ -79,8 +79,8 @@ pub(crate) fn work(
                     evaluator.insert(started)
                 }
                 Err(error) => {
-                    let _ = told.send(Told::Lost(error));
-                    return None;
+                    let _ = told.send(Told::Lost { worker, error });
+                    continue;
                 }
             },
         };

@@ -34,7 +34,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// A cache for evaluators, for as long as they run.
 #[derive(Debug)]
 pub(crate) struct Fetchers {
-    home: tempfile::TempDir,
+    home: left::Made,
     /// The user's.
     user: Option<PathBuf>,
 }
@@ -195,7 +195,7 @@ mod tests {
         insert(&db, "tarball", r#"{"url":"https://example.org/a.tar.gz"}"#);
         insert(&db, "tarball", r#"{"url":"FILE:///store/x-source/a.tar"}"#);
         let left = cache.path().join("phoenix-cache-left");
-        fs::rename(left::make(cache.path(), "phoenix-cache-").unwrap().keep(), &left).unwrap();
+        fs::rename(left::make(cache.path(), "phoenix-cache-").unwrap().leave(), &left).unwrap();
         let long_ago = std::time::SystemTime::now() - Duration::from_secs(48 * 3600);
         std::fs::File::open(&left).unwrap().set_modified(long_ago).unwrap();
         fs::create_dir(user.join("gitv3")).unwrap();
