@@ -181,7 +181,8 @@ pub(crate) fn hint_for(message: &str) -> Option<&'static str> {
              tracks (`git add flake.nix`); `-f FILE` evaluates a file instead",
         );
     }
-    if has("cannot read ") && (has(".drv: it is damaged") || has(".drv: it is not in the store")) {
+    let unread = has("cannot read ") && (has(".drv: it is damaged") || has(".drv: it is not in the store"));
+    if unread || has("error parsing derivation '") {
         return Some(
             "a derivation in the store is damaged or missing: `nix-store --verify --check-contents` finds what else is; after \
              `nix-store --delete $(nix-store --query --referrers-closure PATH)`, which takes what needs it as well, the \
