@@ -48,6 +48,9 @@ const UNREADABLE: &str = "the evaluator answered nothing that can be read";
 /// How long it may take to break off what it does.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// For how many sets something is defined: the repl knows no more than 32,768 names, and each definition is another one.
+const MOST_DEFINED: usize = 10_000;
+
 /// From how many on they are asked for by their numbers.
 const NUMBERED: usize = 8;
 
@@ -59,7 +62,7 @@ const THROWN: &str = " thrown";
 const DONE: &str = " done";
 
 /// What is asked for attributes of one set.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Neighbours {
     /// What is called.
     pub(crate) function: &'static str,
@@ -75,26 +78,39 @@ impl Neighbours {
         format!("{} ({} ++ [{name}]) {}", self.function, self.set, self.rest)
     }
 
-    /// The names of all of them, as they are defined for an evaluator; and how some of them are made of runs, each a
-    /// first and a last number: `[ 3 7 9 8 ]` are two.
-    fn names_definitions(&self) -> [String; 2] {
-        let run = format!(
-            "let a = e (2 * i); b = e (2 * i + 1); in builtins.genList (j: builtins.elemAt {NAMES} (if a < b then a + j \
-             else a - j)) ((if a < b then b - a else a - b) + 1)"
-        );
-        [
-            format!("{NAMES} = {NAMES_OF} ({})", self.set),
-            format!(
-                "{SOME} = l: let e = builtins.elemAt l; in builtins.concatLists (builtins.genList (i: {run}) (builtins.length \
-                 l / 2))"
-            ),
-        ]
+    /// The function from a name to the answer.
+    fn function(&self) -> String {
+        format!("n: {}", self.whole("n"))
+    }
+}
+
+/// What an evaluator was told of some neighbours, so that it can be asked for them in few words.
+#[derive(Debug)]
+struct Turned {
+    /// What the number is by which what was defined for them is called.
+    number: usize,
+    /// The numbers of their names, once those were asked for; nothing if they could not be told.
+    numbers: Option<Option<HashMap<String, usize>>>,
+}
+
+impl Turned {
+    fn function(&self) -> String {
+        format!("{AT}{}", self.number)
     }
 
-    /// The function from a name to the answer, as it is defined for an evaluator.
-    fn definition(&self) -> String {
-        format!("{AT} = n: {}", self.whole("n"))
+    fn names(&self) -> String {
+        format!("{NAMES}{}", self.number)
     }
+}
+
+/// Some of a list of names, by runs of their numbers, each a first and a last: `[ 3 7 9 8 ]` are two.
+fn some() -> String {
+    let run = "let a = e (2 * i); b = e (2 * i + 1); in builtins.genList (j: builtins.elemAt names (if a < b then a + j else \
+               a - j)) ((if a < b then b - a else a - b) + 1)";
+    format!(
+        "{SOME} = names: l: let e = builtins.elemAt l; in builtins.concatLists (builtins.genList (i: {run}) \
+         (builtins.length l / 2))"
+    )
 }
 
 /// How evaluation is kept from reading what it should not.
@@ -223,10 +239,8 @@ pub(crate) struct Evaluator {
     stdin: ChildStdin,
     lines: Receiver<String>,
     mark: String,
-    /// The neighbours that can be asked for by their names alone.
-    at: Option<Neighbours>,
-    /// The numbers of their names, once those were asked for; nothing if they could not be told.
-    numbers: Option<Option<HashMap<String, usize>>>,
+    /// The neighbours that were asked for; nothing of those for which nothing is defined yet.
+    turned: HashMap<Neighbours, Option<Turned>>,
     /// Whether it is at work on something that nobody waits for any more.
     busy: bool,
     /// Whether nothing may be written to the store.
@@ -302,8 +316,7 @@ impl Evaluator {
             stdin,
             lines,
             mark,
-            at: None,
-            numbers: None,
+            turned: HashMap::new(),
             busy: false,
             read_only: false,
             tracking: tracking.cloned(),
@@ -326,6 +339,7 @@ impl Evaluator {
         let each = format!("(_: n: let r = builtins.tryEval (f n); in builtins.trace ({told}) null)");
         let each = format!("builtins.seq (builtins.foldl' {each} null names) \"{}{DONE}\"", this.mark);
         this.send(&format!("{EACH} = f: names: {each}"))?;
+        this.send(&some())?;
         Ok(this)
     }
 
@@ -363,8 +377,8 @@ impl Evaluator {
         if self.read_only {
             return self.ask_alone(&whole);
         }
-        self.turn_to(neighbours);
-        self.ask_within(None, &format!("{AT} {name}"), &whole, stop, talk)
+        let question = self.turn_to(neighbours, false).map(|turned| format!("{} {name}", turned.function()));
+        self.ask_within(None, question.as_ref().unwrap_or(&whole), &whole, stop, talk)
     }
 
     /// Asks for some neighbours, one after another, by their names as strings of Nix. `each` is told of them in their
@@ -379,18 +393,21 @@ impl Evaluator {
         if self.read_only {
             return self.ask_each_alone(neighbours, names, each);
         }
-        self.turn_to(neighbours);
-        if names.len() >= NUMBERED
-            && self.numbers.is_none()
-            && let Err(answer) = self.ask_for_numbers(neighbours, stop, each)
-        {
+        let many = names.len() >= NUMBERED;
+        if many && let Err(answer) = self.ask_for_numbers(neighbours, stop, each) {
             return Round::Broken(answer);
         }
         self.answers_many.store(names.len() >= MANY, Ordering::Relaxed);
-        let numbers = self.numbers.as_ref().and_then(Option::as_ref);
-        let question = match numbers.and_then(|numbers| runs(numbers, names)) {
-            Some(runs) => format!("{EACH} {AT} ({SOME} [{runs}])"),
-            None => format!("{EACH} {AT} [{}]", names.join(" ")),
+        let question = match self.turn_to(neighbours, many) {
+            None => format!("{EACH} ({}) [{}]", neighbours.function(), names.join(" ")),
+            Some(turned) => {
+                let numbers = turned.numbers.as_ref().and_then(Option::as_ref);
+                let names = match numbers.and_then(|numbers| runs(numbers, names)) {
+                    Some(runs) => format!("({SOME} {} [{runs}])", turned.names()),
+                    None => format!("[{}]", names.join(" ")),
+                };
+                format!("{EACH} {} {names}", turned.function())
+            }
         };
         let mut sent = self.send(&question);
         let traced = format!("trace: {}", self.mark);
@@ -478,14 +495,28 @@ impl Evaluator {
         Round::Whole
     }
 
-    /// Tells it once what is asked for neighbours: what the repl reads costs more than what it evaluates.
-    fn turn_to(&mut self, neighbours: &Neighbours) {
-        if self.at.as_ref() != Some(neighbours) {
+    /// Tells it once what is asked for neighbours, if they are many, or come again: what the repl reads costs more than
+    /// what it evaluates.
+    fn turn_to(&mut self, neighbours: &Neighbours, many: bool) -> Option<&mut Turned> {
+        let number = self.turned.len();
+        let is_known = match self.turned.get(neighbours) {
+            Some(Some(_)) => true,
+            Some(None) => false,
+            None => {
+                self.turned.insert(neighbours.clone(), None);
+                if !many {
+                    return None;
+                }
+                false
+            }
+        };
+        if !is_known && number < MOST_DEFINED {
+            let turned = Turned { number, numbers: None };
             // A process that is gone says so when it is asked.
-            let _ = self.send(&neighbours.definition());
-            self.at = Some(neighbours.clone());
-            self.numbers = None;
+            let _ = self.send(&format!("{} = {}", turned.function(), neighbours.function()));
+            self.turned.insert(neighbours.clone(), Some(turned));
         }
+        self.turned.get_mut(neighbours)?.as_mut()
     }
 
     /// Asks once for the names of all neighbours: their numbers are much less to read. An error is an answer that ends
@@ -496,10 +527,13 @@ impl Evaluator {
         stop: &AtomicBool,
         each: &mut dyn FnMut(Each<'_>),
     ) -> Result<(), Answer> {
-        for definition in neighbours.names_definitions() {
-            let _ = self.send(&definition);
+        let Some(turned) = self.turn_to(neighbours, true) else { return Ok(()) };
+        if turned.numbers.is_some() {
+            return Ok(());
         }
-        let question = format!("{} + builtins.toJSON {NAMES}", quote(&self.mark));
+        let names = turned.names();
+        let _ = self.send(&format!("{names} = {NAMES_OF} ({})", neighbours.set));
+        let question = format!("{} + builtins.toJSON {names}", quote(&self.mark));
         let mut talk = |talk: Talk<'_>| each(Each::Talk(talk));
         let names = match self.ask(&question, stop, &mut talk) {
             Answer::Text(text) => serde_json::from_str::<Vec<String>>(&text).ok(),
@@ -507,9 +541,11 @@ impl Evaluator {
             Answer::Error(_) | Answer::Silent => None,
             ended @ (Answer::Died(_) | Answer::Stopped) => return Err(ended),
         };
-        self.numbers = Some(
-            names.map(|names| names.iter().enumerate().map(|(number, name)| (quote(name), number)).collect()),
-        );
+        let numbers =
+            names.map(|names| names.iter().enumerate().map(|(number, name)| (quote(name), number)).collect());
+        if let Some(turned) = self.turn_to(neighbours, true) {
+            turned.numbers = Some(numbers);
+        }
         Ok(())
     }
 

@@ -1,21 +1,22 @@
 //! What is defined for an evaluator beside what the user gave.
 //!
 //! An expression of the user's sees what was defined before it, and a `with` in it does not win against that. So these
-//! are names that nobody else uses.
+//! are names that nobody else uses. Those that are in each question are short, for the repl takes a few microseconds over
+//! each character.
 
 /// What begins and ends an answer; see `evaluator.rs`.
-pub(crate) const NEXT: &str = "phoenix'next";
-pub(crate) const END: &str = "phoenix'end";
+pub(crate) const NEXT: &str = "_'N";
+pub(crate) const END: &str = "_'E";
 
-/// What asks for an attribute among the neighbours of the last one.
-pub(crate) const AT: &str = "phoenix'at";
+/// What asks for an attribute of a set, with a number of that set.
+pub(crate) const AT: &str = "_'A";
 
 /// What asks for several of them.
-pub(crate) const EACH: &str = "phoenix'each";
+pub(crate) const EACH: &str = "_'L";
 
-/// The names of all attributes of the set that they are in, and what makes names of runs of their numbers.
-pub(crate) const NAMES: &str = "phoenix'names";
-pub(crate) const SOME: &str = "phoenix'some";
+/// The names of all attributes of a set, with its number, and what makes some of them of runs of their numbers.
+pub(crate) const NAMES: &str = "_'M";
+pub(crate) const SOME: &str = "_'S";
 
 /// What is called with the path of a set and tells the names in it; see `Prepared::start`.
 pub(crate) const NAMES_OF: &str = "phoenix'namesOf";
@@ -39,7 +40,7 @@ pub(crate) const CALL: &str = "phoenix'call";
 pub(crate) const SELECTED: &str = "phoenix'selected";
 
 /// What answers a question, and what makes it from what finishes an answer.
-pub(crate) const INSPECT: &str = "phoenix'inspect";
+pub(crate) const INSPECT: &str = "_'I";
 pub(crate) const INSPECT_BY: &str = "phoenix'inspectBy";
 
 /// What finishes an answer for nix-eval-jobs, and what it is told where there is no derivation.
