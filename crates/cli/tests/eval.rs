@@ -253,6 +253,22 @@ fn evaluators_that_cannot_be_started_are_done_without() {
 }
 
 #[test]
+fn a_way_into_the_store_that_is_removed_ends_the_run() {
+    let env = TestEnv::new();
+    let temporary = env.file("temporary");
+    fs_err::create_dir_all(&temporary).unwrap();
+    let set = r#"builtins.listToAttrs (builtins.genList (n: {
+        name = "p${toString n}";
+        value = derivation { name = "p${toString n}"; system = "x"; builder = "/bin/sh"; };
+      }) 60)"#;
+    let mut command = where_evaluators(&env, "rm -rf \"$TMPDIR\"/phoenix-daemon-*");
+    command.args(["eval", "--eval-workers", "2", "--expr", set]).env("TMPDIR", &temporary);
+    let ran = common::Ran::from(command.output().unwrap());
+    assert!(!ran.stdout.contains("connect"), "{ran}");
+    let _ = ran.ends_with(1).says("the way into the store is gone");
+}
+
+#[test]
 fn a_build_among_many_neighbours_holds_none_back() {
     let env = TestEnv::new();
     let flake = Flake::new(

@@ -564,6 +564,13 @@ impl Crew<'_, '_, '_> {
         }
     }
 
+    /// Why nobody can evaluate any more, where an error says that the store is out of reach: no attribute is to blame.
+    fn cut_off(&self, error: &str) -> Option<String> {
+        let through = self.prepared.writing.through()?.ok()?;
+        let is_of_store = error.contains("remote store") || error.contains("connect to socket");
+        is_of_store.then(|| through.is_gone()).flatten()
+    }
+
     /// A worker cannot start a process. Others have what it was given, if there are any.
     fn lose(&mut self, number: usize, error: io::Error, desk: &mut Desk<'_>) {
         let others = self.workers.iter().filter(|worker| worker.handle.is_some()).count();
@@ -637,6 +644,12 @@ impl Crew<'_, '_, '_> {
         }
         if !is_open {
             // Others have it by now.
+            return;
+        }
+        if let Reply::Error { error, .. } = &reply
+            && let Some(why) = self.cut_off(error)
+        {
+            self.lost.get_or_insert(EvaluateError::Write(why));
             return;
         }
         let (answer, known) = match reply {

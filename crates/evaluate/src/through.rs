@@ -19,7 +19,7 @@ const USUAL: &str = "/tmp";
 #[derive(Debug)]
 pub(crate) struct Through {
     proxy: DaemonProxy,
-    _directory: left::Made,
+    directory: left::Made,
 }
 
 impl Through {
@@ -29,7 +29,7 @@ impl Through {
             let directory = left::make(place, HOME).map_err(|error| error.to_string())?;
             let proxy =
                 DaemonProxy::start(nix, layout, directory.path()).map_err(|error| with_causes(&error))?;
-            Ok(Self { proxy, _directory: directory })
+            Ok(Self { proxy, directory })
         };
         start(&std::env::temp_dir()).or_else(|why: String| start(Path::new(USUAL)).map_err(|_| why))
     }
@@ -37,6 +37,14 @@ impl Through {
     /// What evaluation has asked to have built so far, if all of it was heard.
     pub(crate) fn built(&self) -> Option<Vec<StorePath>> {
         self.proxy.built()
+    }
+
+    /// Why nobody can write any more, if somebody has taken away what they write through.
+    pub(crate) fn is_gone(&self) -> Option<String> {
+        self.proxy.is_gone().then(|| {
+            let directory = self.directory.path().display();
+            format!("the way into the store is gone: {directory} was removed; is there a TMPDIR that stays?")
+        })
     }
 
     /// How many derivations were written so far.

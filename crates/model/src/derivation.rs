@@ -141,6 +141,25 @@ struct Reader<'a> {
     at: usize,
 }
 
+/// What the bytes between two quotes mean.
+fn unescaped(raw: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(raw.len());
+    let mut rest = raw.iter();
+    while let Some(&byte) = rest.next() {
+        bytes.push(match byte {
+            b'\\' => match rest.next() {
+                Some(b'n') => b'\n',
+                Some(b'r') => b'\r',
+                Some(b't') => b'\t',
+                Some(&other) => other,
+                None => b'\\',
+            },
+            other => other,
+        });
+    }
+    bytes
+}
+
 impl<'a> Reader<'a> {
     fn damaged(&self, wanted: &'static str) -> DerivationError {
         DerivationError::Damaged { at: self.at, wanted }
@@ -210,21 +229,7 @@ impl<'a> Reader<'a> {
         if !escaped {
             return Ok(String::from_utf8_lossy(raw));
         }
-        let mut bytes = Vec::with_capacity(raw.len());
-        let mut rest = raw.iter();
-        while let Some(&byte) = rest.next() {
-            bytes.push(match byte {
-                b'\\' => match rest.next() {
-                    Some(b'n') => b'\n',
-                    Some(b'r') => b'\r',
-                    Some(b't') => b'\t',
-                    Some(&other) => other,
-                    None => b'\\',
-                },
-                other => other,
-            });
-        }
-        Ok(Cow::Owned(String::from_utf8_lossy(&bytes).into_owned()))
+        Ok(Cow::Owned(String::from_utf8_lossy(&unescaped(raw)).into_owned()))
     }
 
     fn path(&mut self) -> Result<StorePath, DerivationError> {

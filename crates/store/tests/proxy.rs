@@ -375,3 +375,18 @@ fn a_client_that_is_none_is_sent_away() {
     let drv_path = through.derivation(&expression(&through.root.path("etc"), "after"));
     assert!(StorePath::parse(&drv_path).unwrap().is_derivation());
 }
+
+#[test]
+fn a_proxy_whose_socket_is_gone_ends() {
+    let through = Proxied::new();
+    let _ = through.instantiate("builtins.toFile \"first\" \"\"");
+    assert!(!through.proxy.is_gone());
+    std::fs::remove_file(through.socket.path().join("daemon")).unwrap();
+    assert!(through.proxy.is_gone());
+    let (ended, end) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        drop(through);
+        let _ = ended.send(());
+    });
+    end.recv_timeout(std::time::Duration::from_secs(30)).unwrap();
+}

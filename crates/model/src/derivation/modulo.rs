@@ -5,13 +5,14 @@
 //! hash of each input in place of its path. One that says otherwise would have something else built where another's output
 //! belongs.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use data_encoding::HEXLOWER;
 use sha2::{Digest as _, Sha256};
 
-use super::{DerivationError, Reader};
+use super::{DerivationError, Reader, unescaped};
 use crate::StorePath;
 use crate::content_path::path_of;
 
@@ -133,6 +134,7 @@ impl<'t> Parts<'t> {
             reader.byte(b')')?;
             Ok(Out { name, path, algorithm, hash })
         })?;
+        ascending(&reader, outs.iter().map(|out| out.name))?;
         let outs_at = outs_begin..reader.at;
         reader.byte(b',')?;
         let inputs_begin = reader.at;
@@ -144,27 +146,38 @@ impl<'t> Parts<'t> {
             reader.byte(b')')?;
             Ok((path, names))
         })?;
+        ascending(&reader, inputs.iter().map(|(path, _)| *path))?;
+        for (_, names) in &inputs {
+            ascending(&reader, names.iter().copied())?;
+        }
         let inputs_at = inputs_begin..reader.at;
         reader.byte(b',')?;
-        // Sources, system, builder, arguments.
-        reader.each(Reader::skip_string)?;
+        let sources = reader.list(plain)?;
+        ascending(&reader, sources.iter().copied())?;
+        // System, builder, arguments.
         for _ in 0..2 {
             reader.byte(b',')?;
-            reader.skip_string()?;
+            written(&mut reader)?;
         }
         reader.byte(b',')?;
-        reader.each(Reader::skip_string)?;
+        reader.each(|reader| written(reader).map(drop))?;
         reader.byte(b',')?;
         let mut values = Vec::new();
+        let mut last: Option<Cow<'_, [u8]>> = None;
         reader.each(|reader| {
             reader.byte(b'(')?;
-            let (name, _) = reader.raw_string()?;
+            let (raw, is_escaped) = written(reader)?;
+            let name = if is_escaped { Cow::Owned(unescaped(raw)) } else { Cow::Borrowed(raw) };
+            if last.as_ref().is_some_and(|last| *last >= name) {
+                return Err(reader.damaged(ORDER));
+            }
             reader.byte(b',')?;
             let start = reader.at + 1;
-            reader.skip_string()?;
-            if outs.iter().any(|out| out.name == name) {
-                values.push((name, start..reader.at - 1));
+            written(reader)?;
+            if let Some(out) = outs.iter().find(|out| *out.name == *name) {
+                values.push((out.name, start..reader.at - 1));
             }
+            last = Some(name);
             reader.byte(b')')
         })?;
         reader.byte(b')')?;
@@ -214,10 +227,80 @@ impl<'t> Parts<'t> {
     }
 }
 
+/// What is said where something is not in the order in which Nix writes it, or twice.
+const ORDER: &str = "the order of Nix";
+
+fn ascending<'t>(
+    reader: &Reader<'_>,
+    names: impl IntoIterator<Item = &'t [u8], IntoIter: Clone>,
+) -> Result<(), DerivationError> {
+    let names = names.into_iter();
+    if names.clone().zip(names.skip(1)).all(|(one, next)| one < next) {
+        return Ok(());
+    }
+    Err(reader.damaged(ORDER))
+}
+
+/// A string as Nix writes it, between its quotes, and whether anything is escaped (nix `src/libstore/derivations.cc`,
+/// `printString`): another one with the same meaning would be hashed as something else.
+fn written<'t>(reader: &mut Reader<'t>) -> Result<(&'t [u8], bool), DerivationError> {
+    let (raw, is_escaped) = reader.raw_string()?;
+    let mut is_written = memchr::memchr3(b'\n', b'\r', b'\t', raw).is_none();
+    if is_escaped {
+        let mut rest = raw.iter();
+        while let Some(byte) = rest.next() {
+            is_written &= *byte != b'\\' || rest.next().is_some_and(|next| b"\"\\nrt".contains(next));
+        }
+    }
+    if is_written { Ok((raw, is_escaped)) } else { Err(reader.damaged("a string as Nix writes it")) }
+}
+
 /// A string in which nothing is escaped.
 fn plain<'t>(reader: &mut Reader<'t>) -> Result<&'t [u8], DerivationError> {
-    match reader.raw_string()? {
+    match written(reader)? {
         (raw, false) => Ok(raw),
         (_, true) => Err(reader.damaged("a string without `\\`")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is known of a derivation of this text.
+    fn of(text: &str) -> Option<Modulo> {
+        Modulo::of(text.as_bytes(), "x", "/nix/store", &mut |_| Some([0; 32]))
+    }
+
+    #[test]
+    fn only_what_nix_itself_would_write_is_known() {
+        let (one, two) = ("00000000000000000000000000000000-a", "11111111111111111111111111111111-b");
+        let whole = |sources: &str, argument: &str, environment: &str| {
+            format!(
+                r#"Derive([("a","/nix/store/{one}","",""),("out","/nix/store/{two}","","")],[],[{sources}],"s","/bin/sh",["{argument}"],[{environment}])"#
+            )
+        };
+        let sources = [format!(r#""/nix/store/{one}""#), format!(r#""/nix/store/{two}""#)];
+        let both = sources.join(",");
+        let good = whole(&both, r#"\"\\\n\r\t'$"#, r#"("a","1"),("b\"","2"),("out","3")"#);
+        assert!(of(&good).is_some_and(|modulo| !modulo.is_right));
+        let (first, second) = (&sources[0], &sources[1]);
+        for (sources, argument, environment) in [
+            (format!("{second},{first}"), "", r#"("a","1")"#),
+            (format!("{first},{first}"), "", r#"("a","1")"#),
+            (both.clone(), r"\q", r#"("a","1")"#),
+            (both.clone(), "\n", r#"("a","1")"#),
+            (both.clone(), "\t", r#"("a","1")"#),
+            (both.clone(), "", r#"("b","1"),("a","2")"#),
+            (both.clone(), "", r#"("out","1"),("out","2")"#),
+            (both.clone(), "", r#"("b\n","1"),("b\"","2"),("b\"","3")"#),
+            (both.clone(), "", r#"("a","\$")"#),
+        ] {
+            let text = whole(&sources, argument, environment);
+            assert_eq!(of(&text), None, "{text}");
+        }
+        let outputs = r#"("a","/nix/store/00000000000000000000000000000000-a","","")"#;
+        let twice = good.replacen(outputs, &format!("{outputs},{outputs}"), 1);
+        assert_eq!(of(&twice), None, "{twice}");
     }
 }

@@ -13,12 +13,12 @@ use std::collections::BTreeSet;
 use std::io;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use phoenix_model::StorePath;
+use rustix::event::{PollFd, PollFlags, poll};
 
 use self::request::Request;
 use self::session::Session;
@@ -35,7 +35,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub struct DaemonProxy {
     behind: Arc<Behind>,
     socket: PathBuf,
-    is_over: Arc<AtomicBool>,
+    /// The listener is told by its end.
+    end: Option<UnixStream>,
     listening: Option<JoinHandle<()>>,
 }
 
@@ -140,26 +141,12 @@ impl DaemonProxy {
         let listener = UnixListener::bind(&socket).map_err(listen)?;
         let behind =
             Arc::new(Behind { texts, layout: layout.clone(), nix: nix.clone(), built: Mutex::default() });
-        let is_over = Arc::new(AtomicBool::new(false));
-        let (for_clients, over) = (behind.clone(), is_over.clone());
-        let listening = std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                if over.load(Ordering::Relaxed) {
-                    return;
-                }
-                let Ok(stream) = stream else {
-                    // Too many open files, say: it may pass.
-                    std::thread::sleep(PAUSE);
-                    continue;
-                };
-                let behind = for_clients.clone();
-                std::thread::spawn(move || {
-                    // A client that is gone, or is not understood, sees that the connection ends.
-                    let _ = Session::new(stream, behind).and_then(Session::run);
-                });
-            }
-        });
-        Ok(Self { behind, socket, is_over, listening: Some(listening) })
+        // Whatever becomes of the socket meanwhile, who listens is told of the end.
+        listener.set_nonblocking(true).map_err(listen)?;
+        let (end, over) = UnixStream::pair().map_err(listen)?;
+        let for_clients = behind.clone();
+        let listening = std::thread::spawn(move || listen_for(&listener, &over, &for_clients));
+        Ok(Self { behind, socket, end: Some(end), listening: Some(listening) })
     }
 
     /// The same Nix, whose calls write through this.
@@ -168,6 +155,12 @@ impl DaemonProxy {
         let mut nix = nix.clone();
         nix.set_env("NIX_REMOTE", format!("unix://{}", self.socket.display()));
         nix
+    }
+
+    /// Whether nobody can connect any more, for somebody has removed the socket.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        !self.socket.exists()
     }
 
     /// The derivations and paths that were asked for to be built or substituted so far; nothing if something was asked for
@@ -203,11 +196,40 @@ impl DaemonProxy {
 
 impl Drop for DaemonProxy {
     fn drop(&mut self) {
-        self.is_over.store(true, Ordering::Relaxed);
-        // It looks when somebody comes.
-        drop(UnixStream::connect(&self.socket));
+        drop(self.end.take());
         if let Some(listening) = self.listening.take() {
             let _ = listening.join();
         }
+    }
+}
+
+/// Lets clients in until it is over.
+fn listen_for(listener: &UnixListener, over: &UnixStream, behind: &Arc<Behind>) {
+    loop {
+        let mut ready = [PollFd::new(listener, PollFlags::IN), PollFd::new(over, PollFlags::IN)];
+        // A signal came, say: what is there is looked at all the same.
+        let _ = poll(&mut ready, None);
+        if !ready[1].revents().is_empty() {
+            return;
+        }
+        let stream = listener.accept().and_then(|(stream, _)| {
+            stream.set_nonblocking(false)?;
+            Ok(stream)
+        });
+        let stream = match stream {
+            Ok(stream) => stream,
+            Err(error) => {
+                if error.kind() != io::ErrorKind::WouldBlock {
+                    // Too many open files, say: it may pass.
+                    std::thread::sleep(PAUSE);
+                }
+                continue;
+            }
+        };
+        let behind = behind.clone();
+        std::thread::spawn(move || {
+            // A client that is gone, or is not understood, sees that the connection ends.
+            let _ = Session::new(stream, behind).and_then(Session::run);
+        });
     }
 }

@@ -14,7 +14,7 @@ use rustix::process::{Resource, getrlimit};
 /// How many locks may be held, each an open file, of so many that are wanted at most.
 pub(crate) fn at_once(most: usize) -> usize {
     let limit = getrlimit(Resource::Nofile).current.and_then(|limit| usize::try_from(limit).ok());
-    limit.map_or(most, |limit| (limit / 4).clamp(16, most))
+    limit.map_or(most, |limit| (limit / 4).clamp(4, most))
 }
 
 /// The lock on one path, given back when dropped.

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::ffi::CString;
+use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -30,8 +31,11 @@ use crate::tree::{self, Top, UnpackError, Unpacker};
 const SHORT: Duration = Duration::from_millis(5);
 const LONG: Duration = Duration::from_millis(100);
 const TIMES: u32 = 4;
-/// How many may wait; each has an open lock file. Half of them are registered without waiting for more.
+/// How many may wait, or be registered meanwhile; each has an open lock file. Half of them are registered without waiting
+/// for more.
 const MOST: usize = 512;
+/// How often it is tried again where no more files can be opened.
+const TRIES: usize = 50;
 /// How many derivations may need each other, one after another, that are in the store and were not written here.
 const DEEPEST: usize = 400;
 
@@ -51,11 +55,25 @@ pub(crate) enum TextError {
     /// The store cannot be written, in words.
     #[error("{0}")]
     Store(String),
+    /// The same, for no more files can be opened.
+    #[error("{0}")]
+    Files(String),
 }
 
 impl From<ImportError> for TextError {
     fn from(error: ImportError) -> Self {
-        Self::Store(with_causes(&error))
+        Self::of(&error)
+    }
+}
+
+impl TextError {
+    fn of(error: &(dyn std::error::Error + 'static)) -> Self {
+        let causes = std::iter::successors(Some(error), |error| error.source());
+        let mut numbers = causes.filter_map(|cause| cause.downcast_ref::<io::Error>()?.raw_os_error());
+        let is_for_files =
+            numbers.any(|number| [Errno::MFILE, Errno::NFILE].contains(&Errno::from_raw_os_error(number)));
+        let words = with_causes(error);
+        if is_for_files { Self::Files(words) } else { Self::Store(words) }
     }
 }
 
@@ -77,6 +95,8 @@ struct Shared {
 struct State {
     known: HashMap<StorePath, Known>,
     waiting: Vec<Coming>,
+    /// How many are being registered, whose locks are held still.
+    registering: usize,
     /// How many came, and how many of them are valid.
     came: u64,
     done: u64,
@@ -212,17 +232,7 @@ impl Texts {
     /// # Errors
     /// When the store cannot be written: what did not become valid is removed.
     pub(crate) fn register(&self) -> Result<(), TextError> {
-        let mut state = self.shared.locked();
-        let came = state.came;
-        while state.done < came {
-            if let Some(error) = &state.failed {
-                return Err(TextError::Store(error.clone()));
-            }
-            state.hurry = true;
-            self.shared.work.notify_all();
-            state = self.shared.wait(state);
-        }
-        Ok(())
+        self.shared.register()
     }
 }
 
@@ -252,7 +262,20 @@ impl Shared {
         if !self.begin(&info.path)? {
             return Ok(());
         }
-        match self.write(info, contents) {
+        let mut written = self.write(info, contents);
+        for _ in 0..TRIES {
+            if !matches!(written, Err(TextError::Files(_))) {
+                break;
+            }
+            // What is registered gives its lock back.
+            if let Err(error) = self.register() {
+                written = Err(error);
+                break;
+            }
+            std::thread::sleep(LONG);
+            written = self.write(info, contents);
+        }
+        match written {
             Ok(Some(coming)) => self.wait_for_registration(coming),
             Ok(None) => {
                 self.becomes(&info.path, Some(Known::Valid));
@@ -263,6 +286,21 @@ impl Shared {
                 Err(error)
             }
         }
+    }
+
+    /// Has all that came become valid.
+    fn register(&self) -> Result<(), TextError> {
+        let mut state = self.locked();
+        let came = state.came;
+        while state.done < came {
+            if let Some(error) = &state.failed {
+                return Err(TextError::Store(error.clone()));
+            }
+            state.hurry = true;
+            self.work.notify_all();
+            state = self.wait(state);
+        }
+        Ok(())
     }
 
     fn locked(&self) -> MutexGuard<'_, State> {
@@ -313,7 +351,7 @@ impl Shared {
         self.are_known(&info.references)?;
         let failed = |errno: Errno| {
             let path = import.layout.real_path(&info.path);
-            TextError::Store(with_causes(&UnpackError::Write { path, source: errno.into() }))
+            TextError::of(&UnpackError::Write { path, source: errno.into() })
         };
         let lock = PathLock::one(&import.store_dir, &info.path).map_err(failed)?;
         let name = base_name(&info.path);
@@ -363,7 +401,7 @@ impl Shared {
 
     fn write_files(&self, name: CString, contents: Contents<'_>) -> Result<Top<Arc<OwnedFd>>, TextError> {
         let import = &self.import;
-        let failed = |error: UnpackError| TextError::Store(with_causes(&error));
+        let failed = |error: UnpackError| TextError::of(&error);
         let mut unpacker = Unpacker::new(import.store_dir.clone(), &import.layout.real_dir, name);
         match contents {
             Contents::Text(text) => {
@@ -404,7 +442,7 @@ impl Shared {
 
     fn wait_for_registration(&self, coming: Coming) -> Result<(), TextError> {
         let mut state = self.locked();
-        while state.waiting.len() >= self.most && state.failed.is_none() {
+        while state.waiting.len() + state.registering >= self.most && state.failed.is_none() {
             state = self.wait(state);
         }
         if let Some(error) = &state.failed {
@@ -438,6 +476,7 @@ impl Shared {
             let registered = self.register_some(&mut database, coming, &mut ids);
             took = begin.elapsed();
             let mut state = self.locked();
+            state.registering = 0;
             match registered {
                 Ok(()) => {
                     state.done += count;
@@ -467,6 +506,7 @@ impl Shared {
             |state: &mut State| !state.hurry && !state.ended && state.waiting.len() < self.enough();
         let waited = self.work.wait_timeout_while(state, time, is_early);
         let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        state.registering = state.waiting.len();
         Some(std::mem::take(&mut state.waiting))
     }
 

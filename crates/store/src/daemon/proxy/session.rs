@@ -162,7 +162,7 @@ impl Session {
         match answered {
             Ok(Some(answer)) => answers.answer(&answer),
             Ok(None) | Err(TextError::NotForUs) => self.hand_on(request),
-            Err(TextError::Store(error)) => answers.refuse(&error),
+            Err(TextError::Store(error) | TextError::Files(error)) => answers.refuse(&error),
         }
     }
 
@@ -201,7 +201,7 @@ impl Session {
                 wire::info(&mut answer, &info);
                 answers.answer(&answer)
             }
-            Err(TextError::Store(error)) => answers.refuse(&error),
+            Err(TextError::Store(error) | TextError::Files(error)) => answers.refuse(&error),
             Err(TextError::NotForUs) => {
                 answers.send_on(&request.raw)?;
                 answers.pass_frames(&mut bytes.as_slice().chain(frames))
