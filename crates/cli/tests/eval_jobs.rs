@@ -211,6 +211,50 @@ fn every_byte_of_an_expression_is_what_it_says() {
 }
 
 #[test]
+fn sets_in_sets_are_answered_each_for_itself() {
+    let env = TestEnv::new();
+    // Few and many attributes in turns, and some with an error that ends a question.
+    let set = r#"let
+        made = name: derivation { inherit name; system = "x"; builder = "/bin/sh"; };
+        # So that not all of the outer set is asked for at once.
+        slow = value: builtins.seq (builtins.foldl' (a: b: a + b) 0 (builtins.genList (i: i) 200000)) value;
+        sizes = [ 3 12 1 9 2 30 4 8 1 17 5 40 ];
+        leaves = prefix: n: builtins.listToAttrs (builtins.genList (i: {
+          name = "a${toString i}";
+          value = if (i + n) - (i + n) / 7 * 7 == 0 then { }.missing else made "${prefix}-a${toString i}";
+        }) n);
+        inner = prefix: n: leaves prefix n // {
+          recurseForDerivations = true;
+          deep = leaves "${prefix}-deep" (n / 2 + 1) // { recurseForDerivations = true; };
+        };
+      in builtins.listToAttrs (builtins.genList (s: {
+        name = "s${toString s}";
+        value = if s - s / 3 * 3 == 0 then slow (made "s${toString s}") else inner "s${toString s}" (builtins.elemAt sizes (s - s / 12 * 12));
+      }) 60)"#;
+    for workers in ["1", "3"] {
+        let ran =
+            env.phoenix(&["eval", "--no-eval-cache", "--eval-workers", workers, "--expr", set]).ends_with(0);
+        let lines = lines(&ran);
+        let (good, bad): (Vec<&Value>, Vec<&Value>) = lines.iter().partition(|line| line["name"].is_string());
+        for line in &good {
+            assert_eq!(line["attr"].as_str().unwrap().replace('.', "-"), line["name"].as_str().unwrap());
+        }
+        assert!(
+            bad.iter().all(|line| line["error"].as_str().unwrap().starts_with("attribute 'missing' missing"))
+        );
+        let sizes = [3, 12, 1, 9, 2, 30, 4, 8, 1, 17, 5, 40];
+        let sets = (0..60).filter(|s| s % 3 != 0).map(|s| sizes[s % 12]);
+        let of_seven = |n: usize, all: usize| (0..all).filter(|i| (i + n) % 7 == 0).count();
+        let (mut all, mut wrong) = (20, 0);
+        for n in sets {
+            all += n + n / 2 + 1;
+            wrong += of_seven(n, n) + of_seven(n / 2 + 1, n / 2 + 1);
+        }
+        assert_eq!((lines.len(), bad.len()), (all, wrong));
+    }
+}
+
+#[test]
 fn a_file_and_the_search_path_are_roots() {
     let env = TestEnv::new();
     let path =

@@ -87,10 +87,35 @@ impl Neighbours {
 /// What an evaluator was told of some neighbours, so that it can be asked for them in few words.
 #[derive(Debug)]
 struct Turned {
-    /// What the number is by which what was defined for them is called.
+    /// The number by which what was defined for them is called.
     number: usize,
     /// The numbers of their names, once those were asked for; nothing if they could not be told.
     numbers: Option<Option<HashMap<String, usize>>>,
+}
+
+/// All neighbours that an evaluator was asked for.
+#[derive(Debug, Default)]
+struct Turns {
+    /// Nothing of those for which nothing is defined.
+    all: HashMap<Neighbours, Option<Turned>>,
+    defined: usize,
+}
+
+impl Turns {
+    /// What is defined for neighbours, if they are many, or come again; and whether that is still to be sent.
+    fn turn(&mut self, neighbours: &Neighbours, many: bool) -> Option<(&mut Turned, bool)> {
+        let is_first = !self.all.contains_key(neighbours);
+        let known = self.all.entry(neighbours.clone()).or_default();
+        let is_new = known.is_none();
+        if is_new {
+            if self.defined == MOST_DEFINED || is_first && !many {
+                return None;
+            }
+            *known = Some(Turned { number: self.defined, numbers: None });
+            self.defined += 1;
+        }
+        known.as_mut().map(|turned| (turned, is_new))
+    }
 }
 
 impl Turned {
@@ -239,8 +264,8 @@ pub(crate) struct Evaluator {
     stdin: ChildStdin,
     lines: Receiver<String>,
     mark: String,
-    /// The neighbours that were asked for; nothing of those for which nothing is defined yet.
-    turned: HashMap<Neighbours, Option<Turned>>,
+    /// What it was told of sets.
+    turns: Turns,
     /// Whether it is at work on something that nobody waits for any more.
     busy: bool,
     /// Whether nothing may be written to the store.
@@ -316,7 +341,7 @@ impl Evaluator {
             stdin,
             lines,
             mark,
-            turned: HashMap::new(),
+            turns: Turns::default(),
             busy: false,
             read_only: false,
             tracking: tracking.cloned(),
@@ -498,25 +523,12 @@ impl Evaluator {
     /// Tells it once what is asked for neighbours, if they are many, or come again: what the repl reads costs more than
     /// what it evaluates.
     fn turn_to(&mut self, neighbours: &Neighbours, many: bool) -> Option<&mut Turned> {
-        let number = self.turned.len();
-        let is_known = match self.turned.get(neighbours) {
-            Some(Some(_)) => true,
-            Some(None) => false,
-            None => {
-                self.turned.insert(neighbours.clone(), None);
-                if !many {
-                    return None;
-                }
-                false
-            }
-        };
-        if !is_known && number < MOST_DEFINED {
-            let turned = Turned { number, numbers: None };
+        if let Some((turned, true)) = self.turns.turn(neighbours, many) {
+            let definition = format!("{} = {}", turned.function(), neighbours.function());
             // A process that is gone says so when it is asked.
-            let _ = self.send(&format!("{} = {}", turned.function(), neighbours.function()));
-            self.turned.insert(neighbours.clone(), Some(turned));
+            let _ = self.send(&definition);
         }
-        self.turned.get_mut(neighbours)?.as_mut()
+        self.turns.all.get_mut(neighbours)?.as_mut()
     }
 
     /// Asks once for the names of all neighbours: their numbers are much less to read. An error is an answer that ends
@@ -845,6 +857,28 @@ mod tests {
         assert!(is_crash("boom\n(the evaluator was killed, maybe for want of memory)"));
         assert!(!is_crash("infinite recursion encountered"));
         assert!(!is_crash("the evaluator crashed\nis what a flake says"));
+    }
+
+    #[test]
+    fn what_is_defined_for_sets_has_names_of_its_own() {
+        let of =
+            |set: usize| Neighbours { function: "f", set: format!("[ \"{set}\" ]"), rest: "null".into() };
+        let mut turns = Turns::default();
+        let mut turn = |set, many| turns.turn(&of(set), many).map(|(turned, is_new)| (turned.number, is_new));
+        // One that comes once is not defined, and has its number when it comes again, whatever came between.
+        assert_eq!(turn(0, false), None);
+        assert_eq!(turn(1, true), Some((0, true)));
+        assert_eq!(turn(0, false), Some((1, true)));
+        assert_eq!(turn(2, true), Some((2, true)));
+        assert_eq!(turn(3, false), None);
+        assert_eq!(
+            [turn(0, true), turn(1, false), turn(2, false)],
+            [1, 0, 2].map(|number| Some((number, false)))
+        );
+        let numbers: Vec<usize> = (4..MOST_DEFINED + 10).filter_map(|set| Some(turn(set, true)?.0)).collect();
+        assert_eq!(numbers, (3..MOST_DEFINED).collect::<Vec<_>>());
+        // Where no more can be defined, what is defined is used.
+        assert_eq!([turn(0, true), turn(MOST_DEFINED + 20, true)], [Some((1, false)), None]);
     }
 
     #[test]
