@@ -578,14 +578,15 @@ impl Walk {
             Reason::Named { rest, tried, outputs } => (rest, tried, Some(outputs)),
             Reason::Program { rest, tried } => (rest, tried, None),
             _ => {
-                // Nix 2.8 hands on names that are no text, by which nothing can be asked for.
-                if inspect.path.names().last().is_some_and(|name| name.contains(char::REPLACEMENT_CHARACTER))
-                {
-                    let error = "its name is not UTF-8, so that nothing can name it".to_owned();
-                    return vec![ended(inspect.path, TargetKind::Unknown, Ended::NotEvaluated(error))];
-                }
-                // A name that a pattern wants and this flake does not have.
-                return Vec::new();
+                // It was among the names of its set. Nix 2.8 hands on names that are no text, by which nothing can be
+                // asked for.
+                let is_text = |name: &String| !name.contains(char::REPLACEMENT_CHARACTER);
+                let error = if inspect.path.names().last().is_none_or(is_text) {
+                    "it was there when its set was looked at, and is not there any more"
+                } else {
+                    "its name is not UTF-8, so that nothing can name it"
+                };
+                return vec![ended(inspect.path, TargetKind::Unknown, Ended::NotEvaluated(error.to_owned()))];
             }
         };
         if rest.is_empty() {
