@@ -1,11 +1,11 @@
 //! Folding and collecting: what `pack` has planned, done to a depot.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use phoenix_depot::{Blob, BlobName, Created, DepotError, Problem};
-use phoenix_pack::{Catalog, Collection, Damaged, Fold, Folded, Frame, Goal, LEVEL, PackError};
+use phoenix_pack::{Beside, Catalog, Collection, Damaged, Fold, Folded, Frame, Goal, LEVEL, PackError};
 use tokio::sync::mpsc::Sender;
 
 use crate::attempts::attempts_at;
@@ -69,6 +69,17 @@ pub enum CollectError {
         /// A pack that it gave no answer about.
         what: String,
     },
+    /// What needs what is in a pack that is left out cannot be told.
+    #[error(
+        "{depot}: there is no room for {pack}, and no look into it, so that it cannot be told what needs it; if nobody does, \
+         remove it from the depot by hand"
+    )]
+    Closed {
+        /// The depot.
+        depot: String,
+        /// The pack.
+        pack: String,
+    },
     /// What is in packs that are left out, or needs something that is in them, would count as gone.
     #[error(
         "{depot}: {} left out for want of room, and what needs something in {} would be let go; `phoenix cache gc` makes \
@@ -80,6 +91,12 @@ pub enum CollectError {
         depot: String,
         /// How many packs.
         packs: usize,
+    },
+    /// Another job makes the pack that was to be made here.
+    #[error("{depot}: another job said less than half an hour ago that it folds the same packs")]
+    Claimed {
+        /// The depot.
+        depot: String,
     },
     /// The new pack could not be made.
     #[error(transparent)]
@@ -215,55 +232,118 @@ impl Cache {
         self.packs = self.runtime.block_on(Packs::load(depot, trouble));
     }
 
-    /// Plans to make room, where packs are left out for want of it: which of them are let go, what is in them alone, and what
-    /// of the others cannot be restored without them. From then on all is planned as if these packs were not there. None
-    /// where no pack is left out that may be let go of here.
+    /// Reads what the plans of a collector need beside what was read.
     ///
     /// # Errors
     /// When the depot did not tell all that it has.
+    fn read_all(&mut self, trouble: &mut (dyn FnMut(Trouble) + Send)) -> Result<(), CollectError> {
+        self.runtime.block_on(self.packs.read_relied_on(true, trouble));
+        match self.packs.unsure().next() {
+            Some(what) => {
+                let depot = self.packs.depot().location().to_owned();
+                Err(CollectError::Unsure { depot, what: what.to_owned() })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Plans what to fold where packs are left out for want of room, so that there may be room for them: nothing that they
+    /// may need is let go, and nothing that cannot be restored without them. None where no pack is left out.
+    ///
+    /// # Errors
+    /// When the depot did not tell all that it has.
+    pub fn plan_beside_left_out(
+        &mut self,
+        goal: &Goal,
+        trouble: &mut (dyn FnMut(Trouble) + Send),
+    ) -> Result<Option<Collection>, CollectError> {
+        self.packs.forget_replaced();
+        self.read_all(trouble)?;
+        if self.packs.left_out() == 0 {
+            return Ok(None);
+        }
+        let goal = Goal { budget: u64::MAX, room: u64::MAX, damaged: Damaged::default(), ..goal.clone() };
+        Ok(Some(self.plan(&goal)))
+    }
+
+    fn plan(&mut self, goal: &Goal) -> Collection {
+        let (outside, replaced) = (self.packs.outside().clone(), self.packs.replaced());
+        let beside = self.packs.beside();
+        // Where those that are left out are let go, nothing waits for them.
+        let beside = Beside { is_more: beside.is_more && goal.damaged.gone.is_none(), ..beside };
+        let foreign = self.packs.all_foreign();
+        let goal = Goal { outside, foreign, replaced, beside, ..goal.clone() };
+        Collection::plan(self.packs.catalog(), &goal)
+    }
+
+    /// Plans to make room, where packs are left out for want of it: which of them are let go, what is in them alone, and what
+    /// of the others cannot be restored without them. None where no pack is left out that may be let go of here.
+    ///
+    /// # Errors
+    /// When the depot did not tell all that it has, or it cannot be told what needs what is let go.
     pub fn plan_room(
         &mut self,
         trouble: &mut (dyn FnMut(Trouble) + Send),
     ) -> Result<Option<MakingRoom>, CollectError> {
-        self.runtime.block_on(self.packs.read_relied_on(true, trouble));
-        if let Some(what) = self.packs.unsure().next() {
+        self.read_all(trouble)?;
+        let own = self.packs.own_left_out();
+        if own.is_empty() {
+            return Ok(None);
+        }
+        let (gone, closed) = self.runtime.block_on(self.packs.only_in_left_out());
+        if let Some(pack) = closed.into_iter().next() {
             let depot = self.packs.depot().location().to_owned();
-            return Err(CollectError::Unsure { depot, what: what.to_owned() });
-        }
-        if self.packs.left_out() == 0 {
-            return Ok(None);
-        }
-        let gone = self.runtime.block_on(self.packs.only_in_left_out());
-        let before = self.packs.left_out();
-        let packs = self.packs.give_up_left_out();
-        if self.packs.left_out() == before {
-            return Ok(None);
+            return Err(CollectError::Closed { depot, pack });
         }
         let lost = Collection::not_whole(self.packs.catalog(), &gone);
         let damaged = Damaged { packs: self.packs_with(&lost), gone: Some(gone), ..Damaged::default() };
+        let packs = own.iter().map(|out| (out.blob.name.to_string(), out.blob.size)).collect();
         Ok(Some(MakingRoom { packs, lost, damaged }))
     }
 
-    /// Lets go of the packs that are left out, as was planned, before anything else. Whether one stays, so that the next pack
-    /// has to say that it is gone: where nobody lists what there is, that is as good.
+    /// Since when each of the packs has no room that are left out and may be let go of here, in seconds since 1970.
+    #[must_use]
+    pub fn left_out_since(&self) -> BTreeMap<String, u64> {
+        self.packs.own_left_out().into_iter().map(|out| (out.blob.name.to_string(), out.since)).collect()
+    }
+
+    /// How many packs are left out that may not be let go of here.
+    #[must_use]
+    pub fn left_out_of_others(&self) -> usize {
+        self.packs.left_out() - self.packs.own_left_out().len()
+    }
+
+    /// Lets go of the packs that there is no room for, as was planned, when all else is done and the depot was looked at
+    /// anew: those for which there is room now stay. Returns those that went, and whether one stays where it is, so that the
+    /// next pack has to say that it is gone: where nobody lists what there is, that is as good.
     ///
     /// # Errors
     /// When one of them cannot be removed, and whoever looks would see it again.
-    pub fn make_room(&mut self, room: &MakingRoom) -> Result<bool, DepotError> {
-        let mut stays = false;
-        for (name, _) in &room.packs {
-            match self.runtime.block_on(self.packs.remove(name)) {
+    pub fn make_room(&mut self, room: &MakingRoom) -> Result<(Vec<String>, bool), DepotError> {
+        let (mut went, mut stays) = (Vec::new(), false);
+        let names = room.packs.iter().map(|(name, _)| name).filter(|name| self.packs.is_left_out(name));
+        for name in names.cloned().collect::<Vec<String>>() {
+            match self.runtime.block_on(self.packs.remove(&name)) {
                 Ok(()) => {}
                 // Nobody lists it, and the next pack says that it is gone.
                 Err(DepotError { problem: Problem::Unsupported(_) | Problem::Denied(_), .. })
                     if !self.packs.is_listed() =>
                 {
+                    self.packs.give_up(&name);
                     stays = true;
                 }
                 Err(error) => return Err(error),
             }
+            went.push(name);
         }
-        Ok(stays)
+        Ok((went, stays))
+    }
+
+    /// Whether packs say so much of their paths that it has to be seen whether there is room for all of it still, when some
+    /// were removed.
+    #[must_use]
+    pub fn is_nearly_full(&self) -> bool {
+        self.packs.is_nearly_full()
     }
 
     /// Plans what to fold and what to let go; [`Goal::outside`] and the like are filled in here. Of the packs that were
@@ -277,23 +357,12 @@ impl Cache {
         trouble: &mut (dyn FnMut(Trouble) + Send),
     ) -> Result<Collection, CollectError> {
         self.packs.forget_replaced();
-        self.runtime.block_on(self.packs.read_relied_on(true, trouble));
-        if let Some(what) = self.packs.unsure().next() {
-            let depot = self.packs.depot().location().to_owned();
-            return Err(CollectError::Unsure { depot, what: what.to_owned() });
-        }
-        if goal.damaged.gone.is_some() {
-            // What was replaced and waits is in nobody's way.
-            self.packs.pass_over_replaced(&BTreeSet::new());
-        }
-        if self.packs.left_out() > 0 {
+        self.read_all(trouble)?;
+        if self.packs.left_out() > 0 && goal.damaged.gone.is_none() {
             let depot = self.packs.depot().location().to_owned();
             return Err(CollectError::LeftOut { depot, packs: self.packs.left_out() });
         }
-        let foreign = self.packs.foreign();
-        let (outside, replaced) = (self.packs.outside().clone(), self.packs.replaced());
-        let goal = Goal { outside, foreign, replaced, ..goal.clone() };
-        Ok(Collection::plan(self.packs.catalog(), &goal))
+        Ok(self.plan(goal))
     }
 
     /// Does what was planned: makes the new pack, under this name in the scope that may be written, and removes

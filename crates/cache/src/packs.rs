@@ -8,7 +8,8 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use phoenix_depot::{Blob, BlobName, Depot, DepotError, Problem};
 use phoenix_pack::{
-    Catalog, Directory, HEAD, Others, PackBuilder, PackError, PackInfo, check_head, heaviest_directories,
+    Beside, Catalog, Directory, HEAD, Load, Others, PackBuilder, PackError, PackInfo, check_head,
+    heaviest_directories, with_room, without_room_since,
 };
 
 use crate::attempts::attempts;
@@ -53,9 +54,25 @@ pub struct Packs {
     /// Those of them that are damaged.
     unusable: BTreeSet<String>,
     /// Packs that nothing is wrong with, but for which there is no room beside those that are newer.
-    left_out: BTreeMap<String, Blob>,
+    left_out: BTreeMap<String, LeftOut>,
+    /// Packs of which all is in those that were read, and that have no room for that.
+    superfluous: BTreeSet<String>,
+    /// How heavy each pack is whose directory was looked into.
+    loads: HashMap<String, Load>,
+    /// The first path of each pack that there was no room for: whoever does not have that does not have all of it.
+    firsts: HashMap<String, String>,
+    /// Packs for which there was no room when they were to be read.
+    crowded: BTreeMap<String, Blob>,
     /// Packs of which the depot did not tell whether they are there, or what is in them.
     unsure: BTreeSet<String>,
+}
+
+/// A pack that there is no room for.
+#[derive(Debug, Clone)]
+pub(crate) struct LeftOut {
+    pub(crate) blob: Blob,
+    /// Since when, in seconds since 1970: whoever looked before that may rely on it.
+    pub(crate) since: u64,
 }
 
 /// The time, in seconds since 1970.
@@ -79,6 +96,10 @@ impl Packs {
             unread: BTreeMap::new(),
             unusable: BTreeSet::new(),
             left_out: BTreeMap::new(),
+            superfluous: BTreeSet::new(),
+            loads: HashMap::new(),
+            firsts: HashMap::new(),
+            crowded: BTreeMap::new(),
             unsure: BTreeSet::new(),
         }
     }
@@ -123,8 +144,6 @@ impl Packs {
 
     /// Tells of the packs that were left out, once of all, if there are more than `before`.
     fn tell_left_out(&mut self, before: usize, trouble: &mut (dyn FnMut(Trouble) + Send)) {
-        // What is in others now is not missed.
-        self.left_out.retain(|name, _| !self.catalog.is_replaced(name));
         if self.left_out.len() > before {
             trouble(Trouble::LeftOut {
                 depot: self.depot.location().to_owned(),
@@ -136,6 +155,27 @@ impl Packs {
     /// How many packs are left out because there is no room for what they say of their paths.
     pub(crate) fn left_out(&self) -> usize {
         self.left_out.len()
+    }
+
+    /// Those of them that may be let go of here, with whether each is of a scope that may be written; the others are for
+    /// those who may.
+    pub(crate) fn own_left_out(&self) -> Vec<LeftOut> {
+        self.left_out.iter().filter(|(name, _)| !self.is_foreign(name)).map(|(_, out)| out.clone()).collect()
+    }
+
+    /// Whether this pack is left out.
+    pub(crate) fn is_left_out(&self, name: &str) -> bool {
+        self.left_out.contains_key(name)
+    }
+
+    /// What there is beside the packs that were read.
+    pub(crate) fn beside(&self) -> Beside {
+        let superfluous = self.superfluous.iter().filter(|name| !self.is_foreign(name));
+        let superfluous =
+            superfluous.filter_map(|name| Some((name.clone(), info(self.blobs.get(name)?)))).collect();
+        let mut relied_on = self.catalog.relied_on_by_unread();
+        relied_on.extend(self.left_out.keys().cloned());
+        Beside { is_more: !self.left_out.is_empty(), superfluous, relied_on }
     }
 
     /// Whether each of these paths is in a pack that is left out.
@@ -151,65 +191,43 @@ impl Packs {
         found
     }
 
-    /// The paths that are in packs which are left out, and in none that was read.
-    pub(crate) async fn only_in_left_out(&mut self) -> BTreeSet<String> {
+    /// The paths that are in packs which are left out, and in none that was read; and those of the packs into which there
+    /// was no look.
+    pub(crate) async fn only_in_left_out(&mut self) -> (BTreeSet<String>, Vec<String>) {
         let mut names = BTreeSet::new();
-        self.look_into_left_out(|directory, catalog| {
-            let all = (0..directory.paths()).filter_map(|at| std::str::from_utf8(directory.name_of(at)).ok());
-            let is_known = |name: &str| name.as_bytes().first_chunk().is_some_and(|hash| catalog.has(hash));
-            names.extend(all.filter(|name| !is_known(name)).map(str::to_owned));
-        })
-        .await;
-        names
+        let closed = self
+            .look_into_left_out(|directory, catalog| {
+                let all =
+                    (0..directory.paths()).filter_map(|at| std::str::from_utf8(directory.name_of(at)).ok());
+                let is_known =
+                    |name: &str| name.as_bytes().first_chunk().is_some_and(|hash| catalog.has(hash));
+                names.extend(all.filter(|name| !is_known(name)).map(str::to_owned));
+            })
+            .await;
+        (names, closed)
     }
 
-    /// Looks into one pack that is left out after another, and lets go of it again; into one whose directory is too large
-    /// for that nobody looks.
-    async fn look_into_left_out(&mut self, mut look: impl FnMut(&Directory, &Catalog)) {
-        if self.left_out.is_empty() {
-            return;
-        }
+    /// Looks into one pack that is left out after another, and lets go of it again. Returns the names of those into which
+    /// nobody can look, or whose directories are too large for that.
+    async fn look_into_left_out(&mut self, mut look: impl FnMut(&Directory, &Catalog)) -> Vec<String> {
+        let mut closed = Vec::new();
         self.catalog.forget_places();
-        for blob in self.left_out.values() {
-            let Ok(tail) = read_tail(self.depot.as_ref(), blob).await else { continue };
-            if tail.footer.length() + tail.stored() > LOOKED_INTO {
-                continue;
+        for (name, LeftOut { blob, .. }) in &self.left_out {
+            match self.look_into(blob).await {
+                Some(directory) => look(&directory, &self.catalog),
+                None => closed.push(name.clone()),
             }
-            let Ok(stored) = tail.directory(self.depot.as_ref(), blob).await else { continue };
-            let Ok(directory) = stored.open() else { continue };
-            look(&directory, &self.catalog);
         }
+        closed
     }
 
-    /// Takes the packs that are left out for gone from now on, other than those of scopes that may not be written; those
-    /// that are to be removed, and how many bytes they have. One that was replaced waits for that as any other.
-    pub(crate) fn give_up_left_out(&mut self) -> Vec<(String, u64)> {
-        let (stay, given_up) =
-            std::mem::take(&mut self.left_out).into_iter().partition(|(name, _)| self.is_foreign(name));
-        self.left_out = stay;
-        let given_up: BTreeMap<String, Blob> = given_up;
-        let mut packs = Vec::new();
-        for (name, blob) in given_up {
-            self.outside.remove(&name);
-            // It is known no more, but others know whether it was replaced.
-            if self.catalog.is_replaced(&name) {
-                continue;
-            }
-            self.catalog.forget(&name);
-            packs.push((name, blob.size));
+    /// The directory of a pack, if it is not too large to be in memory beside all others for a moment.
+    async fn look_into(&self, blob: &Blob) -> Option<Directory> {
+        let tail = read_tail(self.depot.as_ref(), blob).await.ok()?;
+        if tail.footer.length() + tail.stored() > LOOKED_INTO {
+            return None;
         }
-        packs
-    }
-
-    /// Takes those for gone, other than these, that are left out and were replaced: they wait for that, and nothing is
-    /// planned with them.
-    pub(crate) fn pass_over_replaced(&mut self, but: &BTreeSet<String>) {
-        let names = self.left_out.keys().filter(|name| !but.contains(*name));
-        let replaced = names.filter(|name| self.catalog.is_replaced(name)).cloned();
-        for name in replaced.collect::<Vec<String>>() {
-            self.left_out.remove(&name);
-            self.outside.remove(&name);
-        }
+        tail.directory(self.depot.as_ref(), blob).await.ok()?.open().ok()
     }
 
     /// How many bytes the packs have that were read, and how much their directories weigh.
@@ -221,6 +239,11 @@ impl Packs {
         read.fold((0, 0), |sum: (u64, u64), (pack, directory)| {
             (sum.0.saturating_add(pack), sum.1.saturating_add(directory))
         })
+    }
+
+    /// Whether packs say so much of their paths that there may be no room for all of it when some are removed.
+    pub(crate) fn is_nearly_full(&self) -> bool {
+        self.taken().1 > heaviest_directories(0) / 2
     }
 
     /// How much more may be known of packs, if these have so many bytes, before readers leave some out.
@@ -315,7 +338,8 @@ impl Packs {
         let mut statement = self.catalog.statement();
         statement.known.extend(self.unread.clone());
         // There may be room for them later.
-        statement.known.extend(self.left_out.iter().map(|(name, blob)| (name.clone(), info(blob))));
+        let left_out = self.left_out.iter();
+        statement.known.extend(left_out.map(|(name, out)| (name.clone(), info(&out.blob))));
         statement
     }
 
@@ -349,6 +373,7 @@ impl Packs {
     pub(crate) fn lose(&mut self, name: &str) {
         self.catalog.lose(name);
         self.blobs.remove(name);
+        self.crowded.remove(name);
     }
 
     /// The depot.
@@ -382,6 +407,12 @@ impl Packs {
     /// The packs that are there, and damaged so that nothing of them can be read.
     pub(crate) fn unusable(&self) -> Vec<String> {
         self.unusable.iter().cloned().collect()
+    }
+
+    /// The packs that were read of scopes that may be read and not written.
+    pub(crate) fn all_foreign(&self) -> BTreeSet<String> {
+        let names = self.catalog.read_packs().map(|(_, name, _)| name);
+        names.filter(|name| self.is_foreign(name)).map(str::to_owned).collect()
     }
 
     /// The live packs of scopes that may be read and not written.
@@ -428,32 +459,182 @@ impl Packs {
             let unread: Vec<_> = unread.filter(|(name, _)| !tried.contains(name)).collect();
             tried.extend(unread.iter().map(|(name, _)| name.clone()));
             blobs = self.find(unread, trouble).await;
-            if blobs.is_empty() {
-                blobs = self.swap_replaced();
-            }
-            if blobs.is_empty() {
+            // Those that there is no room for know of others, too.
+            if blobs.is_empty() && !self.hear_of_crowded(trouble).await {
                 break;
+            }
+        }
+        if !self.crowded.is_empty() {
+            self.share_room(trouble).await;
+        }
+    }
+
+    /// Learns what the packs say of others that there was no room for; whether there were any that it was not known of.
+    async fn hear_of_crowded(&mut self, trouble: &mut (dyn FnMut(Trouble) + Send)) -> bool {
+        let unheard = self.crowded.values().filter(|blob| !self.loads.contains_key(blob.name.as_str()));
+        let mut unheard: Vec<Blob> = unheard.cloned().collect();
+        let is_news = !unheard.is_empty();
+        newest_first(&mut unheard);
+        self.hear_of(unheard, trouble).await;
+        is_news
+    }
+
+    /// Learns what packs say of others, and how heavy they are, one after another.
+    async fn hear_of(&mut self, blobs: Vec<Blob>, trouble: &mut (dyn FnMut(Trouble) + Send)) {
+        let depot = self.depot.clone();
+        self.catalog.forget_places();
+        for blob in blobs {
+            let name = blob.name.to_string();
+            if let Ok(tail) = read_tail(depot.as_ref(), &blob).await
+                && tail.footer.length() + tail.stored() > LOOKED_INTO
+            {
+                // All others are read anew when it is known which are to be.
+                let read: Vec<String> =
+                    self.catalog.read_packs().map(|(_, name, _)| name.to_owned()).collect();
+                self.catalog.put_back(&read);
+            }
+            let room = &Arc::new(Room::beside(blob.size, 0));
+            let mut stored = fetched(depot.clone(), vec![blob], room.clone());
+            let Some((blob, stored)) = stored.next().await else { continue };
+            match opened(depot.as_ref(), &blob, stored, room).await {
+                Ok(directory) => {
+                    self.loads.insert(name.clone(), Load { size: blob.size, weight: directory.weight() });
+                    if let Some(first) = (directory.paths() > 0).then(|| directory.name_of(0)) {
+                        self.firsts.insert(name.clone(), String::from_utf8_lossy(first).into_owned());
+                    }
+                    // One that says too much of others has no room, whatever it says of its paths.
+                    let _ = self.catalog.hear_of(&name, info(&blob), &directory);
+                    self.blobs.insert(name, blob);
+                }
+                Err(error) => {
+                    let load = Load { size: blob.size, weight: u64::MAX };
+                    self.loads.insert(name, load);
+                    self.not_read(&blob, &error);
+                    if !matches!(error, Trouble::Pack { problem: PackError::NoRoom, .. }) {
+                        trouble(error);
+                    }
+                }
             }
         }
     }
 
-    /// Gives the room of packs that were read and turned out to be replaced to those that are left out, and returns
-    /// these: who made the newest did not know yet of what replaced them.
-    fn swap_replaced(&mut self) -> Vec<Blob> {
-        let read = self.catalog.read_packs().filter(|(_, name, _)| self.catalog.is_replaced(name));
-        let replaced: Vec<String> = read.map(|(_, name, _)| name.to_owned()).collect();
-        if self.left_out.is_empty() || replaced.is_empty() {
-            return Vec::new();
+    /// Decides which packs have the room that there is, now that it is known what each says of others, and reads these.
+    ///
+    /// That depends on what is in the depot alone, and not on what came in first: the packs that somebody needs have room in
+    /// their order, the newest first, each with those that it may rely on. One of which all is in others that were read takes
+    /// none. The rest is left out, and known still.
+    async fn share_room(&mut self, trouble: &mut (dyn FnMut(Trouble) + Send)) {
+        // What is superfluous, and what looked like it and was not when others had its room.
+        let (mut superfluous, mut kept) = (BTreeSet::<String>::new(), BTreeSet::<String>::new());
+        let mut had: BTreeSet<String> = BTreeSet::new();
+        let (needed, have) = loop {
+            self.hear_of_relied_on(trouble).await;
+            let mut needed = self.catalog.needed();
+            needed.retain(|name| self.blobs.contains_key(name) && self.loads.contains_key(name));
+            let some: Vec<&String> = needed.iter().filter(|name| !superfluous.contains(*name)).collect();
+            let room = with_room(&some.iter().map(|name| self.loads[*name]).collect::<Vec<Load>>());
+            let have: BTreeSet<String> =
+                some.iter().zip(&room).filter(|(_, has)| **has).map(|(name, _)| (*name).clone()).collect();
+            let read = self.catalog.read_packs().map(|(_, name, _)| name.to_owned());
+            let other: Vec<String> = read.filter(|name| !have.contains(name)).collect();
+            self.catalog.put_back(&other);
+            let blobs = have.iter().filter(|name| !self.catalog.is_read(name));
+            let blobs: Vec<Blob> = blobs.filter_map(|name| self.blobs.get(name).cloned()).collect();
+            self.read(blobs, trouble).await;
+            let missed: Vec<String> =
+                have.iter().filter(|name| !self.catalog.is_read(name)).cloned().collect();
+            if !missed.is_empty() {
+                // They went away meanwhile, or were not given.
+                for name in missed {
+                    self.blobs.remove(&name);
+                }
+                continue;
+            }
+            if !had.is_subset(&have) {
+                let before = kept.len();
+                for name in &superfluous {
+                    if !self.is_covered(name).await {
+                        kept.insert(name.clone());
+                    }
+                }
+                if kept.len() > before {
+                    superfluous.clear();
+                    had.clear();
+                    continue;
+                }
+            }
+            let mut found = Vec::new();
+            if room.contains(&false) {
+                let names = needed.iter().rev().filter(|name| have.contains(*name) && !kept.contains(*name));
+                for name in names.cloned().collect::<Vec<String>>() {
+                    if self.catalog.is_superfluous(&name) {
+                        self.catalog.put_back([&name]);
+                        found.push(name);
+                    }
+                }
+            }
+            if found.is_empty() {
+                break (needed, have);
+            }
+            superfluous.extend(found);
+            had = have.difference(&superfluous).cloned().collect();
+        };
+        for name in needed.iter().filter(|name| !have.contains(*name)) {
+            if !superfluous.contains(name) && !self.catalog.is_replaced(name) && self.is_covered(name).await {
+                superfluous.insert(name.clone());
+            }
         }
-        self.catalog.put_back(&replaced);
-        let left_out = std::mem::take(&mut self.left_out);
-        self.outside.retain(|name, _| !left_out.contains_key(name));
-        let (replaced, left_out): (Vec<Blob>, Vec<Blob>) =
-            left_out.into_values().partition(|blob| self.catalog.is_replaced(blob.name.as_str()));
-        let known = replaced.iter().map(|blob| (blob.name.to_string(), info(blob))).collect();
-        self.catalog.hear(Others { known, ..Others::default() });
-        self.blobs.extend(replaced.into_iter().map(|blob| (blob.name.to_string(), blob)));
-        left_out
+        self.catalog.forget_places();
+        let created = |name: &str| self.blobs.get(name).and_then(|blob| blob.created).unwrap_or_default();
+        let since = |blob: &Blob| {
+            let Some(load) = self.loads.get(blob.name.as_str()) else { return now() };
+            let made = (blob.created, blob.name.as_str());
+            let newer = have.iter().filter(|name| {
+                let other = self.blobs.get(*name).and_then(|blob| blob.created);
+                (other, name.as_str()) > made
+            });
+            let newer: Vec<(u64, Load)> = newer.map(|name| (created(name), self.loads[name])).collect();
+            without_room_since(*load, blob.created.unwrap_or_default(), &newer)
+        };
+        let needed: BTreeSet<String> = needed.into_iter().collect();
+        let is_unheard = |name: &&String| !self.catalog.is_heard(name) && !self.catalog.is_replaced(name);
+        let unheard = self.crowded.keys().filter(is_unheard);
+        let out = needed.iter().filter(|name| !have.contains(*name) && !superfluous.contains(*name));
+        let out = out.chain(unheard).filter_map(|name| self.blobs.get(name));
+        self.left_out = out
+            .map(|blob| (blob.name.to_string(), LeftOut { blob: blob.clone(), since: since(blob) }))
+            .collect();
+        self.superfluous = superfluous;
+    }
+
+    /// Whether all of a pack that was not read is in those that were.
+    async fn is_covered(&mut self, name: &str) -> bool {
+        let Some(blob) = self.blobs.get(name).cloned() else { return false };
+        let first = self.firsts.get(name).and_then(|first| first.as_bytes().first_chunk());
+        if first.is_some_and(|hash_part| !self.catalog.has(hash_part)) {
+            return false;
+        }
+        self.catalog.forget_places();
+        let directory = self.look_into(&blob).await;
+        directory.is_some_and(|directory| {
+            directory.paths() + directory.chunks() > 0 && self.catalog.covers(name, &directory)
+        })
+    }
+
+    /// Learns how heavy the packs are that were replaced and that a live one may rely on.
+    async fn hear_of_relied_on(&mut self, trouble: &mut (dyn FnMut(Trouble) + Send)) {
+        loop {
+            let needed = self.catalog.needed();
+            let unheard = needed.iter().filter(|name| !self.loads.contains_key(*name));
+            let known = &self.catalog.others().known;
+            let unheard: Vec<(String, PackInfo)> =
+                unheard.filter_map(|name| Some((name.clone(), *known.get(name)?))).collect();
+            let blobs = self.find(unheard, trouble).await;
+            if blobs.is_empty() {
+                return;
+            }
+            self.hear_of(blobs, trouble).await;
+        }
     }
 
     /// Reads the packs that were replaced and that a live one may rely on, for what is in them and nowhere else: all of
@@ -462,18 +643,28 @@ impl Packs {
     pub(crate) async fn read_relied_on(&mut self, own: bool, trouble: &mut (dyn FnMut(Trouble) + Send)) {
         let relied_on = self.catalog.relied_on().into_iter();
         let relied_on = relied_on.filter(|(name, _)| !own || !self.is_foreign(name));
+        let relied_on = relied_on.filter(|(name, _)| !self.left_out.contains_key(*name));
         let relied_on: Vec<_> = relied_on.map(|(name, info)| (name.to_owned(), info)).collect();
+        let before = self.crowded.len();
         self.find_and_read(relied_on, trouble).await;
+        if self.crowded.len() > before {
+            // They come before what is older than those that rely on them.
+            let left_out = self.left_out.len();
+            self.hear_of_crowded(trouble).await;
+            self.share_room(trouble).await;
+            self.tell_left_out(left_out, trouble);
+        }
     }
 
-    /// Reads some of the packs that were replaced and are still there, those first that were replaced last.
+    /// Reads some of the packs that were replaced and are still there, those first that were replaced last, as far as there
+    /// is room: nobody needs those, as far as is known.
     pub(crate) async fn read_replaced(&mut self, most: usize, trouble: &mut (dyn FnMut(Trouble) + Send)) {
-        let replaced = self.catalog.unread_replaced().into_iter().take(most);
+        let replaced = self.catalog.unread_replaced().into_iter();
+        let replaced = replaced.filter(|(name, _)| !self.left_out.contains_key(*name)).take(most);
         let replaced: Vec<_> = replaced.map(|(name, info)| (name.to_owned(), info)).collect();
-        let before: BTreeSet<String> = self.left_out.keys().cloned().collect();
+        let before = self.crowded.clone();
         self.find_and_read(replaced, trouble).await;
-        // Nobody needs those, as far as is known.
-        self.pass_over_replaced(&before);
+        self.crowded = before;
     }
 
     async fn find_and_read(
@@ -524,28 +715,28 @@ impl Packs {
         for (blob, read) in read {
             match read {
                 Ok(directory) => {
+                    let load = Load { size: blob.size, weight: directory.weight() };
+                    self.loads.insert(blob.name.to_string(), load);
                     add.push((blob.name.to_string(), info(&blob), directory));
                     self.blobs.insert(blob.name.to_string(), blob);
                 }
                 Err(error) => {
                     self.not_read(&blob, &error);
                     // Of those that there is no room for it is told once of all.
-                    if !self.left_out.contains_key(blob.name.as_str()) {
+                    if !matches!(error, Trouble::Pack { problem: PackError::NoRoom, .. }) {
                         trouble(error);
                     }
                 }
             }
         }
-        for name in self.catalog.add_all(add) {
-            if let Some(blob) = self.blobs.remove(&name) {
-                self.outside.insert(name.clone(), info(&blob));
-                self.unusable.insert(name.clone());
+        for (name, problem) in self.catalog.add_all(add) {
+            let Some(blob) = self.blobs.get(&name).cloned() else { continue };
+            let is_told = !matches!(problem, PackError::NoRoom);
+            let error = Trouble::Pack { depot: self.depot.location().to_owned(), pack: name, problem };
+            self.not_read(&blob, &error);
+            if is_told {
+                trouble(error);
             }
-            trouble(Trouble::Pack {
-                depot: self.depot.location().to_owned(),
-                pack: name,
-                problem: PackError::Damaged("what it says of other packs is not readable"),
-            });
         }
     }
 
@@ -559,17 +750,23 @@ impl Packs {
             Trouble::Depot(_) => {
                 self.unsure.insert(name.to_owned());
             }
+            // It is known, and so is what replaced it: there may be room for it later.
+            Trouble::Pack { problem: PackError::NoRoom, .. } => {
+                let known = [(name.to_owned(), info(blob))].into();
+                self.catalog.hear(Others { known, ..Others::default() });
+                self.blobs.insert(name.to_owned(), blob.clone());
+                self.crowded.insert(name.to_owned(), blob.clone());
+                return;
+            }
             // It counts, and a later phoenix may know what to do with it.
             Trouble::Pack { problem, .. } => {
                 self.outside.insert(name.to_owned(), info(blob));
                 if may_be_damage(problem) {
                     self.unusable.insert(name.to_owned());
                 }
-                if matches!(problem, PackError::NoRoom) {
-                    self.left_out.insert(name.to_owned(), blob.clone());
-                }
             }
         }
+        self.crowded.remove(name);
         self.catalog.lose(name);
     }
 
@@ -676,9 +873,9 @@ impl Packs {
     async fn see_one(&mut self, name: &BlobName) -> Result<bool, Trouble> {
         let Some(blob) = self.depot.find(name).await? else { return Ok(false) };
         let directory = read_directory(self.depot.as_ref(), &blob).await?;
-        let damaged = self.catalog.add_all([(name.to_string(), info(&blob), directory)]);
+        let refused = self.catalog.add_all([(name.to_string(), info(&blob), directory)]);
         self.blobs.insert(name.to_string(), blob);
-        Ok(damaged.is_empty())
+        Ok(refused.is_empty())
     }
 
     /// Removes a pack.
@@ -686,12 +883,19 @@ impl Packs {
         if let Ok(blob) = BlobName::new(name) {
             self.depot.remove(&blob).await?;
         }
+        self.give_up(name);
+        Ok(())
+    }
+
+    /// Takes a pack for gone from now on, which the next pack says.
+    pub(crate) fn give_up(&mut self, name: &str) {
         self.blobs.remove(name);
         self.outside.remove(name);
         self.unusable.remove(name);
         self.left_out.remove(name);
+        self.superfluous.remove(name);
+        self.crowded.remove(name);
         self.catalog.forget(name);
-        Ok(())
     }
 }
 

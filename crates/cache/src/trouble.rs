@@ -41,8 +41,8 @@ pub enum Trouble {
     #[error(
         "{depot}: {} left out, for all that packs say of their paths is more than there is memory for, and the newest \
          come first; what is in {them} is not restored, and not saved anew, and nothing is let go of meanwhile. `phoenix cache \
-         gc` makes room: it lets go of {them} and of what cannot be restored without {them}, and who needs it saves it \
-         anew; many small paths are better kept in a depot of their own",
+         gc` makes room: it folds what is in others twice, and lets go of what there is no room for even then, when no save \
+         relies on it any more; who needs that saves it anew. Many small paths are better kept in a depot of their own",
         named(.packs),
         them = if .packs.len() == 1 { "it" } else { "them" }
     )]

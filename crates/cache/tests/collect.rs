@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use phoenix_cache::{Cache, CollectError, Collected};
 use phoenix_depot::testing::{Fault, Faults, Faulty, Memory};
 use phoenix_depot::{BlobName, Depot};
-use phoenix_pack::{Collection, Damaged, Goal};
+use phoenix_pack::{Beside, Collection, Damaged, Goal};
 use stores::{Store, check, names, open, restore, save, store};
 
 fn goal(grace: u64) -> Goal {
@@ -27,6 +27,7 @@ fn goal(grace: u64) -> Goal {
         foreign: BTreeSet::new(),
         replaced: BTreeMap::new(),
         damaged: Damaged::default(),
+        beside: Beside::default(),
     }
 }
 

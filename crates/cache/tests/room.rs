@@ -13,7 +13,8 @@ use phoenix_cache::{Cache, CollectError};
 use phoenix_depot::testing::{Memory, body};
 use phoenix_depot::{Blob, BlobName, Body, Created, Depot, DepotError};
 use phoenix_pack::{
-    Chunk, ChunkId, Compressor, Damaged, FrameBuilder, Goal, LEVEL, Others, PackBuilder, PackedPath, PathInfo,
+    Beside, Chunk, ChunkId, Compressor, Damaged, FrameBuilder, Goal, LEVEL, Others, PackBuilder, PackedPath,
+    PathInfo,
 };
 use sha2::{Digest, Sha256};
 use stores::{Store, check, names, open, restore, save};
@@ -288,6 +289,7 @@ fn goal(damaged: Damaged) -> Goal {
         foreign: [].into(),
         replaced: [].into(),
         damaged,
+        beside: Beside::default(),
     }
 }
 
@@ -350,11 +352,15 @@ fn room_is_made_by_letting_go_of_what_is_left_out_and_of_what_needs_it() {
     assert_eq!(room.damaged.packs, ["packs/1".to_owned()].into());
     // So far it is a plan.
     assert_eq!((open(&depot).0.left_out(), blobs(depot.as_ref())), (1, 6));
-    assert!(!cache.make_room(&room).unwrap(), "it is not removed");
-    let planned = goal(Damaged { packs: room.damaged.packs.clone(), ..room.damaged });
+    // What cannot be restored without it goes first: whatever happens then, it is told again that there is no room.
+    let planned = goal(room.damaged.clone());
     let plan = cache.plan_collection(&Goal { packs: usize::MAX, ..planned }, &mut |_| ()).unwrap();
     assert_eq!(plan.dropped.len(), 2, "{:?}", plan.dropped);
     cache.collect(&BlobName::new("packs/6").unwrap(), &plan, &mut |_| ()).unwrap();
+    let (mut cache, _) = open(&depot);
+    assert_eq!((cache.left_out(), blobs(depot.as_ref())), (1, 7));
+    assert!(cache.plan_room(&mut |_| ()).unwrap().unwrap().lost.is_empty());
+    assert_eq!(cache.make_room(&room).unwrap(), (vec!["packs/0".to_owned()], false));
     // All that is left comes back.
     let (mut cache, troubles) = open(&depot);
     assert_eq!((cache.left_out(), troubles), (0, vec![]));
@@ -419,7 +425,7 @@ fn room_is_made_where_nothing_can_be_removed() {
     let (mut cache, _) = open(&depot);
     assert_eq!((cache.left_out(), live(&mut cache).len()), (1, 6));
     let room = cache.plan_room(&mut |_| ()).unwrap().unwrap();
-    assert!(cache.make_room(&room).unwrap(), "it cannot be removed");
+    assert!(cache.make_room(&room).unwrap().1, "it cannot be removed");
     cache.tell(&BlobName::new("packs/7").unwrap()).unwrap();
     let (mut cache, troubles) = open(&depot);
     assert_eq!((cache.left_out(), troubles), (0, vec![]));

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use indicatif::HumanBytes;
-use phoenix_cache::{ALIVE, Cache, Collected, GRACE, Saved, Trouble};
+use phoenix_cache::{ALIVE, Cache, CollectError, Collected, GRACE, Saved, Trouble};
 use phoenix_depot::{Blob, BlobName, Created, Depot};
-use phoenix_pack::{Collection, Damaged, Goal};
+use phoenix_pack::{Beside, Collection, Damaged, Goal};
 
 use crate::blobs::{self, runtime};
 use crate::depots;
@@ -54,6 +54,7 @@ pub(crate) fn goal(budget: u64) -> Goal {
         foreign: BTreeSet::new(),
         replaced: BTreeMap::new(),
         damaged: Damaged::default(),
+        beside: Beside::default(),
     }
 }
 
@@ -196,13 +197,40 @@ pub(crate) fn after_save(
     said
 }
 
+/// What a job has said that it folds, so that others leave it to that job.
+#[derive(Debug)]
+pub(crate) struct Claims {
+    depot: Arc<dyn Depot>,
+    /// By what it said so: it need not say it twice.
+    said: BTreeSet<String>,
+}
+
+impl Claims {
+    pub(crate) fn new(depot: Arc<dyn Depot>) -> Self {
+        Self { depot, said: BTreeSet::new() }
+    }
+
+    /// Whether what is planned is for this job to do, which it has said from now on.
+    pub(crate) fn take(&mut self, plan: &Collection) -> Result<(), CollectError> {
+        let Some(oldest) = oldest(plan) else { return Ok(()) };
+        if !self.said.contains(oldest) && !is_our_turn(&self.depot, plan) {
+            return Err(CollectError::Claimed { depot: self.depot.location().to_owned() });
+        }
+        self.said.insert(oldest.to_owned());
+        Ok(())
+    }
+}
+
+/// The oldest of the packs that are to be folded, by which it is said who does that.
+fn oldest(plan: &Collection) -> Option<&str> {
+    plan.sources.iter().map(|source| leaf(&source.name)).min()
+}
+
 /// Whether nobody else has said that he folds what is to be folded, and nobody will from now on. Jobs that save at the same
 /// moment see the same packs; if each of them folded these, there would be as many copies as jobs. Who says so by the
 /// oldest of the packs first does it.
 fn is_our_turn(depot: &Arc<dyn Depot>, plan: &Collection) -> bool {
-    let Some(oldest) = plan.sources.iter().map(|source| leaf(&source.name)).min() else {
-        return true;
-    };
+    let Some(oldest) = oldest(plan) else { return true };
     let Ok(runtime) = runtime() else { return true };
     runtime.block_on(is_ours(depot, oldest, now()))
 }

@@ -5,6 +5,8 @@
 //! same catalog: it is a union, and only grows. What is *live* follows from it: a pack that others replaced is
 //! not looked at while one of those is there.
 
+use std::borrow::Cow;
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::BuildHasher as _;
 use std::sync::{Arc, LazyLock};
@@ -14,7 +16,8 @@ use hashbrown::HashTable;
 
 use crate::closure::{Closure, Finding};
 use crate::{
-    Chunk, ChunkId, Directory, HASH_LENGTH, Others, OthersError, PackInfo, Patch, PathInfo, PathRecord, Use,
+    Chunk, ChunkId, Directory, HASH_LENGTH, Others, OthersError, PackError, PackInfo, Patch, PathInfo,
+    PathRecord, Use,
 };
 
 /// How many names and numbers all packs together may say of others.
@@ -28,7 +31,9 @@ const MOST_PIECES: usize = 1 << 18;
 pub struct Catalog {
     others: Others,
     read: BTreeMap<String, Arc<Directory>>,
-    /// How many names and numbers each of the packs that were read says of others.
+    /// Packs that are there, without their directories, and what they say of others.
+    heard: BTreeMap<String, Others>,
+    /// How many names and numbers each of the packs that were read or heard of says of others.
     said: HashMap<String, usize>,
     index: HashTable<Place>,
     /// The packs that were read, by number: first those that are live, newest first, then those that were
@@ -102,27 +107,56 @@ impl Catalog {
             .map_or(Ok(()), |_| Err(OthersError))
     }
 
-    /// Takes in packs with their directories. Returns the names of those that say something damaged of others;
-    /// nothing of these is taken in.
-    pub fn add_all(&mut self, packs: impl IntoIterator<Item = (String, PackInfo, Directory)>) -> Vec<String> {
-        let mut damaged = Vec::new();
+    /// Takes in packs with their directories. Returns the names of those that say something damaged of others, or more
+    /// than there is room for beside what all say ([`PackError::NoRoom`]); nothing of these is taken in.
+    pub fn add_all(
+        &mut self,
+        packs: impl IntoIterator<Item = (String, PackInfo, Directory)>,
+    ) -> Vec<(String, PackError)> {
+        let mut refused = Vec::new();
         for (name, info, directory) in packs {
             match Others::decode(directory.others()) {
-                // What one after another says of others is kept together.
-                Ok(others) if self.said.values().sum::<usize>() + others.count() > MOST_SAID => {
-                    damaged.push(name);
-                }
-                Ok(mut others) => {
-                    self.said.insert(name.clone(), others.count());
-                    others.known.insert(name.clone(), info);
-                    self.others.merge(others);
+                Ok(others) if self.has_room_for(&name, &others) => {
+                    self.take_in(&name, info, others);
+                    self.heard.remove(&name);
                     self.read.insert(name, Arc::new(directory));
                 }
-                Err(_) => damaged.push(name),
+                Ok(_) => refused.push((name, PackError::NoRoom)),
+                Err(_) => {
+                    let problem = PackError::Damaged("what it says of other packs is not readable");
+                    refused.push((name, problem));
+                }
             }
         }
         self.settle();
-        damaged
+        refused
+    }
+
+    /// Whether what a pack says of others has room beside what all others say: it is kept together.
+    fn has_room_for(&self, name: &str, others: &Others) -> bool {
+        let said = self.said.iter().filter(|(other, _)| *other != name).map(|(_, count)| count);
+        said.sum::<usize>() + others.count() <= MOST_SAID
+    }
+
+    fn take_in(&mut self, name: &str, info: PackInfo, mut others: Others) {
+        self.said.insert(name.to_owned(), others.count());
+        others.known.insert(name.to_owned(), info);
+        self.others.merge(others);
+    }
+
+    /// Takes in a pack that is there, without its directory: what it replaced is replaced, as if it had been read.
+    ///
+    /// # Errors
+    /// When what it says of others is damaged, or more than there is room for; nothing of it is taken in then.
+    pub fn hear_of(&mut self, name: &str, info: PackInfo, directory: &Directory) -> Result<(), OthersError> {
+        let others = Others::decode(directory.others())?;
+        if !self.has_room_for(name, &others) {
+            return Err(OthersError);
+        }
+        self.take_in(name, info, others.clone());
+        self.heard.insert(name.to_owned(), others);
+        self.settle();
+        Ok(())
     }
 
     /// Takes in what is known of packs without their directories.
@@ -135,16 +169,109 @@ impl Catalog {
     pub fn lose(&mut self, name: &str) {
         self.others.known.remove(name);
         self.read.remove(name);
+        self.heard.remove(name);
         self.said.remove(name);
         self.settle();
     }
 
-    /// Lets go of the directories of packs, which are known still, as is what they said of others.
-    pub fn put_back(&mut self, names: &[String]) {
+    /// Lets go of the directories of packs, which are there still, as is what they say of others.
+    pub fn put_back<'n>(&mut self, names: impl IntoIterator<Item = &'n String>) {
         for name in names {
-            self.read.remove(name);
+            if let Some(directory) = self.read.remove(name) {
+                self.heard.insert(name.clone(), Others::decode(directory.others()).unwrap_or_default());
+            }
         }
         self.settle();
+    }
+
+    /// Whether a pack is there, with or without its directory.
+    fn is_there(&self, name: &str) -> bool {
+        self.read.contains_key(name) || self.heard.contains_key(name)
+    }
+
+    /// Whether the directory of a pack was read and is kept.
+    #[must_use]
+    pub fn is_read(&self, name: &str) -> bool {
+        self.read.contains_key(name)
+    }
+
+    /// Whether what a pack says of others is known.
+    #[must_use]
+    pub fn is_heard(&self, name: &str) -> bool {
+        self.is_there(name)
+    }
+
+    /// The packs that somebody needs: the live ones, newest first, whether their directories were read or not, and with
+    /// each of them those that were replaced and that it may rely on.
+    #[must_use]
+    pub fn needed(&self) -> Vec<String> {
+        let created = |name: &str| self.others.known.get(name).map(|info| info.created);
+        let newest_first = |names: &mut Vec<&str>| names.sort_by_key(|name| Reverse((created(name), *name)));
+        let there = self.read.keys().chain(self.heard.keys()).map(String::as_str);
+        let mut live: Vec<&str> = there.filter(|name| !self.is_replaced(name)).collect();
+        newest_first(&mut live);
+        let said = self.all_said();
+        let mut needed: Vec<&str> = Vec::new();
+        let mut seen: HashSet<&str> = HashSet::new();
+        for live in live {
+            needed.push(live);
+            let mut relied: Vec<&str> = self.relied_on_by(live, &said).into_iter().collect();
+            newest_first(&mut relied);
+            relied.retain(|name| !self.others.gone.contains(*name));
+            needed.extend(relied.into_iter().filter(|name| seen.insert(name)));
+        }
+        needed.into_iter().map(str::to_owned).collect()
+    }
+
+    /// Whether a pack that was read is one that nobody needs beside the other live ones ([`Catalog::covers`]).
+    #[must_use]
+    pub fn is_superfluous(&self, name: &str) -> bool {
+        let directory = self.read.get(name).filter(|read| read.paths() + read.chunks() > 0);
+        directory.is_some_and(|directory| !self.is_replaced(name) && self.covers(name, directory))
+    }
+
+    /// Whether all paths of a pack, and all chunks that it has itself, are in other live packs that were read: nobody needs
+    /// it beside them.
+    #[must_use]
+    pub fn covers(&self, name: &str, directory: &Directory) -> bool {
+        let others = || self.packs().filter(|(_, other, _)| *other != name);
+        let ids = |directory: &Directory, record: &PathRecord| -> Vec<Option<Chunk>> {
+            let numbers = record.runs.iter().flat_map(|run| run.first..run.first.saturating_add(run.count));
+            numbers.map(|number| directory.chunk(number)).collect()
+        };
+        let is_same = |record: &PathRecord, other: &Directory| {
+            let number = record.info.hash_part().and_then(|hash_part| other.find(hash_part));
+            let Some(found) = number.and_then(|number| other.record(number).ok()) else { return false };
+            let signed = record.info.signatures.iter().all(|sign| found.info.signatures.contains(sign));
+            let signatures = found.info.signatures.clone();
+            signed
+                && found.patches == record.patches
+                && found.info == PathInfo { signatures, ..record.info.clone() }
+                && ids(other, &found) == ids(directory, record)
+        };
+        let has_path = |number| {
+            let Ok(record) = directory.record(number) else { return false };
+            others().any(|(_, _, other)| is_same(&record, other))
+        };
+        if !(0..directory.paths()).all(has_path) {
+            return false;
+        }
+        let whole = |name: &str, directory: &Directory| -> Vec<Chunk> {
+            let damaged = self.damaged(name, directory);
+            let numbers = 0..directory.chunks() as u32;
+            let whole = numbers.filter(|number| !damaged.iter().any(|chunks| chunks.contains(number)));
+            whole.filter_map(|number| directory.chunk(number)).collect()
+        };
+        let mut missed: HashSet<ChunkId> = whole(name, directory).into_iter().map(|chunk| chunk.id).collect();
+        for (_, other, directory) in others() {
+            if missed.is_empty() {
+                break;
+            }
+            for chunk in whole(other, directory) {
+                missed.remove(&chunk.id);
+            }
+        }
+        missed.is_empty()
     }
 
     /// Takes note that a pack is not there any more, and will not be; the next pack tells others.
@@ -197,13 +324,14 @@ impl Catalog {
     #[must_use]
     pub fn statement(&self) -> Others {
         let mut said = self.others.clone();
-        said.known.retain(|name, _| self.read.contains_key(name) || !self.others.gone.contains(name));
+        said.known.retain(|name, _| self.is_there(name) || !self.others.gone.contains(name));
         said.replaced.retain(|name, _| said.known.contains_key(name));
         said.damaged.retain(|name, _| said.known.contains_key(name));
         said.gone.retain(|name| !said.known.contains_key(name));
         let mut heard = BTreeSet::new();
         // One after another: together they may be large.
-        for others in self.read.values().filter_map(|read| Others::decode(read.others()).ok()) {
+        let read = self.read.values().filter_map(|read| Others::decode(read.others()).ok()).map(Cow::Owned);
+        for others in read.chain(self.heard.values().map(Cow::Borrowed)) {
             heard.extend(said.gone.iter().filter(|name| others.known.contains_key(*name)).cloned());
         }
         said.gone = heard;
@@ -223,7 +351,7 @@ impl Catalog {
     #[must_use]
     pub fn unread_replaced(&self) -> Vec<(&str, PackInfo)> {
         let mut unread = self.unread_that(|name| self.is_replaced(name));
-        unread.sort_by_key(|(name, _)| std::cmp::Reverse(self.replaced_since(name)));
+        unread.sort_by_key(|(name, _)| Reverse(self.replaced_since(name)));
         unread
     }
 
@@ -235,29 +363,52 @@ impl Catalog {
         if unread.is_empty() {
             return unread;
         }
-        let read = self.read_packs();
-        let said: BTreeMap<&str, Others> = read
-            .filter_map(|(_, name, directory)| Some((name, Others::decode(directory.others()).ok()?)))
-            .collect();
-        let mut relied: HashSet<&str> = HashSet::new();
-        for (_, live, _) in self.packs() {
-            let Some(maker) = said.get(live) else { continue };
-            let mut next: Vec<&str> =
-                maker.known.keys().map(String::as_str).filter(|name| maker.takes_for_live(name)).collect();
-            let mut seen: HashSet<&str> = next.iter().copied().collect();
-            while let Some(name) = next.pop() {
-                let by = self.replacers(name);
-                let knew = |by: &&str| said.get(by).is_some_and(|said| said.known.contains_key(live));
-                if by.is_empty() || by.contains(live) || by.iter().any(knew) {
-                    continue;
-                }
-                relied.insert(name);
-                let by = self.others.replaced.get(name).into_iter().flatten().map(String::as_str);
-                next.extend(by.filter(|by| seen.insert(by)));
-            }
-        }
+        let said = self.all_said();
+        let live = self.packs().map(|(_, live, _)| live);
+        let relied: HashSet<&str> = live.flat_map(|live| self.relied_on_by(live, &said)).collect();
         unread.retain(|(name, _)| relied.contains(name));
         unread
+    }
+
+    /// Those packs that a pack may rely on whose directory there is no room for: it is live, and they were replaced.
+    #[must_use]
+    pub fn relied_on_by_unread(&self) -> BTreeSet<String> {
+        if self.heard.is_empty() {
+            return BTreeSet::new();
+        }
+        let said = self.all_said();
+        let live = self.heard.keys().filter(|name| !self.is_replaced(name));
+        live.flat_map(|live| self.relied_on_by(live, &said)).map(str::to_owned).collect()
+    }
+
+    /// What each pack says that is there.
+    fn all_said(&self) -> BTreeMap<&str, Cow<'_, Others>> {
+        let read = self.read.iter().filter_map(|(name, directory)| {
+            Some((name.as_str(), Cow::Owned(Others::decode(directory.others()).ok()?)))
+        });
+        read.chain(self.heard.iter().map(|(name, others)| (name.as_str(), Cow::Borrowed(others)))).collect()
+    }
+
+    /// The packs that a live one may rely on.
+    fn relied_on_by<'c>(&'c self, live: &str, said: &BTreeMap<&str, Cow<'_, Others>>) -> HashSet<&'c str> {
+        let mut relied = HashSet::new();
+        let Some(maker) = said.get(live) else { return relied };
+        // By their names here, which outlive what was said.
+        let known = maker.known.keys().filter(|name| maker.takes_for_live(name));
+        let mut next: Vec<&str> =
+            known.filter_map(|name| Some(self.others.known.get_key_value(name)?.0.as_str())).collect();
+        let mut seen: HashSet<&str> = next.iter().copied().collect();
+        while let Some(name) = next.pop() {
+            let by = self.replacers(name);
+            let knew = |by: &&str| said.get(by).is_some_and(|said| said.known.contains_key(live));
+            if by.is_empty() || by.contains(live) || by.iter().any(knew) {
+                continue;
+            }
+            relied.insert(name);
+            let by = self.others.replaced.get(name).into_iter().flatten().map(String::as_str);
+            next.extend(by.filter(|by| seen.insert(by)));
+        }
+        relied
     }
 
     fn unread_that(&self, wanted: impl Fn(&str) -> bool) -> Vec<(&str, PackInfo)> {
@@ -312,7 +463,7 @@ impl Catalog {
         while let Some(name) = next.pop() {
             for by in self.others.replaced.get(name).into_iter().flatten() {
                 if seen.insert(by) {
-                    if self.read.contains_key(by) {
+                    if self.is_there(by) {
                         found.insert(by.as_str());
                     }
                     next.push(by);
@@ -327,7 +478,7 @@ impl Catalog {
     #[must_use]
     pub fn replaced_since(&self, name: &str) -> Option<u64> {
         let by = self.others.replaced.get(name).into_iter().flatten();
-        let there = by.filter(|by| *by != name && (self.read.contains_key(*by) || self.is_replaced(by)));
+        let there = by.filter(|by| *by != name && (self.is_there(by) || self.is_replaced(by)));
         there.filter_map(|by| self.others.known.get(by)).map(|info| info.created).min()
     }
 

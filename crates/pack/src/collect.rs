@@ -41,6 +41,20 @@ pub struct Goal {
     pub replaced: BTreeMap<String, PackInfo>,
     /// What is known to be damaged.
     pub damaged: Damaged,
+    /// What there is beside the packs that were read.
+    pub beside: Beside,
+}
+
+/// What there is beside the packs that were read, and what they need of these.
+#[derive(Debug, Clone, Default)]
+pub struct Beside {
+    /// Whether there are packs that are not read, so that what they need is not known: all that is in the others stays or
+    /// is carried over, and what cannot be restored without them stays where it is.
+    pub is_more: bool,
+    /// Packs whose paths and chunks are in those that were read: they are replaced.
+    pub superfluous: BTreeMap<String, PackInfo>,
+    /// Packs that were replaced and that one may rely on which is not read: they stay.
+    pub relied_on: BTreeSet<String>,
 }
 
 /// What is known to be damaged, so that it has to be saved anew.
@@ -133,6 +147,8 @@ pub enum Why {
     Empty,
     /// Less than half of it is kept.
     MostlyDead,
+    /// All that is in it is in others.
+    Superfluous,
     /// It is small, and there are others.
     Small,
     /// Part of it is not kept, and there is too much.
@@ -149,6 +165,7 @@ impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Empty => "nothing of it is kept",
+            Self::Superfluous => "all that is in it is in others",
             Self::MostlyDead => "less than half of it is kept",
             Self::Small => "it is small, and there are others",
             Self::OverBudget => "part of it is not kept, and there is too much",

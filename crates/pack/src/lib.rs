@@ -13,10 +13,11 @@ pub mod nar;
 mod others;
 mod pack;
 mod put_back;
+mod room;
 
 pub use catalog::{Catalog, Chunks, Located, Piece};
 pub use closure::{Closure, Reference};
-pub use collect::{Collection, Damaged, Dropped, Goal, Lost, Source, Unwanted, Why};
+pub use collect::{Beside, Collection, Damaged, Dropped, Goal, Lost, Source, Unwanted, Why};
 pub use cut::{ChunkSizes, Cutter, HASH_LENGTH, Patch, References};
 pub use directory::{
     Chunk, ChunkId, Contents, Directory, DirectoryError, Frame, LONGEST_FRAME, PathInfo, PathRecord, Run,
@@ -29,3 +30,4 @@ pub use pack::{
     open_frame,
 };
 pub use put_back::PutBack;
+pub use room::{Load, with_room, without_room_since};

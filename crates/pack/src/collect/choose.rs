@@ -45,18 +45,40 @@ struct Pack {
     needed: bool,
     /// Whether it has neither chunks nor paths.
     is_bare: bool,
+    /// Whether all that is in it could be carried over, if that is asked for.
+    is_whole: bool,
     why: Option<Why>,
 }
 
 /// Whether a pack is not rewritten now, whatever is in it.
-fn stays(goal: &Goal, name: &str) -> bool {
-    goal.foreign.contains(name) || goal.damaged.later.contains(name)
+fn stays(goal: &Goal, pack: &Pack) -> bool {
+    goal.foreign.contains(&pack.name) || goal.damaged.later.contains(&pack.name) || !pack.is_whole
+}
+
+/// The packs with records that would be let go, where what these need may be in packs that are not read.
+fn not_whole(catalog: &Catalog, goal: &Goal, keeping: &Keeping) -> BTreeSet<u32> {
+    let mut packs = BTreeSet::new();
+    if !goal.beside.is_more {
+        return packs;
+    }
+    let dropped: BTreeSet<&str> = keeping.dropped.iter().map(|(path, ..)| path.name.as_str()).collect();
+    for (number, _, directory) in catalog.packs() {
+        let is_dropped = |at| match directory.record(at) {
+            Ok(record) => dropped.contains(record.info.name.as_str()),
+            Err(_) => true,
+        };
+        if (0..directory.paths()).any(is_dropped) {
+            packs.insert(number);
+        }
+    }
+    packs
 }
 
 pub(super) fn choose(catalog: &Catalog, goal: &Goal, keeping: Keeping) -> Collection {
-    let mut packs = packs(catalog, &keeping);
-    let outside_before: u64 = goal.outside.values().map(|info| info.size).sum();
-    let before = outside_before + packs.iter().filter(|pack| pack.live).map(|pack| pack.size).sum::<u64>();
+    let mut packs = packs(catalog, &keeping, &not_whole(catalog, goal, &keeping));
+    let beside = goal.outside.values().chain(goal.beside.superfluous.values());
+    let before = beside.map(|info| info.size).sum::<u64>()
+        + packs.iter().filter(|pack| pack.live).map(|pack| pack.size).sum::<u64>();
     let outside: u64 = keeping.outside.values().sum();
     let after = |packs: &[Pack]| {
         let kept = packs.iter().map(|pack| match pack.why {
@@ -80,7 +102,7 @@ pub(super) fn choose(catalog: &Catalog, goal: &Goal, keeping: Keeping) -> Collec
             let is_gone = goal.damaged.gone.is_some();
             pack.why = Some(if is_gone { Why::NotWhole } else { Why::Damaged });
         }
-        if stays(goal, &pack.name) {
+        if stays(goal, pack) {
             pack.why = None;
         }
     }
@@ -88,7 +110,7 @@ pub(super) fn choose(catalog: &Catalog, goal: &Goal, keeping: Keeping) -> Collec
         let dead = |pack: &&mut Pack| pack.size.saturating_sub(pack.wanted);
         let stay = packs
             .iter_mut()
-            .filter(|pack| pack.live && pack.why.is_none() && !pack.is_bare && !stays(goal, &pack.name));
+            .filter(|pack| pack.live && pack.why.is_none() && !pack.is_bare && !stays(goal, pack));
         let worst = stay.max_by_key(dead);
         match worst.filter(|pack| (pack.size - pack.wanted) * DEAD >= pack.size) {
             Some(worst) => worst.why = Some(Why::OverBudget),
@@ -99,12 +121,12 @@ pub(super) fn choose(catalog: &Catalog, goal: &Goal, keeping: Keeping) -> Collec
     finish(catalog, goal, keeping, packs, before, after)
 }
 
-fn packs(catalog: &Catalog, keeping: &Keeping) -> Vec<Pack> {
+fn packs(catalog: &Catalog, keeping: &Keeping, not_whole: &BTreeSet<u32>) -> Vec<Pack> {
     let mut records: BTreeMap<u32, (usize, u64)> = BTreeMap::new();
     for &(pack, number) in &keeping.records {
         let (count, bytes) = records.entry(pack).or_default();
         *count += 1;
-        *bytes += catalog.pack(pack).map_or(0, |(_, directory)| directory.record_size(number) as u64);
+        *bytes += keeping.costs.record(catalog, pack, number);
     }
     let pack = |(number, name, directory): (u32, &str, &Directory)| {
         let wanted = &keeping.wanted[number as usize];
@@ -121,6 +143,7 @@ fn packs(catalog: &Catalog, keeping: &Keeping) -> Vec<Pack> {
             directory: directory.size() as u64,
             needed: count > 0 || wanted.iter().any(|&wanted| wanted),
             is_bare: directory.chunks() == 0 && directory.paths() == 0,
+            is_whole: !not_whole.contains(&number),
             why: None,
         }
     };
@@ -151,7 +174,7 @@ fn choose_small(packs: &mut [Pack], goal: &Goal) {
     let any = packs.iter().any(|pack| pack.why.is_some());
     let others = packs.iter().filter(|pack| pack.why.is_some()).map(|pack| pack.directory).sum::<u64>();
     let mut stay: Vec<&mut Pack> =
-        packs.iter_mut().filter(|pack| pack.live && pack.why.is_none() && !stays(goal, &pack.name)).collect();
+        packs.iter_mut().filter(|pack| pack.live && pack.why.is_none() && !stays(goal, pack)).collect();
     if stay.len() + usize::from(any) <= most.max(1) {
         return;
     }
@@ -197,6 +220,10 @@ fn replaced(catalog: &Catalog, goal: &Goal, packs: &[Pack], after: u64) -> (Vec<
     let mut waiting = (0, 0);
     let mut unwanted = Vec::new();
     for (since, name, size) in all {
+        if goal.beside.relied_on.contains(name) {
+            waiting = (waiting.0 + 1, waiting.1 + size);
+            continue;
+        }
         let is_over = since.saturating_add(goal.grace) <= goal.now;
         let is_too_much = after.saturating_add(folded).saturating_add(left) > goal.room;
         if is_over || is_too_much {
@@ -252,16 +279,25 @@ fn finish(
         let Pack { number, name, size, wanted, why, .. } = pack;
         Some(Source { pack: number, name, size, wanted, why: why? })
     });
+    let superfluous = goal.beside.superfluous.iter().filter(|(name, _)| !goal.foreign.contains(*name));
+    let superfluous = superfluous.map(|(name, info)| Source {
+        // It is not read: nothing of it is carried over.
+        pack: u32::MAX,
+        name: name.clone(),
+        size: info.size,
+        wanted: 0,
+        why: Why::Superfluous,
+    });
     Collection {
         before,
         after,
         kept,
         branches: keeping.branches,
         stand_ins: keeping.stand_ins,
-        sources: sources.collect(),
+        sources: sources.chain(superfluous).collect(),
         unwanted,
         waiting,
-        at_once: goal.grace == 0,
+        at_once: goal.grace == 0 && !goal.beside.is_more,
         dropped,
         records,
         wanted: keeping.wanted,

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Dropped, Goal, Lost};
 use crate::catalog::Place;
-use crate::{Catalog, PathRecord};
+use crate::{Catalog, Directory, PathRecord};
 
-/// What a path costs in a directory, in bytes after compression, beside its chunks: measured, names and hashes do
-/// not compress.
+/// What a path costs in a directory at least, in bytes after compression, beside its chunks: measured, names and hashes
+/// do not compress.
 const RECORD: u64 = 250;
 
 /// What a chunk costs in a directory: its id and length.
@@ -16,6 +16,8 @@ const CHUNK: u64 = 20;
 
 /// What is kept and what is not.
 pub(super) struct Keeping {
+    /// What records cost.
+    pub(super) costs: Costs,
     /// For each pack, by number, which of its chunks are wanted.
     pub(super) wanted: Vec<Vec<bool>>,
     /// The records that are kept: numbers of packs, and of records in these.
@@ -28,6 +30,29 @@ pub(super) struct Keeping {
     pub(super) branches: Vec<(String, bool)>,
     /// What is kept of what roots of a branch refer to that are let go themselves, by branch.
     pub(super) stand_ins: BTreeMap<String, BTreeSet<String>>,
+}
+
+/// What the records of each pack cost, by its number: how long its directory is as it is stored, and as it is.
+#[derive(Clone)]
+pub(super) struct Costs(Vec<(u64, u64)>);
+
+impl Costs {
+    fn of(catalog: &Catalog) -> Self {
+        let cost = |(_, name, directory): (u32, &str, &Directory)| {
+            let size = catalog.others().known.get(name).map_or(0, |info| info.size);
+            let frames = (0..directory.frames()).map(|frame| u64::from(directory.frame(frame).stored));
+            (size.saturating_sub(frames.sum()), directory.size() as u64)
+        };
+        Self(catalog.read_packs().map(cost).collect())
+    }
+
+    /// How many bytes of its pack the record of this number is worth.
+    pub(super) fn record(&self, catalog: &Catalog, pack: u32, number: usize) -> u64 {
+        let Some((_, directory)) = catalog.pack(pack) else { return 0 };
+        let (stored, length) = self.0.get(pack as usize).copied().unwrap_or_default();
+        let stored = u128::from(stored) * directory.record_size(number) as u128 / u128::from(length.max(1));
+        u64::try_from(stored).unwrap_or(u64::MAX)
+    }
 }
 
 /// When a path was saved, by its record or else by its pack.
@@ -127,9 +152,12 @@ pub(super) fn keep(catalog: &Catalog, goal: &Goal, candidates: &[Candidate<'_>],
             stand_ins.insert((*name).clone(), kept);
         }
     }
+    if goal.beside.is_more {
+        taking.want_all();
+    }
     let branches =
         branches.iter().map(|(name, used)| ((*name).clone(), is_alive(used.at, used.roots.len()))).collect();
-    let Taking { wanted, records, states, .. } = taking;
+    let Taking { costs, wanted, records, states, .. } = taking;
     let dropped = candidates.iter().zip(states).filter_map(|(path, state)| {
         let State::Dropped(why) = state else { return None };
         let dropped = Dropped { name: path.name.to_owned(), nar_size: path.nar_size, saved: path.saved, why };
@@ -137,7 +165,7 @@ pub(super) fn keep(catalog: &Catalog, goal: &Goal, candidates: &[Candidate<'_>],
     });
     let mut dropped: Vec<_> = dropped.collect();
     dropped.sort_by(|(a, ..), (b, ..)| (b.saved, &a.name).cmp(&(a.saved, &b.name)));
-    Keeping { wanted, records, dropped, outside, branches, stand_ins }
+    Keeping { costs, wanted, records, dropped, outside, branches, stand_ins }
 }
 
 /// All paths by name, each once: with its newest record that is whole, of a live pack if there is one.
@@ -204,6 +232,7 @@ struct Taking<'c> {
     /// Paths that went with the packs that they were in.
     gone: Option<&'c BTreeSet<String>>,
     states: Vec<State>,
+    costs: Costs,
     wanted: Vec<Vec<bool>>,
     records: Vec<(u32, usize)>,
     used: u64,
@@ -219,7 +248,8 @@ impl<'c> Taking<'c> {
     ) -> Self {
         let wanted = catalog.read_packs().map(|(_, _, directory)| vec![false; directory.chunks()]).collect();
         let states = vec![State::New; candidates.len()];
-        Self { catalog, candidates, gone, states, wanted, records: Vec::new(), used: 0, target }
+        let costs = Costs::of(catalog);
+        Self { catalog, candidates, gone, states, costs, wanted, records: Vec::new(), used: 0, target }
     }
 
     /// Keeps a path with what it refers to, as far as there is room; those that are referred to first.
@@ -240,6 +270,27 @@ impl<'c> Taking<'c> {
                 }
                 State::Kept | State::Dropped(_) => {
                     stack.pop();
+                }
+            }
+        }
+    }
+
+    /// Keeps all chunks of live packs, each once, for what is not known may need them.
+    fn want_all(&mut self) {
+        for (pack, _, directory) in self.catalog.packs() {
+            for number in 0..directory.chunks() as u32 {
+                let place = directory.chunk(number).and_then(|chunk| self.catalog.place(chunk));
+                let Some(place) = place
+                    .or_else(|| self.catalog.has_own(pack, number).then_some(Place { pack, chunk: number }))
+                else {
+                    continue;
+                };
+                if let Some(slot) = self
+                    .wanted
+                    .get_mut(place.pack as usize)
+                    .and_then(|wanted| wanted.get_mut(place.chunk as usize))
+                {
+                    *slot = true;
                 }
             }
         }
@@ -298,7 +349,7 @@ impl<'c> Taking<'c> {
         let Some(places) = record.and_then(|record| places(self.catalog, path.pack, &record)) else {
             return State::Dropped(Lost::Incomplete);
         };
-        let mut cost = RECORD;
+        let mut cost = RECORD.max(self.costs.record(self.catalog, path.pack, path.number));
         let mut new = Vec::new();
         for place in places {
             let slot =

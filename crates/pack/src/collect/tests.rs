@@ -208,6 +208,7 @@ fn goal(now: u64) -> Goal {
         foreign: BTreeSet::new(),
         replaced: BTreeMap::new(),
         damaged: Damaged::default(),
+        beside: Beside::default(),
     }
 }
 

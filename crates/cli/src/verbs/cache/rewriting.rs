@@ -25,12 +25,16 @@ pub(super) struct Rewritten {
 /// Hears what was planned, and what was done.
 pub(super) type Tell<'t> = dyn FnMut(&Collection, &Collected) + 't;
 
+/// Says whether what is planned may be done.
+pub(super) type May<'m> = dyn FnMut(&Collection) -> Result<(), CollectError> + 'm;
+
 /// Rewrites packs, some at a time, so that it takes no more memory than one fold: whatever happens in between, what was
 /// rewritten is there, and the rest is as it was. What ended it before its end is beside what was done.
 pub(super) fn rewrite(
     cache: &mut Cache,
     damaged: &Damaged,
     goal: &Goal,
+    may: &mut May<'_>,
     tell: &mut Tell<'_>,
     trouble: &mut (dyn FnMut(Trouble) + Send),
 ) -> (Rewritten, Result<(), CollectError>) {
@@ -40,7 +44,7 @@ pub(super) fn rewrite(
         let later = groups.iter().flatten().chain(&rewritten.too_large).cloned().collect();
         let now = Damaged { packs: group.clone(), later, ..damaged.clone() };
         let goal = Goal { packs: usize::MAX, damaged: now, ..goal.clone() };
-        match rewritten.group(cache, &goal, tell, trouble) {
+        match rewritten.group(cache, &goal, may, tell, trouble) {
             Ok(()) => {}
             Err(error) if !is_too_much(&error) => return (rewritten, Err(error)),
             // Something else that is needed came with them.
@@ -72,10 +76,12 @@ impl Rewritten {
         &mut self,
         cache: &mut Cache,
         goal: &Goal,
+        may: &mut May<'_>,
         tell: &mut Tell<'_>,
         trouble: &mut (dyn FnMut(Trouble) + Send),
     ) -> Result<(), CollectError> {
         let plan = cache.plan_collection(goal, trouble)?;
+        may(&plan)?;
         let collected = cache.collect(&depots::new_name(), &plan, trouble)?;
         for source in &plan.sources {
             self.left.remove(&source.name);

@@ -63,6 +63,8 @@ struct Found {
     unread: Vec<(String, String)>,
     /// The packs that are damaged.
     packs: BTreeSet<String>,
+    /// What lies among the packs, has no name that a pack gets, and cannot be read as one: it is not ours.
+    strange: BTreeSet<String>,
     /// Something was not given, whether a path needs it or not, or there is no room for it.
     is_unread: bool,
     /// The depot did not give something, or what it gave was not read to its end.
@@ -89,6 +91,9 @@ impl Found {
         }
         losses::by_cause(&self.bad).into_iter().for_each(|line| say(format!("bad: {line}")));
         losses::by_cause(&self.unread).into_iter().for_each(|line| say(format!("not read: {line}")));
+        for name in &self.strange {
+            say(format!("{name} is nothing that phoenix made, and passed over"));
+        }
         let known = if self.is_unread { " known to be" } else { "" };
         say(format!("{} of {}{known} whole", self.whole(), talk::paths_are(self.all)));
         if !self.unread.is_empty() {
@@ -104,7 +109,7 @@ impl Found {
         };
         json!({
             "paths": self.all, "whole": self.whole(), "bad": named(&self.bad), "notRead": named(&self.unread),
-            "badRecords": self.records, "badPacks": self.packs, "notAllRead": self.is_unread, "repair": repaired,
+            "badRecords": self.records, "badPacks": self.packs, "strange": self.strange, "notAllRead": self.is_unread, "repair": repaired,
         })
     }
 }
@@ -160,8 +165,8 @@ fn is_well(depot: Arc<dyn Depot>, threads: usize, args: &VerifyArgs) -> Result<b
 const AGAIN: &str = "run it again when the depot answers";
 
 /// What to do where there is no room for all that packs say.
-const NO_ROOM: &str = "`phoenix cache gc` makes room: it lets go of what is left out and of what cannot be restored \
-                       without that, and who needs it saves it anew";
+const NO_ROOM: &str = "`phoenix cache gc` makes room: it folds what is in others twice, and lets go of what there is no room \
+                       for even then; who needs that saves it anew";
 
 /// What to do where what is whole of a pack is too much for one with what is to be said of others.
 const TOO_MUCH: &str =
@@ -210,7 +215,9 @@ fn look(depot: Arc<dyn Depot>, threads: usize) -> Result<(Cache, Found), Command
         }
     }
     let heard = heard.into_inner().unwrap_or_else(PoisonError::into_inner);
-    found.packs = heard.damaged;
+    let known: BTreeSet<String> = cache.catalog().packs().map(|(_, name, _)| name.to_owned()).collect();
+    let is_ours = |name: &String| known.contains(name) || depots::is_name(name);
+    (found.packs, found.strange) = heard.damaged.into_iter().partition(is_ours);
     found.left_out = cache.left_out();
     found.is_unread = heard.is_unread || !found.unread.is_empty() || found.left_out > 0;
     found.is_refused = heard.is_refused || (!found.unread.is_empty() && found.left_out == 0);
@@ -279,17 +286,32 @@ fn repair(cache: &mut Cache, found: &mut Found) -> Result<Value, CommandError> {
     };
     // What was replaced stays for a while: somebody may be saving who relies on it.
     let goal = tidy::goal(u64::MAX);
-    let (rewritten, ended) = rewriting::rewrite(cache, &damaged, &goal, &mut tell, &mut trouble);
+    // A fold too many loses nothing.
+    let mut may = |_: &Collection| Ok(());
+    let (mut rewritten, ended) =
+        rewriting::rewrite(cache, &damaged, &goal, &mut may, &mut tell, &mut trouble);
     ended.map_err(|error| not_all(&rewritten, &error))?;
+    let mut stays = None;
     for (name, removed) in cache.remove_unusable(depots::is_name) {
         match removed {
-            Ok(()) => say(format!("removed {name}, of which nothing can be read")),
-            Err(error) => say(format!(
-                "warning: {name}, of which nothing can be read, stays ({error}); it is passed over"
-            )),
+            Ok(()) => {
+                say(format!("removed {name}, of which nothing can be read"));
+                rewritten.done.push(json!({ "removed": name }));
+            }
+            Err(error) => stays = stays.or(Some((name, error))),
         }
     }
-    repaired(rewritten)
+    match stays {
+        Some((name, error)) => Err(CommandError::because(
+            format!(
+                "{}: {name}, of which nothing can be read, stays, and is passed over",
+                subject(&rewritten)
+            ),
+            &error,
+        )
+        .hint("run it by who may remove packs from the depot")),
+        None => repaired(rewritten),
+    }
 }
 
 /// That the rest cannot be repaired now.
@@ -311,9 +333,17 @@ fn is_of_the_moment(error: &CollectError) -> bool {
     match error {
         CollectError::Unsure { .. } => true,
         CollectError::Trouble(Trouble::Depot(error)) => {
-            !matches!(error.problem, Problem::Full(_) | Problem::Denied(_) | Problem::Unsupported(_))
+            match &error.problem {
+                Problem::Full(_) | Problem::Denied(_) | Problem::Unsupported(_) => false,
+                // It says itself what is in the way.
+                Problem::Unreachable(said) => !said.contains("move it away"),
+                _ => true,
+            }
         }
-        CollectError::LeftOut { .. } | CollectError::Trouble(_) => false,
+        CollectError::LeftOut { .. }
+        | CollectError::Closed { .. }
+        | CollectError::Claimed { .. }
+        | CollectError::Trouble(_) => false,
     }
 }
 
@@ -340,7 +370,7 @@ fn repaired(rewritten: Rewritten) -> Result<Value, CommandError> {
         .hint("repair it in a job of that branch"));
     }
     if rewritten.done.is_empty() {
-        say("what is damaged was let go, and will be saved anew by whoever has it");
+        say("what is damaged is in no pack that could be rewritten or removed");
     }
     Ok(Value::Array(rewritten.done))
 }
