@@ -175,6 +175,8 @@ impl Packs {
             superfluous.filter_map(|name| Some((name.clone(), info(self.blobs.get(name)?)))).collect();
         let mut relied_on = self.catalog.relied_on_by_unread();
         relied_on.extend(self.left_out.keys().cloned());
+        // There may have been no room for them, and nobody who missed what is in them.
+        relied_on.extend(self.catalog.relied_on().into_iter().map(|(name, _)| name.to_owned()));
         Beside { is_more: !self.left_out.is_empty(), superfluous, relied_on }
     }
 
@@ -527,10 +529,14 @@ impl Packs {
         // What is superfluous, and what looked like it and was not when others had its room.
         let (mut superfluous, mut kept) = (BTreeSet::<String>::new(), BTreeSet::<String>::new());
         let mut had: BTreeSet<String> = BTreeSet::new();
+        // Those that were replaced and have something that a live one misses.
+        let mut relied_on: BTreeSet<String> = BTreeSet::new();
         let (needed, have) = loop {
             self.hear_of_relied_on(trouble).await;
             let mut needed = self.catalog.needed();
             needed.retain(|name| self.blobs.contains_key(name) && self.loads.contains_key(name));
+            let all = needed.clone();
+            needed.retain(|name| !self.catalog.is_replaced(name) || relied_on.contains(name));
             let some: Vec<&String> = needed.iter().filter(|name| !superfluous.contains(*name)).collect();
             let room = with_room(&some.iter().map(|name| self.loads[*name]).collect::<Vec<Load>>());
             let have: BTreeSet<String> =
@@ -574,7 +580,11 @@ impl Packs {
                 }
             }
             if found.is_empty() {
-                break (needed, have);
+                let more = self.of_help(all.iter().filter(|name| !needed.contains(*name))).await;
+                if more.is_empty() {
+                    break (needed, have);
+                }
+                relied_on.extend(more);
             }
             superfluous.extend(found);
             had = have.difference(&superfluous).cloned().collect();
@@ -605,6 +615,25 @@ impl Packs {
             .map(|blob| (blob.name.to_string(), LeftOut { blob: blob.clone(), since: since(blob) }))
             .collect();
         self.superfluous = superfluous;
+    }
+
+    /// Those of these packs that have something which live ones that were read miss.
+    async fn of_help(&mut self, names: impl Iterator<Item = &String>) -> Vec<String> {
+        let blobs: Vec<Blob> = names.filter_map(|name| self.blobs.get(name).cloned()).collect();
+        let mut help = Vec::new();
+        if blobs.is_empty() {
+            return help;
+        }
+        self.catalog.forget_places();
+        let mut lack = self.catalog.lack();
+        for blob in blobs {
+            // One that nobody can look into may be of help.
+            let directory = self.look_into(&blob).await;
+            if directory.is_none_or(|directory| lack.is_helped_by(&directory)) {
+                help.push(blob.name.to_string());
+            }
+        }
+        help
     }
 
     /// Whether all of a pack that was not read is in those that were.
@@ -643,7 +672,9 @@ impl Packs {
     pub(crate) async fn read_relied_on(&mut self, own: bool, trouble: &mut (dyn FnMut(Trouble) + Send)) {
         let relied_on = self.catalog.relied_on().into_iter();
         let relied_on = relied_on.filter(|(name, _)| !own || !self.is_foreign(name));
-        let relied_on = relied_on.filter(|(name, _)| !self.left_out.contains_key(*name));
+        // Where there is not enough room, those of them that are of help were read with the others.
+        let relied_on =
+            relied_on.filter(|(name, _)| self.crowded.is_empty() || !self.loads.contains_key(*name));
         let relied_on: Vec<_> = relied_on.map(|(name, info)| (name.to_owned(), info)).collect();
         let before = self.crowded.len();
         self.find_and_read(relied_on, trouble).await;

@@ -13,8 +13,8 @@ use phoenix_cache::{Cache, CollectError};
 use phoenix_depot::testing::{Memory, body};
 use phoenix_depot::{Blob, BlobName, Body, Created, Depot, DepotError};
 use phoenix_pack::{
-    Beside, Chunk, ChunkId, Compressor, Damaged, FrameBuilder, Goal, LEVEL, Others, PackBuilder, PackedPath,
-    PathInfo,
+    Beside, Chunk, ChunkId, Compressor, Damaged, FrameBuilder, Goal, LEVEL, Others, PackBuilder, PackInfo,
+    PackedPath, PathInfo,
 };
 use sha2::{Digest, Sha256};
 use stores::{Store, check, names, open, restore, save};
@@ -41,19 +41,26 @@ fn heavy_store(numbers: std::ops::Range<usize>) -> Store {
 }
 
 fn pack(store: &Store) -> Vec<u8> {
+    pack_that_says(store, &Others::default(), &[])
+}
+
+/// A pack that says this of others, and does not have the chunks of these paths itself.
+fn pack_that_says(store: &Store, others: &Others, foreign: &[&str]) -> Vec<u8> {
     let (mut builder, head) = PackBuilder::new();
     let mut pack = head.to_vec();
     let mut frame = FrameBuilder::default();
     let mut paths = Vec::new();
     for (info, archive) in store.values() {
         let chunk = Chunk { id: ChunkId::of(archive), length: archive.len() as u32 };
-        frame.push(chunk.id, archive);
+        if !foreign.contains(&info.name.as_str()) {
+            frame.push(chunk.id, archive);
+        }
         paths.push(PackedPath { info: info.clone(), chunks: vec![chunk], patches: vec![], saved: 1 });
     }
     let sealed = frame.seal(&mut Compressor::new(LEVEL).unwrap()).unwrap();
     builder.add(&sealed);
     pack.extend(sealed.bytes);
-    pack.extend(builder.finish(paths, Others::default().encode()).unwrap());
+    pack.extend(builder.finish(paths, others.encode()).unwrap());
     pack
 }
 
@@ -103,6 +110,12 @@ fn fill(depot: &dyn Depot, packs: std::ops::Range<usize>) {
         let pack = pack(&heavy_store(number * EACH..(number + 1) * EACH));
         runtime.block_on(depot.create(&name, body(pack.into()))).unwrap();
     }
+}
+
+fn put(depot: &dyn Depot, name: &str, pack: Vec<u8>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let name = BlobName::new(name).unwrap();
+    runtime.block_on(depot.create(&name, body(pack.into()))).unwrap();
 }
 
 fn live(cache: &mut Cache) -> Vec<String> {
@@ -377,6 +390,106 @@ fn room_is_made_by_letting_go_of_what_is_left_out_and_of_what_needs_it() {
     let (restored, taken) = restore(&mut cache, &names(&again));
     check(&restored, &taken, &again);
     assert_eq!((restored.paths.len(), cache.left_out()), (4, 0));
+}
+
+/// What two jobs folded at once has room once, and the older of these, or the one in which less is, is folded away.
+#[test]
+fn what_is_in_others_takes_no_room() {
+    for newer in [8..20, 8..18] {
+        let depot: Arc<dyn Depot> = Arc::new(Memory::new());
+        put(depot.as_ref(), "packs/1", pack(&heavy_store(0..8)));
+        put(depot.as_ref(), "packs/2", pack(&heavy_store(8..20)));
+        put(depot.as_ref(), "packs/3", pack(&heavy_store(newer.clone())));
+        let (mut cache, troubles) = open(&depot);
+        let (stays, goes) = if newer.end == 20 { ("packs/3", "packs/2") } else { ("packs/2", "packs/3") };
+        assert_eq!((live(&mut cache), troubles), (vec![stays.to_owned(), "packs/1".to_owned()], vec![]));
+        // Who folds sees to it, and nothing is lost by that.
+        let plan = cache
+            .plan_collection(&Goal { packs: usize::MAX, ..goal(Damaged::default()) }, &mut |_| ())
+            .unwrap();
+        assert_eq!(plan.sources.iter().map(|source| source.name.as_str()).collect::<Vec<_>>(), [goes]);
+        assert_eq!((plan.dropped.len(), plan.unwanted.len()), (0, 0));
+        cache.collect(&BlobName::new("packs/4").unwrap(), &plan, &mut |_| ()).unwrap();
+        let (mut cache, troubles) = open(&depot);
+        assert!(cache.catalog().is_replaced(goes) && troubles.is_empty(), "{troubles:?}");
+        let all = names(&heavy_store(0..20));
+        assert_eq!(restore(&mut cache, &all).0.paths.len(), 20);
+    }
+}
+
+/// A depot in which the oldest pack has no room. The newest does not know of a fold, and needs a part of what that replaced,
+/// which the fold left out.
+fn folded_meanwhile(depot: &dyn Depot) -> (PathInfo, PathInfo, Store) {
+    let known = |names: &[&str]| {
+        names.iter().map(|name| ((*name).to_owned(), PackInfo { size: 1, created: 1 })).collect()
+    };
+    let mut add = |store: &Store, number: usize, others: &Others, foreign: &[&str]| {
+        put(depot, &format!("packs/{number}"), pack_that_says(store, others, foreign));
+    };
+    let none = Others::default();
+    let (oldest, middle) = (heavy_store(0..5), heavy_store(10..24));
+    add(&oldest, 1, &none, &[]);
+    add(&middle, 2, &none, &[]);
+    let (new, archive) = light(900, b"a part that the fold left out", &[]);
+    let mut first = heavy_store(30..35);
+    let old = PathInfo { name: new.name.replace("-a", "-b"), ..new.clone() };
+    first.insert(old.name.clone(), (old, archive.clone()));
+    add(&first, 3, &none, &[]);
+    add(&heavy_store(35..40), 4, &none, &[]);
+    let needs = light(901, b"it refers to what is in the oldest", &names(&oldest)[..1]);
+    let mut fold = heavy_store(30..34);
+    fold.insert(needs.0.name.clone(), needs.clone());
+    let all = known(&["packs/1", "packs/2", "packs/3", "packs/4"]);
+    let by = || ["packs/5".to_owned()].into();
+    let replaced = [("packs/3".to_owned(), by()), ("packs/4".to_owned(), by())].into();
+    add(&fold, 5, &Others { known: all, replaced, ..Others::default() }, &[]);
+    let all = known(&["packs/1", "packs/2", "packs/3", "packs/4"]);
+    let newest = [(new.name.clone(), (new.clone(), archive))].into();
+    add(&newest, 6, &Others { known: all, ..Others::default() }, &[&new.name]);
+    (new, needs.0, middle)
+}
+
+#[test]
+fn what_a_live_pack_relies_on_comes_with_it_and_what_was_replaced_stays_so() {
+    let depot: Arc<dyn Depot> = Arc::new(Memory::new());
+    let (new, needs, middle) = folded_meanwhile(depot.as_ref());
+    let whole = |cache: &mut Cache| {
+        assert_eq!(restore(cache, std::slice::from_ref(&new.name)).0.paths, [new.name.clone()]);
+        assert_eq!(restore(cache, &names(&middle)).0.paths.len(), middle.len());
+    };
+    let (mut cache, _) = open(&depot);
+    assert_eq!(
+        (live(&mut cache), cache.left_out()),
+        (["packs/6", "packs/5", "packs/2"].map(str::to_owned).into(), 1)
+    );
+    whole(&mut cache);
+    // First all is folded that nobody misses then, and nothing is removed, whatever the time of grace.
+    let goal = |damaged| Goal { grace: 0, now: u64::MAX, ..goal(damaged) };
+    let plan = cache.plan_beside_left_out(&goal(Damaged::default()), &mut |_| ()).unwrap().unwrap();
+    assert!(plan.dropped.is_empty() && !plan.at_once, "{plan:?}");
+    assert!(plan.sources.iter().any(|source| source.name == "packs/3"), "{:?}", plan.sources);
+    assert!(plan.sources.iter().all(|source| source.name != "packs/5"), "what needs what is left out stays");
+    let collected = cache.collect(&BlobName::new("packs/7").unwrap(), &plan, &mut |_| ()).unwrap();
+    assert!(!collected.removed.iter().any(|(name, _)| name == "packs/3" || name == "packs/1"));
+    let (mut cache, _) = open(&depot);
+    whole(&mut cache);
+    // Then what cannot be restored without what is left out, if anything still is.
+    if cache.left_out() > 0 {
+        let room = cache.plan_room(&mut |_| ()).unwrap().unwrap();
+        assert_eq!(room.lost, [needs.name.clone()].into());
+        let plan = cache
+            .plan_collection(&Goal { packs: usize::MAX, ..goal(room.damaged.clone()) }, &mut |_| ())
+            .unwrap();
+        cache.collect(&BlobName::new("packs/8").unwrap(), &plan, &mut |_| ()).unwrap();
+        let (mut cache, _) = open(&depot);
+        whole(&mut cache);
+        cache.make_room(&room).unwrap();
+    }
+    // What was replaced did not come back, and took no room from others.
+    let (mut cache, troubles) = open(&depot);
+    whole(&mut cache);
+    assert_eq!((cache.left_out(), troubles), (0, vec![]));
+    assert!(["packs/3", "packs/4"].iter().all(|name| !live(&mut cache).contains(&(*name).to_owned())));
 }
 
 /// A depot that neither lists nor removes anything.

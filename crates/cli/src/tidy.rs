@@ -395,6 +395,20 @@ mod tests {
     }
 
     #[test]
+    fn a_collector_says_what_it_folds_once_and_leaves_it_to_who_said_so_first() {
+        let depot: Arc<dyn Depot> = Arc::new(Memory::new());
+        let why = phoenix_pack::Why::Small;
+        let source = phoenix_pack::Source { pack: 0, name: "packs/1-a".to_owned(), size: 1, wanted: 1, why };
+        let plan = Collection { sources: vec![source], ..Collection::default() };
+        let mut claims = Claims::new(depot.clone());
+        assert!(claims.take(&plan).is_ok() && claims.take(&plan).is_ok());
+        let other = Claims::new(depot.clone()).take(&plan);
+        assert!(matches!(other, Err(CollectError::Claimed { .. })), "{other:?}");
+        assert!(!is_our_turn(&depot, &plan), "a save leaves it to the collector, too");
+        assert!(Claims::new(depot).take(&Collection::default()).is_ok(), "nothing is folded");
+    }
+
+    #[test]
     fn nothing_that_was_said_holds_longer_than_its_half_hour() {
         let now = now();
         let turn = now / FOLDING;

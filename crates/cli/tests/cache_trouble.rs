@@ -483,3 +483,22 @@ fn a_store_that_is_full_stays_sound() {
     let _ = cache(&env, &["restore", &paths[3]]).ends_with(0);
     sound(&env);
 }
+
+/// What somebody else put among the packs is said, is no damage, and stays.
+#[test]
+fn verify_passes_over_what_is_not_ours() {
+    let env = TestEnv::new();
+    let depot = env.depot();
+    let file = env.file("file");
+    fs::write(&file, "text").unwrap();
+    let path = env.nix.run("nix-store", &["--add", file.to_str().unwrap()]).trim().to_owned();
+    let _ = env.phoenix(&["cache", "save", "--depot", &depot, &path]).ends_with(0);
+    let strange = env.file("depot/packs/README");
+    fs::write(&strange, "junk").unwrap();
+    for args in [&["cache", "verify"][..], &["cache", "verify", "--repair"], &["cache", "verify"]] {
+        let ran = env.phoenix(&[args, &["--depot", &depot]].concat()).ends_with(0);
+        assert!(ran.stderr.contains("packs/README is nothing that phoenix made"), "{ran}");
+        assert!(!ran.stderr.contains("hint") && !ran.stderr.contains("let go"), "{ran}");
+        assert!(strange.exists());
+    }
+}

@@ -55,6 +55,25 @@ impl Chunks<'_> {
     }
 }
 
+/// What is missed in the packs that were read.
+#[derive(Debug, Default)]
+pub struct Lack {
+    chunks: HashSet<ChunkId>,
+    paths: HashSet<[u8; HASH_LENGTH]>,
+}
+
+impl Lack {
+    /// Whether a pack has some of it, which is then missed no more.
+    pub fn is_helped_by(&mut self, directory: &Directory) -> bool {
+        let before = self.chunks.len() + self.paths.len();
+        for chunk in (0..directory.chunks() as u32).filter_map(|number| directory.chunk(number)) {
+            self.chunks.remove(&chunk.id);
+        }
+        self.paths.retain(|hash_part| directory.find(hash_part).is_none());
+        self.chunks.len() + self.paths.len() < before
+    }
+}
+
 /// A chunk of a pack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Place {
@@ -221,6 +240,47 @@ impl Catalog {
             needed.extend(relied.into_iter().filter(|name| seen.insert(name)));
         }
         needed.into_iter().map(str::to_owned).collect()
+    }
+
+    /// What live packs need that were read, or branches, and none of them has.
+    #[must_use]
+    pub fn lack(&self) -> Lack {
+        let mut lack = Lack::default();
+        for (_, _, directory) in self.packs() {
+            let foreign = (directory.chunks() as u32..).map_while(|number| directory.chunk(number));
+            lack.chunks.extend(foreign.map(|chunk| chunk.id));
+            for number in 0..directory.paths() {
+                let mut last: &[u8] = &[];
+                for (at, length) in directory.references_of(number) {
+                    let name = directory.record_text(at as usize, length as usize);
+                    if std::mem::replace(&mut last, name) == name {
+                        continue;
+                    }
+                    if let Some(hash_part) = name.first_chunk()
+                        && !lack.paths.contains(hash_part)
+                        && !self.has(hash_part)
+                    {
+                        lack.paths.insert(*hash_part);
+                    }
+                }
+            }
+        }
+        for (_, name, directory) in self.packs() {
+            if lack.chunks.is_empty() {
+                break;
+            }
+            let damaged = self.damaged(name, directory);
+            let numbers = 0..directory.chunks() as u32;
+            for number in numbers.filter(|number| !damaged.iter().any(|chunks| chunks.contains(number))) {
+                directory.chunk(number).iter().for_each(|chunk| {
+                    lack.chunks.remove(&chunk.id);
+                });
+            }
+        }
+        let roots = self.others.branches.values().flat_map(|used| &used.roots);
+        let roots = roots.filter_map(|root| root.as_bytes().first_chunk());
+        lack.paths.extend(roots.filter(|root| !self.has(root)));
+        lack
     }
 
     /// Whether a pack that was read is one that nobody needs beside the other live ones ([`Catalog::covers`]).

@@ -15,7 +15,7 @@ mod pack;
 mod put_back;
 mod room;
 
-pub use catalog::{Catalog, Chunks, Located, Piece};
+pub use catalog::{Catalog, Chunks, Lack, Located, Piece};
 pub use closure::{Closure, Reference};
 pub use collect::{Beside, Collection, Damaged, Dropped, Goal, Lost, Source, Unwanted, Why};
 pub use cut::{ChunkSizes, Cutter, HASH_LENGTH, Patch, References};

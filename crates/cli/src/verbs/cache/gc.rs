@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use indicatif::{HumanBytes, HumanDuration};
-use phoenix_cache::{Cache, CollectError, Collected, MakingRoom, Trouble};
+use phoenix_cache::{Cache, CollectError, Collected, MakingRoom, Said, Trouble};
 use phoenix_pack::{Collection, Damaged, Goal, Use};
 use serde_json::{Value, json};
 
@@ -53,7 +53,13 @@ fn once(
     claims: &mut Claims,
     say: &(dyn Fn(&str) + Sync),
 ) -> Result<Result<(), CollectError>, CommandError> {
-    let mut trouble = |trouble: Trouble| say(&format!("warning: {trouble}"));
+    let mut said = Said::default();
+    // The depot is looked at several times.
+    let mut trouble = |trouble: Trouble| {
+        if said.is_news(&trouble) {
+            say(&format!("warning: {trouble}"));
+        }
+    };
     let depot = depots::open(args.depot.as_deref())?;
     let mut cache =
         Cache::open(depot, &mut trouble).map_err(|error| CommandError::because("cannot start", &error))?;
