@@ -115,7 +115,7 @@ pub(crate) struct GcArgs {
     #[arg(long, value_name = "BRANCH")]
     pub(crate) gone: Vec<String>,
 
-    /// Remove what was replaced only after so long: no job that is still going may have begun before
+    /// Remove what was replaced, or has no room, only after so long: no job that is still going may have begun before
     #[arg(long, value_name = "MINUTES", default_value_t = phoenix_cache::GRACE / 60)]
     pub(crate) grace: u64,
 

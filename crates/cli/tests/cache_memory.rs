@@ -203,8 +203,14 @@ fn a_directory_is_as_large_as_its_pack_may_have_one() {
     let _ = restore(&env, &[long(200 << 20)], 1).ends_with(1).says("longer than any is made");
     let many: Vec<_> = (0..12).map(|_| long(28 << 20)).collect();
     let _ = restore(&env, &many, 1).ends_with(1);
-    let many: Vec<_> =
-        (0..12).map(|_| one(|contents| contents.foreign = chunks(1_000_000).collect())).collect();
+    // Each with a path of its own, or one would stand for all.
+    let foreign = |number| {
+        one(|contents| {
+            contents.foreign = chunks(1_000_000).collect();
+            contents.paths[0].info.name = name(number);
+        })
+    };
+    let many: Vec<_> = (0..12).map(foreign).collect();
     let _ = restore(&env, &many, 1).ends_with(1).says("are left out");
 }
 

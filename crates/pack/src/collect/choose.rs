@@ -126,7 +126,7 @@ fn packs(catalog: &Catalog, keeping: &Keeping, not_whole: &BTreeSet<u32>) -> Vec
     for &(pack, number) in &keeping.records {
         let (count, bytes) = records.entry(pack).or_default();
         *count += 1;
-        *bytes += keeping.costs.record(catalog, pack, number);
+        *bytes += catalog.pack(pack).map_or(0, |(_, directory)| directory.record_size(number) as u64);
     }
     let pack = |(number, name, directory): (u32, &str, &Directory)| {
         let wanted = &keeping.wanted[number as usize];

@@ -16,8 +16,6 @@ const CHUNK: u64 = 20;
 
 /// What is kept and what is not.
 pub(super) struct Keeping {
-    /// What records cost.
-    pub(super) costs: Costs,
     /// For each pack, by number, which of its chunks are wanted.
     pub(super) wanted: Vec<Vec<bool>>,
     /// The records that are kept: numbers of packs, and of records in these.
@@ -33,8 +31,7 @@ pub(super) struct Keeping {
 }
 
 /// What the records of each pack cost, by its number: how long its directory is as it is stored, and as it is.
-#[derive(Clone)]
-pub(super) struct Costs(Vec<(u64, u64)>);
+struct Costs(Vec<(u64, u64)>);
 
 impl Costs {
     fn of(catalog: &Catalog) -> Self {
@@ -47,7 +44,7 @@ impl Costs {
     }
 
     /// How many bytes of its pack the record of this number is worth.
-    pub(super) fn record(&self, catalog: &Catalog, pack: u32, number: usize) -> u64 {
+    fn record(&self, catalog: &Catalog, pack: u32, number: usize) -> u64 {
         let Some((_, directory)) = catalog.pack(pack) else { return 0 };
         let (stored, length) = self.0.get(pack as usize).copied().unwrap_or_default();
         let stored = u128::from(stored) * directory.record_size(number) as u128 / u128::from(length.max(1));
@@ -157,7 +154,7 @@ pub(super) fn keep(catalog: &Catalog, goal: &Goal, candidates: &[Candidate<'_>],
     }
     let branches =
         branches.iter().map(|(name, used)| ((*name).clone(), is_alive(used.at, used.roots.len()))).collect();
-    let Taking { costs, wanted, records, states, .. } = taking;
+    let Taking { wanted, records, states, .. } = taking;
     let dropped = candidates.iter().zip(states).filter_map(|(path, state)| {
         let State::Dropped(why) = state else { return None };
         let dropped = Dropped { name: path.name.to_owned(), nar_size: path.nar_size, saved: path.saved, why };
@@ -165,7 +162,7 @@ pub(super) fn keep(catalog: &Catalog, goal: &Goal, candidates: &[Candidate<'_>],
     });
     let mut dropped: Vec<_> = dropped.collect();
     dropped.sort_by(|(a, ..), (b, ..)| (b.saved, &a.name).cmp(&(a.saved, &b.name)));
-    Keeping { costs, wanted, records, dropped, outside, branches, stand_ins }
+    Keeping { wanted, records, dropped, outside, branches, stand_ins }
 }
 
 /// All paths by name, each once: with its newest record that is whole, of a live pack if there is one.
