@@ -423,7 +423,7 @@ fn folded_meanwhile(depot: &dyn Depot) -> (PathInfo, PathInfo, Store) {
     let known = |names: &[&str]| {
         names.iter().map(|name| ((*name).to_owned(), PackInfo { size: 1, created: 1 })).collect()
     };
-    let mut add = |store: &Store, number: usize, others: &Others, foreign: &[&str]| {
+    let add = |store: &Store, number: usize, others: &Others, foreign: &[&str]| {
         put(depot, &format!("packs/{number}"), pack_that_says(store, others, foreign));
     };
     let none = Others::default();
@@ -454,7 +454,8 @@ fn what_a_live_pack_relies_on_comes_with_it_and_what_was_replaced_stays_so() {
     let depot: Arc<dyn Depot> = Arc::new(Memory::new());
     let (new, needs, middle) = folded_meanwhile(depot.as_ref());
     let whole = |cache: &mut Cache| {
-        assert_eq!(restore(cache, std::slice::from_ref(&new.name)).0.paths, [new.name.clone()]);
+        let wanted = [new.name.clone()];
+        assert_eq!(restore(cache, &wanted).0.paths, wanted);
         assert_eq!(restore(cache, &names(&middle)).0.paths.len(), middle.len());
     };
     let (mut cache, _) = open(&depot);

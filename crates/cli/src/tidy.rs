@@ -399,7 +399,8 @@ mod tests {
         let depot: Arc<dyn Depot> = Arc::new(Memory::new());
         let why = phoenix_pack::Why::Small;
         let source = phoenix_pack::Source { pack: 0, name: "packs/1-a".to_owned(), size: 1, wanted: 1, why };
-        let plan = Collection { sources: vec![source], ..Collection::default() };
+        let mut plan = Collection::default();
+        plan.sources.push(source);
         let mut claims = Claims::new(depot.clone());
         assert!(claims.take(&plan).is_ok() && claims.take(&plan).is_ok());
         let other = Claims::new(depot.clone()).take(&plan);
