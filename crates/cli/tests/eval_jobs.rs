@@ -244,7 +244,7 @@ fn sets_in_sets_are_answered_each_for_itself() {
         );
         let sizes = [3, 12, 1, 9, 2, 30, 4, 8, 1, 17, 5, 40];
         let sets = (0..60).filter(|s| s % 3 != 0).map(|s| sizes[s % 12]);
-        let of_seven = |n: usize, all: usize| (0..all).filter(|i| (i + n) % 7 == 0).count();
+        let of_seven = |n: usize, all: usize| (0..all).filter(|i| (i + n).is_multiple_of(7)).count();
         let (mut all, mut wrong) = (20, 0);
         for n in sets {
             all += n + n / 2 + 1;
