@@ -125,6 +125,10 @@ pub(crate) fn is_of_machine(message: &str) -> bool {
 const DISK_FULL: &str =
     "the disk is full: make room there; in a Nix store `nix-collect-garbage` frees what nothing uses";
 
+/// What may be done where a text that should be JSON is none.
+pub(crate) const DAMAGED_LOCK: &str =
+    "is the flake.lock damaged? `git checkout flake.lock` brings the last good one back";
+
 /// What to do about an error of Nix or of the system, where that is known.
 pub(crate) fn hint_for(message: &str) -> Option<&'static str> {
     let has = |part: &str| message.contains(part);
@@ -190,7 +194,7 @@ pub(crate) fn hint_for(message: &str) -> Option<&'static str> {
         );
     }
     if has("json.exception.parse_error") || has("flake.lock") && (has("parse error") || has("syntax error")) {
-        return Some("is the flake.lock damaged? `git checkout flake.lock` brings the last good one back");
+        return Some(DAMAGED_LOCK);
     }
     if has("lacks attribute 'outputs'") {
         return Some("a flake.nix has to have `outputs = { self, … }: { … };`");

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use phoenix_evaluate::{Heard, Special};
+use phoenix_evaluate::{Heard, JobSource, Special};
 use phoenix_model::{Severity, Verdict, redact};
 use phoenix_store::Roots;
 
@@ -18,7 +18,7 @@ use self::line::{Fields, Line};
 use self::printing::Printer;
 use crate::answers::InDepot;
 use crate::args::EvalArgs;
-use crate::error::{CommandError, hint_for};
+use crate::error::{CommandError, DAMAGED_LOCK, hint_for};
 use crate::evaluating::FoundOne;
 use crate::setup::{Setup, var};
 use crate::{evaluating, setup, signals, talk};
@@ -63,6 +63,10 @@ pub(crate) fn eval(args: &EvalArgs) -> Result<ExitCode, CommandError> {
     let _signals = signals::listen(&stop)?;
     let fields = Fields { input_drvs: args.jobs.show_input_drvs, instantiated: asked.instantiate };
     let is_jobs = manner != Manner::Targets;
+    let is_flake = match &manner {
+        Manner::Jobs(source, _) => matches!(source, JobSource::Flake(_)),
+        Manner::Targets => args.wanted.file.is_none(),
+    };
     let mut outcome = Outcome::default();
     let mut unkept = None;
     let tell = |severity: Severity, text: &str| say(args, severity, text);
@@ -77,7 +81,7 @@ pub(crate) fn eval(args: &EvalArgs) -> Result<ExitCode, CommandError> {
             in_depot(args),
             &stop,
             &mut |one| {
-                comment(args, &one, is_jobs);
+                comment(args, &one, is_jobs, is_flake);
                 let Some(found) = to_print(&one) else { return };
                 outcome.failed |= matches!(one.verdict, Some(Verdict::NotEvaluated { .. }));
                 let line = Line::of(&one);
@@ -168,7 +172,7 @@ fn to_print(one: &FoundOne) -> Option<Printed> {
 }
 
 /// Says of a target what does not belong to the data.
-fn comment(args: &EvalArgs, one: &FoundOne, is_jobs: bool) {
+fn comment(args: &EvalArgs, one: &FoundOne, is_jobs: bool, is_flake: bool) {
     let attr = one.target.attr();
     match &one.verdict {
         Some(Verdict::Skipped { reason }) => {
@@ -177,12 +181,14 @@ fn comment(args: &EvalArgs, one: &FoundOne, is_jobs: bool) {
         Some(Verdict::NotEvaluated { error }) => {
             // For those who read no lines, as nix-eval-jobs does.
             if is_jobs {
-                let recursion = phoenix_evaluate::is_crash(error) && !error.contains("infinite recursion");
+                let recursion = may_be_recursion(error);
                 let why = if recursion { " (possible infinite recursion)" } else { "" };
                 let of = if attr.is_empty() { String::new() } else { format!("{attr}: ") };
                 say(args, Severity::Error, &format!("{of}{error}{why}"));
             }
-            if let Some(hint) = hint_for(error) {
+            // A lock file is read before any attribute; what else is no JSON is the expression's own.
+            let may_be_lock = is_flake && attr.is_empty();
+            if let Some(hint) = hint_for(error).filter(|&hint| may_be_lock || hint != DAMAGED_LOCK) {
                 say(args, Severity::Notice, &format!("hint: {hint}"));
             }
         }
@@ -197,6 +203,14 @@ fn comment(args: &EvalArgs, one: &FoundOne, is_jobs: bool) {
     }
 }
 
+/// Whether to add that an error may be an endless recursion: the evaluator crashed, or was ended. One that ended by itself
+/// had its reasons.
+fn may_be_recursion(error: &str) -> bool {
+    phoenix_evaluate::is_crash(error)
+        && !error.contains("infinite recursion")
+        && !error.contains("(the evaluator ended with exit code ")
+}
+
 fn say(args: &EvalArgs, severity: Severity, text: &str) {
     let shown = match severity {
         Severity::Error | Severity::Warning | Severity::Notice => !args.quiet,
@@ -209,5 +223,19 @@ fn say(args: &EvalArgs, severity: Severity, text: &str) {
             Severity::Notice | Severity::Detail => "",
         };
         talk::stderr(&format!("{head}{}\n", redact(text)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_evaluator_that_ended_by_itself_had_another_reason_than_recursion() {
+        assert!(may_be_recursion("stack overflow; max-call-depth exceeded"));
+        assert!(may_be_recursion("the evaluator was ended by signal 4"));
+        assert!(!may_be_recursion(
+            "remounting /nix/store writable: Invalid argument\n(the evaluator ended with exit code 1)"
+        ));
     }
 }
