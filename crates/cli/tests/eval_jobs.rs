@@ -90,11 +90,69 @@ fn what_is_no_root_is_an_error_of_the_whole() {
         .phoenix(&["eval", "--expr", "{ a = 1; }", "--select", "x: 3"])
         .ends_with(1)
         .says("must evaluate to an attrset");
-    let _ = env.phoenix(&["eval", "--expr", "{ a = "]).ends_with(1).says("not a Nix expression");
+    let ran = env.phoenix(&["eval", "--expr", "{ a = "]).ends_with(1).says("at «--expr»:1:");
+    let _ = ran.says("error: syntax error, unexpected end of file");
     let _ = env
         .phoenix(&["eval", "--flake", ".", "--no-instantiate", "--constituents"])
         .ends_with(1)
         .says("cannot be used with");
+}
+
+#[test]
+fn an_error_of_syntax_is_told_as_nix_tells_it() {
+    let env = TestEnv::new();
+    let bad = "{\n  a = $x; }";
+    let runs: [(&str, &[&str]); 3] = [
+        ("--expr", &["--expr", bad]),
+        ("--select", &["--expr", "{ }", "--select", bad]),
+        ("--arg a", &["--expr", "{ a }: a", "--arg", "a", bad]),
+    ];
+    for (of, run) in runs {
+        let ran =
+            env.phoenix(&[&["eval"], run].concat()).ends_with(1).says("error: syntax error, unexpected ");
+        let _ = ran.says(&format!("at «{of}»:2:7:")).says("2|   a = $x; }");
+    }
+    let job = "{ a = derivation { name = \"x\"; system = \"x\"; builder = \"x\"; }; }";
+    let ran = env.phoenix(&["eval", "--expr", job, "--apply", bad]);
+    let _ = ran.says("a: syntax error, unexpected ").says("at «--apply»:2:7:");
+    for refused in ["{ ''a'' = 1; }", "1\u{a0}+ 1", "{ }\u{c}", "(1) + (2"] {
+        let _ = env.phoenix(&["eval", "--expr", refused]).ends_with(1).says("syntax error");
+    }
+    let ran = env.phoenix(&["eval", "--expr", "{ a = builtins.fromJSON \"{\"; }"]).says("error: a: ");
+    assert!(!ran.stderr.contains("flake.lock"), "{ran}");
+}
+
+#[test]
+fn what_nix_takes_is_evaluated() {
+    let env = TestEnv::new();
+    let job = |value: &str| {
+        format!("{{ a = derivation {{ name = \"x\"; system = \"x\"; builder = \"x\"; v = {value}; }}; }}")
+    };
+    let deep = format!("{}1{}", "(".repeat(1000), ")".repeat(1000));
+    let texts = format!("{}a{}", "\"${".repeat(300), "}\"".repeat(300)).replacen("${a}", "a", 1);
+    for value in ["let { body = \"1\"; }", "[ let { body = b; b = 1; } ]", &deep, &texts] {
+        let job = job(value);
+        let theirs = env.nix.run("nix-instantiate", &["--expr", &job]);
+        assert_eq!(jobs(&env, &["--expr", &job])[0]["drvPath"], theirs.trim());
+    }
+}
+
+#[test]
+fn what_was_written_on_one_line_has_its_columns() {
+    let env = TestEnv::new();
+    let job = "{ a = derivation { name = \"x\"; system = \"x\"; builder = \"x\"; \
+               v = (builtins.unsafeGetAttrPos \"c\" { /* here */ c = 1; }).column or 0 + __curPos.column or 0; }; }";
+    let theirs = env.nix.run("nix-instantiate", &["--expr", job]);
+    assert_eq!(jobs(&env, &["--expr", job])[0]["drvPath"], theirs.trim());
+    assert_eq!(jobs(&env, &["--expr", "{ j }: j", "--arg", "j", job])[0]["drvPath"], theirs.trim());
+    assert_eq!(jobs(&env, &["--expr", "{ }", "--select", &job.replacen("{ a", "_:{a", 1)]).len(), 1);
+    let ran = env.phoenix(&["eval", "--expr", "{ a = toString (x: x); }"]);
+    // Nix up to 2.20 or so does not say where, and a repl of 2.34 counts from the name that is defined.
+    let begin =
+        if env.nix.run("nix", &["--version"]).contains("2.34") { "phoenix'expression =".len() } else { 0 };
+    if ran.stderr.contains("«string»:") {
+        let _ = ran.says(&format!("«string»:1:{}", begin + 17));
+    }
 }
 
 #[test]

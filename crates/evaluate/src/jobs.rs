@@ -8,7 +8,7 @@ use crate::constituents::{Aggregate, Constituent, Job, Resolved, resolve};
 use crate::evaluator::quote;
 use crate::explore::Explore;
 use crate::flake::one_line;
-use crate::names::{CALL, FLAKE, ROOT, SELECTED};
+use crate::names::{ARGUMENT, CALL, EXPRESSION, FLAKE, ROOT, SELECT, SELECTED};
 use crate::reply::Reply;
 use crate::unavailable::Refusal;
 use crate::walk::{Agenda, Reason, ended, is_too_long, too_long, unended};
@@ -57,12 +57,14 @@ impl JobRoot {
 
     /// Definitions for an evaluator after which `root` is the root. A flake is `flake`, and called so by the user.
     pub(crate) fn definitions(&self, shown: &str) -> Vec<String> {
-        let given: Vec<String> = self
-            .arguments
-            .iter()
-            .map(|(name, value)| format!("{} = {};", quote(name), value.as_str()))
-            .collect();
-        let call = format!("{CALL} = ({}) {{ {} }}", one_line(CALL_NIX), given.join(" "));
+        let mut definitions = Vec::new();
+        let mut given = String::new();
+        for (number, (name, value)) in self.arguments.iter().enumerate() {
+            let argument = format!("{ARGUMENT}{number}");
+            given.push_str(&format!("{} = {argument}; ", quote(name)));
+            definitions.push(value.definition(&argument));
+        }
+        definitions.push(format!("{CALL} = ({}) {{ {given}}}", one_line(CALL_NIX)));
         let whole = match &self.source {
             JobSource::Flake(path) => path.names().iter().fold(FLAKE.to_owned(), |parent, name| {
                 let name = quote(name);
@@ -76,17 +78,23 @@ impl JobRoot {
                 format!("{CALL} (import (/. + {}))", quote(&file.to_string_lossy()))
             }
             JobSource::SearchPath(name) => format!("{CALL} (import <{name}>)"),
-            JobSource::Expression(expression) => format!("{CALL} {}", expression.as_str()),
+            JobSource::Expression(expression) => {
+                definitions.push(expression.definition(EXPRESSION));
+                format!("{CALL} {EXPRESSION}")
+            }
         };
         let root = match &self.select {
             None => whole,
-            Some(select) => format!(
-                "let {SELECTED} = {} ({whole}); in if builtins.isAttrs {SELECTED} then {SELECTED} \
-                 else throw \"'--select' must evaluate to an attrset (the traversal root)\"",
-                select.as_str()
-            ),
+            Some(select) => {
+                definitions.push(select.definition(SELECT));
+                format!(
+                    "let {SELECTED} = {SELECT} ({whole}); in if builtins.isAttrs {SELECTED} then {SELECTED} \
+                     else throw \"'--select' must evaluate to an attrset (the traversal root)\""
+                )
+            }
         };
-        vec![call, format!("{ROOT} = {root}")]
+        definitions.push(format!("{ROOT} = {root}"));
+        definitions
     }
 
     /// A function of Nix from a function that makes the answer to one that inspects.

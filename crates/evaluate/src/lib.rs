@@ -45,7 +45,7 @@ mod worker;
 pub use answers::{Fingerprint, KeepAnswers};
 pub use details::{Detailed, Details};
 pub use evaluator::is_crash;
-pub use expression::{Expression, ExpressionError};
+pub use expression::Expression;
 pub use flake::{FlakeConfig, LockedFlake};
 pub use glob::{Glob, GlobError};
 pub use installable::{Installable, InstallableError};

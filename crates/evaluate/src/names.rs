@@ -36,6 +36,11 @@ pub(crate) const ROOT: &str = "phoenix'root";
 /// What calls functions on the way with what the user gave; see `nix/call.nix`.
 pub(crate) const CALL: &str = "phoenix'call";
 
+/// What the user gave: the expression, the function of `--select`, and arguments, with their numbers.
+pub(crate) const EXPRESSION: &str = "phoenix'expression";
+pub(crate) const SELECT: &str = "phoenix'select";
+pub(crate) const ARGUMENT: &str = "phoenix'argument";
+
 /// What `--select` made.
 pub(crate) const SELECTED: &str = "phoenix'selected";
 

@@ -51,7 +51,7 @@ pub(crate) fn eval(args: &EvalArgs) -> Result<ExitCode, CommandError> {
             evaluating::asked(&wanted, &setup.settings.system)?
         }
     };
-    asked.details = asked::details(&args.jobs)?;
+    asked.details = asked::details(&args.jobs);
     asked.instantiate = !args.jobs.no_instantiate;
     asked.reference_lock_file = lock_file(args)?;
     asked.max_memory = args.jobs.max_memory_size;

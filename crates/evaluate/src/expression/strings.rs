@@ -1,36 +1,103 @@
 //! What the strings of Nix mean, as Nix itself reads them (nix `src/libexpr/lexer.l`, and `stripIndentation` in
 //! `parser-state.hh`; the same from 2.8 to 2.34).
 
-use rnix::ast::{AstToken, Interpol, InterpolPart, Str};
+use crate::evaluator::quote;
 
 /// Whitespace before which the first line of an indented string ends that is left out.
 const SPACES: &[char] = &[' '];
 
-/// The parts of a string, with its escapes resolved and its indentation gone.
-pub(super) fn parts(string: &Str) -> Vec<InterpolPart<String>> {
-    let mut raw: Vec<InterpolPart<String>> = Vec::new();
-    for part in string.parts() {
-        match (raw.last_mut(), part) {
-            (Some(InterpolPart::Literal(before)), InterpolPart::Literal(more)) => {
-                before.push_str(more.syntax().text());
+/// A piece of a string.
+#[derive(Debug, Clone)]
+pub(super) enum Piece {
+    /// As it was written. Of an indented string, where it is taken apart: whose spaces at the start of a line are
+    /// indentation.
+    Plain(String),
+    /// What an escape means, whose spaces count for none, though they go with the others.
+    Escaped(String),
+    /// An interpolation, on one line.
+    Code(String),
+}
+
+/// A string that was not read to its end.
+#[derive(Debug)]
+pub(super) struct Open {
+    pub(super) is_indented: bool,
+    pub(super) pieces: Vec<Piece>,
+    /// What was there before it.
+    pub(super) before: String,
+}
+
+impl Open {
+    pub(super) const fn quote(&self) -> &'static str {
+        if self.is_indented { "''" } else { "\"" }
+    }
+
+    /// What there is of it.
+    pub(super) fn unfinished(&self, code: &str) -> String {
+        let text = format!("{}{}{code}", self.quote(), self.as_written());
+        text.replace(|char: char| char.is_ascii_control(), " ")
+    }
+
+    fn as_written(&self) -> String {
+        let texts = self.pieces.iter().map(|piece| match piece {
+            Piece::Plain(text) | Piece::Escaped(text) | Piece::Code(text) => text.as_str(),
+        });
+        texts.collect()
+    }
+
+    /// The same string on one line. It stays one of its kind, for the other has other rights.
+    pub(super) fn close(&mut self) -> String {
+        let quote = self.quote();
+        let written = self.as_written();
+        if !written.contains(|char: char| char.is_ascii_control()) {
+            return format!("{quote}{written}{quote}");
+        }
+        let pieces = std::mem::take(&mut self.pieces);
+        let mut line = quote.to_owned();
+        if self.is_indented {
+            let pieces = without_indentation(pieces);
+            for piece in pieces {
+                match piece {
+                    Piece::Code(code) => line.push_str(&code),
+                    Piece::Plain(text) | Piece::Escaped(text) => write_indented(&text, &mut line),
+                }
             }
-            (_, InterpolPart::Literal(more)) => {
-                raw.push(InterpolPart::Literal(more.syntax().text().to_owned()));
-            }
-            (_, InterpolPart::Interpolation(interpolation)) => {
-                raw.push(InterpolPart::Interpolation(interpolation));
+        } else {
+            for piece in pieces {
+                match piece {
+                    Piece::Code(code) => line.push_str(&code),
+                    Piece::Plain(text) | Piece::Escaped(text) => {
+                        let quoted = quoted(&unescaped(&text));
+                        line.push_str(&quoted);
+                    }
+                }
             }
         }
+        line.push_str(quote);
+        line
     }
-    let is_indented = super::syntax(string).first_token().is_some_and(|open| open.text() == "''");
-    if is_indented {
-        return without_indentation(raw);
+}
+
+/// A text for within a `"` string.
+fn quoted(text: &str) -> String {
+    let quoted = quote(text);
+    quoted[1..quoted.len() - 1].to_owned()
+}
+
+/// Writes a text into a `''` string whose quotes `line` begins with, so that nothing of it is indentation.
+fn write_indented(text: &str, line: &mut String) {
+    for char in text.chars() {
+        match char {
+            '\n' => line.push_str("''\\n"),
+            '\r' => line.push_str("''\\r"),
+            '\t' => line.push_str("''\\t"),
+            '$' => line.push_str("''$"),
+            '\'' => line.push_str("''\\'"),
+            ' ' if line == "''" => line.push_str("''\\ "),
+            control if control.is_ascii_control() => line.push_str(&quoted(&control.to_string())),
+            other => line.push(other),
+        }
     }
-    let meant = raw.into_iter().map(|part| match part {
-        InterpolPart::Literal(text) => InterpolPart::Literal(unescaped(&text)),
-        interpolation => interpolation,
-    });
-    meant.collect()
 }
 
 /// What escapes mean. What ends a line elsewhere ends it as it does here.
@@ -53,15 +120,6 @@ fn unescaped(text: &str) -> String {
         }
     }
     meant
-}
-
-/// A piece of an indented string.
-enum Piece {
-    /// Whose spaces at the start of a line are indentation.
-    Plain(String),
-    /// Whose spaces count for none, though they go with the others.
-    Escaped(String),
-    Interpolation(Interpol),
 }
 
 /// The pieces of a text between interpolations.
@@ -105,8 +163,8 @@ fn pieces(text: &str, pieces: &mut Vec<Piece>) {
     }
 }
 
-fn without_indentation(mut raw: Vec<InterpolPart<String>>) -> Vec<InterpolPart<String>> {
-    if let Some(InterpolPart::Literal(first)) = raw.first_mut()
+fn without_indentation(mut raw: Vec<Piece>) -> Vec<Piece> {
+    if let Some(Piece::Plain(first)) = raw.first_mut()
         && let Some(rest) = first.trim_start_matches(SPACES).strip_prefix('\n')
     {
         *first = rest.to_owned();
@@ -114,8 +172,8 @@ fn without_indentation(mut raw: Vec<InterpolPart<String>>) -> Vec<InterpolPart<S
     let mut all = Vec::new();
     for part in raw {
         match part {
-            InterpolPart::Literal(text) => pieces(&text, &mut all),
-            InterpolPart::Interpolation(interpolation) => all.push(Piece::Interpolation(interpolation)),
+            Piece::Plain(text) => pieces(&text, &mut all),
+            other => all.push(other),
         }
     }
     let least = indentation(&all);
@@ -124,9 +182,9 @@ fn without_indentation(mut raw: Vec<InterpolPart<String>>) -> Vec<InterpolPart<S
     let count = all.len();
     for (number, piece) in all.into_iter().enumerate() {
         let text = match piece {
-            Piece::Interpolation(interpolation) => {
+            Piece::Code(code) => {
                 (at_start, dropped) = (false, 0);
-                meant.push(InterpolPart::Interpolation(interpolation));
+                meant.push(Piece::Code(code));
                 continue;
             }
             Piece::Plain(text) | Piece::Escaped(text) => text,
@@ -150,7 +208,7 @@ fn without_indentation(mut raw: Vec<InterpolPart<String>>) -> Vec<InterpolPart<S
         {
             left.truncate(end + 1);
         }
-        meant.push(InterpolPart::Literal(left));
+        meant.push(Piece::Plain(left));
     }
     meant
 }
