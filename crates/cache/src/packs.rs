@@ -157,8 +157,7 @@ impl Packs {
         self.left_out.len()
     }
 
-    /// Those of them that may be let go of here, with whether each is of a scope that may be written; the others are for
-    /// those who may.
+    /// Those of them that may be let go of here; the others are for those who may write their scopes.
     pub(crate) fn own_left_out(&self) -> Vec<LeftOut> {
         self.left_out.iter().filter(|(name, _)| !self.is_foreign(name)).map(|(_, out)| out.clone()).collect()
     }
@@ -607,7 +606,7 @@ impl Packs {
             without_room_since(*load, blob.created.unwrap_or_default(), &newer)
         };
         let needed: BTreeSet<String> = needed.into_iter().collect();
-        let is_unheard = |name: &&String| !self.catalog.is_heard(name) && !self.catalog.is_replaced(name);
+        let is_unheard = |name: &&String| !self.catalog.is_there(name) && !self.catalog.is_replaced(name);
         let unheard = self.crowded.keys().filter(is_unheard);
         let out = needed.iter().filter(|name| !have.contains(*name) && !superfluous.contains(*name));
         let out = out.chain(unheard).filter_map(|name| self.blobs.get(name));

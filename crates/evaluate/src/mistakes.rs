@@ -82,14 +82,10 @@ fn placed(error: &str, of: &str) -> String {
 mod tests {
     use super::*;
 
-    fn expression(text: &str) -> Expression {
-        Expression::of(text)
-    }
-
     #[test]
     fn a_mistake_is_told_in_nix_s_words_and_with_its_place() {
         let nix = Nix::find().unwrap();
-        let good = expression("{ a ? <nixpkgs>, ... }:\n a ++ [ ./x ] # of all kinds");
+        let good = Expression::of("{ a ? <nixpkgs>, ... }:\n a ++ [ ./x ] # of all kinds");
         let text = Expression::string("nope ${");
         let with = |bad: &Expression| {
             find(
@@ -115,7 +111,7 @@ mod tests {
             ("1\u{c}+ 1", "syntax error, unexpected ", "at «--apply»:1:2:"),
             ("{ x, x }: 1", "duplicate formal function argument 'x'", "at «--apply»:1:6:"),
         ] {
-            let mistake = with(&expression(bad)).unwrap_or_else(|| panic!("{bad} is right"));
+            let mistake = with(&Expression::of(bad)).unwrap_or_else(|| panic!("{bad} is right"));
             assert_eq!(mistake.of, APPLY);
             assert!(mistake.error.starts_with(words) && mistake.error.contains(place), "{}", mistake.error);
         }

@@ -203,8 +203,9 @@ impl Catalog {
         self.settle();
     }
 
-    /// Whether a pack is there, with or without its directory.
-    fn is_there(&self, name: &str) -> bool {
+    /// Whether a pack is there and it is known what it says of others, with or without its directory.
+    #[must_use]
+    pub fn is_there(&self, name: &str) -> bool {
         self.read.contains_key(name) || self.heard.contains_key(name)
     }
 
@@ -212,12 +213,6 @@ impl Catalog {
     #[must_use]
     pub fn is_read(&self, name: &str) -> bool {
         self.read.contains_key(name)
-    }
-
-    /// Whether what a pack says of others is known.
-    #[must_use]
-    pub fn is_heard(&self, name: &str) -> bool {
-        self.is_there(name)
     }
 
     /// The packs that somebody needs: the live ones, newest first, whether their directories were read or not, and with
@@ -269,12 +264,8 @@ impl Catalog {
             if lack.chunks.is_empty() {
                 break;
             }
-            let damaged = self.damaged(name, directory);
-            let numbers = 0..directory.chunks() as u32;
-            for number in numbers.filter(|number| !damaged.iter().any(|chunks| chunks.contains(number))) {
-                directory.chunk(number).iter().for_each(|chunk| {
-                    lack.chunks.remove(&chunk.id);
-                });
+            for chunk in self.whole(name, directory) {
+                lack.chunks.remove(&chunk.id);
             }
         }
         let roots = self.others.branches.values().flat_map(|used| &used.roots);
@@ -316,18 +307,12 @@ impl Catalog {
         if !(0..directory.paths()).all(has_path) {
             return false;
         }
-        let whole = |name: &str, directory: &Directory| -> Vec<Chunk> {
-            let damaged = self.damaged(name, directory);
-            let numbers = 0..directory.chunks() as u32;
-            let whole = numbers.filter(|number| !damaged.iter().any(|chunks| chunks.contains(number)));
-            whole.filter_map(|number| directory.chunk(number)).collect()
-        };
-        let mut missed: HashSet<ChunkId> = whole(name, directory).into_iter().map(|chunk| chunk.id).collect();
+        let mut missed: HashSet<ChunkId> = self.whole(name, directory).map(|chunk| chunk.id).collect();
         for (_, other, directory) in others() {
             if missed.is_empty() {
                 break;
             }
-            for chunk in whole(other, directory) {
+            for chunk in self.whole(other, directory) {
                 missed.remove(&chunk.id);
             }
         }
@@ -355,6 +340,14 @@ impl Catalog {
         let frames = self.others.damaged.get(name).into_iter().flatten();
         let frames = frames.map(|&frame| frame as usize).filter(|&frame| frame < directory.frames());
         frames.map(|frame| directory.chunks_in(frame)).collect()
+    }
+
+    /// The chunks that a pack has itself, in frames of which nothing bad is known.
+    fn whole<'d>(&self, name: &str, directory: &'d Directory) -> impl Iterator<Item = Chunk> + use<'d> {
+        let damaged = self.damaged(name, directory);
+        let numbers = 0..directory.chunks() as u32;
+        let whole = numbers.filter(move |number| !damaged.iter().any(|chunks| chunks.contains(number)));
+        whole.filter_map(|number| directory.chunk(number))
     }
 
     /// Whether a pack has this chunk itself, in a frame of which nothing bad is known.

@@ -52,25 +52,18 @@ impl Open {
         if !written.contains(|char: char| char.is_ascii_control()) {
             return format!("{quote}{written}{quote}");
         }
-        let pieces = std::mem::take(&mut self.pieces);
-        let mut line = quote.to_owned();
+        let mut pieces = std::mem::take(&mut self.pieces);
         if self.is_indented {
-            let pieces = without_indentation(pieces);
-            for piece in pieces {
-                match piece {
-                    Piece::Code(code) => line.push_str(&code),
-                    Piece::Plain(text) | Piece::Escaped(text) => write_indented(&text, &mut line),
+            pieces = without_indentation(pieces);
+        }
+        let mut line = quote.to_owned();
+        for piece in pieces {
+            match piece {
+                Piece::Code(code) => line.push_str(&code),
+                Piece::Plain(text) | Piece::Escaped(text) if self.is_indented => {
+                    write_indented(&text, &mut line);
                 }
-            }
-        } else {
-            for piece in pieces {
-                match piece {
-                    Piece::Code(code) => line.push_str(&code),
-                    Piece::Plain(text) | Piece::Escaped(text) => {
-                        let quoted = quoted(&unescaped(&text));
-                        line.push_str(&quoted);
-                    }
-                }
+                Piece::Plain(text) | Piece::Escaped(text) => line.push_str(&quoted(&unescaped(&text))),
             }
         }
         line.push_str(quote);

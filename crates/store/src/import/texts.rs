@@ -262,20 +262,7 @@ impl Shared {
         if !self.begin(&info.path)? {
             return Ok(());
         }
-        let mut written = self.write(info, contents);
-        for _ in 0..TRIES {
-            if !matches!(written, Err(TextError::Files(_))) {
-                break;
-            }
-            // What is registered gives its lock back.
-            if let Err(error) = self.register() {
-                written = Err(error);
-                break;
-            }
-            std::thread::sleep(LONG);
-            written = self.write(info, contents);
-        }
-        match written {
+        match self.write_with_patience(info, contents) {
             Ok(Some(coming)) => self.wait_for_registration(coming),
             Ok(None) => {
                 self.becomes(&info.path, Some(Known::Valid));
@@ -337,6 +324,24 @@ impl Shared {
         }
         drop(state);
         self.changed.notify_all();
+    }
+
+    /// The same as [`Shared::write`], again and again while no more files can be opened.
+    fn write_with_patience(
+        &self,
+        info: &ValidPathInfo,
+        contents: Contents<'_>,
+    ) -> Result<Option<Coming>, TextError> {
+        for _ in 0..TRIES {
+            match self.write(info, contents) {
+                Err(TextError::Files(_)) => {}
+                written => return written,
+            }
+            // What is registered gives its lock back.
+            self.register()?;
+            std::thread::sleep(LONG);
+        }
+        self.write(info, contents)
     }
 
     /// Writes something under its name; nothing if it is valid already.
