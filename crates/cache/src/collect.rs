@@ -109,6 +109,12 @@ impl CollectError {
     pub fn is_race(&self) -> bool {
         matches!(self, Self::Trouble(Trouble::Depot(DepotError { problem: Problem::Gone, .. })))
     }
+
+    /// Whether what was to be in one pack is more than a pack may say of its paths.
+    #[must_use]
+    pub fn is_too_much(&self) -> bool {
+        matches!(self, Self::Trouble(Trouble::Pack { problem: PackError::TooMuch, .. }))
+    }
 }
 
 /// What makes room in a depot where packs are left out for want of it.
@@ -262,7 +268,8 @@ impl Cache {
         if self.packs.left_out() == 0 {
             return Ok(None);
         }
-        let goal = Goal { budget: u64::MAX, room: u64::MAX, damaged: Damaged::default(), ..goal.clone() };
+        let damaged = Damaged { later: goal.damaged.later.clone(), ..Damaged::default() };
+        let goal = Goal { budget: u64::MAX, room: u64::MAX, damaged, ..goal.clone() };
         Ok(Some(self.plan(&goal)))
     }
 

@@ -20,6 +20,10 @@ const TAIL: u64 = 256 << 10;
 /// How many KiB of directories, as they are stored, are on their way at once.
 const ON_THEIR_WAY: u32 = 24 << 10;
 
+/// How many bytes a directory that was left out may have, as it is stored and as it is, for a look into it: all others
+/// are in memory beside it.
+const LOOKED_INTO: u64 = 80 << 20;
+
 /// Whether this is wrong with what a pack is, and not with who reads it.
 pub(crate) fn may_be_damage(problem: &PackError) -> bool {
     !matches!(problem, PackError::Version(_) | PackError::NoRoom)
@@ -55,7 +59,7 @@ impl Room {
 
 /// The end of a pack.
 pub(crate) struct Tail {
-    pub(crate) footer: Footer,
+    footer: Footer,
     /// Where it begins.
     start: u64,
     bytes: Bytes,
@@ -76,8 +80,13 @@ pub(crate) async fn read_tail(depot: &dyn Depot, blob: &Blob) -> Result<Tail, Tr
 }
 
 impl Tail {
+    /// Whether the directory takes too much memory for a look into it beside all others.
+    pub(crate) fn is_too_large_beside_others(&self) -> bool {
+        self.footer.length() + self.stored() > LOOKED_INTO
+    }
+
     /// How many bytes the directory has in the pack.
-    pub(crate) fn stored(&self) -> u64 {
+    fn stored(&self) -> u64 {
         self.footer.directory.end - self.footer.directory.start
     }
 
@@ -112,8 +121,8 @@ impl Stored {
     }
 }
 
-/// A directory as it is stored, with its leave to be in memory.
-pub(crate) type Fetched = Result<(Stored, OwnedSemaphorePermit), Trouble>;
+/// A directory as it is stored, with its leave to be in memory if it is not the only one.
+pub(crate) type Fetched = Result<(Stored, Option<OwnedSemaphorePermit>), Trouble>;
 
 /// Reads directories as they are stored, several at once, and hands them on in the order of their packs.
 pub(crate) fn fetched(
@@ -153,7 +162,7 @@ pub(crate) fn fetched(
         async move {
             let stored = match admitted {
                 Ok((tail, permit)) => {
-                    tail.directory(depot.as_ref(), &blob).await.map(|stored| (stored, permit))
+                    tail.directory(depot.as_ref(), &blob).await.map(|stored| (stored, Some(permit)))
                 }
                 Err(error) => Err(error),
             };
@@ -190,6 +199,20 @@ pub(crate) async fn opened(
         }
     };
     attempts(attempt).await.and_then(|opened| opened)
+}
+
+/// Reads the directory of a pack from its end on, with no other beside it on its way.
+pub(crate) async fn read_on(
+    depot: &dyn Depot,
+    blob: &Blob,
+    tail: Result<Tail, Trouble>,
+    room: &Room,
+) -> Result<Directory, Trouble> {
+    let read = match tail {
+        Ok(tail) => tail.directory(depot, blob).await.map(|stored| (stored, None)),
+        Err(error) => Err(error),
+    };
+    opened(depot, blob, read, room).await
 }
 
 /// Reads the directory of a pack for which there is room.

@@ -1,5 +1,7 @@
 //! The packs of a depot, and the catalog they make together.
 
+mod full;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -8,13 +10,14 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use phoenix_depot::{Blob, BlobName, Depot, DepotError, Problem};
 use phoenix_pack::{
-    Beside, Catalog, Directory, HEAD, Load, Others, PackBuilder, PackError, PackInfo, check_head,
-    heaviest_directories, with_room, without_room_since,
+    Catalog, Directory, HEAD, Load, Others, PackBuilder, PackError, PackInfo, check_head,
+    heaviest_directories,
 };
 
 use crate::attempts::attempts;
-use crate::directories::{Room, fetched, may_be_damage, opened, read_directory, read_tail};
+use crate::directories::{Room, fetched, may_be_damage, opened, read_directory};
 use crate::name::{PACKS, is_part, is_readable, prefix};
+use crate::packs::full::LeftOut;
 use crate::{Said, Trouble};
 
 /// How many damaged packs one after another are gone back over.
@@ -22,10 +25,6 @@ const MOST_BACK: usize = 4;
 
 /// How many packs are asked for at once.
 pub(crate) const AT_ONCE: usize = 8;
-
-/// How many bytes a directory that was left out may have, as it is stored and as it is, for a look into it by who saves:
-/// all others are in memory beside it.
-const LOOKED_INTO: u64 = 80 << 20;
 
 /// Which part of the room for directories a save leaves free: for packs that only say something, of which the newest are
 /// read before all others.
@@ -65,14 +64,6 @@ pub struct Packs {
     crowded: BTreeMap<String, Blob>,
     /// Packs of which the depot did not tell whether they are there, or what is in them.
     unsure: BTreeSet<String>,
-}
-
-/// A pack that there is no room for.
-#[derive(Debug, Clone)]
-pub(crate) struct LeftOut {
-    pub(crate) blob: Blob,
-    /// Since when, in seconds since 1970: whoever looked before that may rely on it.
-    pub(crate) since: u64,
 }
 
 /// The time, in seconds since 1970.
@@ -150,85 +141,6 @@ impl Packs {
                 packs: self.left_out.keys().cloned().collect(),
             });
         }
-    }
-
-    /// How many packs are left out because there is no room for what they say of their paths.
-    pub(crate) fn left_out(&self) -> usize {
-        self.left_out.len()
-    }
-
-    /// Those of them that may be let go of here; the others are for those who may write their scopes.
-    pub(crate) fn own_left_out(&self) -> Vec<LeftOut> {
-        self.left_out.iter().filter(|(name, _)| !self.is_foreign(name)).map(|(_, out)| out.clone()).collect()
-    }
-
-    /// Whether this pack is left out.
-    pub(crate) fn is_left_out(&self, name: &str) -> bool {
-        self.left_out.contains_key(name)
-    }
-
-    /// What there is beside the packs that were read.
-    pub(crate) fn beside(&self) -> Beside {
-        let superfluous = self.superfluous.iter().filter(|name| !self.is_foreign(name));
-        let superfluous =
-            superfluous.filter_map(|name| Some((name.clone(), info(self.blobs.get(name)?)))).collect();
-        let mut relied_on = self.catalog.relied_on_by_unread();
-        relied_on.extend(self.left_out.keys().cloned());
-        // There may have been no room for them, and nobody who missed what is in them.
-        relied_on.extend(self.catalog.relied_on().into_iter().map(|(name, _)| name.to_owned()));
-        Beside { is_more: !self.left_out.is_empty(), superfluous, relied_on }
-    }
-
-    /// Whether each of these paths is in a pack that is left out.
-    pub(crate) async fn in_left_out(&mut self, names: &[&str]) -> Vec<bool> {
-        let mut found = vec![false; names.len()];
-        if names.is_empty() {
-            return found;
-        }
-        self.look_into_left_out(|directory, _| {
-            found.iter_mut().zip(names).for_each(|(found, name)| *found |= directory.has(name));
-        })
-        .await;
-        found
-    }
-
-    /// The paths that are in packs which are left out, and in none that was read; and those of the packs into which there
-    /// was no look.
-    pub(crate) async fn only_in_left_out(&mut self) -> (BTreeSet<String>, Vec<String>) {
-        let mut names = BTreeSet::new();
-        let closed = self
-            .look_into_left_out(|directory, catalog| {
-                let all =
-                    (0..directory.paths()).filter_map(|at| std::str::from_utf8(directory.name_of(at)).ok());
-                let is_known =
-                    |name: &str| name.as_bytes().first_chunk().is_some_and(|hash| catalog.has(hash));
-                names.extend(all.filter(|name| !is_known(name)).map(str::to_owned));
-            })
-            .await;
-        (names, closed)
-    }
-
-    /// Looks into one pack that is left out after another, and lets go of it again. Returns the names of those into which
-    /// nobody can look, or whose directories are too large for that.
-    async fn look_into_left_out(&mut self, mut look: impl FnMut(&Directory, &Catalog)) -> Vec<String> {
-        let mut closed = Vec::new();
-        self.catalog.forget_places();
-        for (name, LeftOut { blob, .. }) in &self.left_out {
-            match self.look_into(blob).await {
-                Some(directory) => look(&directory, &self.catalog),
-                None => closed.push(name.clone()),
-            }
-        }
-        closed
-    }
-
-    /// The directory of a pack, if it is not too large to be in memory beside all others for a moment.
-    async fn look_into(&self, blob: &Blob) -> Option<Directory> {
-        let tail = read_tail(self.depot.as_ref(), blob).await.ok()?;
-        if tail.footer.length() + tail.stored() > LOOKED_INTO {
-            return None;
-        }
-        tail.directory(self.depot.as_ref(), blob).await.ok()?.open().ok()
     }
 
     /// How many bytes the packs have that were read, and how much their directories weigh.
@@ -467,201 +379,6 @@ impl Packs {
         }
         if !self.crowded.is_empty() {
             self.share_room(trouble).await;
-        }
-    }
-
-    /// Learns what the packs say of others that there was no room for; whether there were any that it was not known of.
-    async fn hear_of_crowded(&mut self, trouble: &mut (dyn FnMut(Trouble) + Send)) -> bool {
-        let unheard = self.crowded.values().filter(|blob| !self.loads.contains_key(blob.name.as_str()));
-        let mut unheard: Vec<Blob> = unheard.cloned().collect();
-        let is_news = !unheard.is_empty();
-        newest_first(&mut unheard);
-        self.hear_of(unheard, trouble).await;
-        is_news
-    }
-
-    /// Learns what packs say of others, and how heavy they are, one after another.
-    async fn hear_of(&mut self, blobs: Vec<Blob>, trouble: &mut (dyn FnMut(Trouble) + Send)) {
-        let depot = self.depot.clone();
-        self.catalog.forget_places();
-        for blob in blobs {
-            let name = blob.name.to_string();
-            if let Ok(tail) = read_tail(depot.as_ref(), &blob).await
-                && tail.footer.length() + tail.stored() > LOOKED_INTO
-            {
-                // All others are read anew when it is known which are to be.
-                let read: Vec<String> =
-                    self.catalog.read_packs().map(|(_, name, _)| name.to_owned()).collect();
-                self.catalog.put_back(&read);
-            }
-            let room = &Arc::new(Room::beside(blob.size, 0));
-            let mut stored = fetched(depot.clone(), vec![blob], room.clone());
-            let Some((blob, stored)) = stored.next().await else { continue };
-            match opened(depot.as_ref(), &blob, stored, room).await {
-                Ok(directory) => {
-                    self.loads.insert(name.clone(), Load { size: blob.size, weight: directory.weight() });
-                    if let Some(first) = (directory.paths() > 0).then(|| directory.name_of(0)) {
-                        self.firsts.insert(name.clone(), String::from_utf8_lossy(first).into_owned());
-                    }
-                    // One that says too much of others has no room, whatever it says of its paths.
-                    let _ = self.catalog.hear_of(&name, info(&blob), &directory);
-                    self.blobs.insert(name, blob);
-                }
-                Err(error) => {
-                    let load = Load { size: blob.size, weight: u64::MAX };
-                    self.loads.insert(name, load);
-                    self.not_read(&blob, &error);
-                    if !matches!(error, Trouble::Pack { problem: PackError::NoRoom, .. }) {
-                        trouble(error);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Decides which packs have the room that there is, now that it is known what each says of others, and reads these.
-    ///
-    /// That depends on what is in the depot alone, and not on what came in first: the packs that somebody needs have room in
-    /// their order, the newest first, each with those that it may rely on. One of which all is in others that were read takes
-    /// none. The rest is left out, and known still.
-    async fn share_room(&mut self, trouble: &mut (dyn FnMut(Trouble) + Send)) {
-        // What is superfluous, and what looked like it and was not when others had its room.
-        let (mut superfluous, mut kept) = (BTreeSet::<String>::new(), BTreeSet::<String>::new());
-        let mut had: BTreeSet<String> = BTreeSet::new();
-        // Those that were replaced and have something that a live one misses.
-        let mut relied_on: BTreeSet<String> = BTreeSet::new();
-        let (needed, have) = loop {
-            self.hear_of_relied_on(trouble).await;
-            let mut needed = self.catalog.needed();
-            needed.retain(|name| self.blobs.contains_key(name) && self.loads.contains_key(name));
-            let all = needed.clone();
-            needed.retain(|name| !self.catalog.is_replaced(name) || relied_on.contains(name));
-            let some: Vec<&String> = needed.iter().filter(|name| !superfluous.contains(*name)).collect();
-            let room = with_room(&some.iter().map(|name| self.loads[*name]).collect::<Vec<Load>>());
-            let have: BTreeSet<String> =
-                some.iter().zip(&room).filter(|(_, has)| **has).map(|(name, _)| (*name).clone()).collect();
-            let read = self.catalog.read_packs().map(|(_, name, _)| name.to_owned());
-            let other: Vec<String> = read.filter(|name| !have.contains(name)).collect();
-            self.catalog.put_back(&other);
-            let blobs = have.iter().filter(|name| !self.catalog.is_read(name));
-            let blobs: Vec<Blob> = blobs.filter_map(|name| self.blobs.get(name).cloned()).collect();
-            self.read(blobs, trouble).await;
-            let missed: Vec<String> =
-                have.iter().filter(|name| !self.catalog.is_read(name)).cloned().collect();
-            if !missed.is_empty() {
-                // They went away meanwhile, or were not given.
-                for name in missed {
-                    self.blobs.remove(&name);
-                }
-                continue;
-            }
-            if !had.is_subset(&have) {
-                let before = kept.len();
-                for name in &superfluous {
-                    if !self.is_covered(name).await {
-                        kept.insert(name.clone());
-                    }
-                }
-                if kept.len() > before {
-                    superfluous.clear();
-                    had.clear();
-                    continue;
-                }
-            }
-            let mut found = Vec::new();
-            if room.contains(&false) {
-                let names = needed.iter().rev().filter(|name| have.contains(*name) && !kept.contains(*name));
-                for name in names.cloned().collect::<Vec<String>>() {
-                    if self.catalog.is_superfluous(&name) {
-                        self.catalog.put_back([&name]);
-                        found.push(name);
-                    }
-                }
-            }
-            if found.is_empty() {
-                let more = self.of_help(all.iter().filter(|name| !needed.contains(*name))).await;
-                if more.is_empty() {
-                    break (needed, have);
-                }
-                relied_on.extend(more);
-            }
-            superfluous.extend(found);
-            had = have.difference(&superfluous).cloned().collect();
-        };
-        for name in needed.iter().filter(|name| !have.contains(*name)) {
-            if !superfluous.contains(name) && !self.catalog.is_replaced(name) && self.is_covered(name).await {
-                superfluous.insert(name.clone());
-            }
-        }
-        self.catalog.forget_places();
-        let created = |name: &str| self.blobs.get(name).and_then(|blob| blob.created).unwrap_or_default();
-        let since = |blob: &Blob| {
-            let Some(load) = self.loads.get(blob.name.as_str()) else { return now() };
-            let made = (blob.created, blob.name.as_str());
-            let newer = have.iter().filter(|name| {
-                let other = self.blobs.get(*name).and_then(|blob| blob.created);
-                (other, name.as_str()) > made
-            });
-            let newer: Vec<(u64, Load)> = newer.map(|name| (created(name), self.loads[name])).collect();
-            without_room_since(*load, blob.created.unwrap_or_default(), &newer)
-        };
-        let needed: BTreeSet<String> = needed.into_iter().collect();
-        let is_unheard = |name: &&String| !self.catalog.is_there(name) && !self.catalog.is_replaced(name);
-        let unheard = self.crowded.keys().filter(is_unheard);
-        let out = needed.iter().filter(|name| !have.contains(*name) && !superfluous.contains(*name));
-        let out = out.chain(unheard).filter_map(|name| self.blobs.get(name));
-        self.left_out = out
-            .map(|blob| (blob.name.to_string(), LeftOut { blob: blob.clone(), since: since(blob) }))
-            .collect();
-        self.superfluous = superfluous;
-    }
-
-    /// Those of these packs that have something which live ones that were read miss.
-    async fn of_help(&mut self, names: impl Iterator<Item = &String>) -> Vec<String> {
-        let blobs: Vec<Blob> = names.filter_map(|name| self.blobs.get(name).cloned()).collect();
-        let mut help = Vec::new();
-        if blobs.is_empty() {
-            return help;
-        }
-        self.catalog.forget_places();
-        let mut lack = self.catalog.lack();
-        for blob in blobs {
-            // One that nobody can look into may be of help.
-            let directory = self.look_into(&blob).await;
-            if directory.is_none_or(|directory| lack.is_helped_by(&directory)) {
-                help.push(blob.name.to_string());
-            }
-        }
-        help
-    }
-
-    /// Whether all of a pack that was not read is in those that were.
-    async fn is_covered(&mut self, name: &str) -> bool {
-        let Some(blob) = self.blobs.get(name).cloned() else { return false };
-        let first = self.firsts.get(name).and_then(|first| first.as_bytes().first_chunk());
-        if first.is_some_and(|hash_part| !self.catalog.has(hash_part)) {
-            return false;
-        }
-        self.catalog.forget_places();
-        let directory = self.look_into(&blob).await;
-        directory.is_some_and(|directory| {
-            directory.paths() + directory.chunks() > 0 && self.catalog.covers(name, &directory)
-        })
-    }
-
-    /// Learns how heavy the packs are that were replaced and that a live one may rely on.
-    async fn hear_of_relied_on(&mut self, trouble: &mut (dyn FnMut(Trouble) + Send)) {
-        loop {
-            let needed = self.catalog.needed();
-            let unheard = needed.iter().filter(|name| !self.loads.contains_key(*name));
-            let known = &self.catalog.others().known;
-            let unheard: Vec<(String, PackInfo)> =
-                unheard.filter_map(|name| Some((name.clone(), *known.get(name)?))).collect();
-            let blobs = self.find(unheard, trouble).await;
-            if blobs.is_empty() {
-                return;
-            }
-            self.hear_of(blobs, trouble).await;
         }
     }
 

@@ -176,13 +176,13 @@ pub(crate) fn after_save(
         cache.look_again(&mut trouble);
         let goal = Goal { packs: cache.most_packs(), ..goal(budget) };
         let plan = cache.plan_collection(&goal, &mut trouble).map_err(|error| error.to_string())?;
-        if plan.is_nothing() || !is_our_turn(depot, &plan) {
+        if plan.is_nothing() {
             return Ok(None);
         }
-        match cache.collect(&depots::new_name(), &plan, &mut trouble) {
+        match Claims::new(depot.clone()).collect(cache, &plan, &mut trouble) {
             Ok(collected) => Ok::<_, String>(Some((plan, collected))),
             // Another collector does it.
-            Err(error) if error.is_race() => Ok(None),
+            Err(error) if error.is_race() || matches!(error, CollectError::Claimed { .. }) => Ok(None),
             Err(error) => Err(error.to_string()),
         }
     })();
@@ -201,24 +201,60 @@ pub(crate) fn after_save(
 #[derive(Debug)]
 pub(crate) struct Claims {
     depot: Arc<dyn Depot>,
-    /// By what it said so: it need not say it twice.
-    said: BTreeSet<String>,
+    /// By what it said so, with where that stands: it need not say it twice.
+    said: BTreeMap<String, Option<BlobName>>,
 }
 
 impl Claims {
     pub(crate) fn new(depot: Arc<dyn Depot>) -> Self {
-        Self { depot, said: BTreeSet::new() }
+        Self { depot, said: BTreeMap::new() }
+    }
+
+    /// Does what is planned, if that is for this job to do.
+    pub(crate) fn collect(
+        &mut self,
+        cache: &mut Cache,
+        plan: &Collection,
+        trouble: &mut (dyn FnMut(Trouble) + Send),
+    ) -> Result<Collected, CollectError> {
+        self.take(plan)?;
+        let collected = cache.collect(&depots::new_name(), plan, trouble);
+        if collected.is_err() {
+            self.give_back(plan);
+        }
+        collected
     }
 
     /// Whether what is planned is for this job to do, which it has said from now on.
-    pub(crate) fn take(&mut self, plan: &Collection) -> Result<(), CollectError> {
+    fn take(&mut self, plan: &Collection) -> Result<(), CollectError> {
         let Some(oldest) = oldest(plan) else { return Ok(()) };
-        if !self.said.contains(oldest) && !is_our_turn(&self.depot, plan) {
-            return Err(CollectError::Claimed { depot: self.depot.location().to_owned() });
+        if !self.said.contains_key(oldest) {
+            let turn = runtime()
+                .map_or(Turn::Ours(None), |runtime| runtime.block_on(turn(&self.depot, oldest, now())));
+            let Turn::Ours(name) = turn else {
+                return Err(CollectError::Claimed { depot: self.depot.location().to_owned() });
+            };
+            self.said.insert(oldest.to_owned(), name);
         }
-        self.said.insert(oldest.to_owned());
         Ok(())
     }
+
+    /// Leaves to others what it did not come to.
+    fn give_back(&mut self, plan: &Collection) {
+        let name = oldest(plan).and_then(|oldest| self.said.remove(oldest)).flatten();
+        if let (Some(name), Ok(runtime)) = (name, runtime()) {
+            // Where it cannot be taken back it ends by itself.
+            let _ = runtime.block_on(self.depot.remove(&name));
+        }
+    }
+}
+
+/// Whose turn it is to fold some packs.
+enum Turn {
+    /// This job's, which has said so there, if it could.
+    Ours(Option<BlobName>),
+    /// Another's.
+    Theirs,
 }
 
 /// The oldest of the packs that are to be folded, by which it is said who does that.
@@ -226,35 +262,28 @@ fn oldest(plan: &Collection) -> Option<&str> {
     plan.sources.iter().map(|source| leaf(&source.name)).min()
 }
 
-/// Whether nobody else has said that he folds what is to be folded, and nobody will from now on. Jobs that save at the same
-/// moment see the same packs; if each of them folded these, there would be as many copies as jobs. Who says so by the
-/// oldest of the packs first does it.
-fn is_our_turn(depot: &Arc<dyn Depot>, plan: &Collection) -> bool {
-    let Some(oldest) = oldest(plan) else { return true };
-    let Ok(runtime) = runtime() else { return true };
-    runtime.block_on(is_ours(depot, oldest, now()))
-}
-
-/// The same, by the last part of the name of the oldest pack. What is said holds for the half hour that is in its name,
-/// whatever becomes of it: a depot may keep a name for a blob that was never finished, and show nothing.
-async fn is_ours(depot: &Arc<dyn Depot>, oldest: &str, now: u64) -> bool {
+/// Whose turn it is to fold what is to be folded, by the last part of the name of the oldest pack: this job's if nobody else
+/// has said that he does, and nobody will from now on. Jobs that save at the same moment see the same packs; if each of them
+/// folded these, there would be as many copies as jobs. What is said holds for the half hour that is in its name, whatever
+/// becomes of it: a depot may keep a name for a blob that was never finished, and show nothing.
+async fn turn(depot: &Arc<dyn Depot>, oldest: &str, now: u64) -> Turn {
     let turn = now / FOLDING;
     let name = |turn: u64| BlobName::new(format!("{FOLDS}{oldest}-{turn}"));
-    let (Ok(before), Ok(ours)) = (name(turn.saturating_sub(1)), name(turn)) else { return true };
+    let (Ok(before), Ok(ours)) = (name(turn.saturating_sub(1)), name(turn)) else { return Turn::Ours(None) };
     // Who began in the half hour before may still be at it. A time that is to come is none.
     let begun = depot.find(&before).await.ok().flatten().and_then(|said| said.created);
     if begun.is_some_and(|begun| begun <= now + APART && begun + FOLDING > now) {
-        return false;
+        return Turn::Theirs;
     }
     match blobs::create(depot.as_ref(), &ours, now.to_string().into_bytes()).await {
-        Ok(Created::Taken) => false,
+        Ok(Created::Taken) => Turn::Theirs,
         Ok(Created::New(_)) => {
             let all = depot.list(FOLDS).await.unwrap_or_default();
             blobs::forget(depot, all.into_iter().filter(|said| is_over(said, now))).await;
-            true
+            Turn::Ours(Some(ours))
         }
         // A fold too many loses nothing.
-        Err(_) => true,
+        Err(_) => Turn::Ours(None),
     }
 }
 
@@ -373,7 +402,8 @@ mod tests {
     use super::*;
 
     fn ours(depot: &Arc<dyn Depot>, now: u64) -> bool {
-        runtime().expect("a runtime").block_on(is_ours(depot, "1-a", now))
+        let turn = runtime().expect("a runtime").block_on(turn(depot, "1-a", now));
+        matches!(turn, Turn::Ours(_))
     }
 
     fn say(depot: &Arc<dyn Depot>, turn: u64, body: Body) {
@@ -403,10 +433,14 @@ mod tests {
         plan.sources.push(source);
         let mut claims = Claims::new(depot.clone());
         assert!(claims.take(&plan).is_ok() && claims.take(&plan).is_ok());
-        let other = Claims::new(depot.clone()).take(&plan);
-        assert!(matches!(other, Err(CollectError::Claimed { .. })), "{other:?}");
-        assert!(!is_our_turn(&depot, &plan), "a save leaves it to the collector, too");
+        let mut other = Claims::new(depot.clone());
+        let others = other.take(&plan);
+        assert!(matches!(others, Err(CollectError::Claimed { .. })), "{others:?}");
         assert!(Claims::new(depot).take(&Collection::default()).is_ok(), "nothing is folded");
+        other.give_back(&plan);
+        assert!(other.take(&plan).is_err(), "it was not its own");
+        claims.give_back(&plan);
+        assert!(other.take(&plan).is_ok(), "who failed leaves it to others");
     }
 
     #[test]

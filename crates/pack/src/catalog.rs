@@ -535,6 +535,37 @@ impl Catalog {
         there.filter_map(|by| self.others.known.get(by)).map(|info| info.created).min()
     }
 
+    /// When the last of the packs was made that this one was made of, in seconds since 1970, and how many bytes they had, if
+    /// these are all newer than another, told with when that was made; else when it was made itself, and how large it is.
+    #[must_use]
+    pub fn made_of(&self, name: &str, other: (u64, &str)) -> (u64, u64) {
+        let mut sources: HashMap<&str, Vec<&str>> = HashMap::new();
+        for (source, by) in &self.others.replaced {
+            by.iter().for_each(|by| sources.entry(by.as_str()).or_default().push(source.as_str()));
+        }
+        self.made_of_those(name, other, &sources)
+    }
+
+    fn made_of_those(
+        &self,
+        name: &str,
+        other: (u64, &str),
+        sources: &HashMap<&str, Vec<&str>>,
+    ) -> (u64, u64) {
+        let made = |name: &str| self.others.known.get(name).map(|info| info.created);
+        let own = self.others.known.get(name).map_or((0, 0), |info| (info.created, info.size));
+        let is_between = |source: &&str| {
+            made(source).is_some_and(|made| (made, *source) > other && (made, *source) < (own.0, name))
+        };
+        match sources.get(name) {
+            Some(sources_of) if sources_of.iter().all(is_between) => sources_of
+                .iter()
+                .map(|source| self.made_of_those(source, other, sources))
+                .fold((0, 0), |all, source| (all.0.max(source.0), all.1.saturating_add(source.1))),
+            _ => own,
+        }
+    }
+
     fn settle(&mut self) {
         let (mut order, mut spare): (Vec<String>, Vec<String>) =
             self.read.keys().cloned().partition(|name| !self.is_replaced(name));

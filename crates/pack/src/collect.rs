@@ -109,6 +109,8 @@ pub struct Collection {
     pub branches: Vec<(String, bool)>,
     /// The packs that are made into one; none when nothing is to be written.
     pub sources: Vec<Source>,
+    /// Whether more packs are to be made into others afterwards, for all together would say more than one may.
+    pub is_part: bool,
     /// The packs that nobody needs and that can be removed at once.
     pub unwanted: Vec<Unwanted>,
     /// The packs that are replaced and wait until nobody can rely on them, and how many bytes they have.

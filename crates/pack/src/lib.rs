@@ -30,4 +30,4 @@ pub use pack::{
     open_frame,
 };
 pub use put_back::PutBack;
-pub use room::{Load, with_room, without_room_since};
+pub use room::{Load, Newer, with_room, without_room_since};

@@ -23,6 +23,7 @@ use snapshot::Snapshot;
 mod gc;
 mod keys;
 mod losses;
+mod making_room;
 mod push;
 mod restore;
 mod rewriting;

@@ -306,3 +306,31 @@ proptest! {
         let _ = Others::decode(&bytes);
     }
 }
+
+/// What a pack was made of counts where all of that is newer than the pack that is asked for.
+#[test]
+fn a_pack_is_as_old_as_what_it_was_made_of() {
+    let mut catalog = Catalog::default();
+    let info = |created, size| PackInfo { size, created };
+    let known = [
+        ("a", info(10, 100)),
+        ("b", info(20, 200)),
+        ("x", info(50, 250)),
+        ("c", info(30, 1000)),
+        ("y", info(90, 300)),
+        ("z", info(95, 7)),
+    ];
+    let replaced = [("a", "x"), ("b", "x"), ("x", "y"), ("c", "y"), ("y", "y")];
+    catalog.hear(Others {
+        known: known.iter().map(|(name, info)| ((*name).to_owned(), *info)).collect(),
+        replaced: replaced.iter().map(|(name, by)| ((*name).to_owned(), [(*by).to_owned()].into())).collect(),
+        ..Others::default()
+    });
+    assert_eq!(catalog.made_of("z", (5, "old")), (95, 7), "it was not made of others");
+    assert_eq!(catalog.made_of("x", (5, "old")), (20, 300));
+    assert_eq!(catalog.made_of("x", (10, "a0")), (50, 250), "`a` came before it, and took no room from it");
+    assert_eq!(catalog.made_of("x", (9, "z")), (20, 300));
+    assert_eq!(catalog.made_of("nobody", (9, "z")), (0, 0));
+    // What is said to replace itself is not followed.
+    assert_eq!(catalog.made_of("y", (5, "old")), (90, 300));
+}

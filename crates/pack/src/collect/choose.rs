@@ -1,5 +1,6 @@
 //! Which packs are rewritten, and which may go.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::keep::{Keeping, stored};
@@ -23,7 +24,7 @@ const DEAD: u64 = 16;
 /// the next ones have room.
 const FEW: usize = 2;
 
-/// Which part of the longest directory a fold of small packs has at most; those that are folded are in memory beside it.
+/// Which part of the longest directory a fold has at most; those that are folded are in memory beside it.
 const DIRECTORY: (u64, u64) = (3, 4);
 
 /// Whether packs of so many bytes, with directories of so many, are made into one.
@@ -48,6 +49,8 @@ struct Pack {
     /// Whether all that is in it could be carried over, if that is asked for.
     is_whole: bool,
     why: Option<Why>,
+    /// Whether it is to be rewritten as well, but would say too much with the others in one.
+    is_later: bool,
 }
 
 /// Whether a pack is not rewritten now, whatever is in it.
@@ -83,6 +86,7 @@ pub(super) fn choose(catalog: &Catalog, goal: &Goal, keeping: Keeping) -> Collec
     let after = |packs: &[Pack]| {
         let kept = packs.iter().map(|pack| match pack.why {
             Some(_) => pack.wanted,
+            None if pack.is_later => pack.wanted,
             None if pack.live => pack.size,
             None => 0,
         });
@@ -117,21 +121,17 @@ pub(super) fn choose(catalog: &Catalog, goal: &Goal, keeping: Keeping) -> Collec
             None => break,
         }
     }
+    leave_for_later(&mut packs);
     choose_small(&mut packs, goal);
     finish(catalog, goal, keeping, packs, before, after)
 }
 
 fn packs(catalog: &Catalog, keeping: &Keeping, not_whole: &BTreeSet<u32>) -> Vec<Pack> {
-    let mut records: BTreeMap<u32, (usize, u64)> = BTreeMap::new();
-    for &(pack, number) in &keeping.records {
-        let (count, bytes) = records.entry(pack).or_default();
-        *count += 1;
-        *bytes += catalog.pack(pack).map_or(0, |(_, directory)| directory.record_size(number) as u64);
-    }
+    let with_records: BTreeSet<u32> = keeping.records.iter().map(|(pack, _)| *pack).collect();
     let pack = |(number, name, directory): (u32, &str, &Directory)| {
         let wanted = &keeping.wanted[number as usize];
         let size = catalog.others().known.get(name).map_or(0, |info| info.size);
-        let (count, record_bytes) = records.get(&number).copied().unwrap_or_default();
+        let records = keeping.costs[number as usize];
         let chunks: u64 =
             (0..directory.frames()).map(|frame| carried(catalog, number, directory, frame, wanted)).sum();
         Pack {
@@ -139,12 +139,13 @@ fn packs(catalog: &Catalog, keeping: &Keeping, not_whole: &BTreeSet<u32>) -> Vec
             name: name.to_owned(),
             size,
             live: catalog.is_live(number),
-            wanted: (chunks + record_bytes).min(size),
+            wanted: (chunks + records).min(size),
             directory: directory.size() as u64,
-            needed: count > 0 || wanted.iter().any(|&wanted| wanted),
+            needed: with_records.contains(&number) || wanted.iter().any(|&wanted| wanted),
             is_bare: directory.chunks() == 0 && directory.paths() == 0,
             is_whole: !not_whole.contains(&number),
             why: None,
+            is_later: false,
         }
     };
     catalog.read_packs().map(pack).collect()
@@ -166,6 +167,27 @@ fn carried(catalog: &Catalog, pack: u32, directory: &Directory, frame: usize, wa
     chunks().map(|chunk| stored(catalog, pack, chunk)).sum()
 }
 
+/// Leaves those packs for another fold that would say too much with the others in one: what is needed again comes first,
+/// for it goes otherwise, and then those of which most is dead. What is damaged was chosen by who asked for it.
+fn leave_for_later(packs: &mut [Pack]) {
+    let is_asked_for = |why: Option<Why>| matches!(why, Some(Why::Damaged | Why::NotWhole));
+    let mut chosen: Vec<&mut Pack> =
+        packs.iter_mut().filter(|pack| pack.why.is_some() && pack.needed).collect();
+    chosen.sort_by_key(|pack| {
+        let rank = if is_asked_for(pack.why) { 0 } else { 1 + u8::from(pack.why != Some(Why::NeededAgain)) };
+        (rank, Reverse(pack.size.saturating_sub(pack.wanted)), pack.name.clone())
+    });
+    let (mut directories, mut bytes) = (0, 0);
+    for pack in chosen {
+        let together = (directories + pack.directory, bytes + pack.wanted);
+        if directories == 0 || is_asked_for(pack.why) || fit_together(together.0, together.1) {
+            (directories, bytes) = together;
+        } else {
+            (pack.why, pack.is_later) = (None, true);
+        }
+    }
+}
+
 /// Chooses the smallest packs if there are more than `most`: so many that those that stay are each larger than
 /// all that are folded.
 fn choose_small(packs: &mut [Pack], goal: &Goal) {
@@ -173,8 +195,10 @@ fn choose_small(packs: &mut [Pack], goal: &Goal) {
     let chosen: u64 = packs.iter().filter(|pack| pack.why.is_some()).map(|pack| pack.wanted).sum();
     let any = packs.iter().any(|pack| pack.why.is_some());
     let others = packs.iter().filter(|pack| pack.why.is_some()).map(|pack| pack.directory).sum::<u64>();
-    let mut stay: Vec<&mut Pack> =
-        packs.iter_mut().filter(|pack| pack.live && pack.why.is_none() && !stays(goal, pack)).collect();
+    let mut stay: Vec<&mut Pack> = packs
+        .iter_mut()
+        .filter(|pack| pack.live && pack.why.is_none() && !pack.is_later && !stays(goal, pack))
+        .collect();
     if stay.len() + usize::from(any) <= most.max(1) {
         return;
     }
@@ -211,6 +235,9 @@ fn replaced(catalog: &Catalog, goal: &Goal, packs: &[Pack], after: u64) -> (Vec<
     let read = packs.iter().filter(|pack| !pack.live && pack.why.is_none());
     let read = read.map(|pack| (pack.name.as_str(), pack.size));
     let unread = goal.replaced.iter().map(|(name, info)| (name.as_str(), info.size));
+    let is_later = |name: &str| {
+        goal.damaged.later.contains(name) || packs.iter().any(|pack| pack.is_later && pack.name == name)
+    };
     let since = |name| catalog.replaced_since(name).unwrap_or(u64::MAX);
     let mut all: Vec<(u64, &str, u64)> =
         read.chain(unread).map(|(name, size)| (since(name), name, size)).collect();
@@ -220,7 +247,7 @@ fn replaced(catalog: &Catalog, goal: &Goal, packs: &[Pack], after: u64) -> (Vec<
     let mut waiting = (0, 0);
     let mut unwanted = Vec::new();
     for (since, name, size) in all {
-        if goal.beside.relied_on.contains(name) {
+        if goal.beside.relied_on.contains(name) || is_later(name) {
             waiting = (waiting.0 + 1, waiting.1 + size);
             continue;
         }
@@ -245,6 +272,7 @@ fn finish(
     after: impl Fn(&[Pack]) -> u64,
 ) -> Collection {
     let after = after(&packs);
+    let is_part = packs.iter().any(|pack| pack.is_later);
     let rewritten: BTreeSet<u32> =
         packs.iter().filter(|pack| pack.why.is_some()).map(|pack| pack.number).collect();
     let (mut unwanted, waiting) = replaced(catalog, goal, &packs, after);
@@ -253,6 +281,10 @@ fn finish(
     }
     // A path whose pack stays is still there, if its chunks are.
     let is_lost = |pack: u32, number: usize| {
+        // What is missing of it may be in a pack that is not read, and all that is there stays or is carried over.
+        if goal.beside.is_more {
+            return false;
+        }
         if rewritten.contains(&pack) || !catalog.is_live(pack) {
             return true;
         }
@@ -295,6 +327,7 @@ fn finish(
         branches: keeping.branches,
         stand_ins: keeping.stand_ins,
         sources: sources.chain(superfluous).collect(),
+        is_part,
         unwanted,
         waiting,
         at_once: goal.grace == 0 && !goal.beside.is_more,

@@ -20,6 +20,8 @@ pub(super) struct Keeping {
     pub(super) wanted: Vec<Vec<bool>>,
     /// The records that are kept: numbers of packs, and of records in these.
     pub(super) records: Vec<(u32, usize)>,
+    /// For each pack, by number, how many bytes of it these are worth.
+    pub(super) costs: Vec<u64>,
     /// Paths there is no room for, each with the numbers of its pack and record.
     pub(super) dropped: Vec<(Dropped, u32, usize)>,
     /// The packs outside that are kept, and their size.
@@ -154,7 +156,7 @@ pub(super) fn keep(catalog: &Catalog, goal: &Goal, candidates: &[Candidate<'_>],
     }
     let branches =
         branches.iter().map(|(name, used)| ((*name).clone(), is_alive(used.at, used.roots.len()))).collect();
-    let Taking { wanted, records, states, .. } = taking;
+    let Taking { wanted, records, taken, states, .. } = taking;
     let dropped = candidates.iter().zip(states).filter_map(|(path, state)| {
         let State::Dropped(why) = state else { return None };
         let dropped = Dropped { name: path.name.to_owned(), nar_size: path.nar_size, saved: path.saved, why };
@@ -162,7 +164,7 @@ pub(super) fn keep(catalog: &Catalog, goal: &Goal, candidates: &[Candidate<'_>],
     });
     let mut dropped: Vec<_> = dropped.collect();
     dropped.sort_by(|(a, ..), (b, ..)| (b.saved, &a.name).cmp(&(a.saved, &b.name)));
-    Keeping { wanted, records, dropped, outside, branches, stand_ins }
+    Keeping { wanted, records, costs: taken, dropped, outside, branches, stand_ins }
 }
 
 /// All paths by name, each once: with its newest record that is whole, of a live pack if there is one.
@@ -232,6 +234,8 @@ struct Taking<'c> {
     costs: Costs,
     wanted: Vec<Vec<bool>>,
     records: Vec<(u32, usize)>,
+    /// What the records of each pack cost.
+    taken: Vec<u64>,
     used: u64,
     target: u64,
 }
@@ -243,10 +247,12 @@ impl<'c> Taking<'c> {
         gone: Option<&'c BTreeSet<String>>,
         target: u64,
     ) -> Self {
-        let wanted = catalog.read_packs().map(|(_, _, directory)| vec![false; directory.chunks()]).collect();
+        let wanted: Vec<_> =
+            catalog.read_packs().map(|(_, _, directory)| vec![false; directory.chunks()]).collect();
+        let taken = vec![0; wanted.len()];
         let states = vec![State::New; candidates.len()];
         let costs = Costs::of(catalog);
-        Self { catalog, candidates, gone, states, costs, wanted, records: Vec::new(), used: 0, target }
+        Self { catalog, candidates, gone, states, costs, wanted, records: Vec::new(), taken, used: 0, target }
     }
 
     /// Keeps a path with what it refers to, as far as there is room; those that are referred to first.
@@ -346,7 +352,8 @@ impl<'c> Taking<'c> {
         let Some(places) = record.and_then(|record| places(self.catalog, path.pack, &record)) else {
             return State::Dropped(Lost::Incomplete);
         };
-        let mut cost = RECORD.max(self.costs.record(self.catalog, path.pack, path.number));
+        let record = RECORD.max(self.costs.record(self.catalog, path.pack, path.number));
+        let mut cost = record;
         let mut new = Vec::new();
         for place in places {
             let slot =
@@ -364,6 +371,7 @@ impl<'c> Taking<'c> {
             return State::Dropped(Lost::NoRoom);
         }
         self.used += cost;
+        self.taken[path.pack as usize] += record;
         self.records.push((path.pack, path.number));
         State::Kept
     }

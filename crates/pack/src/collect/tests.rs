@@ -296,6 +296,46 @@ fn packs_that_say_much_are_not_made_into_one_that_says_too_much() {
     assert!(world.collect(&goal(60), "g").is_nothing());
 }
 
+/// Packs of which little is kept, and which say more together than one may, are rewritten one after another.
+#[test]
+fn packs_that_would_say_too_much_in_one_are_rewritten_one_after_another() {
+    let mut world = World::default();
+    let noise = |number: u32| -> String {
+        let bytes = (0..520).flat_map(|part| bytes(number * 1000 + part));
+        bytes.map(|byte| char::from(b'0' + byte % 64)).collect()
+    };
+    let path = |number: u32| {
+        let mut path = path(number, &[number], &[], 5);
+        path.info.signatures = vec![noise(number)];
+        path
+    };
+    // Each says 25 MiB of its paths.
+    for first in [100, 200] {
+        let paths = (first..first + 25).map(path).collect();
+        world.save(&mut Catalog::default(), &format!("s{first}"), first.into(), paths);
+    }
+    let keep: BTreeSet<String> = (100..108).chain(200..208).map(name).collect();
+    let goal = Goal { keep: keep.clone(), budget: 16 << 20, grace: 0, packs: 9, ..goal(500) };
+    let rewritten = |plan: &Collection| -> Vec<(String, Why)> {
+        plan.sources.iter().map(|source| (source.name.clone(), source.why)).collect()
+    };
+    let plan = world.collect(&goal, "f");
+    assert_eq!(rewritten(&plan).len(), 1, "{:?}", plan.sources);
+    assert!(plan.is_part && plan.after <= goal.budget, "{}", plan.after);
+    assert!(world.catalog().names().len() >= 8 + 25, "nothing is dropped of the other yet");
+    let names = world.catalog().names();
+    assert!(names.is_superset(&keep) && names.len() < 50, "{names:?}");
+    let second = world.collect(&goal, "g");
+    assert_eq!(rewritten(&second).len(), 1, "{:?}", second.sources);
+    assert!(!second.is_part && rewritten(&plan) != rewritten(&second));
+    let names = world.catalog().names();
+    assert!(names.is_superset(&keep) && names.len() < 25, "{names:?}");
+    for number in (100..108).chain(200..208) {
+        assert_eq!(restored(&world, &mut world.catalog(), number), Some(parts(&[number])));
+    }
+    assert!(!world.collect(&goal, "h").is_part);
+}
+
 #[test]
 fn what_live_branches_reach_stays_newest_first_and_the_rest_is_named() {
     let mut world = World::default();

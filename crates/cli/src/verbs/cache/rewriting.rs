@@ -3,11 +3,10 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use phoenix_cache::{Cache, CollectError, Collected, Trouble};
-use phoenix_pack::{Collection, Damaged, Goal, PackError};
+use phoenix_pack::{Collection, Damaged, Goal};
 use serde_json::Value;
 
 use super::gc;
-use crate::depots;
 
 /// What was rewritten.
 #[derive(Debug, Default)]
@@ -25,8 +24,12 @@ pub(super) struct Rewritten {
 /// Hears what was planned, and what was done.
 pub(super) type Tell<'t> = dyn FnMut(&Collection, &Collected) + 't;
 
-/// Says whether what is planned may be done.
-pub(super) type May<'m> = dyn FnMut(&Collection) -> Result<(), CollectError> + 'm;
+/// Hears of trouble.
+pub(super) type Troubled<'t> = dyn FnMut(Trouble) + Send + 't;
+
+/// Does what was planned.
+pub(super) type Collect<'c> =
+    dyn FnMut(&mut Cache, &Collection, &mut Troubled<'_>) -> Result<Collected, CollectError> + 'c;
 
 /// Rewrites packs, some at a time, so that it takes no more memory than one fold: whatever happens in between, what was
 /// rewritten is there, and the rest is as it was. What ended it before its end is beside what was done.
@@ -34,9 +37,9 @@ pub(super) fn rewrite(
     cache: &mut Cache,
     damaged: &Damaged,
     goal: &Goal,
-    may: &mut May<'_>,
+    collect: &mut Collect<'_>,
     tell: &mut Tell<'_>,
-    trouble: &mut (dyn FnMut(Trouble) + Send),
+    trouble: &mut Troubled<'_>,
 ) -> (Rewritten, Result<(), CollectError>) {
     let mut rewritten = Rewritten { left: damaged.packs.clone(), ..Rewritten::default() };
     let mut groups: VecDeque<BTreeSet<String>> = damaged.groups(cache.catalog()).into();
@@ -44,9 +47,9 @@ pub(super) fn rewrite(
         let later = groups.iter().flatten().chain(&rewritten.too_large).cloned().collect();
         let now = Damaged { packs: group.clone(), later, ..damaged.clone() };
         let goal = Goal { packs: usize::MAX, damaged: now, ..goal.clone() };
-        match rewritten.group(cache, &goal, may, tell, trouble) {
+        match rewritten.group(cache, &goal, collect, tell, trouble) {
             Ok(()) => {}
-            Err(error) if !is_too_much(&error) => return (rewritten, Err(error)),
+            Err(error) if !error.is_too_much() => return (rewritten, Err(error)),
             // Something else that is needed came with them.
             Err(_) if group.len() > 1 => {
                 let mut packs: Vec<String> = group.into_iter().collect();
@@ -65,24 +68,18 @@ pub(super) fn rewrite(
     (rewritten, Ok(()))
 }
 
-/// Whether what is whole is too much for one pack.
-fn is_too_much(error: &CollectError) -> bool {
-    matches!(error, CollectError::Trouble(Trouble::Pack { problem: PackError::TooMuch, .. }))
-}
-
 impl Rewritten {
     /// Makes some packs into one.
     fn group(
         &mut self,
         cache: &mut Cache,
         goal: &Goal,
-        may: &mut May<'_>,
+        collect: &mut Collect<'_>,
         tell: &mut Tell<'_>,
-        trouble: &mut (dyn FnMut(Trouble) + Send),
+        trouble: &mut Troubled<'_>,
     ) -> Result<(), CollectError> {
         let plan = cache.plan_collection(goal, trouble)?;
-        may(&plan)?;
-        let collected = cache.collect(&depots::new_name(), &plan, trouble)?;
+        let collected = collect(cache, &plan, trouble)?;
         for source in &plan.sources {
             self.left.remove(&source.name);
         }

@@ -287,9 +287,11 @@ fn repair(cache: &mut Cache, found: &mut Found) -> Result<Value, CommandError> {
     // What was replaced stays for a while: somebody may be saving who relies on it.
     let goal = tidy::goal(u64::MAX);
     // A fold too many loses nothing.
-    let mut may = |_: &Collection| Ok(());
+    let mut collect = |cache: &mut Cache, plan: &Collection, trouble: &mut rewriting::Troubled<'_>| {
+        cache.collect(&depots::new_name(), plan, trouble)
+    };
     let (mut rewritten, ended) =
-        rewriting::rewrite(cache, &damaged, &goal, &mut may, &mut tell, &mut trouble);
+        rewriting::rewrite(cache, &damaged, &goal, &mut collect, &mut tell, &mut trouble);
     ended.map_err(|error| not_all(&rewritten, &error))?;
     let mut stays = None;
     for (name, removed) in cache.remove_unusable(depots::is_name) {
