@@ -537,6 +537,11 @@ fn packs_that_there_is_no_room_for_are_told_and_nothing_of_them_is_saved_anew() 
 
 /// A pack of paths that refer to as many others each, with names as long as any, as are in no pack.
 fn wide(numbers: std::ops::Range<usize>) -> Vec<u8> {
+    wide_beside(numbers, None)
+}
+
+/// The same, with one more path, of so many bytes, that was saved long ago.
+fn wide_beside(numbers: std::ops::Range<usize>, old: Option<(usize, usize)>) -> Vec<u8> {
     let (mut builder, head) = PackBuilder::new();
     let mut bytes = head.to_vec();
     let (mut frame, mut paths) = (FrameBuilder::default(), Vec::new());
@@ -549,11 +554,62 @@ fn wide(numbers: std::ops::Range<usize>) -> Vec<u8> {
         let info = PathInfo { name: name(number), references, ..info(0, archive.len() as u64) };
         paths.push(PackedPath { info, chunks: vec![chunk], patches: vec![], saved });
     }
-    let sealed = frame.seal(&mut Compressor::new(LEVEL).unwrap()).unwrap();
-    builder.add(&sealed);
-    bytes.extend(sealed.bytes);
+    let mut compressor = Compressor::new(LEVEL).unwrap();
+    let mut seal = |frame: &mut FrameBuilder| {
+        let sealed = frame.seal(&mut compressor).unwrap();
+        builder.add(&sealed);
+        bytes.extend(sealed.bytes);
+    };
+    seal(&mut frame);
+    if let Some((number, size)) = old {
+        let archive = noise(size);
+        let chunks = archive.chunks(1 << 16).map(|part| {
+            frame.push(ChunkId::of(part), part);
+            Chunk { id: ChunkId::of(part), length: part.len() as u32 }
+        });
+        let chunks = chunks.collect();
+        let info = PathInfo { name: name(number), ..info(0, size as u64) };
+        paths.push(PackedPath { info, chunks, patches: vec![], saved: 1 });
+        seal(&mut frame);
+    }
     bytes.extend(builder.finish(paths, Others::default().encode()).unwrap());
     bytes
+}
+
+/// What is left of packs says more together than one may: a collection goes on until all of them are rewritten.
+#[test]
+fn a_collection_of_more_than_one_pack_may_say_takes_no_more() {
+    let env = TestEnv::new();
+    let folder = env.file("depot/packs");
+    fs::create_dir_all(&folder).unwrap();
+    for number in 0..3 {
+        let pack = wide_beside(number * 25..(number + 1) * 25, Some((1000 + number, (3 + number) << 20)));
+        fs::write(folder.join(format!("{number}")), pack).unwrap();
+    }
+    let depot = env.depot();
+    let run = |args: &[&str]| {
+        let args = [&["cache"], args, &["--depot", &depot]].concat();
+        let mut child = common::start(&env, &args);
+        let peak = peak(&mut child);
+        let ran = common::end(child).ends_with(0);
+        assert!(peak < LIMIT, "{peak} MiB: {ran}");
+        eprintln!("{peak} MiB");
+        ran
+    };
+    let gc = ["gc", "--budget", "2M", "--grace", "0", "--json"];
+    let planned = run(&[&gc[..], &["--dry-run"]].concat());
+    let ran = run(&gc);
+    assert_eq!(ran.stderr.matches("folded ").count(), 2, "{ran}");
+    let report: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    let passes = [&report["earlier"][0], &report];
+    let rewritten = passes.map(|pass| pass["fold"].as_array().unwrap().len());
+    assert_eq!(rewritten[0] + rewritten[1], 3, "{report}");
+    let first: serde_json::Value = serde_json::from_str(&planned.stdout).unwrap();
+    assert_eq!(first["fold"], passes[0]["fold"], "{planned}");
+    let dropped = passes.map(|pass| pass["drop"].as_array().unwrap().len());
+    assert_eq!(dropped[0] + dropped[1], 3, "{report}");
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 2, "{ran}");
+    let _ = run(&gc).says("nothing to do");
 }
 
 /// As much is known as there is room for, and the small packs beside it are folded.
