@@ -13,7 +13,6 @@
 //! Neighbours are asked for together, in one question, and answered one by one as they are evaluated. What is thrown is
 //! caught and told as thrown; any other error ends the question, and is that of the first that has no answer.
 
-use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
@@ -25,7 +24,8 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use phoenix_store::{Nix, strip_ansi};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
-use crate::names::{AT, EACH, END, NAMES, NAMES_OF, NEXT, SEEN, SOME};
+use crate::names::{EACH, END, NAMES_OF, NEXT, SEEN, SOME};
+use crate::neighbours::{Neighbours, Turned, Turns, runs, some};
 use crate::recording::Tracking;
 use crate::trace::{Fault, tidy};
 use crate::{guard, left};
@@ -48,9 +48,6 @@ const UNREADABLE: &str = "the evaluator answered nothing that can be read";
 /// How long it may take to break off what it does.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// For how many sets something is defined: the repl knows no more than 32,768 names, and each definition is another one.
-const MOST_DEFINED: usize = 10_000;
-
 /// From how many on they are asked for by their numbers.
 const NUMBERED: usize = 8;
 
@@ -60,83 +57,6 @@ const USES: &str = " uses ";
 /// What follows the mark where an attribute throws, and where all are answered.
 const THROWN: &str = " thrown";
 const DONE: &str = " done";
-
-/// What is asked for attributes of one set.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Neighbours {
-    /// What is called.
-    pub(crate) function: &'static str,
-    /// The attribute path of the set, as a list of Nix.
-    pub(crate) set: String,
-    /// The other arguments.
-    pub(crate) rest: String,
-}
-
-impl Neighbours {
-    /// The question for one of them, by its name as a string of Nix, as one expression.
-    pub(crate) fn whole(&self, name: &str) -> String {
-        format!("{} ({} ++ [{name}]) {}", self.function, self.set, self.rest)
-    }
-
-    /// The function from a name to the answer.
-    fn function(&self) -> String {
-        format!("n: {}", self.whole("n"))
-    }
-}
-
-/// What an evaluator was told of some neighbours, so that it can be asked for them in few words.
-#[derive(Debug)]
-struct Turned {
-    /// The number by which what was defined for them is called.
-    number: usize,
-    /// The numbers of their names, once those were asked for; nothing if they could not be told.
-    numbers: Option<Option<HashMap<String, usize>>>,
-}
-
-/// All neighbours that an evaluator was asked for.
-#[derive(Debug, Default)]
-struct Turns {
-    /// Nothing of those for which nothing is defined.
-    all: HashMap<Neighbours, Option<Turned>>,
-    defined: usize,
-}
-
-impl Turns {
-    /// What is defined for neighbours, if they are many, or come again; and whether that is still to be sent.
-    fn turn(&mut self, neighbours: &Neighbours, many: bool) -> Option<(&mut Turned, bool)> {
-        let is_first = !self.all.contains_key(neighbours);
-        let known = self.all.entry(neighbours.clone()).or_default();
-        let is_new = known.is_none();
-        if is_new {
-            if self.defined == MOST_DEFINED || is_first && !many {
-                return None;
-            }
-            *known = Some(Turned { number: self.defined, numbers: None });
-            self.defined += 1;
-        }
-        known.as_mut().map(|turned| (turned, is_new))
-    }
-}
-
-impl Turned {
-    fn function(&self) -> String {
-        format!("{AT}{}", self.number)
-    }
-
-    fn names(&self) -> String {
-        format!("{NAMES}{}", self.number)
-    }
-}
-
-/// Some of a list of names, by runs of their numbers, each a first and a last: `[ 3 7 9 8 ]` are two.
-fn some() -> String {
-    let run = "let a = e (2 * i); b = e (2 * i + 1); in builtins.genList (j: builtins.elemAt names (if a < b then a + j else \
-               a - j)) ((if a < b then b - a else a - b) + 1)";
-    format!(
-        "{SOME} = names: l: let e = builtins.elemAt l; in builtins.concatLists (builtins.genList (i: {run}) \
-         (builtins.length l / 2))"
-    )
-}
 
 /// How evaluation is kept from reading what it should not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -528,7 +448,7 @@ impl Evaluator {
             // A process that is gone says so when it is asked.
             let _ = self.send(&definition);
         }
-        self.turns.all.get_mut(neighbours)?.as_mut()
+        self.turns.known(neighbours)
     }
 
     /// Asks once for the names of all neighbours: their numbers are much less to read. An error is an answer that ends
@@ -780,21 +700,6 @@ pub fn is_crash(error: &str) -> bool {
     ends.iter().any(|begin| last.starts_with(begin)) || error.contains("stack overflow")
 }
 
-/// The numbers of names in runs, each its first and its last; nothing if a name has none.
-fn runs(numbers: &HashMap<String, usize>, names: &[String]) -> Option<String> {
-    let mut runs: Vec<(usize, usize)> = Vec::new();
-    for name in names {
-        let number = *numbers.get(name)?;
-        match runs.last_mut() {
-            Some((first, last)) if *first <= *last && number == *last + 1 => *last = number,
-            Some((first, last)) if *first >= *last && number + 1 == *last => *last = number,
-            _ => runs.push((number, number)),
-        }
-    }
-    let words: Vec<String> = runs.iter().map(|(first, last)| format!("{first} {last}")).collect();
-    Some(words.join(" "))
-}
-
 /// A word nobody can know beforehand: the random name of a directory made for this process.
 fn mark(directory: &std::path::Path) -> String {
     let name = directory.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -857,40 +762,6 @@ mod tests {
         assert!(is_crash("boom\n(the evaluator was killed, maybe for want of memory)"));
         assert!(!is_crash("infinite recursion encountered"));
         assert!(!is_crash("the evaluator crashed\nis what a flake says"));
-    }
-
-    #[test]
-    fn what_is_defined_for_sets_has_names_of_its_own() {
-        let of =
-            |set: usize| Neighbours { function: "f", set: format!("[ \"{set}\" ]"), rest: "null".into() };
-        let mut turns = Turns::default();
-        let mut turn = |set, many| turns.turn(&of(set), many).map(|(turned, is_new)| (turned.number, is_new));
-        // One that comes once is not defined, and has its number when it comes again, whatever came between.
-        assert_eq!(turn(0, false), None);
-        assert_eq!(turn(1, true), Some((0, true)));
-        assert_eq!(turn(0, false), Some((1, true)));
-        assert_eq!(turn(2, true), Some((2, true)));
-        assert_eq!(turn(3, false), None);
-        assert_eq!(
-            [turn(0, true), turn(1, false), turn(2, false)],
-            [1, 0, 2].map(|number| Some((number, false)))
-        );
-        let numbers: Vec<usize> = (4..MOST_DEFINED + 10).filter_map(|set| Some(turn(set, true)?.0)).collect();
-        assert_eq!(numbers, (3..MOST_DEFINED).collect::<Vec<_>>());
-        // Where no more can be defined, what is defined is used.
-        assert_eq!([turn(0, true), turn(MOST_DEFINED + 20, true)], [Some((1, false)), None]);
-    }
-
-    #[test]
-    fn neighbours_are_runs_of_numbers_in_either_direction() {
-        let numbers: HashMap<String, usize> = (0..10).map(|number| (format!("n{number}"), number)).collect();
-        let of = |numbered: &[usize]| {
-            let names: Vec<String> = numbered.iter().map(|number| format!("n{number}")).collect();
-            runs(&numbers, &names)
-        };
-        assert_eq!(of(&[3, 4, 5, 9, 8, 0]).unwrap(), "3 5 9 8 0 0");
-        assert_eq!(of(&[1, 2, 1]).unwrap(), "1 2 1 1");
-        assert_eq!(of(&[1, 10]), None);
     }
 
     proptest! {

@@ -25,6 +25,7 @@ mod left;
 mod memory;
 mod mistakes;
 mod names;
+mod neighbours;
 mod nix_eval_jobs;
 mod pace;
 mod pool;

@@ -6,8 +6,9 @@ use std::sync::atomic::AtomicBool;
 use crossbeam_channel::{Receiver, Sender};
 use phoenix_model::Severity;
 
-use crate::evaluator::{Answer, Death, Each, Evaluator, Handle, Neighbours, Round, Talk, quote};
+use crate::evaluator::{Answer, Death, Each, Evaluator, Handle, Round, Talk, quote};
 use crate::names::INSPECT;
+use crate::neighbours::Neighbours;
 use crate::prepare::Prepared;
 use crate::said::Said;
 use crate::trace::Fault;
