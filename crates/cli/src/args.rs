@@ -140,7 +140,7 @@ pub(crate) struct StoreArgs {
     pub(crate) store: Option<String>,
 
     /// Set a Nix setting
-    #[arg(long = "option", num_args = 2, value_names = ["NAME", "VALUE"], action = clap::ArgAction::Append)]
+    #[arg(long = "option", num_args = 2, allow_hyphen_values = true, value_names = ["NAME", "VALUE"], action = clap::ArgAction::Append)]
     pub(crate) options: Vec<String>,
 }
 
@@ -274,7 +274,7 @@ pub(crate) struct Wanted {
 #[command(next_help_heading = "Nix")]
 pub(crate) struct NixArgs {
     /// Set a Nix setting
-    #[arg(long = "option", num_args = 2, value_names = ["NAME", "VALUE"], action = clap::ArgAction::Append)]
+    #[arg(long = "option", num_args = 2, allow_hyphen_values = true, value_names = ["NAME", "VALUE"], action = clap::ArgAction::Append)]
     pub(crate) options: Vec<String>,
 
     /// Use the Nix settings a flake asks for (nixConfig)
@@ -282,7 +282,7 @@ pub(crate) struct NixArgs {
     pub(crate) accept_flake_config: bool,
 
     /// Replace an input of the flake
-    #[arg(long, num_args = 2, value_names = ["INPUT", "FLAKEREF"], action = clap::ArgAction::Append)]
+    #[arg(long, num_args = 2, allow_hyphen_values = true, value_names = ["INPUT", "FLAKEREF"], action = clap::ArgAction::Append)]
     pub(crate) override_input: Vec<String>,
 
     /// Let evaluation read the environment and any file

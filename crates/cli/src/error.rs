@@ -90,7 +90,11 @@ impl From<EvaluateError> for CommandError {
                     "install it beside Nix, or leave --evaluator out: phoenix needs nothing but Nix itself",
                 )
             }
-            other => Self::because("cannot evaluate", &other),
+            other => {
+                let this = Self::because("cannot evaluate", &other);
+                let line = this.in_one_line();
+                store_hint(this, &line)
+            }
         }
     }
 }
@@ -145,6 +149,11 @@ pub(crate) fn hint_for(message: &str) -> Option<&'static str> {
         return Some(
             "Nix builds in a root of its own where a store lies elsewhere (--store, --runners), and needs user namespaces \
              for it; `-j N` builds several derivations at once in the usual store",
+        );
+    }
+    if has("Too many open files") {
+        return Some(
+            "more files have to be open at once than this process may have: `ulimit -n` says how many, and allows more",
         );
     }
     if has("build-users-group") {

@@ -436,6 +436,79 @@ fn a_daemon_that_is_killed_costs_one_attribute() {
     assert!(ran.stdout.contains("the process that builds for it ended"), "{ran}");
 }
 
+/// A signal that does not end an evaluator at once costs no more than one that does.
+#[test]
+#[cfg(target_os = "linux")]
+fn an_evaluator_that_is_told_to_end_is_asked_again() {
+    let env = TestEnv::new();
+    let first = env.file("first");
+    let tell = |nix: &str, once: &str| {
+        format!(
+            r#"import (d "{nix}" ''
+              {once}
+              sleep 0.5
+              read -r _ _ _ phoenix _ < /proc/$PPID/stat
+              for process in /proc/[0-9]*; do
+                read -r id name _ parent _ < $process/stat || continue
+                if [ "$parent $name" = "$phoenix (nix)" ]; then kill -TERM $id; fi
+              done
+              sleep 1
+            '' {{ }}) (ok "{nix}-is-there")"#
+        )
+    };
+    let once = format!("echo 'x: x' > $out; if [ -e {0} ]; then exit 0; fi; echo > {0}", first.display());
+    let flake = Flake::new(&format!(
+        "{{ packages.${{system}} = {{ a = ok \"a\"; b = {}; c = ok \"c\"; d = {}; }}; }}",
+        tell("once", &once),
+        tell("always", "")
+    ));
+    let ran = env.phoenix(&["eval", &flake.reference(), "-v"]).ends_with(120);
+    let mut found = order(&ran);
+    found.sort_unstable();
+    assert_eq!(found, ["a", "b", "c", "d"], "{ran}");
+    assert_eq!(ran.stdout.matches("drvPath").count(), 3, "{ran}");
+    assert!(ran.stdout.contains("once-is-there") && first.exists(), "{ran}");
+    assert!(ran.stdout.contains("the evaluator was interrupted by a signal"), "{ran}");
+}
+
+/// That nothing can be written is no fault of an attribute: it is told once, and the run ends.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_store_that_cannot_be_written_any_more_ends_the_run() {
+    let env = TestEnv::new();
+    let flake = Flake::new(
+        r#"{ packages.${system} = {
+          a = import (d "taker" ''
+            read -r _ _ _ phoenix _ < /proc/$PPID/stat
+            prlimit --pid $phoenix --nofile=3
+            echo 'x: x' > $out
+          '' { }) (ok "a");
+        } // builtins.listToAttrs (map (n: { name = "p${toString n}"; value = ok "p${toString n}"; }) [ 1 2 3 4 ]); }"#,
+    );
+    let ran = env.phoenix(&["eval", &flake.reference(), "--eval-workers", "1"]).ends_with(1);
+    assert_eq!(ran.stderr.matches("Too many open files").count(), 1, "{ran}");
+    assert!(
+        ran.stderr.contains("hint: more files have to be open") && !ran.stdout.contains("error"),
+        "{ran}"
+    );
+}
+
+/// What phoenix puts into a TMPDIR is in no source.
+#[test]
+fn a_source_with_a_directory_for_what_is_temporary_is_as_it_was() {
+    let env = TestEnv::new();
+    let project = env.file("project");
+    fs_err::create_dir_all(project.join("tmp")).unwrap();
+    let text = "{ a = derivation { name = \"a\"; system = \"x\"; builder = \"x\"; src = ./.; }; }";
+    fs_err::write(project.join("default.nix"), text).unwrap();
+    let plain = env.nix.run("nix-instantiate", &[project.join("default.nix").to_str().unwrap(), "-A", "a"]);
+    let mut command = env.command();
+    command.args(["eval", "./default.nix"]).current_dir(&project).env("TMPDIR", project.join("tmp"));
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains(plain.trim()), "{text}{}", String::from_utf8_lossy(&output.stderr));
+}
+
 /// The processes that this one has started and that are there, of any name that begins so.
 #[cfg(target_os = "linux")]
 fn started_by(parent: u32, name: &str) -> Vec<u32> {

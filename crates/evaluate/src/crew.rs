@@ -38,6 +38,9 @@ const SLOW: Duration = Duration::from_millis(500);
 /// is the same whatever else was asked for.
 const FOR_WORDS: Duration = Duration::from_secs(5);
 
+/// What Nix says where no daemon listens (`src/libutil/unix-domain-socket.cc`).
+const NO_DAEMON: &str = "cannot connect to socket";
+
 /// Evaluates a root; what is returned protects what it found, as far as the processes are left.
 pub(crate) fn walk(
     request: &Request<'_>,
@@ -564,11 +567,14 @@ impl Crew<'_, '_, '_> {
         }
     }
 
-    /// Why nobody can evaluate any more, where an error says that the store is out of reach: no attribute is to blame.
+    /// Why nobody can evaluate any more, where an error says that the store is out of reach, or something could not be written
+    /// to it: no attribute is to blame.
     fn cut_off(&self, error: &str) -> Option<String> {
-        let through = self.prepared.writing.through()?.ok()?;
-        let is_of_store = error.contains("remote store") || error.contains("connect to socket");
-        is_of_store.then(|| through.is_gone()).flatten()
+        let Some(Ok(through)) = self.prepared.writing.through() else {
+            return error.starts_with(NO_DAEMON).then(|| error.to_owned());
+        };
+        let is_of_store = error.contains("remote store") || error.contains(NO_DAEMON);
+        through.refused().or_else(|| is_of_store.then(|| through.is_gone()).flatten())
     }
 
     /// A worker cannot start a process. Others have what it was given, if there are any.

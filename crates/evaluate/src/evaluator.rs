@@ -28,7 +28,7 @@ use crate::names::{EACH, END, NAMES_OF, NEXT, SEEN, SOME};
 use crate::neighbours::{Neighbours, Turned, Turns, runs, some};
 use crate::recording::Tracking;
 use crate::trace::{Fault, tidy};
-use crate::{guard, left};
+use crate::{guard, left, names};
 
 /// How often it is looked whether to stop.
 const TICK: Duration = Duration::from_millis(100);
@@ -207,7 +207,7 @@ impl Evaluator {
         tracking: Option<&Tracking>,
     ) -> io::Result<Self> {
         // The repl writes a history file; not into the user's.
-        let home = left::make(&std::env::temp_dir(), HOME)?;
+        let home = left::make_temporary(HOME)?;
         let mark = mark(home.path());
         let mut command = nix.nix(&["repl"]);
         command.args(flags);
@@ -419,6 +419,9 @@ impl Evaluator {
             _ if !is_whole && told < names.len() => {
                 Round::Broken(self.ask_alone(&neighbours.whole(&names[told])))
             }
+            Some(lines) if names::is_unknown(&lines) && told < names.len() => {
+                Round::Broken(self.ask_alone(&neighbours.whole(&names[told])))
+            }
             Some(lines) => Round::Broken(Answer::Error(Fault::read(&lines))),
             None => Round::Broken(Answer::Error(Fault::passing(UNREADABLE))),
         }
@@ -558,6 +561,7 @@ impl Evaluator {
         match (answer, error) {
             _ if !whole => self.ask_alone(whole_expression),
             (Some(text), _) => Answer::Text(text),
+            (None, Some(lines)) if names::is_unknown(&lines) => self.ask_alone(whole_expression),
             (None, Some(lines)) => Answer::Error(Fault::read(&lines)),
             (None, None) => Answer::Error(Fault::passing(UNREADABLE)),
         }

@@ -2,7 +2,7 @@
 
 use std::fs::{File, TryLockError};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fs_err as fs;
@@ -24,13 +24,49 @@ pub(crate) struct Made {
 impl Made {
     /// Where it is, kept as if its maker had been killed.
     #[cfg(test)]
-    pub(crate) fn leave(self) -> std::path::PathBuf {
+    pub(crate) fn leave(self) -> PathBuf {
         self.directory.keep()
     }
 
     pub(crate) fn path(&self) -> &Path {
         self.directory.path()
     }
+}
+
+/// Where what is temporary is on all systems.
+const USUAL: &str = "/tmp";
+
+/// Where there may be directories for what is temporary, in the order in which it is tried. A TMPDIR below the directory that
+/// one works in comes last: that may be a source, with all that is in it.
+pub(crate) fn places() -> Vec<PathBuf> {
+    let here = std::env::current_dir().ok();
+    in_order(std::env::temp_dir(), here.as_deref())
+}
+
+fn in_order(set: PathBuf, here: Option<&Path>) -> Vec<PathBuf> {
+    let usual = PathBuf::from(USUAL);
+    if set == usual {
+        return vec![set];
+    }
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let is_below = |path: &Path| here.is_some_and(|here| real(path).starts_with(real(here)));
+    if is_below(&set) && !is_below(&usual) { vec![usual, set] } else { vec![set, usual] }
+}
+
+/// Makes a directory for what is temporary; see [`make`].
+pub(crate) fn make_temporary(prefix: &str) -> io::Result<Made> {
+    let mut made = Err(io::Error::other("there is no directory for what is temporary"));
+    for place in places() {
+        let here = make(&place, prefix);
+        // Of several errors that of TMPDIR is told.
+        if here.is_ok() || made.is_err() && place == std::env::temp_dir() {
+            made = here;
+        }
+        if made.is_ok() {
+            break;
+        }
+    }
+    made
 }
 
 /// Makes a directory, and removes those that were made so before and left.
@@ -68,6 +104,18 @@ fn is_used(mark: &Path) -> bool {
 mod tests {
     use super::*;
     use std::time::SystemTime;
+
+    #[test]
+    fn a_directory_for_what_is_temporary_is_in_no_source_if_there_is_another() {
+        let places = |set: &str, here: &str| {
+            let places = in_order(set.into(), Some(Path::new(here)));
+            places.iter().map(|place| place.display().to_string()).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(places("/tmp", "/tmp"), "/tmp");
+        assert_eq!(places("/nowhere/tmp", "/nowhere/project"), "/nowhere/tmp /tmp");
+        assert_eq!(places("/nowhere/project/tmp", "/nowhere/project"), "/tmp /nowhere/project/tmp");
+        assert_eq!(places("/nowhere/tmp", "/"), "/nowhere/tmp /tmp");
+    }
 
     #[test]
     fn what_is_old_goes_and_what_is_new_or_of_others_stays() {

@@ -51,3 +51,9 @@ pub(crate) const INSPECT_BY: &str = "phoenix'inspectBy";
 /// What finishes an answer for nix-eval-jobs, and what it is told where there is no derivation.
 pub(crate) const FINISH: &str = "phoenix'finish";
 pub(crate) const STAND_IN: &str = "phoenix'standIn";
+
+/// Whether an error says that something of ours is not defined: the repl refused it, and its words are lost.
+pub(crate) fn is_unknown(error: &[String]) -> bool {
+    let begins = ["undefined variable '_'", "undefined variable 'phoenix'"];
+    error.iter().any(|line| begins.iter().any(|begin| line.contains(begin)))
+}

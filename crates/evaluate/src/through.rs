@@ -11,9 +11,6 @@ use crate::left;
 /// How the directories of sockets are called.
 const HOME: &str = "phoenix-daemon-";
 
-/// Where what is temporary is on all systems.
-const USUAL: &str = "/tmp";
-
 /// What evaluators write through; what they have written is protected from the garbage collector as long as this is
 /// there.
 #[derive(Debug)]
@@ -23,7 +20,7 @@ pub(crate) struct Through {
 }
 
 impl Through {
-    /// In the directory for what is temporary, else in the usual one: not any path can be that of a socket.
+    /// In one of the directories for what is temporary: not any path can be that of a socket.
     fn start(nix: &Nix, layout: &Layout) -> Result<Self, String> {
         let start = |place: &Path| {
             let directory = left::make(place, HOME).map_err(|error| error.to_string())?;
@@ -31,7 +28,14 @@ impl Through {
                 DaemonProxy::start(nix, layout, directory.path()).map_err(|error| with_causes(&error))?;
             Ok(Self { proxy, directory })
         };
-        start(&std::env::temp_dir()).or_else(|why: String| start(Path::new(USUAL)).map_err(|_| why))
+        let mut failed = None;
+        for place in left::places() {
+            match start(&place) {
+                Ok(through) => return Ok(through),
+                Err(why) => failed = failed.or(Some(why)),
+            }
+        }
+        Err(failed.unwrap_or_default())
     }
 
     /// What evaluation has asked to have built so far, if all of it was heard.
@@ -45,6 +49,11 @@ impl Through {
             let directory = self.directory.path().display();
             format!("the way into the store is gone: {directory} was removed; is there a TMPDIR that stays?")
         })
+    }
+
+    /// Why something was not written that can be, if the machine did not let us.
+    pub(crate) fn refused(&self) -> Option<String> {
+        self.proxy.refused()
     }
 
     /// How many derivations were written so far.

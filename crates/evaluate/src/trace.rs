@@ -15,19 +15,27 @@ pub(crate) struct Fault {
     /// Whether it prints a value as far as that was evaluated by then, so that its text depends on what the process was
     /// asked before.
     pub(crate) prints_progress: bool,
+    /// Whether somebody ended what it was asked of, or a process that this needs: it may go better when it is tried again.
+    pub(crate) is_cut_short: bool,
 }
 
 impl Fault {
     /// Reads what was printed from `error:` on.
     pub(crate) fn read(lines: &[String]) -> Self {
         let mut text = tidy(lines);
-        if DAEMON_IS_GONE.contains(&text.as_str()) {
+        let is_daemon_gone = DAEMON_IS_GONE.contains(&text.as_str());
+        if is_daemon_gone {
             text = format!(
                 "the process that builds for it ended; was it killed, maybe for want of memory? ({text})"
             );
         }
+        let is_interrupted = text == INTERRUPTED;
+        if is_interrupted {
+            text = format!("the evaluator was interrupted by a signal ({text})");
+        }
         let prints_progress = message(lines).is_some_and(prints_progress);
-        Self { text, lasts: is_of_the_language(lines), prints_progress }
+        let is_cut_short = is_daemon_gone || is_interrupted;
+        Self { text, lasts: is_of_the_language(lines), prints_progress, is_cut_short }
     }
 
     /// One that may not come again.
@@ -39,6 +47,10 @@ impl Fault {
 /// What Nix says, before and since 2.9 or so, when the daemon that it talks to ends (`src/libstore/remote-store.cc`).
 const DAEMON_IS_GONE: &[&str] =
     &["unexpected end-of-file", "Nix daemon disconnected unexpectedly (maybe it crashed?)"];
+
+/// What Nix says that was sent a signal which does not end it at once (`src/libutil/util.cc`). A flake that throws the same
+/// says where.
+const INTERRUPTED: &str = "interrupted by the user";
 
 /// What errors of the language begin with and have in them, where all there is to it are the expression and the values in
 /// it (nix `src/libexpr/eval.cc`, `primops.cc`). `throw` and `assert` are told otherwise, by `tryEval`; a stack that

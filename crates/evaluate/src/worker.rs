@@ -183,7 +183,10 @@ impl Asking<'_> {
     fn told(&self, inspect: Inspect, answer: Answer, said: Words, thrown: bool) -> Ended {
         let (reply, ended) = match answer {
             Answer::Text(json) => (Reply::Text { json, said }, Ended::Done),
-            Answer::Error(Fault { text, lasts, prints_progress }) => {
+            Answer::Error(Fault { text, is_cut_short: true, .. }) => {
+                (Reply::Died(Death { words: text, may_be_memory: true }), Ended::Died)
+            }
+            Answer::Error(Fault { text, lasts, prints_progress, .. }) => {
                 let lasts = thrown || lasts;
                 (Reply::Error { error: text, said, lasts, prints_progress }, Ended::Done)
             }

@@ -99,15 +99,15 @@ pub(crate) struct JobsArgs {
     pub(crate) reference_lock_file: Option<PathBuf>,
 
     /// Give functions that are met an argument, an expression
-    #[arg(long, num_args = 2, value_names = ["NAME", "EXPR"], action = clap::ArgAction::Append)]
+    #[arg(long, num_args = 2, allow_hyphen_values = true, value_names = ["NAME", "EXPR"], action = clap::ArgAction::Append)]
     pub(crate) arg: Vec<String>,
 
     /// Give functions that are met an argument, a text
-    #[arg(long, num_args = 2, value_names = ["NAME", "TEXT"], action = clap::ArgAction::Append)]
+    #[arg(long, num_args = 2, allow_hyphen_values = true, value_names = ["NAME", "TEXT"], action = clap::ArgAction::Append)]
     pub(crate) argstr: Vec<String>,
 
     /// Give functions that are met an argument, the text of a file
-    #[arg(long, num_args = 2, value_names = ["NAME", "FILE"], action = clap::ArgAction::Append)]
+    #[arg(long, num_args = 2, allow_hyphen_values = true, value_names = ["NAME", "FILE"], action = clap::ArgAction::Append)]
     pub(crate) arg_from_file: Vec<String>,
 
     /// Look for `<…>` here: PATH or NAME=PATH, before what NIX_PATH says. --include means this as well with --flake,

@@ -45,7 +45,7 @@ impl Fetchers {
         // On the file system of the user's, what is new can be given back by its name.
         let home = match user.and_then(|user| left::make(user.parent()?, PREFIX).ok()) {
             Some(home) => home,
-            None => left::make(&std::env::temp_dir(), PREFIX)?,
+            None => left::make_temporary(PREFIX)?,
         };
         let own = home.path().join("nix");
         fs::create_dir(&own)?;

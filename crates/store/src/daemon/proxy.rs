@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -26,8 +26,9 @@ use super::operation;
 use crate::import::{ImportError, TextError, Texts};
 use crate::{Layout, Nix};
 
-/// How long it is waited when nobody can be let in.
+/// How long it is waited when nobody can be let in, and how often.
 const PAUSE: Duration = Duration::from_millis(50);
+const PAUSES: usize = 100;
 
 /// Listens for evaluators that write to one store, until it is dropped. What they have written is kept from the garbage
 /// collector as long as this is there.
@@ -82,6 +83,8 @@ struct Behind {
     /// Set to the store itself.
     nix: Nix,
     built: Mutex<Built>,
+    /// Why something could not be written or read, the first time.
+    refused: OnceLock<String>,
 }
 
 /// What clients have asked to have built, or substituted.
@@ -139,12 +142,18 @@ impl DaemonProxy {
         let texts = Texts::open(layout)?;
         let listen = |source| ProxyError::Listen { socket: socket.clone(), source };
         let listener = UnixListener::bind(&socket).map_err(listen)?;
-        let behind =
-            Arc::new(Behind { texts, layout: layout.clone(), nix: nix.clone(), built: Mutex::default() });
+        let behind = Arc::new(Behind {
+            texts,
+            layout: layout.clone(),
+            nix: nix.clone(),
+            built: Mutex::default(),
+            refused: OnceLock::new(),
+        });
         // Whatever becomes of the socket meanwhile, who listens is told of the end.
         listener.set_nonblocking(true).map_err(listen)?;
         let (end, over) = UnixStream::pair().map_err(listen)?;
         let for_clients = behind.clone();
+        // What is listened at goes with whoever listens.
         let listening = std::thread::spawn(move || listen_for(&listener, &over, &for_clients));
         Ok(Self { behind, socket, end: Some(end), listening: Some(listening) })
     }
@@ -161,6 +170,13 @@ impl DaemonProxy {
     #[must_use]
     pub fn is_gone(&self) -> bool {
         !self.socket.exists()
+    }
+
+    /// Why something was not written, or could not be looked for, if the machine did not let us: the disk is full, or no more
+    /// files can be opened, say.
+    #[must_use]
+    pub fn refused(&self) -> Option<String> {
+        self.behind.refused.get().cloned()
     }
 
     /// The derivations and paths that were asked for to be built or substituted so far; nothing if something was asked for
@@ -203,8 +219,9 @@ impl Drop for DaemonProxy {
     }
 }
 
-/// Lets clients in until it is over.
+/// Lets clients in until it is over, or nobody can be let in: who waits for that is told by the end of the connection.
 fn listen_for(listener: &UnixListener, over: &UnixStream, behind: &Arc<Behind>) {
+    let mut pauses = 0;
     loop {
         let mut ready = [PollFd::new(listener, PollFlags::IN), PollFd::new(over, PollFlags::IN)];
         // A signal came, say: what is there is looked at all the same.
@@ -222,10 +239,16 @@ fn listen_for(listener: &UnixListener, over: &UnixStream, behind: &Arc<Behind>) 
                 if error.kind() != io::ErrorKind::WouldBlock {
                     // Too many open files, say: it may pass.
                     std::thread::sleep(PAUSE);
+                    pauses += 1;
+                }
+                if pauses > PAUSES {
+                    let _ = behind.refused.set(format!("nobody else can be let in to write: {error}"));
+                    return;
                 }
                 continue;
             }
         };
+        pauses = 0;
         let behind = behind.clone();
         std::thread::spawn(move || {
             // A client that is gone, or is not understood, sees that the connection ends.

@@ -58,6 +58,9 @@ pub(crate) enum TextError {
     /// The same, for no more files can be opened.
     #[error("{0}")]
     Files(String),
+    /// It cannot have such a name there, in words; others can be written.
+    #[error("{0}")]
+    Name(String),
 }
 
 impl From<ImportError> for TextError {
@@ -70,10 +73,12 @@ impl TextError {
     fn of(error: &(dyn std::error::Error + 'static)) -> Self {
         let causes = std::iter::successors(Some(error), |error| error.source());
         let mut numbers = causes.filter_map(|cause| cause.downcast_ref::<io::Error>()?.raw_os_error());
-        let is_for_files =
-            numbers.any(|number| [Errno::MFILE, Errno::NFILE].contains(&Errno::from_raw_os_error(number)));
         let words = with_causes(error);
-        if is_for_files { Self::Files(words) } else { Self::Store(words) }
+        match numbers.next().map(Errno::from_raw_os_error) {
+            Some(Errno::MFILE | Errno::NFILE) => Self::Files(words),
+            Some(Errno::NAMETOOLONG | Errno::INVAL | Errno::ILSEQ) => Self::Name(words),
+            _ => Self::Store(words),
+        }
     }
 }
 

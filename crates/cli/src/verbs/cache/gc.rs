@@ -73,7 +73,7 @@ pub(super) struct Collector<'a> {
     said: Said,
     /// What was done before the last pass, to be read by machines.
     earlier: Vec<Value>,
-    /// The packs that were made into others in the passes before.
+    /// The packs that were made into others.
     folded: BTreeSet<String>,
 }
 
@@ -123,7 +123,7 @@ impl Collector<'_> {
         } else if args.dry_run {
             tidy::plan_lines(&plan).iter().for_each(|line| say(line));
             say(&format!("{size}; nothing was done"));
-        } else if plan.sources.iter().any(|source| self.folded.contains(&source.name)) {
+        } else if self.has_folded(&plan) {
             say("the depot does not show yet what was folded; a later run does the rest");
         } else {
             collected = match self.fold(&mut cache, &plan, trouble) {
@@ -134,8 +134,7 @@ impl Collector<'_> {
         }
         let report = with_room(report(&plan, collected.as_ref()), made.map(|made| made.json()));
         if plan.is_part && collected.is_some() {
-            self.earlier.push(report);
-            self.folded.extend(plan.sources.into_iter().map(|source| source.name));
+            self.was_done(vec![report]);
             return Ok(Ok(Pass::Part));
         }
         if args.json {
@@ -155,6 +154,16 @@ impl Collector<'_> {
         Ok(Ok(Pass::All))
     }
 
+    /// Whether something of a plan was folded already, which the depot does not show yet.
+    pub(super) fn has_folded(&self, plan: &Collection) -> bool {
+        plan.sources.iter().any(|source| self.folded.contains(&source.name))
+    }
+
+    /// Takes note of what was done, for the report.
+    pub(super) fn was_done(&mut self, reports: Vec<Value>) {
+        self.earlier.extend(reports);
+    }
+
     /// Folds what is planned, if no other job does, and says what was done. What cannot be folded because it would say too
     /// much stays as it is from then on.
     pub(super) fn fold(
@@ -166,6 +175,7 @@ impl Collector<'_> {
         let collected = self.claims.collect(cache, plan, trouble);
         match &collected {
             Ok(collected) => {
+                self.folded.extend(plan.sources.iter().map(|source| source.name.clone()));
                 tidy::done_lines(plan, collected, tidy::NAMED).iter().for_each(|line| say(line));
             }
             Err(error) if error.is_too_much() => {

@@ -51,8 +51,11 @@ pub(super) fn make_room(
     let mut rewritten = Vec::new();
     loop {
         let plan = cache.plan_beside_left_out(&collector.goal, trouble);
-        let Some(plan) = plan.map_err(|error| not_collected(&error))? else { return Ok(Ok(None)) };
-        if plan.is_nothing() {
+        let Some(plan) = plan.map_err(|error| not_collected(&error))? else {
+            collector.was_done(rewritten);
+            return Ok(Ok(None));
+        };
+        if plan.is_nothing() || collector.has_folded(&plan) {
             break;
         }
         if args.dry_run {
@@ -83,7 +86,10 @@ pub(super) fn make_room(
         ))
         .hint("run it in a job of that branch"));
     }
-    let Some(room) = room else { return Ok(Ok(None)) };
+    let Some(room) = room else {
+        collector.was_done(rewritten);
+        return Ok(Ok(None));
+    };
     may_go(&room, &since, &cache.left_out_since(), &collector.goal)?;
     let lost: Vec<&str> = room.lost.iter().map(String::as_str).collect();
     let without = || {

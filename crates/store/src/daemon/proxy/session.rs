@@ -162,7 +162,7 @@ impl Session {
         match answered {
             Ok(Some(answer)) => answers.answer(&answer),
             Ok(None) | Err(TextError::NotForUs) => self.hand_on(request),
-            Err(TextError::Store(error) | TextError::Files(error)) => answers.refuse(&error),
+            Err(error) => answers.refuse_for(&error),
         }
     }
 
@@ -201,11 +201,11 @@ impl Session {
                 wire::info(&mut answer, &info);
                 answers.answer(&answer)
             }
-            Err(TextError::Store(error) | TextError::Files(error)) => answers.refuse(&error),
             Err(TextError::NotForUs) => {
                 answers.send_on(&request.raw)?;
                 answers.pass_frames(&mut bytes.as_slice().chain(frames))
             }
+            Err(error) => answers.refuse_for(&error),
         }
     }
 
@@ -306,6 +306,16 @@ impl Answers {
     }
 
     /// Says no (nix `src/libutil/serialise.cc`, `operator <<` of `Error`).
+    /// Refuses what could not be done. Where the machine does not let us, no other will be.
+    fn refuse_for(&mut self, error: &TextError) -> io::Result<()> {
+        let why = error.to_string();
+        if matches!(error, TextError::Store(_) | TextError::Files(_)) {
+            // Known before the client hears of it.
+            let _ = self.behind.refused.set(why.clone());
+        }
+        self.refuse(&why)
+    }
+
     fn refuse(&mut self, why: &str) -> io::Result<()> {
         let mut bytes = Vec::new();
         wire::number(&mut bytes, message::ERROR);
@@ -322,7 +332,7 @@ impl Answers {
     /// Sends something to the daemon behind us, which answers the client. What came before is valid by then.
     fn send_on(&mut self, bytes: &[u8]) -> io::Result<()> {
         if let Err(error) = self.behind.texts.register() {
-            self.refuse(&error.to_string())?;
+            self.refuse_for(&error)?;
             return Err(io::Error::other(error));
         }
         let started = match &mut self.daemon {
