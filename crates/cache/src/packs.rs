@@ -354,10 +354,10 @@ impl Packs {
             seen.into_iter().partition(|blob| is_readable(blob.name.as_str(), scopes.as_ref()));
         self.outside = outside.iter().map(|blob| (blob.name.to_string(), info(blob))).collect();
         newest_first(&mut waiting);
-        let mut tried: BTreeSet<String> = waiting.iter().map(|blob| blob.name.to_string()).collect();
         // What was replaced is not touched, unless what replaced it is not there: nobody needs it, and to be read is
         // what keeps it from eviction.
         let rest = waiting.split_off(waiting.len().min(1));
+        let mut tried: BTreeSet<String> = waiting.iter().map(|blob| blob.name.to_string()).collect();
         self.read(waiting, trouble).await;
         let (replaced, rest): (Vec<Blob>, Vec<Blob>) = rest
             .into_iter()
@@ -365,17 +365,20 @@ impl Packs {
         let known = replaced.iter().map(|blob| (blob.name.to_string(), info(blob))).collect();
         self.catalog.hear(Others { known, ..Others::default() });
         self.blobs.extend(replaced.into_iter().map(|blob| (blob.name.to_string(), blob)));
+        tried.extend(rest.iter().map(|blob| blob.name.to_string()));
         let mut blobs = rest;
         loop {
             self.read(blobs, trouble).await;
-            let unread = self.catalog.unread().into_iter().map(|(name, info)| (name.to_owned(), info));
-            let unread: Vec<_> = unread.filter(|(name, _)| !tried.contains(name)).collect();
-            tried.extend(unread.iter().map(|(name, _)| name.clone()));
-            blobs = self.find(unread, trouble).await;
-            // Those that there is no room for know of others, too.
-            if blobs.is_empty() && !self.hear_of_crowded(trouble).await {
+            // Those that there is no room for know of others, too, and replace some.
+            let is_news = self.hear_of_crowded(trouble).await;
+            // Among them what was replaced by what is not there any more, or cannot be read.
+            let unread = self.catalog.unread_but(|name| tried.contains(name)).into_iter();
+            let unread: Vec<_> = unread.map(|(name, info)| (name.to_owned(), info)).collect();
+            if unread.is_empty() && !is_news {
                 break;
             }
+            tried.extend(unread.iter().map(|(name, _)| name.clone()));
+            blobs = self.find(unread, trouble).await;
         }
         if !self.crowded.is_empty() {
             self.share_room(trouble).await;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use phoenix_cache::{Cache, CollectError, Collected};
-use phoenix_depot::testing::{Fault, Faults, Faulty, Memory};
+use phoenix_depot::testing::{Fault, Faults, Faulty, Memory, body};
 use phoenix_depot::{BlobName, Depot};
 use phoenix_pack::{Beside, Collection, Damaged, Goal};
 use stores::{Store, check, names, open, restore, save, store};
@@ -61,6 +61,39 @@ fn frames_that_are_wanted_are_copied_as_they_are() {
     assert!(collected.copied * 10 > collected.size * 9, "{collected:?}");
     assert_eq!(open(&depot).0.catalog().packs().count(), 1);
     assert!(stores.iter().all(|store| is_whole(&depot, store)));
+}
+
+/// A fold that is lost brings back what it replaced, for that is there for a while yet.
+#[test]
+fn a_fold_that_is_lost_brings_back_what_it_replaced() {
+    for damage in [false, true] {
+        let memory = Arc::new(Memory::new());
+        let depot: Arc<dyn Depot> = memory.clone();
+        let stores: Vec<Store> = (1..6).map(|salt| store(12, salt)).collect();
+        for (at, store) in stores.iter().take(4).enumerate() {
+            save(&mut open(&depot).0, &at.to_string(), store).unwrap();
+        }
+        gc(&mut open(&depot).0, "f", &goal(1000)).unwrap();
+        save(&mut open(&depot).0, "g", &stores[4]).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let fold = BlobName::new("packs/f").unwrap();
+        let bytes = runtime.block_on(async {
+            let blob = memory.find(&fold).await.unwrap().unwrap();
+            memory.read(&blob, 0..blob.size - 10).await.unwrap()
+        });
+        runtime.block_on(memory.remove(&fold)).unwrap();
+        if damage {
+            runtime.block_on(memory.create(&fold, body(bytes))).unwrap();
+        }
+        let (mut cache, troubles) = open(&depot);
+        assert_eq!(troubles.len(), usize::from(damage), "{troubles:?}");
+        assert_eq!(cache.catalog().packs().count(), 5);
+        assert!(stores.iter().all(|store| is_whole(&depot, store)));
+        // They are in use again, and the small ones are folded again.
+        let (plan, _) = gc(&mut open(&depot).0, "h", &goal(1000)).unwrap();
+        assert_eq!((plan.sources.len(), plan.kept), (4, 60), "{plan:?}");
+        assert!(stores.iter().all(|store| is_whole(&depot, store)));
+    }
 }
 
 /// Whatever a depot does to a collector: what it had before can be restored when it has come to its senses.

@@ -396,8 +396,17 @@ impl Catalog {
     /// any pack says are replaced come only when there are no others: what replaced them may be found first.
     #[must_use]
     pub fn unread(&self) -> Vec<(&str, PackInfo)> {
-        let first = self.unread_that(|name| !self.others.replaced.contains_key(name));
-        if first.is_empty() { self.unread_that(|name| !self.is_replaced(name)) } else { first }
+        self.unread_but(|_| false)
+    }
+
+    /// The same without those that cannot be read, as is known by now.
+    #[must_use]
+    pub fn unread_but(&self, cannot: impl Fn(&str) -> bool) -> Vec<(&str, PackInfo)> {
+        let first = self.unread_that(|name| !self.others.replaced.contains_key(name) && !cannot(name));
+        if first.is_empty() {
+            return self.unread_that(|name| !self.is_replaced(name) && !cannot(name));
+        }
+        first
     }
 
     /// The packs that are known, replaced by one that is read, and not read; those first that were replaced last.

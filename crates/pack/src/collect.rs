@@ -119,6 +119,8 @@ pub struct Collection {
     pub at_once: bool,
     /// The paths that nobody can restore any more afterwards.
     pub dropped: Vec<Dropped>,
+    /// Whether there was no room for a path, whether it goes or stays with its pack.
+    is_short: bool,
     /// What is kept of what roots of a branch refer to that are let go themselves, by branch: roots in their place.
     stand_ins: BTreeMap<String, BTreeSet<String>>,
     /// The records that go into the new pack: numbers of packs, and of records in these.
@@ -266,8 +268,9 @@ impl Collection {
         let mut plan = Self::toward(catalog, goal, &candidates, target);
         // What is wanted is estimated by chunks, but frames are carried along whole: a few tries with less.
         for _ in 0..4 {
-            // What is written is a little more than was estimated.
-            let after = if plan.sources.is_empty() { plan.after } else { plan.after + plan.after / MARGIN };
+            // What is written may be a little more than was estimated, but nothing goes for that alone.
+            let written: u64 = plan.sources.iter().map(|source| source.wanted).sum();
+            let after = plan.after + if plan.is_short { written / MARGIN } else { 0 };
             if after <= goal.budget || target == 0 {
                 break;
             }

@@ -304,6 +304,7 @@ fn finish(
     };
     let dropped = keeping.dropped.iter().filter(|&&(_, pack, number)| is_lost(pack, number));
     let mut dropped: Vec<Dropped> = dropped.map(|(dropped, ..)| dropped.clone()).collect();
+    let is_short = keeping.dropped.iter().any(|(path, ..)| path.why == Lost::NoRoom);
     name_causes(&mut dropped, &keeping);
     let kept = keeping.records.len();
     let records = keeping.records.into_iter().filter(|(pack, _)| rewritten.contains(pack)).collect();
@@ -325,6 +326,7 @@ fn finish(
         after,
         kept,
         branches: keeping.branches,
+        is_short,
         stand_ins: keeping.stand_ins,
         sources: sources.chain(superfluous).collect(),
         is_part,

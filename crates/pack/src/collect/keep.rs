@@ -118,8 +118,8 @@ pub(super) fn keep(catalog: &Catalog, goal: &Goal, candidates: &[Candidate<'_>],
             taking.take(root);
         }
     }
-    // What nobody needs has no room that was too small for what somebody needs.
-    let is_short = taking.is_short();
+    // What nobody needs has no room that was too small for what somebody needs, if that could have room at all.
+    let is_short = taking.is_short;
     // Everything else, newest first; a pack from outside stands where it was made.
     let mut rest: Vec<(u64, &str, Option<u64>)> = candidates
         .iter()
@@ -238,6 +238,8 @@ struct Taking<'c> {
     taken: Vec<u64>,
     used: u64,
     target: u64,
+    /// Whether there was no room for something that is not too large for all the room there is.
+    is_short: bool,
 }
 
 impl<'c> Taking<'c> {
@@ -252,7 +254,19 @@ impl<'c> Taking<'c> {
         let taken = vec![0; wanted.len()];
         let states = vec![State::New; candidates.len()];
         let costs = Costs::of(catalog);
-        Self { catalog, candidates, gone, states, costs, wanted, records: Vec::new(), taken, used: 0, target }
+        Self {
+            catalog,
+            candidates,
+            gone,
+            states,
+            costs,
+            wanted,
+            records: Vec::new(),
+            taken,
+            used: 0,
+            target,
+            is_short: false,
+        }
     }
 
     /// Keeps a path with what it refers to, as far as there is room; those that are referred to first.
@@ -297,11 +311,6 @@ impl<'c> Taking<'c> {
                 }
             }
         }
-    }
-
-    /// Whether there was no room for something.
-    fn is_short(&self) -> bool {
-        self.states.contains(&State::Dropped(Lost::NoRoom))
     }
 
     /// Lets a path go for which nothing was decided yet.
@@ -365,6 +374,7 @@ impl<'c> Taking<'c> {
             }
         }
         if self.used.saturating_add(cost) > self.target {
+            self.is_short |= cost <= self.target;
             for place in new {
                 self.wanted[place.pack as usize][place.chunk as usize] = false;
             }
