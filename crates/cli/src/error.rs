@@ -136,6 +136,10 @@ pub(crate) const DAMAGED_LOCK: &str =
 /// What to do about an error of Nix or of the system, where that is known.
 pub(crate) fn hint_for(message: &str) -> Option<&'static str> {
     let has = |part: &str| message.contains(part);
+    // A depot says so itself.
+    if has("or use another depot") {
+        return None;
+    }
     if DISK_FULL_WORDS.iter().any(|words| has(words)) {
         return Some(DISK_FULL);
     }

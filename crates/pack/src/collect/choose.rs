@@ -302,8 +302,19 @@ fn finish(
             })
         })
     };
-    let dropped = keeping.dropped.iter().filter(|&&(_, pack, number)| is_lost(pack, number));
-    let mut dropped: Vec<Dropped> = dropped.map(|(dropped, ..)| dropped.clone()).collect();
+    // It may be in another pack as well, which stays.
+    let stays = |name: &str| {
+        let records = catalog.packs().filter_map(|(pack, _, directory)| {
+            let number = directory.find(name.as_bytes().first_chunk()?)?;
+            (directory.name_of(number) == name.as_bytes()).then_some((pack, number))
+        });
+        let mut records = records.collect::<Vec<_>>().into_iter();
+        records.any(|(pack, number)| !is_lost(pack, number))
+    };
+    let is_gone =
+        |(path, pack, number): &(Dropped, u32, usize)| is_lost(*pack, *number) && !stays(&path.name);
+    let lost = keeping.dropped.iter().map(is_gone).collect();
+    let mut dropped = with_what_needs_them(catalog, &keeping.dropped, lost);
     let is_short = keeping.dropped.iter().any(|(path, ..)| path.why == Lost::NoRoom);
     name_causes(&mut dropped, &keeping);
     let kept = keeping.records.len();
@@ -337,6 +348,48 @@ fn finish(
         records,
         wanted: keeping.wanted,
     }
+}
+
+/// The paths that are lost, and those that stay where they are and refer to one that is, or to one that does: nobody can
+/// restore these either.
+fn with_what_needs_them(
+    catalog: &Catalog,
+    dropped: &[(Dropped, u32, usize)],
+    mut lost: Vec<bool>,
+) -> Vec<Dropped> {
+    let mut numbers: Vec<u32> = (0..dropped.len() as u32).collect();
+    let name = |number: u32| dropped[number as usize].0.name.as_str();
+    numbers.sort_by_key(|&number| name(number));
+    let find = |wanted: &str| {
+        let at = numbers.binary_search_by(|&number| name(number).cmp(wanted)).ok()?;
+        Some(numbers[at])
+    };
+    // What refers to what, as far as it is not lost itself.
+    let mut needs: Vec<(u32, u32)> = Vec::new();
+    for (at, (path, pack, number)) in dropped.iter().enumerate().filter(|(at, _)| !lost[*at]) {
+        let record = catalog.pack(*pack).and_then(|(_, directory)| directory.record(*number).ok());
+        let references = record.map(|record| record.info.references).unwrap_or_default();
+        let others = references.iter().filter(|name| **name != path.name).filter_map(|name| find(name));
+        needs.extend(others.map(|other| (other, at as u32)));
+    }
+    needs.sort_unstable();
+    let mut why: BTreeMap<u32, u32> = BTreeMap::new();
+    let mut open: Vec<u32> = (0..dropped.len() as u32).filter(|&at| lost[at as usize]).collect();
+    while let Some(cause) = open.pop() {
+        let first = needs.partition_point(|(other, _)| *other < cause);
+        for &(_, at) in needs[first..].iter().take_while(|(other, _)| *other == cause) {
+            if !std::mem::replace(&mut lost[at as usize], true) {
+                why.insert(at, cause);
+                open.push(at);
+            }
+        }
+    }
+    let all = dropped.iter().enumerate().filter(|(at, _)| lost[*at]);
+    let told = all.map(|(at, (path, ..))| match why.get(&(at as u32)) {
+        Some(&cause) => Dropped { why: Lost::RefersTo(name(cause).to_owned()), ..path.clone() },
+        None => path.clone(),
+    });
+    told.collect()
 }
 
 /// Sees to it that what is said to be let go because of another path names one that is let go: what stays with its pack,

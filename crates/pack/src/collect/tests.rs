@@ -681,6 +681,26 @@ fn why_a_path_goes_is_true_also_where_what_it_needs_stays() {
     assert!(world.catalog().has(name(90).as_bytes().first_chunk().unwrap()));
 }
 
+/// What stays with its pack and refers to something that goes is told, too: nobody can restore it.
+#[test]
+fn what_stays_and_needs_what_goes_is_told() {
+    let mut world = World::default();
+    world.save(&mut Catalog::default(), "a", 1, vec![path(1, &(0..60).collect::<Vec<_>>(), &[], 1)]);
+    let mut catalog = world.catalog();
+    let many = [path(2, &[100], &[1], 1), path(3, &[101], &[2], 1), path(4, &[102], &[], 9)];
+    world.save(&mut catalog, "b", 2, many.into());
+    let keep = [name(3)].into();
+    let plan = Collection::plan(&mut world.catalog(), &Goal { budget: 20_000, packs: 9, keep, ..goal(10) });
+    let sources: Vec<&str> = plan.sources.iter().map(|source| source.name.as_str()).collect();
+    assert_eq!(sources, ["a"], "{plan:?}");
+    let refers = |number| Lost::RefersTo(name(number));
+    let mut told = dropped(&plan);
+    told.sort_unstable_by_key(|(name, _)| *name);
+    let (one, two) = (refers(1), refers(2));
+    let names = [1, 2, 3].map(name);
+    assert_eq!(told, [(names[0].as_str(), &Lost::NoRoom), (&names[1], &one), (&names[2], &two)]);
+}
+
 /// What was in a pack that is let go for want of room takes with it what is put together of it, and what refers to it.
 #[test]
 fn what_cannot_be_had_without_a_pack_that_is_let_go_goes_with_it() {

@@ -29,6 +29,16 @@ pub(super) fn gc(args: &GcArgs) -> Result<ExitCode, CommandError> {
     let claims = Claims::new(depots::open(args.depot.as_deref())?);
     let mut collector =
         Collector { args, goal, claims, said: Said::default(), earlier: Vec::new(), folded: BTreeSet::new() };
+    let ended = collect(&mut collector);
+    if args.json && !collector.earlier.is_empty() {
+        // It ended before its end.
+        talk::stdout(&format!("{}\n", after(json!({}), collector.earlier)))?;
+    }
+    ended
+}
+
+/// Collects until all is done.
+fn collect(collector: &mut Collector<'_>) -> Result<ExitCode, CommandError> {
     let mut races = 0;
     loop {
         let later = collector.goal.damaged.later.len();
@@ -41,10 +51,6 @@ pub(super) fn gc(args: &GcArgs) -> Result<ExitCode, CommandError> {
             }
             // Without what cannot be rewritten.
             Err(_) if collector.goal.damaged.later.len() > later => {}
-            Err(error @ CollectError::Claimed { .. }) => {
-                say(&format!("nothing is collected: {error}; {LATER}"));
-                return Ok(ExitCode::SUCCESS);
-            }
             Err(error) => {
                 return Err(CommandError::because("nothing is collected, and nothing is lost", &error));
             }
@@ -108,6 +114,13 @@ impl Collector<'_> {
         if let Some(made) = &made {
             goal.damaged = made.damaged(args.dry_run, goal.damaged);
         }
+        let names = &self.goal.keep;
+        let unknown = names.iter().filter(|name| {
+            name.as_bytes().first_chunk().is_none_or(|hash_part| !cache.catalog().has(hash_part))
+        });
+        for name in unknown.collect::<Vec<_>>() {
+            say(&format!("warning: {name}, which is to be kept, is in no pack"));
+        }
         let is_news = note_gone(&mut cache, &args.gone, goal.now);
         let plan = cache.plan_collection(&goal, trouble).map_err(|error| not_collected(&error))?;
         let size = format!("{} now, {} then", HumanBytes(plan.before), HumanBytes(plan.after));
@@ -116,7 +129,11 @@ impl Collector<'_> {
             let told = cache.tell(&depots::new_name());
             told.map_err(|error| CommandError::because("that a branch is gone cannot be noted", &error))?;
         }
+        for dropped in plan.dropped.iter().filter(|dropped| goal.keep.contains(&dropped.name)) {
+            say(&format!("warning: {}, which is to be kept, is let go of: {}", dropped.name, dropped.why));
+        }
         let mut collected = None;
+        let mut is_claimed = false;
         if plan.is_nothing() {
             say(&format!("nothing to do: {} in all", HumanBytes(plan.before)));
             tidy::waiting_line(&plan).iter().for_each(|line| say(line));
@@ -126,18 +143,25 @@ impl Collector<'_> {
         } else if self.has_folded(&plan) {
             say("the depot does not show yet what was folded; a later run does the rest");
         } else {
-            collected = match self.fold(&mut cache, &plan, trouble) {
-                Ok(collected) => Some(collected),
+            match self.fold(&mut cache, &plan, trouble) {
+                Ok(done) => {
+                    say(&size);
+                    collected = Some(done);
+                }
+                Err(error @ CollectError::Claimed { .. }) => {
+                    say(&format!("nothing is collected: {error}; {LATER}"));
+                    is_claimed = true;
+                }
                 Err(error) => return Ok(Err(error)),
-            };
-            say(&size);
+            }
         }
         let report = with_room(report(&plan, collected.as_ref()), made.map(|made| made.json()));
         if plan.is_part && collected.is_some() {
-            self.was_done(vec![report]);
+            self.was_done(report);
             return Ok(Ok(Pass::Part));
         }
         if args.json {
+            let report = claimed(report, is_claimed);
             talk::stdout(&format!("{}\n", after(report, std::mem::take(&mut self.earlier))))?;
         }
         if collected.is_some() && cache.is_nearly_full() {
@@ -160,8 +184,8 @@ impl Collector<'_> {
     }
 
     /// Takes note of what was done, for the report.
-    pub(super) fn was_done(&mut self, reports: Vec<Value>) {
-        self.earlier.extend(reports);
+    pub(super) fn was_done(&mut self, report: Value) {
+        self.earlier.push(report);
     }
 
     /// Folds what is planned, if no other job does, and says what was done. What cannot be folded because it would say too
@@ -203,6 +227,9 @@ fn note_gone(cache: &mut Cache, gone: &[String], now: u64) -> bool {
             .filter(|(name, _)| tidy::is_of(name, branch))
             .map(|(name, used)| (name.clone(), used.run, used.roots.is_empty()))
             .collect();
+        if known.is_empty() {
+            say(&format!("warning: nothing is known of a branch {branch}"));
+        }
         for (name, run, is_gone) in known {
             is_news |= !is_gone;
             // A run of the branch that is later than those that are known, and needs nothing.
@@ -226,6 +253,14 @@ pub(super) fn not_collected(error: &CollectError) -> CommandError {
 fn with_room(mut report: Value, room: Option<Value>) -> Value {
     if let (Some(report), Some(room)) = (report.as_object_mut(), room) {
         report.insert("room".to_owned(), room);
+    }
+    report
+}
+
+/// A report with whether another job does what was planned.
+fn claimed(mut report: Value, is_claimed: bool) -> Value {
+    if let Some(report) = report.as_object_mut() {
+        report.insert("claimed".to_owned(), Value::Bool(is_claimed));
     }
     report
 }

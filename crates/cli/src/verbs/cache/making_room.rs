@@ -17,7 +17,7 @@ use crate::{depots, talk, tidy};
 /// How room was made, or would be.
 pub(super) struct Made {
     room: MakingRoom,
-    /// What was folded and rewritten for it, to be read by machines.
+    /// What was rewritten without what cannot be restored, to be read by machines.
     rewritten: Vec<Value>,
 }
 
@@ -48,13 +48,9 @@ pub(super) fn make_room(
     let args = collector.args;
     // What is made here is newer than what took the room.
     let since = cache.left_out_since();
-    let mut rewritten = Vec::new();
     loop {
         let plan = cache.plan_beside_left_out(&collector.goal, trouble);
-        let Some(plan) = plan.map_err(|error| not_collected(&error))? else {
-            collector.was_done(rewritten);
-            return Ok(Ok(None));
-        };
+        let Some(plan) = plan.map_err(|error| not_collected(&error))? else { return Ok(Ok(None)) };
         if plan.is_nothing() || collector.has_folded(&plan) {
             break;
         }
@@ -64,7 +60,7 @@ pub(super) fn make_room(
             break;
         }
         match collector.fold(cache, &plan, trouble) {
-            Ok(collected) => rewritten.push(report(&plan, Some(&collected))),
+            Ok(collected) => collector.was_done(report(&plan, Some(&collected))),
             Err(error @ CollectError::Claimed { .. }) => {
                 return Err(
                     CommandError::because("nothing is collected, and there is no room", &error).hint(LATER)
@@ -86,10 +82,7 @@ pub(super) fn make_room(
         ))
         .hint("run it in a job of that branch"));
     }
-    let Some(room) = room else {
-        collector.was_done(rewritten);
-        return Ok(Ok(None));
-    };
+    let Some(room) = room else { return Ok(Ok(None)) };
     may_go(&room, &since, &cache.left_out_since(), &collector.goal)?;
     let lost: Vec<&str> = room.lost.iter().map(String::as_str).collect();
     let without = || {
@@ -106,8 +99,9 @@ pub(super) fn make_room(
         removed_lines("remove", &room, &packs);
         let gone = room.damaged.gone.as_ref().map_or(0, BTreeSet::len);
         say(&format!("{} in no other pack, and {}", talk::paths_are(gone), without()));
-        return Ok(Ok(Some(Made { room, rewritten })));
+        return Ok(Ok(Some(Made { room, rewritten: Vec::new() })));
     }
+    let mut rewritten = Vec::new();
     if !room.damaged.packs.is_empty() {
         say(&without());
         let mut tell = |plan: &Collection, collected: &Collected| {
@@ -138,7 +132,7 @@ pub(super) fn make_room(
                 if done.left.len() == 1 { "" } else { ", …" },
             ));
         }
-        rewritten.extend(done.done);
+        rewritten = done.done;
         // There may be room now.
         cache.look_again(trouble);
     }

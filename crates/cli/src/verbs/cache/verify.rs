@@ -35,10 +35,9 @@ struct Heard {
 impl Heard {
     fn hear(&mut self, trouble: &Trouble) {
         match trouble {
-            // What a later phoenix has written is no damage, and for that one to look at.
-            Trouble::Pack { problem: PackError::Version(_), .. } => {}
-            // What was not read may be whole.
-            Trouble::LeftOut { .. } | Trouble::Pack { problem: PackError::NoRoom, .. } => {
+            // What was not read may be whole; what a later phoenix has written is for that one to look at.
+            Trouble::LeftOut { .. }
+            | Trouble::Pack { problem: PackError::NoRoom | PackError::Version(_), .. } => {
                 self.is_unread = true;
             }
             Trouble::Depot(_) => (self.is_unread, self.is_refused) = (true, true),
