@@ -41,6 +41,16 @@ fn peak(child: &mut Child) -> u64 {
     peak
 }
 
+/// Runs phoenix, which takes no more memory than it may.
+fn within_limit(env: &TestEnv, args: &[&str]) -> Ran {
+    let mut child = common::start(env, args);
+    let peak = peak(&mut child);
+    let ran = common::end(child);
+    assert!(peak < LIMIT, "{peak} MiB: {ran}");
+    eprintln!("{peak} MiB");
+    ran
+}
+
 fn noise(size: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut bytes = vec![0; size];
@@ -98,12 +108,7 @@ fn restore(env: &TestEnv, packs: &[Vec<u8>], paths: usize) -> Ran {
     // As many threads as a runner of GitHub's has.
     let mut args = vec!["cache", "restore", "--threads", "4", "--depot", &depot];
     args.extend(paths.iter().map(String::as_str));
-    let mut child = common::start(env, &args);
-    let peak = peak(&mut child);
-    let ran = common::end(child);
-
-    assert!(peak < LIMIT, "{peak} MiB: {ran}");
-    ran
+    within_limit(env, &args)
 }
 
 /// How many large frames there are, of 200 MB together.
@@ -360,11 +365,8 @@ fn a_fold_of_many_paths_takes_no_more() {
         .collect();
     let mut args = vec!["cache", "save", "--depot", &depot];
     args.extend(paths.iter().map(String::as_str));
-    let mut child = common::start(&env, &args);
-    let peak = peak(&mut child);
-    let ran = common::end(child).ends_with(0);
+    let ran = within_limit(&env, &args).ends_with(0);
     assert!(ran.stderr.contains("folded 9 packs"), "{ran}");
-    assert!(peak < LIMIT, "{peak} MiB: {ran}");
 }
 
 /// How many paths refer to how many others.
@@ -416,13 +418,7 @@ fn a_closure_of_which_much_is_known_comes_whole_and_goes_again() {
         fs::write(env.file(&format!("depot/packs/{number}")), pack).unwrap();
     }
     drop(packs);
-    let run = |args: &[&str]| {
-        let mut child = common::start(&env, args);
-        let peak = peak(&mut child);
-        let ran = common::end(child).ends_with(0);
-        assert!(peak < LIMIT, "{peak} MiB: {ran}");
-        ran
-    };
+    let run = |args: &[&str]| within_limit(&env, args).ends_with(0);
     let path = format!("{}/{last}", env.nix.store_dir());
     let ran = run(&["cache", "restore", "--threads", "4", "--depot", &env.depot(), &path]);
     let _ = ran.says(&format!("restored {} paths", REFERRING.0));
@@ -469,12 +465,7 @@ fn packs_that_there_is_no_room_for_are_told_and_nothing_of_them_is_saved_anew() 
     fs::create_dir_all(&folder).unwrap();
     let depot = env.depot();
     let run = |args: &[&str], code: i32| {
-        let args = [&["cache"], args, &["--depot", &depot]].concat();
-        let mut child = common::start(&env, &args);
-        let peak = peak(&mut child);
-        let ran = common::end(child).ends_with(code);
-        assert!(peak < LIMIT, "{peak} MiB: {ran}");
-        ran
+        within_limit(&env, &[&["cache"], args, &["--depot", &depot]].concat()).ends_with(code)
     };
     let made = |number: usize| {
         let (bytes, path) = heavy(&env.nix.store_dir(), number);
@@ -587,15 +578,8 @@ fn a_collection_of_more_than_one_pack_may_say_takes_no_more() {
         fs::write(folder.join(format!("{number}")), pack).unwrap();
     }
     let depot = env.depot();
-    let run = |args: &[&str]| {
-        let args = [&["cache"], args, &["--depot", &depot]].concat();
-        let mut child = common::start(&env, &args);
-        let peak = peak(&mut child);
-        let ran = common::end(child).ends_with(0);
-        assert!(peak < LIMIT, "{peak} MiB: {ran}");
-        eprintln!("{peak} MiB");
-        ran
-    };
+    let run =
+        |args: &[&str]| within_limit(&env, &[&["cache"], args, &["--depot", &depot]].concat()).ends_with(0);
     let gc = ["gc", "--budget", "2M", "--grace", "0", "--json"];
     let planned = run(&[&gc[..], &["--dry-run"]].concat());
     let ran = run(&gc);
@@ -627,15 +611,8 @@ fn a_fold_in_a_depot_that_is_full_takes_no_more() {
     let newest = fs::File::options().write(true).open(folder.join("4")).unwrap();
     newest.set_modified(SystemTime::now() + Duration::from_secs(100)).unwrap();
     let depot = env.depot();
-    let run = |args: &[&str]| {
-        let args = [&["cache"], args, &["--depot", &depot]].concat();
-        let mut child = common::start(&env, &args);
-        let peak = peak(&mut child);
-        let ran = common::end(child).ends_with(0);
-        assert!(peak < LIMIT, "{peak} MiB: {ran}");
-        eprintln!("{peak} MiB");
-        ran
-    };
+    let run =
+        |args: &[&str]| within_limit(&env, &[&["cache"], args, &["--depot", &depot]].concat()).ends_with(0);
     let mut folded = 0;
     for number in 0..2 {
         let file = env.file(&format!("small-{number}"));
@@ -663,13 +640,8 @@ fn a_repair_of_packs_of_which_much_is_known_takes_no_more() {
     }
     let depot = env.depot();
     let run = |args: &[&str], code: i32| {
-        let args = [&["cache", "verify", "--threads", "4", "--depot", &depot], args].concat();
-        let mut child = common::start(&env, &args);
-        let peak = peak(&mut child);
-        let ran = common::end(child).ends_with(code);
-        assert!(peak < LIMIT, "{peak} MiB: {ran}");
-        eprintln!("{peak} MiB");
-        ran
+        let verify = ["cache", "verify", "--threads", "4", "--depot", &depot];
+        within_limit(&env, &[&verify, args].concat()).ends_with(code)
     };
     let _ = run(&[], 1).says("it does not begin as it ends").says("24 of 24 paths are whole");
     let ran = run(&["--repair"], 0);

@@ -455,7 +455,8 @@ fn a_depot_that_is_full_keeps_what_it_has() {
         }
     };
     flip();
-    let ran = cache(&env, &["verify", "--repair"]).ends_with(1).says("not repaired").says("free some space there");
+    let ran =
+        cache(&env, &["verify", "--repair"]).ends_with(1).says("not repaired").says("free some space there");
     assert!(!ran.stderr.contains("when the depot answers"), "{ran}");
     flip();
     come_back(&env, &paths[..2]);
