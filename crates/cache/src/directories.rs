@@ -12,10 +12,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::Trouble;
 use crate::attempts::attempts;
-use crate::packs::AT_ONCE;
 
 /// How much of the end of a pack is read at first, in bytes: the footer, and the whole directory of most.
 const TAIL: u64 = 256 << 10;
+
+/// How many packs are asked for at once.
+pub(crate) const AT_ONCE: usize = 8;
 
 /// How many KiB of directories, as they are stored, are on their way at once.
 const ON_THEIR_WAY: u32 = 24 << 10;

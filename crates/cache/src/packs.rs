@@ -15,16 +15,12 @@ use phoenix_pack::{
 };
 
 use crate::attempts::attempts;
-use crate::directories::{Room, fetched, may_be_damage, opened, read_directory};
+use crate::directories::{AT_ONCE, Room, fetched, may_be_damage, opened, read_directory};
 use crate::name::{PACKS, is_part, is_readable, prefix};
-use crate::packs::full::LeftOut;
 use crate::{Said, Trouble};
 
 /// How many damaged packs one after another are gone back over.
 const MOST_BACK: usize = 4;
-
-/// How many packs are asked for at once.
-pub(crate) const AT_ONCE: usize = 8;
 
 /// Which part of the room for directories a save leaves free: for packs that only say something, of which the newest are
 /// read before all others.
@@ -64,6 +60,14 @@ pub struct Packs {
     crowded: BTreeMap<String, Blob>,
     /// Packs of which the depot did not tell whether they are there, or what is in them.
     unsure: BTreeSet<String>,
+}
+
+/// A pack that there is no room for.
+#[derive(Debug, Clone)]
+pub(crate) struct LeftOut {
+    pub(crate) blob: Blob,
+    /// Since when, in seconds since 1970: whoever looked before that may rely on it.
+    pub(crate) since: u64,
 }
 
 /// The time, in seconds since 1970.

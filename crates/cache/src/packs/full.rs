@@ -8,17 +8,9 @@ use phoenix_pack::{
     Beside, Catalog, Directory, Load, Newer, PackError, PackInfo, with_room, without_room_since,
 };
 
-use super::{Packs, info, newest_first, now};
+use super::{LeftOut, Packs, info, newest_first, now};
 use crate::Trouble;
 use crate::directories::{Room, Tail, read_on, read_tail};
-
-/// A pack that there is no room for.
-#[derive(Debug, Clone)]
-pub(crate) struct LeftOut {
-    pub(crate) blob: Blob,
-    /// Since when, in seconds since 1970: whoever looked before that may rely on it.
-    pub(crate) since: u64,
-}
 
 /// Who has the room, as far as that is decided.
 #[derive(Debug, Default)]

@@ -20,6 +20,7 @@ use crate::talk;
 use crate::tidy;
 use snapshot::Snapshot;
 
+mod collector;
 mod gc;
 mod keys;
 mod losses;

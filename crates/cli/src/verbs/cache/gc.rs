@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use indicatif::HumanBytes;
-use phoenix_cache::{Cache, CollectError, Collected, Said, Trouble};
-use phoenix_pack::{Collection, Goal, Use};
+use phoenix_cache::{Cache, CollectError, Said, Trouble};
+use phoenix_pack::{Goal, Use};
 use serde_json::{Value, json};
 
+use super::collector::{Collector, LATER, Troubled, not_collected, report, say};
 use super::making_room::make_room;
-use super::rewriting::Troubled;
 use crate::args::GcArgs;
 use crate::error::CommandError;
 use crate::tidy::Claims;
@@ -17,9 +17,6 @@ use crate::{depots, talk, tidy};
 
 /// How often the depot is looked at anew because another collector took what was to be folded.
 const RACES: usize = 5;
-
-/// When another job folds.
-pub(super) const LATER: &str = "if it does not come to that, run it again in half an hour";
 
 /// Runs the verb.
 pub(super) fn gc(args: &GcArgs) -> Result<ExitCode, CommandError> {
@@ -42,7 +39,7 @@ fn collect(collector: &mut Collector<'_>) -> Result<ExitCode, CommandError> {
     let mut races = 0;
     loop {
         let later = collector.goal.damaged.later.len();
-        match collector.pass()? {
+        match pass(collector)? {
             Ok(Pass::Part) => {}
             Ok(Pass::All) => return Ok(ExitCode::SUCCESS),
             Err(error) if error.is_race() && races + 1 < RACES => {
@@ -58,10 +55,6 @@ fn collect(collector: &mut Collector<'_>) -> Result<ExitCode, CommandError> {
     }
 }
 
-pub(super) fn say(text: &str) {
-    talk::stderr(&format!("{text}\n"));
-}
-
 /// Whether there is more to do.
 enum Pass {
     All,
@@ -69,154 +62,96 @@ enum Pass {
     Part,
 }
 
-/// Who collects.
-pub(super) struct Collector<'a> {
-    pub(super) args: &'a GcArgs,
-    /// What it is to come to, without what cannot be rewritten.
-    pub(super) goal: Goal,
-    pub(super) claims: Claims,
-    /// The depot is looked at several times.
-    said: Said,
-    /// What was done before the last pass, to be read by machines.
-    earlier: Vec<Value>,
-    /// The packs that were made into others.
-    folded: BTreeSet<String>,
+/// Looks at the depot, and does what is to be done, or as much of it as goes into one pack.
+fn pass(collector: &mut Collector<'_>) -> Result<Result<Pass, CollectError>, CommandError> {
+    let args = collector.args;
+    let mut said = std::mem::take(&mut collector.said);
+    let mut trouble = |trouble: Trouble| {
+        if said.is_news(&trouble) {
+            say(&format!("warning: {trouble}"));
+        }
+    };
+    let passed = look_and_collect(collector, args, &mut trouble);
+    collector.said = said;
+    passed
 }
 
-impl Collector<'_> {
-    /// Looks at the depot, and does what is to be done, or as much of it as goes into one pack.
-    fn pass(&mut self) -> Result<Result<Pass, CollectError>, CommandError> {
-        let args = self.args;
-        let mut said = std::mem::take(&mut self.said);
-        let mut trouble = |trouble: Trouble| {
-            if said.is_news(&trouble) {
-                say(&format!("warning: {trouble}"));
-            }
-        };
-        let passed = self.look_and_collect(args, &mut trouble);
-        self.said = said;
-        passed
+fn look_and_collect(
+    collector: &mut Collector<'_>,
+    args: &GcArgs,
+    trouble: &mut Troubled<'_>,
+) -> Result<Result<Pass, CollectError>, CommandError> {
+    let depot = depots::open(args.depot.as_deref())?;
+    let mut cache =
+        Cache::open(depot, trouble).map_err(|error| CommandError::because("cannot start", &error))?;
+    let made = match make_room(collector, &mut cache, trouble)? {
+        Ok(made) => made,
+        Err(error) => return Ok(Err(error)),
+    };
+    let mut goal = collector.goal.clone();
+    if let Some(made) = &made {
+        goal.damaged = made.damaged(args.dry_run, goal.damaged);
     }
-
-    fn look_and_collect(
-        &mut self,
-        args: &GcArgs,
-        trouble: &mut Troubled<'_>,
-    ) -> Result<Result<Pass, CollectError>, CommandError> {
-        let depot = depots::open(args.depot.as_deref())?;
-        let mut cache =
-            Cache::open(depot, trouble).map_err(|error| CommandError::because("cannot start", &error))?;
-        let made = match make_room(self, &mut cache, trouble)? {
-            Ok(made) => made,
+    let names = &collector.goal.keep;
+    let unknown = names
+        .iter()
+        .filter(|name| name.as_bytes().first_chunk().is_none_or(|hash_part| !cache.catalog().has(hash_part)));
+    for name in unknown.collect::<Vec<_>>() {
+        say(&format!("warning: {name}, which is to be kept, is in no pack"));
+    }
+    let is_news = note_gone(&mut cache, &args.gone, goal.now);
+    let plan = cache.plan_collection(&goal, trouble).map_err(|error| not_collected(&error))?;
+    let size = format!("{} now, {} then", HumanBytes(plan.before), HumanBytes(plan.after));
+    if plan.is_nothing() && is_news && !args.dry_run {
+        // Nothing is rewritten that would say it.
+        let told = cache.tell(&depots::new_name());
+        told.map_err(|error| CommandError::because("that a branch is gone cannot be noted", &error))?;
+    }
+    for dropped in plan.dropped.iter().filter(|dropped| goal.keep.contains(&dropped.name)) {
+        say(&format!("warning: {}, which is to be kept, is let go of: {}", dropped.name, dropped.why));
+    }
+    let mut collected = None;
+    let mut is_claimed = false;
+    if plan.is_nothing() {
+        say(&format!("nothing to do: {} in all", HumanBytes(plan.before)));
+        tidy::waiting_line(&plan).iter().for_each(|line| say(line));
+    } else if args.dry_run {
+        tidy::plan_lines(&plan).iter().for_each(|line| say(line));
+        say(&format!("{size}; nothing was done"));
+    } else if collector.has_folded(&plan) {
+        say("the depot does not show yet what was folded; a later run does the rest");
+    } else {
+        match collector.fold(&mut cache, &plan, trouble) {
+            Ok(done) => {
+                say(&size);
+                collected = Some(done);
+            }
+            Err(error @ CollectError::Claimed { .. }) => {
+                say(&format!("nothing is collected: {error}; {LATER}"));
+                is_claimed = true;
+            }
             Err(error) => return Ok(Err(error)),
-        };
-        let mut goal = self.goal.clone();
-        if let Some(made) = &made {
-            goal.damaged = made.damaged(args.dry_run, goal.damaged);
         }
-        let names = &self.goal.keep;
-        let unknown = names.iter().filter(|name| {
-            name.as_bytes().first_chunk().is_none_or(|hash_part| !cache.catalog().has(hash_part))
-        });
-        for name in unknown.collect::<Vec<_>>() {
-            say(&format!("warning: {name}, which is to be kept, is in no pack"));
-        }
-        let is_news = note_gone(&mut cache, &args.gone, goal.now);
-        let plan = cache.plan_collection(&goal, trouble).map_err(|error| not_collected(&error))?;
-        let size = format!("{} now, {} then", HumanBytes(plan.before), HumanBytes(plan.after));
-        if plan.is_nothing() && is_news && !args.dry_run {
-            // Nothing is rewritten that would say it.
-            let told = cache.tell(&depots::new_name());
-            told.map_err(|error| CommandError::because("that a branch is gone cannot be noted", &error))?;
-        }
-        for dropped in plan.dropped.iter().filter(|dropped| goal.keep.contains(&dropped.name)) {
-            say(&format!("warning: {}, which is to be kept, is let go of: {}", dropped.name, dropped.why));
-        }
-        let mut collected = None;
-        let mut is_claimed = false;
-        if plan.is_nothing() {
-            say(&format!("nothing to do: {} in all", HumanBytes(plan.before)));
-            tidy::waiting_line(&plan).iter().for_each(|line| say(line));
-        } else if args.dry_run {
-            tidy::plan_lines(&plan).iter().for_each(|line| say(line));
-            say(&format!("{size}; nothing was done"));
-        } else if self.has_folded(&plan) {
-            say("the depot does not show yet what was folded; a later run does the rest");
-        } else {
-            match self.fold(&mut cache, &plan, trouble) {
-                Ok(done) => {
-                    say(&size);
-                    collected = Some(done);
-                }
-                Err(error @ CollectError::Claimed { .. }) => {
-                    say(&format!("nothing is collected: {error}; {LATER}"));
-                    is_claimed = true;
-                }
-                Err(error) => return Ok(Err(error)),
-            }
-        }
-        let report = with_room(report(&plan, collected.as_ref()), made.map(|made| made.json()));
-        if plan.is_part && collected.is_some() {
-            self.was_done(report);
-            return Ok(Ok(Pass::Part));
-        }
-        if args.json {
-            let report = claimed(report, is_claimed);
-            talk::stdout(&format!("{}\n", after(report, std::mem::take(&mut self.earlier))))?;
-        }
-        if collected.is_some() && cache.is_nearly_full() {
-            // The packs that went may have brought the room that others have.
-            cache.look_again(trouble);
-            if cache.left_out() > 0 {
-                let packs = tidy::packs(cache.left_out());
-                return Err(CommandError::new(format!(
-                    "without what was removed there is no room for {packs}"
-                ))
+    }
+    let report = with_room(report(&plan, collected.as_ref()), made.map(|made| made.json()));
+    if plan.is_part && collected.is_some() {
+        collector.was_done(report);
+        return Ok(Ok(Pass::Part));
+    }
+    if args.json {
+        let report = claimed(report, is_claimed);
+        talk::stdout(&format!("{}\n", after(report, std::mem::take(&mut collector.earlier))))?;
+    }
+    if collected.is_some() && cache.is_nearly_full() {
+        // The packs that went may have brought the room that others have.
+        cache.look_again(trouble);
+        if cache.left_out() > 0 {
+            let packs = tidy::packs(cache.left_out());
+            return Err(CommandError::new(format!("without what was removed there is no room for {packs}"))
                 .hint("run it again: it makes room"));
-            }
         }
-        Ok(Ok(Pass::All))
     }
-
-    /// Whether something of a plan was folded already, which the depot does not show yet.
-    pub(super) fn has_folded(&self, plan: &Collection) -> bool {
-        plan.sources.iter().any(|source| self.folded.contains(&source.name))
-    }
-
-    /// Takes note of what was done, for the report.
-    pub(super) fn was_done(&mut self, report: Value) {
-        self.earlier.push(report);
-    }
-
-    /// Folds what is planned, if no other job does, and says what was done. What cannot be folded because it would say too
-    /// much stays as it is from then on.
-    pub(super) fn fold(
-        &mut self,
-        cache: &mut Cache,
-        plan: &Collection,
-        trouble: &mut Troubled<'_>,
-    ) -> Result<Collected, CollectError> {
-        let collected = self.claims.collect(cache, plan, trouble);
-        match &collected {
-            Ok(collected) => {
-                self.folded.extend(plan.sources.iter().map(|source| source.name.clone()));
-                tidy::done_lines(plan, collected, tidy::NAMED).iter().for_each(|line| say(line));
-            }
-            Err(error) if error.is_too_much() => {
-                for source in plan.sources.iter().filter(|source| source.wanted > 0) {
-                    if self.goal.damaged.later.insert(source.name.clone()) {
-                        say(&format!(
-                            "warning: {} stays as it is: what is kept of it is more than a pack of that size may say of its \
-                             paths",
-                            source.name
-                        ));
-                    }
-                }
-            }
-            Err(_) => {}
-        }
-        collected
-    }
+    Ok(Ok(Pass::All))
 }
 
 /// Notes that branches are gone; whether that is news.
@@ -238,15 +173,6 @@ fn note_gone(cache: &mut Cache, gone: &[String], now: u64) -> bool {
         }
     }
     is_news
-}
-
-pub(super) fn not_collected(error: &CollectError) -> CommandError {
-    let failed = CommandError::because("nothing is collected", error);
-    match error {
-        CollectError::Unsure { .. } => failed.hint("run it again when the depot answers"),
-        CollectError::LeftOut { .. } => failed.hint("run it again: it makes room"),
-        CollectError::Claimed { .. } | CollectError::Closed { .. } | CollectError::Trouble(_) => failed,
-    }
 }
 
 /// A report with how room was made, if it was.
@@ -280,39 +206,5 @@ fn name(path: &str) -> Result<String, CommandError> {
     is_name.then(|| name.to_owned()).ok_or_else(|| {
         CommandError::new(format!("{path} is no store path"))
             .hint("--keep takes /nix/store/HASH-NAME, or HASH-NAME alone")
-    })
-}
-
-/// What is to be done, and what was done, to be read by machines.
-pub(super) fn report(plan: &Collection, collected: Option<&Collected>) -> Value {
-    let sources: Vec<_> = plan.sources.iter().map(|source| {
-        json!({ "pack": source.name, "size": source.size, "kept": source.wanted, "why": source.why.to_string() })
-    }).collect();
-    let unwanted: Vec<_> = plan
-        .unwanted
-        .iter()
-        .map(
-            |unwanted| json!({ "pack": unwanted.name, "size": unwanted.size, "replaced": unwanted.replaced }),
-        )
-        .collect();
-    let dropped: Vec<_> = plan.dropped.iter().map(|dropped| {
-        json!({ "path": dropped.name, "narSize": dropped.nar_size, "why": dropped.why.to_string() })
-    }).collect();
-    let branches: serde_json::Map<_, _> =
-        plan.branches.iter().map(|(name, alive)| (name.clone(), json!(alive))).collect();
-    let done = collected.map(|done| {
-        json!({
-            "pack": done.pack.as_ref().map(ToString::to_string),
-            "size": done.size,
-            "copied": done.copied,
-            "removed": done.removed.iter().map(|(name, _)| name).collect::<Vec<_>>(),
-            "notRemoved": done.left,
-            "lost": done.lost,
-        })
-    });
-    json!({
-        "bytesBefore": plan.before, "bytesAfter": plan.after, "pathsKept": plan.kept, "branchesAlive": branches,
-        "fold": sources, "remove": unwanted, "drop": dropped,
-        "waiting": { "packs": plan.waiting.0, "bytes": plan.waiting.1 }, "done": done,
     })
 }

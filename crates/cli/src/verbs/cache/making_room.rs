@@ -8,8 +8,7 @@ use phoenix_cache::{Cache, CollectError, Collected, MakingRoom};
 use phoenix_pack::{Collection, Damaged, Goal};
 use serde_json::{Value, json};
 
-use super::gc::{Collector, LATER, not_collected, report, say};
-use super::rewriting::Troubled;
+use super::collector::{Collector, LATER, Troubled, not_collected, report, say};
 use super::{losses, rewriting};
 use crate::error::{CommandError, hint_for};
 use crate::{depots, talk, tidy};

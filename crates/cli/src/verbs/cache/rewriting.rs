@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use phoenix_cache::{Cache, CollectError, Collected, Trouble};
+use phoenix_cache::{Cache, CollectError, Collected};
 use phoenix_pack::{Collection, Damaged, Goal};
 use serde_json::Value;
 
-use super::gc;
+use super::collector::{Troubled, report};
 
 /// What was rewritten.
 #[derive(Debug, Default)]
@@ -23,9 +23,6 @@ pub(super) struct Rewritten {
 
 /// Hears what was planned, and what was done.
 pub(super) type Tell<'t> = dyn FnMut(&Collection, &Collected) + 't;
-
-/// Hears of trouble.
-pub(super) type Troubled<'t> = dyn FnMut(Trouble) + Send + 't;
 
 /// Does what was planned.
 pub(super) type Collect<'c> =
@@ -85,7 +82,7 @@ impl Rewritten {
         }
         tell(&plan, &collected);
         if !plan.is_nothing() {
-            self.done.push(gc::report(&plan, Some(&collected)));
+            self.done.push(report(&plan, Some(&collected)));
         }
         self.stay = collected.left.or(self.stay.take());
         Ok(())

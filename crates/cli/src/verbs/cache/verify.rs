@@ -14,6 +14,7 @@ use phoenix_pack::{Collection, Damaged, PackError, PathInfo};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use super::collector::Troubled;
 use super::rewriting::{self, Rewritten};
 use super::{ended, losses, say, threads, warn};
 use crate::args::VerifyArgs;
@@ -286,7 +287,7 @@ fn repair(cache: &mut Cache, found: &mut Found) -> Result<Value, CommandError> {
     // What was replaced stays for a while: somebody may be saving who relies on it.
     let goal = tidy::goal(u64::MAX);
     // A fold too many loses nothing.
-    let mut collect = |cache: &mut Cache, plan: &Collection, trouble: &mut rewriting::Troubled<'_>| {
+    let mut collect = |cache: &mut Cache, plan: &Collection, trouble: &mut Troubled<'_>| {
         cache.collect(&depots::new_name(), plan, trouble)
     };
     let (mut rewritten, ended) =
