@@ -64,6 +64,7 @@ pub(crate) fn walk(
             prepared: &prepared,
             stop,
             most: request.workers.max(1),
+            is_enough: false,
             budget,
             meter,
             told,
@@ -262,6 +263,8 @@ struct Crew<'scope, 'env, 'c> {
     stop: &'env AtomicBool,
     /// How many workers there may be.
     most: usize,
+    /// Whether no more could be started.
+    is_enough: bool,
     budget: Budget,
     meter: &'c mut Meter,
     told: Sender<Told>,
@@ -374,7 +377,9 @@ impl Crew<'_, '_, '_> {
                 return;
             }
             let has_process = worker.is_some_and(|number| self.workers[number].handle.is_some());
-            if !has_process && !self.one_more_pays() {
+            // One could not be started, and those that there are do.
+            let is_enough = self.is_enough && self.workers.iter().any(|worker| worker.handle.is_some());
+            if !has_process && (is_enough || !self.one_more_pays()) {
                 return;
             }
             let worker = worker.unwrap_or_else(|| self.hire());
@@ -583,6 +588,7 @@ impl Crew<'_, '_, '_> {
         match self.workers[number].at_work.take_if(|work| others > 0 && work.again.is_none()) {
             Some(work) => {
                 self.most = others;
+                self.is_enough = true;
                 self.spread.give(number, work.open.into());
                 let text = format!("no more than {others} of the evaluators could be started: {error}");
                 desk.say(Severity::Warning, text);
