@@ -274,7 +274,11 @@ impl Cache {
     }
 
     fn plan(&mut self, goal: &Goal) -> Collection {
-        let (outside, replaced) = (self.packs.outside().clone(), self.packs.replaced());
+        let (mut outside, replaced) = (self.packs.outside().clone(), self.packs.replaced());
+        // What can be restored comes before what nobody can read.
+        for name in self.packs.unusable() {
+            outside.entry(name).and_modify(|info| info.created = 0);
+        }
         let beside = self.packs.beside();
         // Where those that are left out are let go, nothing waits for them.
         let beside = Beside { is_more: beside.is_more && goal.damaged.gone.is_none(), ..beside };

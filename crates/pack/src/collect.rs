@@ -7,6 +7,7 @@
 //! a new pack that says which ones it replaces, and these may be removed when nobody can rely on them any more.
 
 mod choose;
+mod costs;
 mod keep;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -119,8 +120,6 @@ pub struct Collection {
     pub at_once: bool,
     /// The paths that nobody can restore any more afterwards.
     pub dropped: Vec<Dropped>,
-    /// Whether there was no room for a path, whether it goes or stays with its pack.
-    is_short: bool,
     /// What is kept of what roots of a branch refer to that are let go themselves, by branch: roots in their place.
     stand_ins: BTreeMap<String, BTreeSet<String>>,
     /// The records that go into the new pack: numbers of packs, and of records in these.
@@ -235,8 +234,16 @@ impl fmt::Display for Lost {
     }
 }
 
-/// The part by which a new pack may be larger than was estimated.
-const MARGIN: u64 = 32;
+/// How many bytes the packs have that are in use, with those that are not read.
+fn bytes_in_use(catalog: &Catalog, goal: &Goal) -> u64 {
+    let beside = goal.outside.values().chain(goal.beside.superfluous.values());
+    let live = catalog.packs().filter_map(|(_, name, _)| catalog.others().known.get(name));
+    beside.chain(live).map(|info| info.size).sum()
+}
+
+/// Which part of the budget may be used beyond it: how large a new pack will be is an estimate, and nothing that somebody needs
+/// goes for that.
+const TOLERANCE: u64 = 32;
 
 impl Collection {
     /// Makes a plan. All packs that are there should have been read, those that were replaced too if somebody may
@@ -264,17 +271,16 @@ impl Collection {
 
     fn within(catalog: &Catalog, goal: &Goal) -> Self {
         let candidates = keep::candidates(catalog);
-        let mut target = goal.budget;
+        // Where there is no more than there may be, nothing goes.
+        let mut target = if bytes_in_use(catalog, goal) <= goal.budget { u64::MAX } else { goal.budget };
         let mut plan = Self::toward(catalog, goal, &candidates, target);
         // What is wanted is estimated by chunks, but frames are carried along whole: a few tries with less.
         for _ in 0..4 {
-            // What is written may be a little more than was estimated, but nothing goes for that alone.
-            let written: u64 = plan.sources.iter().map(|source| source.wanted).sum();
-            let after = plan.after + if plan.is_short { written / MARGIN } else { 0 };
-            if after <= goal.budget || target == 0 {
+            let most = goal.budget.saturating_add(goal.budget / TOLERANCE);
+            if target == u64::MAX || plan.after <= most || target == 0 {
                 break;
             }
-            target = target.saturating_sub(after - goal.budget);
+            target = target.saturating_sub(plan.after - goal.budget);
             plan = Self::toward(catalog, goal, &candidates, target);
         }
         plan

@@ -3,9 +3,8 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::keep::{Keeping, stored};
+use super::keep::Keeping;
 use super::{Collection, Dropped, Goal, Lost, Source, Unwanted, Why};
-use crate::fold::is_copied;
 use crate::{Catalog, Directory, longest_directories};
 
 /// A pack is rewritten when less than half of it is wanted, and that is worth a request: more than this many
@@ -79,9 +78,7 @@ fn not_whole(catalog: &Catalog, goal: &Goal, keeping: &Keeping) -> BTreeSet<u32>
 
 pub(super) fn choose(catalog: &Catalog, goal: &Goal, keeping: Keeping) -> Collection {
     let mut packs = packs(catalog, &keeping, &not_whole(catalog, goal, &keeping));
-    let beside = goal.outside.values().chain(goal.beside.superfluous.values());
-    let before = beside.map(|info| info.size).sum::<u64>()
-        + packs.iter().filter(|pack| pack.live).map(|pack| pack.size).sum::<u64>();
+    let before = super::bytes_in_use(catalog, goal);
     let outside: u64 = keeping.outside.values().sum();
     let after = |packs: &[Pack]| {
         let kept = packs.iter().map(|pack| match pack.why {
@@ -131,9 +128,9 @@ fn packs(catalog: &Catalog, keeping: &Keeping, not_whole: &BTreeSet<u32>) -> Vec
     let pack = |(number, name, directory): (u32, &str, &Directory)| {
         let wanted = &keeping.wanted[number as usize];
         let size = catalog.others().known.get(name).map_or(0, |info| info.size);
-        let records = keeping.costs[number as usize];
+        let records = keeping.taken[number as usize];
         let chunks: u64 =
-            (0..directory.frames()).map(|frame| carried(catalog, number, directory, frame, wanted)).sum();
+            (0..directory.frames()).map(|frame| keeping.costs.frame(catalog, number, frame, wanted)).sum();
         Pack {
             number,
             name: name.to_owned(),
@@ -149,22 +146,6 @@ fn packs(catalog: &Catalog, keeping: &Keeping, not_whole: &BTreeSet<u32>) -> Vec
         }
     };
     catalog.read_packs().map(pack).collect()
-}
-
-/// How many bytes a fold has for a frame.
-fn carried(catalog: &Catalog, pack: u32, directory: &Directory, frame: usize, wanted: &[bool]) -> u64 {
-    let is_wanted = |chunk: &u32| wanted.get(*chunk as usize).copied().unwrap_or_default();
-    let chunks = || directory.chunks_in(frame).filter(is_wanted);
-    let length =
-        chunks().filter_map(|chunk| directory.chunk(chunk)).map(|chunk| u64::from(chunk.length)).sum();
-    if length == 0 {
-        return 0;
-    }
-    let frame = directory.frame(frame);
-    if is_copied(length, u64::from(frame.length)) {
-        return u64::from(frame.stored);
-    }
-    chunks().map(|chunk| stored(catalog, pack, chunk)).sum()
 }
 
 /// Leaves those packs for another fold that would say too much with the others in one: what is needed again comes first,
@@ -315,7 +296,6 @@ fn finish(
         |(path, pack, number): &(Dropped, u32, usize)| is_lost(*pack, *number) && !stays(&path.name);
     let lost = keeping.dropped.iter().map(is_gone).collect();
     let mut dropped = with_what_needs_them(catalog, &keeping.dropped, lost);
-    let is_short = keeping.dropped.iter().any(|(path, ..)| path.why == Lost::NoRoom);
     name_causes(&mut dropped, &keeping);
     let kept = keeping.records.len();
     let records = keeping.records.into_iter().filter(|(pack, _)| rewritten.contains(pack)).collect();
@@ -337,7 +317,6 @@ fn finish(
         after,
         kept,
         branches: keeping.branches,
-        is_short,
         stand_ins: keeping.stand_ins,
         sources: sources.chain(superfluous).collect(),
         is_part,

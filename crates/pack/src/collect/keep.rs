@@ -3,16 +3,10 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::costs::Costs;
 use super::{Dropped, Goal, Lost};
 use crate::catalog::Place;
-use crate::{Catalog, Directory, PathRecord};
-
-/// What a path costs in a directory at least, in bytes after compression, beside its chunks: measured, names and hashes
-/// do not compress.
-const RECORD: u64 = 250;
-
-/// What a chunk costs in a directory: its id and length.
-const CHUNK: u64 = 20;
+use crate::{Catalog, PathRecord};
 
 /// What is kept and what is not.
 pub(super) struct Keeping {
@@ -21,7 +15,9 @@ pub(super) struct Keeping {
     /// The records that are kept: numbers of packs, and of records in these.
     pub(super) records: Vec<(u32, usize)>,
     /// For each pack, by number, how many bytes of it these are worth.
-    pub(super) costs: Vec<u64>,
+    pub(super) taken: Vec<u64>,
+    /// What everything is worth.
+    pub(super) costs: Costs,
     /// Paths there is no room for, each with the numbers of its pack and record.
     pub(super) dropped: Vec<(Dropped, u32, usize)>,
     /// The packs outside that are kept, and their size.
@@ -30,28 +26,6 @@ pub(super) struct Keeping {
     pub(super) branches: Vec<(String, bool)>,
     /// What is kept of what roots of a branch refer to that are let go themselves, by branch.
     pub(super) stand_ins: BTreeMap<String, BTreeSet<String>>,
-}
-
-/// What the records of each pack cost, by its number: how long its directory is as it is stored, and as it is.
-struct Costs(Vec<(u64, u64)>);
-
-impl Costs {
-    fn of(catalog: &Catalog) -> Self {
-        let cost = |(_, name, directory): (u32, &str, &Directory)| {
-            let size = catalog.others().known.get(name).map_or(0, |info| info.size);
-            let frames = (0..directory.frames()).map(|frame| u64::from(directory.frame(frame).stored));
-            (size.saturating_sub(frames.sum()), directory.size() as u64)
-        };
-        Self(catalog.read_packs().map(cost).collect())
-    }
-
-    /// How many bytes of its pack the record of this number is worth.
-    fn record(&self, catalog: &Catalog, pack: u32, number: usize) -> u64 {
-        let Some((_, directory)) = catalog.pack(pack) else { return 0 };
-        let (stored, length) = self.0.get(pack as usize).copied().unwrap_or_default();
-        let stored = u128::from(stored) * directory.record_size(number) as u128 / u128::from(length.max(1));
-        u64::try_from(stored).unwrap_or(u64::MAX)
-    }
 }
 
 /// When a path was saved, by its record or else by its pack.
@@ -118,8 +92,6 @@ pub(super) fn keep(catalog: &Catalog, goal: &Goal, candidates: &[Candidate<'_>],
             taking.take(root);
         }
     }
-    // What nobody needs has no room that was too small for what somebody needs, if that could have room at all.
-    let is_short = taking.is_short;
     // Everything else, newest first; a pack from outside stands where it was made.
     let mut rest: Vec<(u64, &str, Option<u64>)> = candidates
         .iter()
@@ -135,7 +107,6 @@ pub(super) fn keep(catalog: &Catalog, goal: &Goal, candidates: &[Candidate<'_>],
     let mut outside = BTreeMap::new();
     for (_, name, size) in rest {
         match size {
-            None if is_short => taking.refuse(name),
             None => taking.take(name),
             Some(size) if taking.used + size <= target => {
                 taking.used += size;
@@ -156,7 +127,7 @@ pub(super) fn keep(catalog: &Catalog, goal: &Goal, candidates: &[Candidate<'_>],
     }
     let branches =
         branches.iter().map(|(name, used)| ((*name).clone(), is_alive(used.at, used.roots.len()))).collect();
-    let Taking { wanted, records, taken, states, .. } = taking;
+    let Taking { wanted, records, taken, costs, states, .. } = taking;
     let dropped = candidates.iter().zip(states).filter_map(|(path, state)| {
         let State::Dropped(why) = state else { return None };
         let dropped = Dropped { name: path.name.to_owned(), nar_size: path.nar_size, saved: path.saved, why };
@@ -164,7 +135,7 @@ pub(super) fn keep(catalog: &Catalog, goal: &Goal, candidates: &[Candidate<'_>],
     });
     let mut dropped: Vec<_> = dropped.collect();
     dropped.sort_by(|(a, ..), (b, ..)| (b.saved, &a.name).cmp(&(a.saved, &b.name)));
-    Keeping { wanted, records, costs: taken, dropped, outside, branches, stand_ins }
+    Keeping { wanted, records, taken, costs, dropped, outside, branches, stand_ins }
 }
 
 /// All paths by name, each once: with its newest record that is whole, of a live pack if there is one.
@@ -217,14 +188,6 @@ fn places(catalog: &Catalog, pack: u32, record: &PathRecord) -> Option<Vec<Place
     chunks.map(place).collect()
 }
 
-/// How many bytes of its pack a chunk is worth.
-pub(super) fn stored(catalog: &Catalog, pack: u32, chunk: u32) -> u64 {
-    let Some((_, directory)) = catalog.pack(pack) else { return 0 };
-    let (Some(frame), Some(chunk)) = (directory.frame_of(chunk), directory.chunk(chunk)) else { return 0 };
-    let frame = directory.frame(frame);
-    (u64::from(chunk.length) * u64::from(frame.stored)).div_ceil(u64::from(frame.length).max(1)) + CHUNK
-}
-
 struct Taking<'c> {
     catalog: &'c Catalog,
     candidates: &'c [Candidate<'c>],
@@ -238,8 +201,6 @@ struct Taking<'c> {
     taken: Vec<u64>,
     used: u64,
     target: u64,
-    /// Whether there was no room for something that is not too large for all the room there is.
-    is_short: bool,
 }
 
 impl<'c> Taking<'c> {
@@ -254,19 +215,7 @@ impl<'c> Taking<'c> {
         let taken = vec![0; wanted.len()];
         let states = vec![State::New; candidates.len()];
         let costs = Costs::of(catalog);
-        Self {
-            catalog,
-            candidates,
-            gone,
-            states,
-            costs,
-            wanted,
-            records: Vec::new(),
-            taken,
-            used: 0,
-            target,
-            is_short: false,
-        }
+        Self { catalog, candidates, gone, states, costs, wanted, records: Vec::new(), taken, used: 0, target }
     }
 
     /// Keeps a path with what it refers to, as far as there is room; those that are referred to first.
@@ -313,15 +262,6 @@ impl<'c> Taking<'c> {
         }
     }
 
-    /// Lets a path go for which nothing was decided yet.
-    fn refuse(&mut self, name: &str) {
-        if let Some(at) = find(self.candidates, name)
-            && self.states[at] == State::New
-        {
-            self.states[at] = State::Dropped(Lost::NoRoom);
-        }
-    }
-
     /// What is kept of what those of these refer to that are let go.
     fn kept_below(&self, roots: &BTreeSet<String>) -> BTreeSet<String> {
         let number = |name: &String| find(self.candidates, name);
@@ -361,7 +301,7 @@ impl<'c> Taking<'c> {
         let Some(places) = record.and_then(|record| places(self.catalog, path.pack, &record)) else {
             return State::Dropped(Lost::Incomplete);
         };
-        let record = RECORD.max(self.costs.record(self.catalog, path.pack, path.number));
+        let record = self.costs.record(self.catalog, path.pack, path.number);
         let mut cost = record;
         let mut new = Vec::new();
         for place in places {
@@ -369,12 +309,11 @@ impl<'c> Taking<'c> {
                 self.wanted.get_mut(place.pack as usize).and_then(|pack| pack.get_mut(place.chunk as usize));
             if let Some(slot) = slot.filter(|slot| !**slot) {
                 *slot = true;
-                cost += stored(self.catalog, place.pack, place.chunk);
+                cost += self.costs.chunk(self.catalog, place.pack, place.chunk);
                 new.push(place);
             }
         }
         if self.used.saturating_add(cost) > self.target {
-            self.is_short |= cost <= self.target;
             for place in new {
                 self.wanted[place.pack as usize][place.chunk as usize] = false;
             }

@@ -117,6 +117,11 @@ fn look_and_collect(
         tidy::waiting_line(&plan).iter().for_each(|line| say(line));
     } else if args.dry_run {
         tidy::plan_lines(&plan).iter().for_each(|line| say(line));
+        if plan.is_part {
+            say(
+                "that is not all: more is rewritten after that, which would say too much in one pack with these",
+            );
+        }
         say(&format!("{size}; nothing was done"));
     } else if collector.has_folded(&plan) {
         say("the depot does not show yet what was folded; a later run does the rest");

@@ -1,0 +1,96 @@
+//! How many bytes of a pack the paths and chunks in it are worth.
+
+use crate::fold::is_copied;
+use crate::{Catalog, Directory};
+
+/// What a chunk costs in a directory, in bytes: its id and length, which do not compress.
+const CHUNK: u64 = 20;
+
+/// What all in a pack is worth together is what the pack has, but for what it says of others.
+#[derive(Debug)]
+struct Cost {
+    /// How long the directory is as it is stored, and as it is.
+    directory: (u64, u64),
+    /// How many bytes the pack has without what it says of others.
+    size: u64,
+    /// How many it would have by the estimates of its parts.
+    estimate: u64,
+}
+
+/// What the parts of each pack are worth, by its number.
+#[derive(Debug)]
+pub(super) struct Costs(Vec<Cost>);
+
+impl Costs {
+    pub(super) fn of(catalog: &Catalog) -> Self {
+        let cost = |(_, name, directory): (u32, &str, &Directory)| {
+            let size = catalog.others().known.get(name).map_or(0, |info| info.size);
+            let frames = (0..directory.frames()).map(|frame| u64::from(directory.frame(frame).stored));
+            let frames: u64 = frames.sum();
+            let stored = (size.saturating_sub(frames), directory.size() as u64);
+            let of_directory = |bytes: u64| part(stored.0, bytes, stored.1);
+            let records = (0..directory.paths()).map(|number| directory.record_size(number) as u64);
+            Cost {
+                directory: stored,
+                size: size.saturating_sub(of_directory(directory.others().len() as u64)),
+                estimate: frames + directory.chunks() as u64 * CHUNK + of_directory(records.sum()),
+            }
+        };
+        Self(catalog.read_packs().map(cost).collect())
+    }
+
+    /// How many bytes of its pack the record of this number is worth.
+    pub(super) fn record(&self, catalog: &Catalog, pack: u32, number: usize) -> u64 {
+        let (Some((_, directory)), Some(cost)) = (catalog.pack(pack), self.0.get(pack as usize)) else {
+            return 0;
+        };
+        let (stored, length) = cost.directory;
+        cost.scaled(part(stored, directory.record_size(number) as u64, length))
+    }
+
+    /// How many bytes of its pack a chunk is worth.
+    pub(super) fn chunk(&self, catalog: &Catalog, pack: u32, chunk: u32) -> u64 {
+        let (Some((_, directory)), Some(cost)) = (catalog.pack(pack), self.0.get(pack as usize)) else {
+            return 0;
+        };
+        let (Some(frame), Some(chunk)) = (directory.frame_of(chunk), directory.chunk(chunk)) else {
+            return 0;
+        };
+        let frame = directory.frame(frame);
+        let stored = part(u64::from(frame.stored), u64::from(chunk.length), u64::from(frame.length));
+        cost.scaled(stored + CHUNK)
+    }
+
+    /// How many bytes a fold has for a frame of a pack, of which these chunks are wanted.
+    pub(super) fn frame(&self, catalog: &Catalog, pack: u32, number: usize, wanted: &[bool]) -> u64 {
+        let (Some((_, directory)), Some(cost)) = (catalog.pack(pack), self.0.get(pack as usize)) else {
+            return 0;
+        };
+        let is_wanted = |chunk: &u32| wanted.get(*chunk as usize).copied().unwrap_or_default();
+        let chunks = || directory.chunks_in(number).filter(is_wanted);
+        let lengths =
+            chunks().filter_map(|chunk| directory.chunk(chunk)).map(|chunk| u64::from(chunk.length));
+        let length = lengths.sum();
+        if length == 0 {
+            return 0;
+        }
+        let frame = directory.frame(number);
+        if is_copied(length, u64::from(frame.length)) {
+            let all = directory.chunks_in(number).count() as u64;
+            return cost.scaled(u64::from(frame.stored) + all * CHUNK);
+        }
+        chunks().map(|chunk| self.chunk(catalog, pack, chunk)).sum()
+    }
+}
+
+impl Cost {
+    fn scaled(&self, bytes: u64) -> u64 {
+        part(self.size, bytes, self.estimate)
+    }
+}
+
+/// The part of a whole that so many of so many are, rounded.
+fn part(whole: u64, some: u64, of: u64) -> u64 {
+    let of = u128::from(of.max(1));
+    u64::try_from((u128::from(whole) * u128::from(some) + of / 2) / of).unwrap_or(u64::MAX)
+}
