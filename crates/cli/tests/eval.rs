@@ -225,14 +225,20 @@ fn neighbours_are_answered_each_for_itself() {
 #[test]
 fn evaluators_that_cannot_be_started_are_done_without() {
     let env = TestEnv::new();
-    let set = r#"builtins.listToAttrs (builtins.genList (n: {
-        name = "p${toString n}";
-        value = derivation {
-          name = "p${toString (builtins.foldl' (a: b: a + b) n (builtins.genList (x: x) 300000))}";
-          system = "x";
+    // While one waits for a build another one pays.
+    let set = r#"let
+        one = name: derivation { inherit name; system = "x"; builder = "/bin/sh"; };
+        built = derivation {
+          name = "built";
+          system = "SYSTEM";
           builder = "/bin/sh";
+          args = [ "-c" "PATH=/bin:/usr/bin; sleep 2; echo 'x: x' > $out" ];
         };
-      }) 60)"#;
+      in { a = import built (one "a"); } // builtins.listToAttrs (builtins.genList (n: {
+        name = "p${toString n}";
+        value = one "p${toString n}";
+      }) 59)"#
+        .replace("SYSTEM", &env.system());
     let mut command = where_evaluators(&env, "rm -f \"$0\"");
     // Nor is there another one.
     let others = env.file("others");
@@ -246,7 +252,7 @@ fn evaluators_that_cannot_be_started_are_done_without() {
     }
     let own = env.file("another-evaluator");
     command.env("PATH", std::env::join_paths([own, others]).unwrap());
-    command.args(["eval", "--eval-workers", "2", "--expr", set]);
+    command.args(["eval", "--eval-workers", "2", "--expr", &set]);
     let ran = common::Ran::from(command.output().unwrap()).ends_with(0);
     assert_eq!(ran.stdout.lines().count(), 60, "{ran}");
     let _ = ran.says("no more than 1 of the evaluators could be started");

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{Scope, ScopedJoinHandle};
@@ -40,6 +41,16 @@ const FOR_WORDS: Duration = Duration::from_secs(5);
 
 /// What Nix says where no daemon listens (`src/libutil/unix-domain-socket.cc`).
 const NO_DAEMON: &str = "cannot connect to socket";
+
+/// Whether an error says that Nix's daemon is not there, and it is not: a flake may throw the same words.
+fn is_without_daemon(error: &str) -> bool {
+    let socket = error.strip_prefix(NO_DAEMON).and_then(|rest| rest.split('\'').nth(1));
+    socket.is_some_and(|socket| {
+        let is_nix = std::env::var_os("NIX_DAEMON_SOCKET_PATH").is_some_and(|set| set == socket)
+            || socket.ends_with("/daemon-socket/socket");
+        is_nix && UnixStream::connect(socket).is_err()
+    })
+}
 
 /// Evaluates a root; what is returned protects what it found, as far as the processes are left.
 pub(crate) fn walk(
@@ -576,7 +587,7 @@ impl Crew<'_, '_, '_> {
     /// to it: no attribute is to blame.
     fn cut_off(&self, error: &str) -> Option<String> {
         let Some(Ok(through)) = self.prepared.writing.through() else {
-            return error.starts_with(NO_DAEMON).then(|| error.to_owned());
+            return is_without_daemon(error).then(|| error.to_owned());
         };
         let is_of_store = error.contains("remote store") || error.contains(NO_DAEMON);
         through.refused().or_else(|| is_of_store.then(|| through.is_gone()).flatten())

@@ -15,9 +15,9 @@
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, ChildStdin, Command, Output, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
@@ -109,34 +109,60 @@ pub(crate) struct Death {
     pub(crate) may_be_memory: bool,
 }
 
-/// A process that somebody else may have to stop.
+/// A process that somebody else may have to stop, and one that is asked in its place.
 #[derive(Debug, Clone)]
-pub(crate) struct Handle(Arc<Mutex<Option<u32>>>);
+pub(crate) struct Handle(Arc<Mutex<Ids>>);
+
+#[derive(Debug, Default)]
+struct Ids {
+    evaluator: Option<u32>,
+    in_its_place: Option<u32>,
+}
 
 impl Handle {
     /// Of a process group that was just started, which ends with this process at the latest.
     fn new(id: u32) -> Self {
         guard::guard(id);
-        Self(Arc::new(Mutex::new(Some(id))))
+        Self(Arc::new(Mutex::new(Ids { evaluator: Some(id), in_its_place: None })))
     }
 
-    /// Its id, as long as it lives.
+    fn ids(&self) -> MutexGuard<'_, Ids> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The id of that which is at work, as long as it lives.
     pub(crate) fn id(&self) -> Option<u32> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        let ids = self.ids();
+        ids.in_its_place.or(ids.evaluator)
     }
 
-    /// Stops it at once.
+    /// Stops it at once, with what is asked in its place.
     pub(crate) fn kill(&self) {
-        // While this is held nobody waits for it, so that the id is not another's.
-        let id = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(group) = id.and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw) {
-            let _ = kill_process_group(group, Signal::KILL);
+        // While this is held nobody waits for them, so that the ids are not those of others.
+        let ids = self.ids();
+        for id in [ids.in_its_place, ids.evaluator].into_iter().flatten() {
+            if let Some(group) = i32::try_from(id).ok().and_then(Pid::from_raw) {
+                let _ = kill_process_group(group, Signal::KILL);
+            }
         }
     }
 
     /// It is waited for from now on.
     fn is_gone(&self) {
-        if let Some(id) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(id) = self.ids().evaluator.take() {
+            guard::let_go(id);
+        }
+    }
+
+    /// A process group was started that is asked in its place.
+    fn begin(&self, id: u32) {
+        guard::guard(id);
+        self.ids().in_its_place = Some(id);
+    }
+
+    /// What is asked in its place is waited for from now on.
+    fn end(&self) {
+        if let Some(id) = self.ids().in_its_place.take() {
             guard::let_go(id);
         }
     }
@@ -298,6 +324,11 @@ impl Evaluator {
         &self.mark
     }
 
+    /// Whether each question gets a process of its own.
+    pub(crate) fn asks_alone(&self) -> bool {
+        self.read_only
+    }
+
     /// Has it write nothing to the store. No repl can be told so: each question gets a process of its own.
     pub(crate) fn write_nothing(&mut self) {
         self.read_only = true;
@@ -320,7 +351,7 @@ impl Evaluator {
     ) -> Answer {
         let whole = neighbours.whole(name);
         if self.read_only {
-            return self.ask_alone(&whole);
+            return self.ask_alone(&whole, stop);
         }
         let question = self.turn_to(neighbours, false).map(|turned| format!("{} {name}", turned.function()));
         self.ask_within(None, question.as_ref().unwrap_or(&whole), &whole, stop, talk)
@@ -336,7 +367,7 @@ impl Evaluator {
         each: &mut dyn FnMut(Each<'_>),
     ) -> Round {
         if self.read_only {
-            return self.ask_each_alone(neighbours, names, each);
+            return self.ask_each_alone(neighbours, names, stop, each);
         }
         let many = names.len() >= NUMBERED;
         if many && let Err(answer) = self.ask_for_numbers(neighbours, stop, each) {
@@ -417,13 +448,13 @@ impl Evaluator {
         match error {
             _ if is_done && told == names.len() => Round::Whole,
             _ if !is_whole && told < names.len() => {
-                Round::Broken(self.ask_alone(&neighbours.whole(&names[told])))
+                Round::Broken(self.ask_alone(&neighbours.whole(&names[told]), stop))
             }
             Some(lines) if names::is_unknown(&lines) && told < names.len() => {
-                Round::Broken(self.ask_alone(&neighbours.whole(&names[told])))
+                Round::Broken(self.ask_alone(&neighbours.whole(&names[told]), stop))
             }
             Some(lines) => Round::Broken(Answer::Error(Fault::read(&lines))),
-            None => Round::Broken(Answer::Error(Fault::passing(UNREADABLE))),
+            None => Round::Broken(Answer::Error(Fault::cut_short(UNREADABLE))),
         }
     }
 
@@ -432,10 +463,11 @@ impl Evaluator {
         &self,
         neighbours: &Neighbours,
         names: &[String],
+        stop: &AtomicBool,
         each: &mut dyn FnMut(Each<'_>),
     ) -> Round {
         for name in names {
-            match self.ask_alone(&neighbours.whole(name)) {
+            match self.ask_alone(&neighbours.whole(name), stop) {
                 Answer::Text(text) => each(Each::Text(text)),
                 other => return Round::Broken(other),
             }
@@ -506,7 +538,7 @@ impl Evaluator {
         talk: &mut dyn FnMut(Talk<'_>),
     ) -> Answer {
         if self.read_only {
-            return self.ask_alone(expression);
+            return self.ask_alone(expression, stop);
         }
         self.answers_many.store(false, Ordering::Relaxed);
         let begin = Instant::now();
@@ -559,16 +591,16 @@ impl Evaluator {
             }
         }
         match (answer, error) {
-            _ if !whole => self.ask_alone(whole_expression),
+            _ if !whole => self.ask_alone(whole_expression, stop),
             (Some(text), _) => Answer::Text(text),
-            (None, Some(lines)) if names::is_unknown(&lines) => self.ask_alone(whole_expression),
+            (None, Some(lines)) if names::is_unknown(&lines) => self.ask_alone(whole_expression, stop),
             (None, Some(lines)) => Answer::Error(Fault::read(&lines)),
-            (None, None) => Answer::Error(Fault::passing(UNREADABLE)),
+            (None, None) => Answer::Error(Fault::cut_short(UNREADABLE)),
         }
     }
 
     /// Asks in a process of its own that is no repl.
-    fn ask_alone(&self, expression: &str) -> Answer {
+    fn ask_alone(&self, expression: &str, stop: &AtomicBool) -> Answer {
         let script = format!("let {}; in {expression}", self.definitions.join("; "));
         let mut command = self.nix.nix_instantiate(&["--eval", "-"]);
         command.args(&self.flags);
@@ -576,7 +608,10 @@ impl Evaluator {
         if let Some(tracking) = &self.tracking {
             tracking.apply(&mut command);
         }
-        let answer = output_of(&mut command, &script);
+        let answer = self.output_of(&mut command, &script, stop);
+        if stop.load(Ordering::Relaxed) {
+            return Answer::Stopped;
+        }
         let uses = uses(&self.mark);
         if let (Some(tracking), Ok(output)) = (&self.tracking, &answer) {
             let said = strip_ansi(&String::from_utf8_lossy(&output.stderr));
@@ -592,6 +627,11 @@ impl Evaluator {
                     Some(text) => Answer::Text(text),
                     None => Answer::Error(Fault::passing(UNREADABLE)),
                 }
+            }
+            Ok(output) if output.status.signal().is_some() => {
+                let said = String::from_utf8_lossy(&output.stderr);
+                let lines: Vec<String> = strip_ansi(&said).lines().map(str::to_owned).collect();
+                Answer::Died(Death::of(&lines, Ok(output.status), None))
             }
             Ok(output) => {
                 // Ours is a string in a repl; that a trace is cut short is no part of the error.
@@ -611,6 +651,31 @@ impl Evaluator {
         }
     }
 
+    /// Runs a command of Nix's that reads a text from a pipe, in the place of this process, until it ends or is to stop.
+    fn output_of(&self, command: &mut Command, text: &str, stop: &AtomicBool) -> io::Result<Output> {
+        let mut child = speaking(command).process_group(0).spawn()?;
+        self.handle.begin(child.id());
+        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let (ended, until_end) = crossbeam_channel::bounded::<()>(0);
+        let (stdout, stderr) = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while until_end.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
+                    if stop.load(Ordering::Relaxed) {
+                        self.handle.kill();
+                    }
+                }
+            });
+            scope.spawn(move || stdin.map(|mut stdin| stdin.write_all(text.as_bytes())));
+            let errors = scope.spawn(|| all_of(stderr));
+            let output = all_of(stdout);
+            let errors = errors.join().unwrap_or_default();
+            drop(ended);
+            (output, errors)
+        });
+        self.handle.end();
+        Ok(Output { status: child.wait()?, stdout, stderr })
+    }
+
     /// A marker as it is printed.
     fn marker(&self, word: &str) -> String {
         format!("{} {word}", self.mark)
@@ -626,8 +691,15 @@ impl Evaluator {
 
     fn last_words(&mut self, lines: &[String], sent: Option<io::Error>) -> Death {
         self.handle.is_gone();
+        Death::of(lines, self.child.wait(), sent)
+    }
+}
+
+impl Death {
+    /// By what a process said last, how it ended, and why nothing could be said to it any more.
+    fn of(lines: &[String], ended: io::Result<ExitStatus>, sent: Option<io::Error>) -> Self {
         let mut may_be_memory = false;
-        let end = match self.child.wait() {
+        let end = match ended {
             Ok(status) => match (status.code(), status.signal()) {
                 (_, Some(11 | 7 | 10)) => {
                     "the evaluator crashed, most likely because its stack overflowed (possible infinite recursion)"
@@ -638,7 +710,7 @@ impl Evaluator {
                     "the evaluator was killed, maybe for want of memory".to_owned()
                 }
                 (_, Some(signal)) => {
-                    may_be_memory = signal == 6;
+                    may_be_memory = true;
                     format!("the evaluator was ended by signal {signal}")
                 }
                 (Some(code), None) => format!("the evaluator ended with exit code {code}"),
@@ -652,7 +724,7 @@ impl Evaluator {
             (true, Some(error)) => format!("{end} ({error})"),
             (true, None) => end,
         };
-        Death { words, may_be_memory }
+        Self { words, may_be_memory }
     }
 }
 
@@ -684,10 +756,22 @@ impl Drop for Evaluator {
     }
 }
 
-/// Runs a command of Nix's that reads a text from a pipe, and speaks without colours.
-pub(crate) fn output_of(command: &mut Command, text: &str) -> io::Result<Output> {
+/// What comes up to the end; that more cannot be read is told by how the process ended.
+fn all_of(from: Option<impl io::Read>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let _ = from.map(|mut from| from.read_to_end(&mut bytes));
+    bytes
+}
+
+/// A command of Nix's that is told something and listened to, and speaks without colours.
+fn speaking(command: &mut Command) -> &mut Command {
     command.env("NO_COLOR", "1").env("TERM", "dumb");
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped())
+}
+
+/// Runs a command of Nix's that reads a text from a pipe.
+pub(crate) fn output_of(command: &mut Command, text: &str) -> io::Result<Output> {
+    let mut child = speaking(command).spawn()?;
     if let Some(mut stdin) = child.stdin.take() {
         stdin.write_all(text.as_bytes())?;
     }

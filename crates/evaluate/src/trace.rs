@@ -15,27 +15,31 @@ pub(crate) struct Fault {
     /// Whether it prints a value as far as that was evaluated by then, so that its text depends on what the process was
     /// asked before.
     pub(crate) prints_progress: bool,
-    /// Whether somebody ended what it was asked of, or a process that this needs: it may go better when it is tried again.
-    pub(crate) is_cut_short: bool,
+    /// What else there is to say of it, if it is none of what was asked: somebody ended that, or a process that it needs, so
+    /// that it may go better when it is tried again. A flake may throw the same words.
+    pub(crate) cut_short: Option<String>,
 }
 
 impl Fault {
     /// Reads what was printed from `error:` on.
     pub(crate) fn read(lines: &[String]) -> Self {
-        let mut text = tidy(lines);
-        let is_daemon_gone = DAEMON_IS_GONE.contains(&text.as_str());
-        if is_daemon_gone {
-            text = format!(
+        let text = tidy(lines);
+        let cut_short = if DAEMON_IS_GONE.contains(&text.as_str()) {
+            Some(format!(
                 "the process that builds for it ended; was it killed, maybe for want of memory? ({text})"
-            );
-        }
-        let is_interrupted = text == INTERRUPTED;
-        if is_interrupted {
-            text = format!("the evaluator was interrupted by a signal ({text})");
-        }
+            ))
+        } else if text == INTERRUPTED {
+            Some(format!("the evaluator was interrupted by a signal ({text})"))
+        } else {
+            None
+        };
         let prints_progress = message(lines).is_some_and(prints_progress);
-        let is_cut_short = is_daemon_gone || is_interrupted;
-        Self { text, lasts: is_of_the_language(lines), prints_progress, is_cut_short }
+        Self { text, lasts: is_of_the_language(lines), prints_progress, cut_short }
+    }
+
+    /// One that is none of what was asked.
+    pub(crate) fn cut_short(text: &str) -> Self {
+        Self { cut_short: Some(text.to_owned()), ..Self::passing(text) }
     }
 
     /// One that may not come again.
@@ -45,11 +49,14 @@ impl Fault {
 }
 
 /// What Nix says, before and since 2.9 or so, when the daemon that it talks to ends (`src/libstore/remote-store.cc`).
-const DAEMON_IS_GONE: &[&str] =
-    &["unexpected end-of-file", "Nix daemon disconnected unexpectedly (maybe it crashed?)"];
+/// And where it has ended before.
+const DAEMON_IS_GONE: &[&str] = &[
+    "unexpected end-of-file",
+    "Nix daemon disconnected unexpectedly (maybe it crashed?)",
+    "writing to file: Broken pipe",
+];
 
-/// What Nix says that was sent a signal which does not end it at once (`src/libutil/util.cc`). A flake that throws the same
-/// says where.
+/// What Nix says that was sent a signal which does not end it at once (`src/libutil/util.cc`).
 const INTERRUPTED: &str = "interrupted by the user";
 
 /// What errors of the language begin with and have in them, where all there is to it are the expression and the values in

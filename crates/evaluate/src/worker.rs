@@ -74,7 +74,7 @@ pub(crate) fn work(
         }
         let current = match evaluator.as_mut() {
             Some(current) => current,
-            None => match prepared.evaluator(stop) {
+            None => match started(prepared, stop) {
                 Ok(started) => {
                     let _ = told.send(Told::Started { worker, handle: started.handle() });
                     evaluator.insert(started)
@@ -96,6 +96,14 @@ pub(crate) fn work(
         let _ = told.send(Told::Done { worker });
     }
     evaluator
+}
+
+/// Starts a process; another one if somebody ends it at once.
+fn started(prepared: &Prepared, stop: &AtomicBool) -> io::Result<Evaluator> {
+    match prepared.evaluator(stop) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => prepared.evaluator(stop),
+        started => started,
+    }
 }
 
 /// How it ended that something was asked.
@@ -151,7 +159,11 @@ impl Asking<'_> {
             });
             let Round::Broken(answer) = round else { continue };
             let Some(inspect) = left.next() else { break };
-            match self.told(inspect, answer, words, false) {
+            // What is thrown is told otherwise, but not where each is asked for in a process of its own.
+            let thrown = self.evaluator.asks_alone()
+                && matches!(&answer, Answer::Error(Fault { cut_short: Some(_), .. }))
+                && self.is_thrown(&inspect.question());
+            match self.told(inspect, answer, words, thrown) {
                 Ended::Done => {}
                 ended => return ended,
             }
@@ -173,9 +185,11 @@ impl Asking<'_> {
         let mut words = Words::new();
         let mut talk = |talk: Talk<'_>| hear(self.worker, self.told, talk, &mut words);
         let answer = self.evaluator.ask(&question, self.stop, &mut talk);
-        let thrown = matches!(&answer, Answer::Error(fault) if !fault.lasts)
-            && self.prepared.fingerprint.is_some()
-            && self.is_thrown(&question);
+        let is_to_be_known = |fault: &Fault| {
+            !fault.lasts && (self.prepared.fingerprint.is_some() || fault.cut_short.is_some())
+        };
+        let thrown =
+            matches!(&answer, Answer::Error(fault) if is_to_be_known(fault)) && self.is_thrown(&question);
         self.told(inspect, answer, words, thrown)
     }
 
@@ -183,8 +197,8 @@ impl Asking<'_> {
     fn told(&self, inspect: Inspect, answer: Answer, said: Words, thrown: bool) -> Ended {
         let (reply, ended) = match answer {
             Answer::Text(json) => (Reply::Text { json, said }, Ended::Done),
-            Answer::Error(Fault { text, is_cut_short: true, .. }) => {
-                (Reply::Died(Death { words: text, may_be_memory: true }), Ended::Died)
+            Answer::Error(Fault { cut_short: Some(words), .. }) if !thrown => {
+                (Reply::Died(Death { words, may_be_memory: true }), Ended::Died)
             }
             Answer::Error(Fault { text, lasts, prints_progress, .. }) => {
                 let lasts = thrown || lasts;

@@ -5,6 +5,7 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::process::Child;
 use std::sync::Arc;
+use std::time::Duration;
 
 use phoenix_model::{StorePath, ValidPathInfo};
 #[cfg(target_os = "linux")]
@@ -29,6 +30,8 @@ const SOURCE: &str = "fixed:r:sha256";
 /// 1 MB.
 const LONGEST_TEXT: u64 = 64 << 20;
 const LONGEST_SOURCE: u64 = 4 << 20;
+/// How long a client may take for the next frame of what it adds: it may evaluate something in between.
+const PATIENCE: Duration = Duration::from_secs(120);
 /// Bytes that are handed on at once.
 const PIECE: usize = 64 * 1024;
 
@@ -144,6 +147,19 @@ impl Session {
     }
 
     fn request(&mut self, request: &Request) -> io::Result<()> {
+        // A client that is interrupted in the middle of frames waits for an answer, and we for the rest.
+        let has_frames = request.is_framed || request.operation == operation::ADD_TO_STORE;
+        if has_frames {
+            self.answers.to.set_read_timeout(Some(PATIENCE))?;
+        }
+        self.respond(request)?;
+        if has_frames {
+            self.answers.to.set_read_timeout(None)?;
+        }
+        Ok(())
+    }
+
+    fn respond(&mut self, request: &Request) -> io::Result<()> {
         let answers = &mut self.answers;
         answers.behind.hear_of_builds(request);
         let answered = match request.operation {
