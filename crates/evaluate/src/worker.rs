@@ -98,12 +98,22 @@ pub(crate) fn work(
     evaluator
 }
 
+/// How often a process is started that somebody ends at once.
+const STARTS: usize = 10;
+
 /// Starts a process; another one if somebody ends it at once.
 fn started(prepared: &Prepared, stop: &AtomicBool) -> io::Result<Evaluator> {
-    match prepared.evaluator(stop) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => prepared.evaluator(stop),
-        started => started,
+    let is_ended = |started: &io::Result<Evaluator>| {
+        started.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    };
+    let mut started = prepared.evaluator(stop);
+    for _ in 1..STARTS {
+        if !is_ended(&started) {
+            break;
+        }
+        started = prepared.evaluator(stop);
     }
+    started
 }
 
 /// How it ended that something was asked.

@@ -203,12 +203,12 @@ fn comment(args: &EvalArgs, one: &FoundOne, is_jobs: bool, is_flake: bool) {
     }
 }
 
-/// Whether to add that an error may be an endless recursion: the evaluator crashed, or was ended. One that ended by itself
-/// had its reasons.
+/// Whether to add that an error may be an endless recursion: the evaluator crashed. One that ended by itself, or was ended, had
+/// its reasons.
 fn may_be_recursion(error: &str) -> bool {
     phoenix_evaluate::is_crash(error)
         && !error.contains("infinite recursion")
-        && !error.contains("(the evaluator ended with exit code ")
+        && (error.contains("stack overflow") || error.contains("the evaluator crashed"))
 }
 
 fn say(args: &EvalArgs, severity: Severity, text: &str) {
