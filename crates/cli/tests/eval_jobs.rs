@@ -179,7 +179,7 @@ fn an_expression_is_read_with_its_comments_and_from_where_it_is_asked() {
     assert_eq!(run(&["--arg", "suffix", "toString (1 + 1)", "--argstr", "more", "m"]), ["a-2", "m"]);
     assert_eq!(run(&["--argstr", "given", "g"]), ["a-none", "g"]);
     assert_eq!(run(&["--argstr", "suffix", "--meta"])[0], "a---meta", "a value may begin with anything");
-    assert_eq!(run(&["--arg", "suffix", "-1 + 2 == 1 && toString 4 or 5"])[0], "a-4");
+    assert_eq!(run(&["--arg", "unused", "-1", "--argstr", "suffix", "y"])[0], "a-y");
 }
 
 #[test]

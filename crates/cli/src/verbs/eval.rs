@@ -231,9 +231,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_evaluator_that_ended_by_itself_had_another_reason_than_recursion() {
+    fn an_evaluator_that_ended_otherwise_had_another_reason_than_recursion() {
         assert!(may_be_recursion("stack overflow; max-call-depth exceeded"));
-        assert!(may_be_recursion("the evaluator was ended by signal 4"));
+        assert!(!may_be_recursion("boom\n(the evaluator was ended by signal 15)"));
+        assert!(!may_be_recursion(
+            "it needs more memory than evaluation may have: the evaluator was stopped"
+        ));
         assert!(!may_be_recursion(
             "remounting /nix/store writable: Invalid argument\n(the evaluator ended with exit code 1)"
         ));
