@@ -40,7 +40,9 @@ const USUAL: &str = "/tmp";
 /// one works in comes last: that may be a source, with all that is in it.
 pub(crate) fn places() -> Vec<PathBuf> {
     let here = std::env::current_dir().ok();
-    in_order(std::env::temp_dir(), here.as_deref())
+    // One that is set to nothing is none, as for Nix.
+    let set = Some(std::env::temp_dir()).filter(|set| !set.as_os_str().is_empty());
+    in_order(set.unwrap_or_else(|| PathBuf::from(USUAL)), here.as_deref())
 }
 
 fn in_order(set: PathBuf, here: Option<&Path>) -> Vec<PathBuf> {
