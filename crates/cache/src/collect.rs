@@ -471,6 +471,9 @@ async fn write(
     // When the depot wants no more, it has an error of its own to tell.
     let gone = || broken(PackError::Damaged("the depot took no more of it"));
     let (mut fold, head) = Fold::new(LEVEL).map_err(broken)?;
+    if plan.exact {
+        fold.be_exact();
+    }
     to_depot.send(Ok(Bytes::from_static(head))).await.map_err(|_| gone())?;
     let reading = stream::iter(parts(packs, catalog, plan)).map(|part| {
         let depot = packs.depot().clone();

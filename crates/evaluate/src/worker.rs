@@ -170,9 +170,13 @@ impl Asking<'_> {
             let Round::Broken(answer) = round else { continue };
             let Some(inspect) = left.next() else { break };
             // What is thrown is told otherwise, but not where each is asked for in a process of its own.
-            let thrown = self.evaluator.asks_alone()
-                && matches!(&answer, Answer::Error(Fault { cut_short: Some(_), .. }))
-                && self.is_thrown(&inspect.question());
+            let (answer, thrown) = if self.evaluator.asks_alone() && is_cut_short(&answer) {
+                let again = self.evaluator.ask(&inspect.question(), self.stop, &mut |_| {});
+                let thrown = is_cut_short(&again);
+                (again, thrown)
+            } else {
+                (answer, false)
+            };
             match self.told(inspect, answer, words, thrown) {
                 Ended::Done => {}
                 ended => return ended,
@@ -181,7 +185,11 @@ impl Asking<'_> {
         for (inspect, words) in thrown {
             let Some(name) = name(&inspect) else { continue };
             // It says again what it said before.
-            let answer = self.evaluator.ask_at(&neighbours, &name, self.stop, &mut |_| {});
+            let mut answer = self.evaluator.ask_at(&neighbours, &name, self.stop, &mut |_| {});
+            if is_cut_short(&answer) {
+                // What it says twice are its own words.
+                answer = self.evaluator.ask_at(&neighbours, &name, self.stop, &mut |_| {});
+            }
             match self.told(inspect, answer, words, true) {
                 Ended::Done => {}
                 ended => return ended,
@@ -229,6 +237,11 @@ impl Asking<'_> {
         let expression = format!("{mark} + builtins.toJSON (builtins.tryEval ({question})).success");
         self.evaluator.ask(&expression, self.stop, &mut |_| {}) == Answer::Text("false".to_owned())
     }
+}
+
+/// Whether somebody ended what was asked, or a flake says so.
+fn is_cut_short(answer: &Answer) -> bool {
+    matches!(answer, Answer::Error(Fault { cut_short: Some(_), .. }))
 }
 
 /// Passes on what a process says.

@@ -112,6 +112,8 @@ pub struct Collection {
     pub sources: Vec<Source>,
     /// Whether more packs are to be made into others afterwards, for all together would say more than one may.
     pub is_part: bool,
+    /// Whether nothing that is not kept is carried along, for there would be too much.
+    pub exact: bool,
     /// The packs that nobody needs and that can be removed at once.
     pub unwanted: Vec<Unwanted>,
     /// The packs that are replaced and wait until nobody can rely on them, and how many bytes they have.
@@ -273,22 +275,33 @@ impl Collection {
         let candidates = keep::candidates(catalog);
         // Where there is no more than there may be, nothing goes.
         let mut target = if bytes_in_use(catalog, goal) <= goal.budget { u64::MAX } else { goal.budget };
-        let mut plan = Self::toward(catalog, goal, &candidates, target);
+        let mut exact = false;
+        let mut plan = Self::toward(catalog, goal, &candidates, target, exact);
         // What is wanted is estimated by chunks, but frames are carried along whole: a few tries with less.
         for _ in 0..4 {
             let most = goal.budget.saturating_add(goal.budget / TOLERANCE);
             if target == u64::MAX || plan.after <= most || target == 0 {
                 break;
             }
-            target = target.saturating_sub(plan.after - goal.budget);
-            plan = Self::toward(catalog, goal, &candidates, target);
+            // Frames are carried along whole at first; then what nobody needs goes.
+            if exact {
+                target = target.saturating_sub(plan.after - goal.budget);
+            }
+            exact = true;
+            plan = Self::toward(catalog, goal, &candidates, target, exact);
         }
         plan
     }
 
-    fn toward(catalog: &Catalog, goal: &Goal, candidates: &[keep::Candidate<'_>], target: u64) -> Self {
+    fn toward(
+        catalog: &Catalog,
+        goal: &Goal,
+        candidates: &[keep::Candidate<'_>],
+        target: u64,
+        exact: bool,
+    ) -> Self {
         let keeping = keep::keep(catalog, goal, candidates, target);
-        choose::choose(catalog, goal, keeping)
+        choose::choose(catalog, goal, keeping, exact)
     }
 
     /// Whether there is nothing to do.

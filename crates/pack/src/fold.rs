@@ -20,6 +20,7 @@ pub struct Fold {
     compressor: Compressor,
     lost: HashSet<ChunkId>,
     copied: u64,
+    exact: bool,
 }
 
 /// What came of folding.
@@ -36,8 +37,9 @@ pub struct Folded {
 }
 
 /// Whether a frame of `length` bytes is copied as it is when `wanted` bytes of it are.
-pub(crate) fn is_copied(wanted: u64, length: u64) -> bool {
-    wanted * MOSTLY.1 >= length * MOSTLY.0
+/// Where it is to be exact, only if all of them are.
+pub(crate) fn is_copied(wanted: u64, length: u64, exact: bool) -> bool {
+    if exact { wanted == length } else { wanted * MOSTLY.1 >= length * MOSTLY.0 }
 }
 
 impl Fold {
@@ -48,9 +50,20 @@ impl Fold {
     pub fn new(level: i32) -> Result<(Self, &'static [u8]), PackError> {
         let (builder, head) = PackBuilder::new();
         let compressor = Compressor::new(level)?;
-        let fold =
-            Self { builder, frame: FrameBuilder::default(), compressor, lost: HashSet::new(), copied: 0 };
+        let fold = Self {
+            builder,
+            frame: FrameBuilder::default(),
+            compressor,
+            lost: HashSet::new(),
+            copied: 0,
+            exact: false,
+        };
         Ok((fold, head))
+    }
+
+    /// Carries nothing along that is not wanted, whatever that costs.
+    pub fn be_exact(&mut self) {
+        self.exact = true;
     }
 
     /// Takes in a frame of another pack: its number there, its bytes, and which chunks are wanted, by their
@@ -95,7 +108,7 @@ impl Fold {
         }
         let length = wanted.iter().map(|(_, part)| part.len() as u64).sum();
         let mut out = Vec::new();
-        if !wanted.is_empty() && !damaged && is_copied(length, bytes.len() as u64) {
+        if !wanted.is_empty() && !damaged && is_copied(length, bytes.len() as u64, self.exact) {
             let copied = SealedFrame::copied(&frame, chunks, stored.to_vec());
             self.builder.add(&copied);
             self.copied += u64::from(frame.stored);
@@ -132,7 +145,7 @@ impl Fold {
         if !self.frame.is_empty() {
             self.seal(&mut end)?;
         }
-        let Self { builder, lost: lost_chunks, copied, frame, compressor } = self;
+        let Self { builder, lost: lost_chunks, copied, frame, compressor, .. } = self;
         drop((frame, compressor));
         let mut lost = Vec::new();
         let whole = paths.into_iter().filter(|path| {

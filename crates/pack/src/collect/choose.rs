@@ -36,6 +36,8 @@ struct Pack {
     number: u32,
     name: String,
     size: u64,
+    /// How many of them are for what is in it, and not for what it says of others.
+    worth: u64,
     live: bool,
     /// How many bytes of it a fold would have.
     wanted: u64,
@@ -76,10 +78,11 @@ fn not_whole(catalog: &Catalog, goal: &Goal, keeping: &Keeping) -> BTreeSet<u32>
     packs
 }
 
-pub(super) fn choose(catalog: &Catalog, goal: &Goal, keeping: Keeping) -> Collection {
-    let mut packs = packs(catalog, &keeping, &not_whole(catalog, goal, &keeping));
+pub(super) fn choose(catalog: &Catalog, goal: &Goal, keeping: Keeping, exact: bool) -> Collection {
+    let mut packs = packs(catalog, &keeping, &not_whole(catalog, goal, &keeping), exact);
     let before = super::bytes_in_use(catalog, goal);
     let outside: u64 = keeping.outside.values().sum();
+    let others = keeping.costs.others();
     let after = |packs: &[Pack]| {
         let kept = packs.iter().map(|pack| match pack.why {
             Some(_) => pack.wanted,
@@ -87,13 +90,15 @@ pub(super) fn choose(catalog: &Catalog, goal: &Goal, keeping: Keeping) -> Collec
             None if pack.live => pack.size,
             None => 0,
         });
-        outside + kept.sum::<u64>()
+        // What is made says what is known of others.
+        let is_made = packs.iter().any(|pack| pack.why.is_some() || pack.is_later);
+        outside + kept.sum::<u64>() + if is_made { others } else { 0 }
     };
     for pack in &mut packs {
         pack.why = match (pack.live, pack.needed) {
             // One that says only what it knows of others goes with the small ones.
             (true, false) if !pack.is_bare => Some(Why::Empty),
-            (true, true) if pack.wanted + WORTH_IT < pack.size && pack.wanted < pack.size / 2 => {
+            (true, true) if pack.wanted + WORTH_IT < pack.worth && pack.wanted < pack.worth / 2 => {
                 Some(Why::MostlyDead)
             }
             (false, true) => Some(Why::NeededAgain),
@@ -108,33 +113,35 @@ pub(super) fn choose(catalog: &Catalog, goal: &Goal, keeping: Keeping) -> Collec
         }
     }
     while after(&packs) > goal.budget {
-        let dead = |pack: &&mut Pack| pack.size.saturating_sub(pack.wanted);
+        let dead = |pack: &&mut Pack| pack.worth.saturating_sub(pack.wanted);
         let stay = packs
             .iter_mut()
             .filter(|pack| pack.live && pack.why.is_none() && !pack.is_bare && !stays(goal, pack));
         let worst = stay.max_by_key(dead);
-        match worst.filter(|pack| (pack.size - pack.wanted) * DEAD >= pack.size) {
+        match worst.filter(|pack| pack.worth.saturating_sub(pack.wanted) * DEAD >= pack.worth) {
             Some(worst) => worst.why = Some(Why::OverBudget),
             None => break,
         }
     }
     leave_for_later(&mut packs);
     choose_small(&mut packs, goal);
-    finish(catalog, goal, keeping, packs, before, after)
+    Collection { exact, ..finish(catalog, goal, keeping, packs, before, after) }
 }
 
-fn packs(catalog: &Catalog, keeping: &Keeping, not_whole: &BTreeSet<u32>) -> Vec<Pack> {
+fn packs(catalog: &Catalog, keeping: &Keeping, not_whole: &BTreeSet<u32>, exact: bool) -> Vec<Pack> {
     let with_records: BTreeSet<u32> = keeping.records.iter().map(|(pack, _)| *pack).collect();
     let pack = |(number, name, directory): (u32, &str, &Directory)| {
         let wanted = &keeping.wanted[number as usize];
         let size = catalog.others().known.get(name).map_or(0, |info| info.size);
         let records = keeping.taken[number as usize];
-        let chunks: u64 =
-            (0..directory.frames()).map(|frame| keeping.costs.frame(catalog, number, frame, wanted)).sum();
+        let chunks: u64 = (0..directory.frames())
+            .map(|frame| keeping.costs.frame(catalog, (number, frame), wanted, exact))
+            .sum();
         Pack {
             number,
             name: name.to_owned(),
             size,
+            worth: keeping.costs.size(number),
             live: catalog.is_live(number),
             wanted: (chunks + records).min(size),
             directory: directory.size() as u64,
@@ -320,6 +327,7 @@ fn finish(
         stand_ins: keeping.stand_ins,
         sources: sources.chain(superfluous).collect(),
         is_part,
+        exact: false,
         unwanted,
         waiting,
         at_once: goal.grace == 0 && !goal.beside.is_more,

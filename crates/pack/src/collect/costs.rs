@@ -11,8 +11,9 @@ const CHUNK: u64 = 20;
 struct Cost {
     /// How long the directory is as it is stored, and as it is.
     directory: (u64, u64),
-    /// How many bytes the pack has without what it says of others.
+    /// How many bytes the pack has without what it says of others, and for that.
     size: u64,
+    others: u64,
     /// How many it would have by the estimates of its parts.
     estimate: u64,
 }
@@ -30,13 +31,25 @@ impl Costs {
             let stored = (size.saturating_sub(frames), directory.size() as u64);
             let of_directory = |bytes: u64| part(stored.0, bytes, stored.1);
             let records = (0..directory.paths()).map(|number| directory.record_size(number) as u64);
+            let others = of_directory(directory.others().len() as u64).min(size);
             Cost {
                 directory: stored,
-                size: size.saturating_sub(of_directory(directory.others().len() as u64)),
+                size: size - others,
+                others,
                 estimate: frames + directory.chunks() as u64 * CHUNK + of_directory(records.sum()),
             }
         };
         Self(catalog.read_packs().map(cost).collect())
+    }
+
+    /// How many bytes a pack has without what it says of others.
+    pub(super) fn size(&self, pack: u32) -> u64 {
+        self.0.get(pack as usize).map_or(0, |cost| cost.size)
+    }
+
+    /// How many bytes it takes to say what is said of others: each pack that is made says all that is known.
+    pub(super) fn others(&self) -> u64 {
+        self.0.iter().map(|cost| cost.others).max().unwrap_or_default()
     }
 
     /// How many bytes of its pack the record of this number is worth.
@@ -62,7 +75,13 @@ impl Costs {
     }
 
     /// How many bytes a fold has for a frame of a pack, of which these chunks are wanted.
-    pub(super) fn frame(&self, catalog: &Catalog, pack: u32, number: usize, wanted: &[bool]) -> u64 {
+    pub(super) fn frame(
+        &self,
+        catalog: &Catalog,
+        (pack, number): (u32, usize),
+        wanted: &[bool],
+        exact: bool,
+    ) -> u64 {
         let (Some((_, directory)), Some(cost)) = (catalog.pack(pack), self.0.get(pack as usize)) else {
             return 0;
         };
@@ -75,7 +94,7 @@ impl Costs {
             return 0;
         }
         let frame = directory.frame(number);
-        if is_copied(length, u64::from(frame.length)) {
+        if is_copied(length, u64::from(frame.length), exact) {
             let all = directory.chunks_in(number).count() as u64;
             return cost.scaled(u64::from(frame.stored) + all * CHUNK);
         }

@@ -70,8 +70,12 @@ pub(super) fn not_whole(
     lost.map(|(path, _)| path.name.to_owned()).collect()
 }
 
+/// What is kept: what is named, and what live branches need, as far as the budget goes; of the rest what fits so many bytes
+/// with it.
 pub(super) fn keep(catalog: &Catalog, goal: &Goal, candidates: &[Candidate<'_>], target: u64) -> Keeping {
-    let mut taking = Taking::new(catalog, candidates, goal.damaged.gone.as_ref(), target);
+    let all = goal.budget.max(target);
+    let mut taking = Taking::new(catalog, candidates, goal.damaged.gone.as_ref(), all);
+    taking.used = taking.costs.others();
     for (at, path) in candidates.iter().enumerate() {
         if goal.damaged.paths.contains(path.name) {
             taking.states[at] = State::Dropped(Lost::Damaged);
@@ -92,6 +96,7 @@ pub(super) fn keep(catalog: &Catalog, goal: &Goal, candidates: &[Candidate<'_>],
             taking.take(root);
         }
     }
+    taking.target = target;
     // Everything else, newest first; a pack from outside stands where it was made.
     let mut rest: Vec<(u64, &str, Option<u64>)> = candidates
         .iter()

@@ -129,6 +129,9 @@ impl World {
             return;
         }
         let (mut fold, head) = Fold::new(LEVEL).unwrap();
+        if plan.exact {
+            fold.be_exact();
+        }
         let mut pack = head.to_vec();
         for source in &plan.sources {
             let (name, directory) = catalog.pack(source.pack).unwrap();
@@ -321,6 +324,30 @@ fn what_fits_stays() {
         let plan = Collection::plan(&mut world.catalog(), &Goal { budget, ..goal(100) });
         let (all, most) = ((packs * paths) as usize, (packs * paths) as usize / 4 + 2);
         assert!(plan.dropped.len() <= most && plan.after <= budget + budget / 32, "{all}: {plan:?}");
+    }
+}
+
+/// What is dead lies evenly between what a branch needs: that goes, and nothing else.
+#[test]
+fn what_is_needed_stays_where_what_is_dead_lies_between() {
+    let mut world = World::default();
+    let mut catalog = Catalog::default();
+    let paths = (0..200).map(|number| path(number, &[number], &[], 5)).collect();
+    let needed: Vec<u32> = (0..200).filter(|number| number % 5 > 0).collect();
+    let roots = needed.iter().map(|&number| name(number)).collect();
+    catalog.note_use("main", Use { run: 1, at: 90, roots });
+    world.save(&mut catalog, "s", 1, paths);
+    let size = world.size_of_live();
+    for part in [83, 86, 90, 94] {
+        let mut world = World { packs: world.packs.clone() };
+        let goal = Goal { budget: size * part / 100, grace: 0, ..goal(100) };
+        let plan = world.collect(&goal, "f");
+        assert!(plan.after <= goal.budget + goal.budget / 32, "{part}: {} of {size}", plan.after);
+        let names = world.catalog().names();
+        assert!(needed.iter().all(|&number| names.contains(&name(number))), "{part}: {}", names.len());
+        assert!(names.len() < 200 && world.live() == ["f"], "{part}: {:?}", world.live());
+        assert!(needed.iter().all(|&at| restored(&world, &mut world.catalog(), at) == Some(parts(&[at]))));
+        assert!(world.collect(&goal, "g").sources.is_empty(), "{part}: it comes to rest");
     }
 }
 
