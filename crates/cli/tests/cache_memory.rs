@@ -51,6 +51,11 @@ fn within_limit(env: &TestEnv, args: &[&str]) -> Ran {
     ran
 }
 
+/// The same for a verb of `cache` over the depot of the test.
+fn cache_within_limit(env: &TestEnv, args: &[&str]) -> Ran {
+    within_limit(env, &[&["cache"], args, &["--depot", &env.depot()]].concat())
+}
+
 fn noise(size: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut bytes = vec![0; size];
@@ -463,10 +468,7 @@ fn packs_that_there_is_no_room_for_are_told_and_nothing_of_them_is_saved_anew() 
     let env = TestEnv::new();
     let folder = env.file("depot/packs");
     fs::create_dir_all(&folder).unwrap();
-    let depot = env.depot();
-    let run = |args: &[&str], code: i32| {
-        within_limit(&env, &[&["cache"], args, &["--depot", &depot]].concat()).ends_with(code)
-    };
+    let run = |args: &[&str], code: i32| cache_within_limit(&env, args).ends_with(code);
     let made = |number: usize| {
         let (bytes, path) = heavy(&env.nix.store_dir(), number);
         fs::write(folder.join(format!("{number}")), bytes).unwrap();
@@ -577,9 +579,7 @@ fn a_collection_of_more_than_one_pack_may_say_takes_no_more() {
         let pack = wide_beside(number * 25..(number + 1) * 25, Some((1000 + number, (3 + number) << 20)));
         fs::write(folder.join(format!("{number}")), pack).unwrap();
     }
-    let depot = env.depot();
-    let run =
-        |args: &[&str]| within_limit(&env, &[&["cache"], args, &["--depot", &depot]].concat()).ends_with(0);
+    let run = |args: &[&str]| cache_within_limit(&env, args).ends_with(0);
     let gc = ["gc", "--budget", "2M", "--grace", "0", "--json"];
     let planned = run(&[&gc[..], &["--dry-run"]].concat());
     let ran = run(&gc);
@@ -610,9 +610,7 @@ fn a_fold_in_a_depot_that_is_full_takes_no_more() {
     // One that does not know what was folded counts as the newest, as if a slow job had made it.
     let newest = fs::File::options().write(true).open(folder.join("4")).unwrap();
     newest.set_modified(SystemTime::now() + Duration::from_secs(100)).unwrap();
-    let depot = env.depot();
-    let run =
-        |args: &[&str]| within_limit(&env, &[&["cache"], args, &["--depot", &depot]].concat()).ends_with(0);
+    let run = |args: &[&str]| cache_within_limit(&env, args).ends_with(0);
     let mut folded = 0;
     for number in 0..2 {
         let file = env.file(&format!("small-{number}"));
@@ -638,10 +636,8 @@ fn a_repair_of_packs_of_which_much_is_known_takes_no_more() {
         bytes[0] ^= 1;
         fs::write(folder.join(format!("{number}")), bytes).unwrap();
     }
-    let depot = env.depot();
     let run = |args: &[&str], code: i32| {
-        let verify = ["cache", "verify", "--threads", "4", "--depot", &depot];
-        within_limit(&env, &[&verify, args].concat()).ends_with(code)
+        cache_within_limit(&env, &[&["verify", "--threads", "4"], args].concat()).ends_with(code)
     };
     let _ = run(&[], 1).says("it does not begin as it ends").says("24 of 24 paths are whole");
     let ran = run(&["--repair"], 0);

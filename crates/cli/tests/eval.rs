@@ -399,26 +399,33 @@ fn what_needs_more_memory_than_there_is_costs_only_itself() {
     assert!(ran.stdout.contains("alone, of 200 MiB"), "{ran}");
 }
 
+/// What a builder does that sends a signal to the evaluator which waits for it. Without a sandbox it can: both were started by
+/// phoenix, the evaluator and the daemon that builds.
+#[cfg(target_os = "linux")]
+fn signals_evaluator(signal: &str) -> String {
+    r#"
+      sleep 0.5
+      read -r _ _ _ phoenix _ < /proc/$PPID/stat
+      for process in /proc/[0-9]*; do
+        read -r id name _ parent _ < $process/stat || continue
+        if [ "$parent $name" = "$phoenix (nix)" ]; then kill -SIGNAL $id; fi
+      done
+      sleep 1
+    "#
+    .replace("SIGNAL", signal)
+}
+
 #[test]
 #[cfg(target_os = "linux")]
 fn an_evaluator_that_is_killed_costs_one_attribute() {
     let env = TestEnv::new();
-    // Without a sandbox a builder can kill the evaluator that waits for it: both were started by phoenix, it and the
-    // daemon that builds.
     let flake = Flake::new(
-        r#"{ packages.${system} = {
+        &r#"{ packages.${system} = {
           a = ok "a";
-          b = import (d "killer" ''
-            sleep 0.5
-            read -r _ _ _ phoenix _ < /proc/$PPID/stat
-            for process in /proc/[0-9]*; do
-              read -r id name _ parent _ < $process/stat || continue
-              if [ "$parent $name" = "$phoenix (nix)" ]; then kill -9 $id; fi
-            done
-            sleep 1
-          '' { });
+          b = import (d "killer" ''KILLS'' { });
           c = ok "c";
-        }; }"#,
+        }; }"#
+            .replace("KILLS", &signals_evaluator("9")),
     );
     let ran = env.phoenix(&["eval", &flake.reference(), "-v"]).ends_with(120);
     assert_eq!(order(&ran), ["a", "c", "b"], "{ran}");
@@ -448,19 +455,9 @@ fn a_daemon_that_is_killed_costs_one_attribute() {
 fn an_evaluator_that_is_told_to_end_is_asked_again() {
     let env = TestEnv::new();
     let first = env.file("first");
+    let tells = signals_evaluator("TERM");
     let tell = |nix: &str, once: &str| {
-        format!(
-            r#"import (d "{nix}" ''
-              {once}
-              sleep 0.5
-              read -r _ _ _ phoenix _ < /proc/$PPID/stat
-              for process in /proc/[0-9]*; do
-                read -r id name _ parent _ < $process/stat || continue
-                if [ "$parent $name" = "$phoenix (nix)" ]; then kill -TERM $id; fi
-              done
-              sleep 1
-            '' {{ }}) (ok "{nix}-is-there")"#
-        )
+        format!(r#"import (d "{nix}" ''{once}{tells}'' {{ }}) (ok "{nix}-is-there")"#)
     };
     let once = format!("echo 'x: x' > $out; if [ -e {0} ]; then exit 0; fi; echo > {0}", first.display());
     let flake = Flake::new(&format!(

@@ -445,12 +445,10 @@ impl Evaluator {
                 each(Each::Talk(Talk::Line(&line)));
             }
         }
+        let has_no_words = !is_whole || error.as_ref().is_some_and(|lines| names::is_unknown(lines));
         match error {
             _ if is_done && told == names.len() => Round::Whole,
-            _ if !is_whole && told < names.len() => {
-                Round::Broken(self.ask_alone(&neighbours.whole(&names[told]), stop))
-            }
-            Some(lines) if names::is_unknown(&lines) && told < names.len() => {
+            _ if has_no_words && told < names.len() => {
                 Round::Broken(self.ask_alone(&neighbours.whole(&names[told]), stop))
             }
             Some(lines) => Round::Broken(Answer::Error(Fault::read(&lines))),

@@ -36,39 +36,34 @@ impl Made {
 /// Where what is temporary is on all systems.
 const USUAL: &str = "/tmp";
 
-/// Where there may be directories for what is temporary, in the order in which it is tried. A TMPDIR below the directory that
-/// one works in comes last: that may be a source, with all that is in it.
-pub(crate) fn places() -> Vec<PathBuf> {
+/// Does something in the first directory for what is temporary in which that can be done. A TMPDIR below the directory that
+/// one works in comes last: that may be a source, with all that is in it. Where it can be done in none, it is told why not in
+/// TMPDIR.
+pub(crate) fn somewhere<T, E>(mut attempt: impl FnMut(&Path) -> Result<T, E>) -> Result<T, E> {
     let here = std::env::current_dir().ok();
     // One that is set to nothing is none, as for Nix.
     let set = Some(std::env::temp_dir()).filter(|set| !set.as_os_str().is_empty());
-    in_order(set.unwrap_or_else(|| PathBuf::from(USUAL)), here.as_deref())
+    let (first, other) = in_order(set.unwrap_or_else(|| PathBuf::from(USUAL)), here.as_deref());
+    attempt(&first).or_else(|error| match other {
+        Some(other) => attempt(&other).map_err(|last| if other == Path::new(USUAL) { error } else { last }),
+        None => Err(error),
+    })
 }
 
-fn in_order(set: PathBuf, here: Option<&Path>) -> Vec<PathBuf> {
+/// What is tried first, and what is tried then.
+fn in_order(set: PathBuf, here: Option<&Path>) -> (PathBuf, Option<PathBuf>) {
     let usual = PathBuf::from(USUAL);
     if set == usual {
-        return vec![set];
+        return (set, None);
     }
     let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let is_below = |path: &Path| here.is_some_and(|here| real(path).starts_with(real(here)));
-    if is_below(&set) && !is_below(&usual) { vec![usual, set] } else { vec![set, usual] }
+    if is_below(&set) && !is_below(&usual) { (usual, Some(set)) } else { (set, Some(usual)) }
 }
 
 /// Makes a directory for what is temporary; see [`make`].
 pub(crate) fn make_temporary(prefix: &str) -> io::Result<Made> {
-    let mut made = Err(io::Error::other("there is no directory for what is temporary"));
-    for place in places() {
-        let here = make(&place, prefix);
-        // Of several errors that of TMPDIR is told.
-        if here.is_ok() || made.is_err() && place == std::env::temp_dir() {
-            made = here;
-        }
-        if made.is_ok() {
-            break;
-        }
-    }
-    made
+    somewhere(|place| make(place, prefix))
 }
 
 /// Makes a directory, and removes those that were made so before and left.
@@ -110,8 +105,9 @@ mod tests {
     #[test]
     fn a_directory_for_what_is_temporary_is_in_no_source_if_there_is_another() {
         let places = |set: &str, here: &str| {
-            let places = in_order(set.into(), Some(Path::new(here)));
-            places.iter().map(|place| place.display().to_string()).collect::<Vec<_>>().join(" ")
+            let (first, other) = in_order(set.into(), Some(Path::new(here)));
+            let places = std::iter::once(first).chain(other);
+            places.map(|place| place.display().to_string()).collect::<Vec<_>>().join(" ")
         };
         assert_eq!(places("/tmp", "/tmp"), "/tmp");
         assert_eq!(places("/nowhere/tmp", "/nowhere/project"), "/nowhere/tmp /tmp");

@@ -1,6 +1,5 @@
 //! How derivations come into the store: through a daemon of our own, where this process may write it.
 
-use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use phoenix_model::StorePath;
@@ -22,20 +21,12 @@ pub(crate) struct Through {
 impl Through {
     /// In one of the directories for what is temporary: not any path can be that of a socket.
     fn start(nix: &Nix, layout: &Layout) -> Result<Self, String> {
-        let start = |place: &Path| {
+        left::somewhere(|place| {
             let directory = left::make(place, HOME).map_err(|error| error.to_string())?;
             let proxy =
                 DaemonProxy::start(nix, layout, directory.path()).map_err(|error| with_causes(&error))?;
             Ok(Self { proxy, directory })
-        };
-        let mut failed = None;
-        for place in left::places() {
-            match start(&place) {
-                Ok(through) => return Ok(through),
-                Err(why) => failed = failed.or(Some(why)),
-            }
-        }
-        Err(failed.unwrap_or_default())
+        })
     }
 
     /// What evaluation has asked to have built so far, if all of it was heard.

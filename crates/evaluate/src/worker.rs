@@ -103,17 +103,13 @@ const STARTS: usize = 10;
 
 /// Starts a process; another one if somebody ends it at once.
 fn started(prepared: &Prepared, stop: &AtomicBool) -> io::Result<Evaluator> {
-    let is_ended = |started: &io::Result<Evaluator>| {
-        started.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
-    };
-    let mut started = prepared.evaluator(stop);
     for _ in 1..STARTS {
-        if !is_ended(&started) {
-            break;
+        match prepared.evaluator(stop) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+            started => return started,
         }
-        started = prepared.evaluator(stop);
     }
-    started
+    prepared.evaluator(stop)
 }
 
 /// How it ended that something was asked.

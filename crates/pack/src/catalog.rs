@@ -548,31 +548,18 @@ impl Catalog {
     /// these are all newer than another, told with when that was made; else when it was made itself, and how large it is.
     #[must_use]
     pub fn made_of(&self, name: &str, other: (u64, &str)) -> (u64, u64) {
-        let mut sources: HashMap<&str, Vec<&str>> = HashMap::new();
-        for (source, by) in &self.others.replaced {
-            by.iter().for_each(|by| sources.entry(by.as_str()).or_default().push(source.as_str()));
-        }
-        self.made_of_those(name, other, &sources)
-    }
-
-    fn made_of_those(
-        &self,
-        name: &str,
-        other: (u64, &str),
-        sources: &HashMap<&str, Vec<&str>>,
-    ) -> (u64, u64) {
         let made = |name: &str| self.others.known.get(name).map(|info| info.created);
         let own = self.others.known.get(name).map_or((0, 0), |info| (info.created, info.size));
         let is_between = |source: &&str| {
             made(source).is_some_and(|made| (made, *source) > other && (made, *source) < (own.0, name))
         };
-        match sources.get(name) {
-            Some(sources_of) if sources_of.iter().all(is_between) => sources_of
-                .iter()
-                .map(|source| self.made_of_those(source, other, sources))
-                .fold((0, 0), |all, source| (all.0.max(source.0), all.1.saturating_add(source.1))),
-            _ => own,
+        let sources = self.others.replaced.iter().filter(|(_, by)| by.contains(name));
+        let sources: Vec<&str> = sources.map(|(source, _)| source.as_str()).collect();
+        if sources.is_empty() || !sources.iter().all(is_between) {
+            return own;
         }
+        let made_of = sources.iter().map(|source| self.made_of(source, other));
+        made_of.fold((0, 0), |all, source| (all.0.max(source.0), all.1.saturating_add(source.1)))
     }
 
     fn settle(&mut self) {
@@ -592,6 +579,12 @@ impl Catalog {
     #[must_use]
     pub fn has(&self, hash_part: &[u8; HASH_LENGTH]) -> bool {
         self.packs().any(|(_, _, directory)| directory.find(hash_part).is_some())
+    }
+
+    /// The same of a path by its name (`HASH-NAME`), whatever follows the hash.
+    #[must_use]
+    pub fn has_name(&self, name: &str) -> bool {
+        name.as_bytes().first_chunk().is_some_and(|hash_part| self.has(hash_part))
     }
 
     /// What is known of a path, without a look at where its chunks are.

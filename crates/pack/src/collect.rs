@@ -273,10 +273,15 @@ impl Collection {
 
     fn within(catalog: &Catalog, goal: &Goal) -> Self {
         let candidates = keep::candidates(catalog);
+        let costs = costs::Costs::of(catalog);
+        let toward = |target, exact| {
+            let keeping = keep::keep(catalog, goal, &candidates, &costs, target);
+            choose::choose(catalog, goal, keeping, &costs, exact)
+        };
         // Where there is no more than there may be, nothing goes.
         let mut target = if bytes_in_use(catalog, goal) <= goal.budget { u64::MAX } else { goal.budget };
         let mut exact = false;
-        let mut plan = Self::toward(catalog, goal, &candidates, target, exact);
+        let mut plan = toward(target, exact);
         // What is wanted is estimated by chunks, but frames are carried along whole: a few tries with less.
         for _ in 0..4 {
             let most = goal.budget.saturating_add(goal.budget / TOLERANCE);
@@ -288,20 +293,9 @@ impl Collection {
                 target = target.saturating_sub(plan.after - goal.budget);
             }
             exact = true;
-            plan = Self::toward(catalog, goal, &candidates, target, exact);
+            plan = toward(target, exact);
         }
         plan
-    }
-
-    fn toward(
-        catalog: &Catalog,
-        goal: &Goal,
-        candidates: &[keep::Candidate<'_>],
-        target: u64,
-        exact: bool,
-    ) -> Self {
-        let keeping = keep::keep(catalog, goal, candidates, target);
-        choose::choose(catalog, goal, keeping, exact)
     }
 
     /// Whether there is nothing to do.

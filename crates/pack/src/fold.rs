@@ -36,18 +36,19 @@ pub struct Folded {
     pub lost: Vec<String>,
 }
 
-/// Whether a frame of `length` bytes is copied as it is when `wanted` bytes of it are.
-/// Where it is to be exact, only if all of them are.
+/// Whether a frame of `length` bytes is copied as it is when `wanted` bytes of it are; where it is to be exact, only when all
+/// are.
 pub(crate) fn is_copied(wanted: u64, length: u64, exact: bool) -> bool {
     if exact { wanted == length } else { wanted * MOSTLY.1 >= length * MOSTLY.0 }
 }
 
 impl Fold {
-    /// Begins a pack; returns what it begins with. New frames are compressed at this zstd level.
+    /// Begins a pack; returns what it begins with. New frames are compressed at this zstd level. An exact one carries nothing
+    /// along that is not wanted, whatever that costs.
     ///
     /// # Errors
     /// When zstd has no memory.
-    pub fn new(level: i32) -> Result<(Self, &'static [u8]), PackError> {
+    pub fn new(level: i32, exact: bool) -> Result<(Self, &'static [u8]), PackError> {
         let (builder, head) = PackBuilder::new();
         let compressor = Compressor::new(level)?;
         let fold = Self {
@@ -56,14 +57,9 @@ impl Fold {
             compressor,
             lost: HashSet::new(),
             copied: 0,
-            exact: false,
+            exact,
         };
         Ok((fold, head))
-    }
-
-    /// Carries nothing along that is not wanted, whatever that costs.
-    pub fn be_exact(&mut self) {
-        self.exact = true;
     }
 
     /// Takes in a frame of another pack: its number there, its bytes, and which chunks are wanted, by their

@@ -88,9 +88,7 @@ impl Packs {
             .look_into_left_out(|directory, catalog| {
                 let all =
                     (0..directory.paths()).filter_map(|at| std::str::from_utf8(directory.name_of(at)).ok());
-                let is_known =
-                    |name: &str| name.as_bytes().first_chunk().is_some_and(|hash| catalog.has(hash));
-                names.extend(all.filter(|name| !is_known(name)).map(str::to_owned));
+                names.extend(all.filter(|name| !catalog.has_name(name)).map(str::to_owned));
             })
             .await;
         (names, closed)

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::costs::Costs;
 use super::keep::Keeping;
 use super::{Collection, Dropped, Goal, Lost, Source, Unwanted, Why};
 use crate::{Catalog, Directory, longest_directories};
@@ -78,11 +79,17 @@ fn not_whole(catalog: &Catalog, goal: &Goal, keeping: &Keeping) -> BTreeSet<u32>
     packs
 }
 
-pub(super) fn choose(catalog: &Catalog, goal: &Goal, keeping: Keeping, exact: bool) -> Collection {
-    let mut packs = packs(catalog, &keeping, &not_whole(catalog, goal, &keeping), exact);
+pub(super) fn choose(
+    catalog: &Catalog,
+    goal: &Goal,
+    keeping: Keeping,
+    costs: &Costs,
+    exact: bool,
+) -> Collection {
+    let mut packs = packs(catalog, &keeping, &not_whole(catalog, goal, &keeping), costs, exact);
     let before = super::bytes_in_use(catalog, goal);
     let outside: u64 = keeping.outside.values().sum();
-    let others = keeping.costs.others();
+    let others = costs.others();
     let after = |packs: &[Pack]| {
         let kept = packs.iter().map(|pack| match pack.why {
             Some(_) => pack.wanted,
@@ -128,20 +135,25 @@ pub(super) fn choose(catalog: &Catalog, goal: &Goal, keeping: Keeping, exact: bo
     Collection { exact, ..finish(catalog, goal, keeping, packs, before, after) }
 }
 
-fn packs(catalog: &Catalog, keeping: &Keeping, not_whole: &BTreeSet<u32>, exact: bool) -> Vec<Pack> {
+fn packs(
+    catalog: &Catalog,
+    keeping: &Keeping,
+    not_whole: &BTreeSet<u32>,
+    costs: &Costs,
+    exact: bool,
+) -> Vec<Pack> {
     let with_records: BTreeSet<u32> = keeping.records.iter().map(|(pack, _)| *pack).collect();
     let pack = |(number, name, directory): (u32, &str, &Directory)| {
         let wanted = &keeping.wanted[number as usize];
         let size = catalog.others().known.get(name).map_or(0, |info| info.size);
         let records = keeping.taken[number as usize];
-        let chunks: u64 = (0..directory.frames())
-            .map(|frame| keeping.costs.frame(catalog, (number, frame), wanted, exact))
-            .sum();
+        let chunks: u64 =
+            (0..directory.frames()).map(|frame| costs.frame(catalog, (number, frame), wanted, exact)).sum();
         Pack {
             number,
             name: name.to_owned(),
             size,
-            worth: keeping.costs.size(number),
+            worth: costs.size(number),
             live: catalog.is_live(number),
             wanted: (chunks + records).min(size),
             directory: directory.size() as u64,
@@ -291,16 +303,15 @@ fn finish(
         })
     };
     // It may be in another pack as well, which stays.
-    let stays = |name: &str| {
-        let records = catalog.packs().filter_map(|(pack, _, directory)| {
+    let is_elsewhere = |name: &str| {
+        let mut records = catalog.packs().filter_map(|(pack, _, directory)| {
             let number = directory.find(name.as_bytes().first_chunk()?)?;
             (directory.name_of(number) == name.as_bytes()).then_some((pack, number))
         });
-        let mut records = records.collect::<Vec<_>>().into_iter();
         records.any(|(pack, number)| !is_lost(pack, number))
     };
     let is_gone =
-        |(path, pack, number): &(Dropped, u32, usize)| is_lost(*pack, *number) && !stays(&path.name);
+        |(path, pack, number): &(Dropped, u32, usize)| is_lost(*pack, *number) && !is_elsewhere(&path.name);
     let lost = keeping.dropped.iter().map(is_gone).collect();
     let mut dropped = with_what_needs_them(catalog, &keeping.dropped, lost);
     name_causes(&mut dropped, &keeping);

@@ -16,8 +16,6 @@ pub(super) struct Keeping {
     pub(super) records: Vec<(u32, usize)>,
     /// For each pack, by number, how many bytes of it these are worth.
     pub(super) taken: Vec<u64>,
-    /// What everything is worth.
-    pub(super) costs: Costs,
     /// Paths there is no room for, each with the numbers of its pack and record.
     pub(super) dropped: Vec<(Dropped, u32, usize)>,
     /// The packs outside that are kept, and their size.
@@ -63,7 +61,8 @@ pub(super) fn not_whole(
     candidates: &[Candidate<'_>],
     gone: &BTreeSet<String>,
 ) -> BTreeSet<String> {
-    let mut taking = Taking::new(catalog, candidates, Some(gone), u64::MAX);
+    let costs = Costs::of(catalog);
+    let mut taking = Taking::new(catalog, candidates, &costs, Some(gone), u64::MAX);
     candidates.iter().for_each(|path| taking.take(path.name));
     let states = candidates.iter().zip(&taking.states);
     let lost = states.filter(|(_, state)| matches!(state, State::Dropped(_)));
@@ -72,10 +71,16 @@ pub(super) fn not_whole(
 
 /// What is kept: what is named, and what live branches need, as far as the budget goes; of the rest what fits so many bytes
 /// with it.
-pub(super) fn keep(catalog: &Catalog, goal: &Goal, candidates: &[Candidate<'_>], target: u64) -> Keeping {
+pub(super) fn keep(
+    catalog: &Catalog,
+    goal: &Goal,
+    candidates: &[Candidate<'_>],
+    costs: &Costs,
+    target: u64,
+) -> Keeping {
     let all = goal.budget.max(target);
-    let mut taking = Taking::new(catalog, candidates, goal.damaged.gone.as_ref(), all);
-    taking.used = taking.costs.others();
+    let mut taking = Taking::new(catalog, candidates, costs, goal.damaged.gone.as_ref(), all);
+    taking.used = costs.others();
     for (at, path) in candidates.iter().enumerate() {
         if goal.damaged.paths.contains(path.name) {
             taking.states[at] = State::Dropped(Lost::Damaged);
@@ -132,7 +137,7 @@ pub(super) fn keep(catalog: &Catalog, goal: &Goal, candidates: &[Candidate<'_>],
     }
     let branches =
         branches.iter().map(|(name, used)| ((*name).clone(), is_alive(used.at, used.roots.len()))).collect();
-    let Taking { wanted, records, taken, costs, states, .. } = taking;
+    let Taking { wanted, records, taken, states, .. } = taking;
     let dropped = candidates.iter().zip(states).filter_map(|(path, state)| {
         let State::Dropped(why) = state else { return None };
         let dropped = Dropped { name: path.name.to_owned(), nar_size: path.nar_size, saved: path.saved, why };
@@ -140,7 +145,7 @@ pub(super) fn keep(catalog: &Catalog, goal: &Goal, candidates: &[Candidate<'_>],
     });
     let mut dropped: Vec<_> = dropped.collect();
     dropped.sort_by(|(a, ..), (b, ..)| (b.saved, &a.name).cmp(&(a.saved, &b.name)));
-    Keeping { wanted, records, taken, costs, dropped, outside, branches, stand_ins }
+    Keeping { wanted, records, taken, dropped, outside, branches, stand_ins }
 }
 
 /// All paths by name, each once: with its newest record that is whole, of a live pack if there is one.
@@ -199,7 +204,7 @@ struct Taking<'c> {
     /// Paths that went with the packs that they were in.
     gone: Option<&'c BTreeSet<String>>,
     states: Vec<State>,
-    costs: Costs,
+    costs: &'c Costs,
     wanted: Vec<Vec<bool>>,
     records: Vec<(u32, usize)>,
     /// What the records of each pack cost.
@@ -212,6 +217,7 @@ impl<'c> Taking<'c> {
     fn new(
         catalog: &'c Catalog,
         candidates: &'c [Candidate<'c>],
+        costs: &'c Costs,
         gone: Option<&'c BTreeSet<String>>,
         target: u64,
     ) -> Self {
@@ -219,7 +225,6 @@ impl<'c> Taking<'c> {
             catalog.read_packs().map(|(_, _, directory)| vec![false; directory.chunks()]).collect();
         let taken = vec![0; wanted.len()];
         let states = vec![State::New; candidates.len()];
-        let costs = Costs::of(catalog);
         Self { catalog, candidates, gone, states, costs, wanted, records: Vec::new(), taken, used: 0, target }
     }
 

@@ -128,10 +128,7 @@ impl World {
         if plan.sources.is_empty() {
             return;
         }
-        let (mut fold, head) = Fold::new(LEVEL).unwrap();
-        if plan.exact {
-            fold.be_exact();
-        }
+        let (mut fold, head) = Fold::new(LEVEL, plan.exact).unwrap();
         let mut pack = head.to_vec();
         for source in &plan.sources {
             let (name, directory) = catalog.pack(source.pack).unwrap();
@@ -636,7 +633,7 @@ fn a_frame_that_is_damaged_costs_the_paths_that_need_it() {
     let plan = Collection::plan(&mut catalog, &goal(10));
     assert!(plan.is_nothing());
     let (_, directory) = catalog.pack(0).unwrap();
-    let (mut fold, _) = Fold::new(LEVEL).unwrap();
+    let (mut fold, _) = Fold::new(LEVEL, false).unwrap();
     let mut copied = 0;
     for number in 0..2 {
         let frame = directory.frame(number);

@@ -29,7 +29,7 @@ pub(super) fn gc(args: &GcArgs) -> Result<ExitCode, CommandError> {
     let ended = collect(&mut collector);
     if args.json && !collector.earlier.is_empty() {
         // It ended before its end.
-        talk::stdout(&format!("{}\n", after(json!({}), collector.earlier)))?;
+        print(json!({}), collector.earlier)?;
     }
     ended
 }
@@ -64,23 +64,22 @@ enum Pass {
 
 /// Looks at the depot, and does what is to be done, or as much of it as goes into one pack.
 fn pass(collector: &mut Collector<'_>) -> Result<Result<Pass, CollectError>, CommandError> {
-    let args = collector.args;
     let mut said = std::mem::take(&mut collector.said);
     let mut trouble = |trouble: Trouble| {
         if said.is_news(&trouble) {
             say(&format!("warning: {trouble}"));
         }
     };
-    let passed = look_and_collect(collector, args, &mut trouble);
+    let passed = look_and_collect(collector, &mut trouble);
     collector.said = said;
     passed
 }
 
 fn look_and_collect(
     collector: &mut Collector<'_>,
-    args: &GcArgs,
     trouble: &mut Troubled<'_>,
 ) -> Result<Result<Pass, CollectError>, CommandError> {
+    let args = collector.args;
     let depot = depots::open(args.depot.as_deref())?;
     let mut cache =
         Cache::open(depot, trouble).map_err(|error| CommandError::because("cannot start", &error))?;
@@ -92,11 +91,7 @@ fn look_and_collect(
     if let Some(made) = &made {
         goal.damaged = made.damaged(args.dry_run, goal.damaged);
     }
-    let names = &collector.goal.keep;
-    let unknown = names
-        .iter()
-        .filter(|name| name.as_bytes().first_chunk().is_none_or(|hash_part| !cache.catalog().has(hash_part)));
-    for name in unknown.collect::<Vec<_>>() {
+    for name in collector.goal.keep.iter().filter(|name| !cache.catalog().has_name(name)) {
         say(&format!("warning: {name}, which is to be kept, is in no pack"));
     }
     let is_news = note_gone(&mut cache, &args.gone, goal.now);
@@ -138,14 +133,17 @@ fn look_and_collect(
             Err(error) => return Ok(Err(error)),
         }
     }
-    let report = with_room(report(&plan, collected.as_ref()), made.map(|made| made.json()));
+    let mut report = report(&plan, collected.as_ref());
+    if let Some(made) = made {
+        report["room"] = made.json();
+    }
     if plan.is_part && collected.is_some() {
         collector.was_done(report);
         return Ok(Ok(Pass::Part));
     }
     if args.json {
-        let report = claimed(report, is_claimed);
-        talk::stdout(&format!("{}\n", after(report, std::mem::take(&mut collector.earlier))))?;
+        report["claimed"] = Value::Bool(is_claimed);
+        print(report, std::mem::take(&mut collector.earlier))?;
     }
     if collected.is_some() && cache.is_nearly_full() {
         // The packs that went may have brought the room that others have.
@@ -180,28 +178,12 @@ fn note_gone(cache: &mut Cache, gone: &[String], now: u64) -> bool {
     is_news
 }
 
-/// A report with how room was made, if it was.
-fn with_room(mut report: Value, room: Option<Value>) -> Value {
-    if let (Some(report), Some(room)) = (report.as_object_mut(), room) {
-        report.insert("room".to_owned(), room);
+/// Prints a report, with what was done before if anything was.
+fn print(mut report: Value, earlier: Vec<Value>) -> Result<(), CommandError> {
+    if !earlier.is_empty() {
+        report["earlier"] = Value::Array(earlier);
     }
-    report
-}
-
-/// A report with whether another job does what was planned.
-fn claimed(mut report: Value, is_claimed: bool) -> Value {
-    if let Some(report) = report.as_object_mut() {
-        report.insert("claimed".to_owned(), Value::Bool(is_claimed));
-    }
-    report
-}
-
-/// A report with what was done before, if anything was.
-fn after(mut report: Value, earlier: Vec<Value>) -> Value {
-    if let Some(report) = report.as_object_mut().filter(|_| !earlier.is_empty()) {
-        report.insert("earlier".to_owned(), Value::Array(earlier));
-    }
-    report
+    talk::stdout(&format!("{report}\n")).map(drop)
 }
 
 /// The base name of a store path, of whatever store.

@@ -162,10 +162,7 @@ fn remove(
     // The rest is planned of what is there now, and in its memory.
     cache.look_again(trouble);
     if let Some(gone) = &mut room.damaged.gone {
-        let mut has = |name: &String| {
-            name.as_bytes().first_chunk().is_some_and(|hash_part| cache.catalog().has(hash_part))
-        };
-        gone.retain(|name| !has(name));
+        gone.retain(|name| !cache.catalog().has_name(name));
         if !gone.is_empty() {
             let paths = talk::paths_are(gone.len());
             say(&format!("{paths} in no other pack: who needs them saves them anew{}", tidy::NAMED));

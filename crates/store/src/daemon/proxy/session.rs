@@ -321,7 +321,6 @@ impl Answers {
         self.to.write_all(&bytes)
     }
 
-    /// Says no (nix `src/libutil/serialise.cc`, `operator <<` of `Error`).
     /// Refuses what could not be done. Where the machine does not let us, no other will be.
     fn refuse_for(&mut self, error: &TextError) -> io::Result<()> {
         let why = error.to_string();
@@ -332,6 +331,7 @@ impl Answers {
         self.refuse(&why)
     }
 
+    /// Says no (nix `src/libutil/serialise.cc`, `operator <<` of `Error`).
     fn refuse(&mut self, why: &str) -> io::Result<()> {
         let mut bytes = Vec::new();
         wire::number(&mut bytes, message::ERROR);
