@@ -17,6 +17,7 @@ use stores::{Store, check, names, open, restore, save, store};
 fn goal(grace: u64) -> Goal {
     Goal {
         budget: 1 << 40,
+        measured: 0,
         room: u64::MAX,
         now: SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs(),
         keep: BTreeSet::new(),

@@ -292,6 +292,7 @@ fn light(number: usize, archive: &[u8], references: &[String]) -> (PathInfo, Vec
 fn goal(damaged: Damaged) -> Goal {
     Goal {
         budget: u64::MAX,
+        measured: 0,
         room: u64::MAX,
         now: 0,
         keep: [].into(),

@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use indicatif::HumanBytes;
 use phoenix_cache::{ALIVE, Cache, CollectError, Collected, GRACE, Saved, Trouble};
 use phoenix_depot::{Blob, BlobName, Created, Depot};
-use phoenix_pack::{Beside, Collection, Damaged, Goal};
+use phoenix_pack::{Beside, Collection, Damaged, Dropped, Goal, Next};
 
 use crate::blobs::{self, runtime};
 use crate::depots;
@@ -44,6 +44,7 @@ fn now() -> u64 {
 pub(crate) fn goal(budget: u64) -> Goal {
     Goal {
         budget,
+        measured: 0,
         room: budget.saturating_mul(2),
         now: now(),
         keep: BTreeSet::new(),
@@ -321,18 +322,38 @@ pub(crate) fn plan_lines(plan: &Collection) -> Vec<String> {
         let why = if unwanted.replaced { "it was replaced" } else { "there is no room for it" };
         lines.push(format!("remove {} ({}): {why}", unwanted.name, HumanBytes(unwanted.size)));
     }
-    lines.extend(dropped_lines(plan, NAMED));
+    lines.extend(dropped_lines(&plan.dropped, NAMED));
+    lines.extend(next_lines(plan));
     lines
 }
 
-fn dropped_lines(plan: &Collection, rest: &str) -> Vec<String> {
-    let mut lines: Vec<String> = plan
-        .dropped
+/// How many bytes the packs in use have after what was done.
+pub(crate) fn after(plan: &Collection, done: &Collected) -> u64 {
+    if done.pack.is_some() { plan.with_made(done.size) } else { plan.after }
+}
+
+/// What is to be seen to after what is planned, and what goes then.
+fn next_lines(plan: &Collection) -> Vec<String> {
+    let first = match plan.next {
+        None => return Vec::new(),
+        Some(Next::TooMuchInOne) => {
+            "after that more is rewritten, which would say too much in one pack with these".to_owned()
+        }
+        Some(Next::Measure) => format!(
+            "after that it is measured whether there is room for all that is needed; if not, some of {} goes as well",
+            talk::paths(plan.later.len())
+        ),
+    };
+    std::iter::once(first).chain(dropped_lines(&plan.later, NAMED)).collect()
+}
+
+fn dropped_lines(dropped: &[Dropped], rest: &str) -> Vec<String> {
+    let mut lines: Vec<String> = dropped
         .iter()
         .take(FEW)
         .map(|dropped| format!("drop {} ({}): {}", dropped.name, HumanBytes(dropped.nar_size), dropped.why))
         .collect();
-    if let Some(more) = plan.dropped.len().checked_sub(FEW).filter(|&more| more > 0) {
+    if let Some(more) = dropped.len().checked_sub(FEW).filter(|&more| more > 0) {
         lines.push(format!("drop {more} more paths{rest}"));
     }
     lines
@@ -340,7 +361,7 @@ fn dropped_lines(plan: &Collection, rest: &str) -> Vec<String> {
 
 /// What was done. `rest` says where all that is dropped is named.
 pub(crate) fn done_lines(plan: &Collection, collected: &Collected, rest: &str) -> Vec<String> {
-    let mut lines = dropped_lines(plan, rest);
+    let mut lines = dropped_lines(&plan.dropped, rest);
     lines.extend(folded_line(plan, collected));
     for name in collected.lost.iter().take(FEW) {
         lines.push(format!("lost {name}: a part of it was damaged"));

@@ -13,18 +13,21 @@ use serde_json::Value;
 
 /// Adds a file to the store whose contents hardly compress, and returns its path.
 fn add(env: &TestEnv, name: &str, seed: u64, size: usize) -> String {
+    let file = env.file(name);
+    fs::write(&file, noise(seed, size)).unwrap();
+    env.nix.run("nix-store", &["--add", file.to_str().unwrap()]).trim().to_owned()
+}
+
+fn noise(seed: u64, size: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let bytes: Vec<u8> = (0..size)
+    (0..size)
         .map(|_| {
             state ^= state << 13;
             state ^= state >> 7;
             state ^= state << 17;
             (state >> 24) as u8
         })
-        .collect();
-    let file = env.file(name);
-    fs::write(&file, bytes).unwrap();
-    env.nix.run("nix-store", &["--add", file.to_str().unwrap()]).trim().to_owned()
+        .collect()
 }
 
 fn depot(env: &TestEnv) -> String {
@@ -202,6 +205,58 @@ fn a_budget_keeps_what_is_named_and_what_live_branches_need() {
 
     let _ = cache(&env, &["gc", "--keep", "/etc/passwd"]).ends_with(1).says("is no store path");
     let _ = cache(&env, &["gc", "--budget", "much"]).ends_with(1).says("such as 10G");
+}
+
+/// What is kept is measured where an estimate says that there is no room for all of it: what branches need shares parts with
+/// what nobody does, and compresses better.
+#[test]
+fn what_is_needed_stays_where_it_fits_whatever_it_is_made_of() {
+    let env = TestEnv::new();
+    let block = |number: u64| -> Vec<u8> {
+        if number % 2 == 1 {
+            return noise(number, 40_000);
+        }
+        format!("line {number} of a text that compresses well\n").into_bytes().repeat(2_000)
+    };
+    let add = |at: u64| {
+        // What is needed is mostly text.
+        let blocks = if at.is_multiple_of(2) {
+            [at * 8, at * 8 + 2, at % 5 * 2 + 1]
+        } else {
+            [at * 8 + 1, at * 8 + 4, at % 5 * 2 + 1]
+        };
+        let file = env.file(&format!("p{at}"));
+        fs::write(&file, blocks.map(block).concat()).unwrap();
+        env.nix.run("nix-store", &["--add", file.to_str().unwrap()]).trim().to_owned()
+    };
+    let paths: Vec<String> = (0..40).map(add).collect();
+    let all: Vec<&str> = paths.iter().map(String::as_str).collect();
+    let needed: Vec<&str> = all.iter().step_by(2).copied().collect();
+    let alone = format!("dir:{}", env.file("alone").display());
+    let in_depot = |depot: &str, args: &[&str]| {
+        env.phoenix(&[&["cache"], args, &["--depot", depot]].concat()).ends_with(0)
+    };
+    let _ = in_depot(&alone, &[&["save"], &needed[..]].concat());
+    let size = json(&in_depot(&alone, &["stat"]))["bytes"].as_u64().unwrap();
+
+    let _ = cache(&env, &[&["save", "--branch", "old"], &all[..]].concat()).ends_with(0);
+    let _ = cache(&env, &[&["save", "--branch", "main"], &needed[..]].concat()).ends_with(0);
+    let before = json(&cache(&env, &["stat"]))["bytes"].as_u64().unwrap();
+    assert!(before > size * 3, "{before} of {size}");
+    let budget = (size + size / 8).to_string();
+    let gc = |more: &[&str]| {
+        cache(&env, &[&["gc", "--json", "--grace", "0", "--gone", "old", "--budget", &budget], more].concat())
+    };
+    let plan = json(&gc(&["--dry-run"]).ends_with(0).says("it is measured whether there is room"));
+    assert!(!plan["next"]["drop"].as_array().unwrap().is_empty(), "{plan}");
+    let done = json(&gc(&[]).ends_with(0));
+    assert_eq!(done["earlier"].as_array().map(Vec::len), Some(1), "{done}");
+    let after = json(&cache(&env, &["stat"]))["bytes"].as_u64().unwrap();
+    assert!(after <= size + size / 8, "{after} of {budget}");
+    let listed = cache(&env, &["ls"]).ends_with(0).stdout;
+    assert!(needed.iter().all(|path| listed.contains(path.rsplit('/').next().unwrap())), "{listed}");
+    come_back(&env, &paths.iter().step_by(2).cloned().collect::<Vec<_>>());
+    let _ = gc(&[]).ends_with(0).says("nothing to do");
 }
 
 /// GitHub answers so many lookups a minute for all jobs of a repository.

@@ -9,6 +9,7 @@
 mod choose;
 mod costs;
 mod keep;
+mod losses;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -23,6 +24,8 @@ pub struct Goal {
     /// How many bytes all packs may have together with those that were replaced: beyond this there is no time of
     /// grace for these.
     pub room: u64,
+    /// How often less was kept before, and it was still too much when it was measured: ever more of the budget is left free.
+    pub measured: u32,
     /// What the time is, in seconds since 1970.
     pub now: u64,
     /// Store paths (`HASH-NAME`) that are kept before all others, with what they refer to.
@@ -110,8 +113,8 @@ pub struct Collection {
     pub branches: Vec<(String, bool)>,
     /// The packs that are made into one; none when nothing is to be written.
     pub sources: Vec<Source>,
-    /// Whether more packs are to be made into others afterwards, for all together would say more than one may.
-    pub is_part: bool,
+    /// What is to be seen to afterwards, by another plan; none when this is all.
+    pub next: Option<Next>,
     /// Whether nothing that is not kept is carried along, for there would be too much.
     pub exact: bool,
     /// The packs that nobody needs and that can be removed at once.
@@ -122,12 +125,28 @@ pub struct Collection {
     pub at_once: bool,
     /// The paths that nobody can restore any more afterwards.
     pub dropped: Vec<Dropped>,
+    /// The paths that are let go [next](Self::next): those that will be, or those that may be.
+    pub later: Vec<Dropped>,
+    /// How many bytes the new pack has, about.
+    made: u64,
+    /// How many bytes there will be if what is carried over without the rest of its frame compresses as well as it can.
+    at_least: u64,
     /// What is kept of what roots of a branch refer to that are let go themselves, by branch: roots in their place.
     stand_ins: BTreeMap<String, BTreeSet<String>>,
     /// The records that go into the new pack: numbers of packs, and of records in these.
     records: Vec<(u32, usize)>,
     /// For each pack of the catalog, which of its chunks are wanted.
     wanted: Vec<Vec<bool>>,
+}
+
+/// Why another plan comes after one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// More packs are to be rewritten, and all together would say more of their paths than a pack may.
+    TooMuchInOne,
+    /// How large a pack will be is an estimate, and by that there is no room for all that somebody needs: it goes only where
+    /// there is none when everything else went.
+    Measure,
 }
 
 /// A pack that is made into another one, with others.
@@ -243,9 +262,31 @@ fn bytes_in_use(catalog: &Catalog, goal: &Goal) -> u64 {
     beside.chain(live).map(|info| info.size).sum()
 }
 
-/// Which part of the budget may be used beyond it: how large a new pack will be is an estimate, and nothing that somebody needs
-/// goes for that.
-const TOLERANCE: u64 = 32;
+/// How many bytes there are for what is kept, by the estimate.
+#[derive(Debug, Clone, Copy)]
+struct Room {
+    /// For what is named, and what live branches need.
+    needed: u64,
+    /// For that together with everything else.
+    rest: u64,
+}
+
+/// What is done to be rid of what is not kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pains {
+    /// It is carried along in frames that are mostly wanted.
+    Few,
+    /// Nothing of a pack that is rewritten is carried along.
+    Exact,
+    /// Packs are rewritten too of which nearly everything is kept.
+    All,
+}
+
+/// Which part of the budget is left free where less and less is tried: how large a new pack will be is an estimate.
+const SPARE: u64 = 32;
+
+/// What is tried until it fits, with less and less of what nobody needs.
+const TRIES: [Pains; 4] = [Pains::Exact, Pains::Exact, Pains::Exact, Pains::All];
 
 impl Collection {
     /// Makes a plan. All packs that are there should have been read, those that were replaced too if somebody may
@@ -274,28 +315,54 @@ impl Collection {
     fn within(catalog: &Catalog, goal: &Goal) -> Self {
         let candidates = keep::candidates(catalog);
         let costs = costs::Costs::of(catalog);
-        let toward = |target, exact| {
-            let keeping = keep::keep(catalog, goal, &candidates, &costs, target);
-            choose::choose(catalog, goal, keeping, &costs, exact)
+        let toward = |room: Room, pains: Pains| {
+            let keeping = keep::keep(catalog, goal, &candidates, &costs, room);
+            choose::choose(catalog, goal, keeping, &costs, pains)
         };
         // Where there is no more than there may be, nothing goes.
-        let mut target = if bytes_in_use(catalog, goal) <= goal.budget { u64::MAX } else { goal.budget };
-        let mut exact = false;
-        let mut plan = toward(target, exact);
-        // What is wanted is estimated by chunks, but frames are carried along whole: a few tries with less.
-        for _ in 0..4 {
-            let most = goal.budget.saturating_add(goal.budget / TOLERANCE);
-            if target == u64::MAX || plan.after <= most || target == 0 {
-                break;
-            }
-            // Frames are carried along whole at first; then what nobody needs goes.
-            if exact {
-                target = target.saturating_sub(plan.after - goal.budget);
-            }
-            exact = true;
-            plan = toward(target, exact);
+        if bytes_in_use(catalog, goal) <= goal.budget {
+            return toward(Room { needed: u64::MAX, rest: u64::MAX }, Pains::Few);
         }
-        plan
+        let spare = goal.budget / SPARE;
+        let aim = goal.budget - spare.saturating_mul((1 << goal.measured.min(SPARE.ilog2())) - 1);
+        let fitting = |needed: u64| {
+            let mut rest = aim;
+            // Frames are carried along whole at first; then what nobody needs goes.
+            let mut plan = toward(Room { needed, rest }, Pains::Few);
+            for pains in TRIES {
+                if plan.after <= goal.budget {
+                    break;
+                }
+                if plan.exact {
+                    rest = rest.saturating_sub(plan.after - goal.budget + spare);
+                }
+                plan = toward(Room { needed, rest }, pains);
+            }
+            if plan.after > goal.budget && rest > 0 {
+                plan = toward(Room { needed, rest: 0 }, Pains::All);
+            }
+            plan
+        };
+        // What somebody needs goes as far as there is surely no room for it, and the rest when that was measured.
+        let mut needed = u64::MAX;
+        while needed > goal.budget {
+            let plan = fitting(needed);
+            if plan.after <= goal.budget {
+                return plan;
+            }
+            if plan.at_least <= goal.budget {
+                let later = losses::beside(&plan.dropped, fitting(aim).dropped);
+                return Self { next: Some(Next::Measure), later, ..plan };
+            }
+            needed = needed.min(plan.after).saturating_sub(plan.at_least - goal.budget);
+        }
+        fitting(aim)
+    }
+
+    /// How many bytes the packs have that are not replaced, when the new one has so many.
+    #[must_use]
+    pub fn with_made(&self, made: u64) -> u64 {
+        self.after.saturating_sub(self.made).saturating_add(made)
     }
 
     /// Whether there is nothing to do.

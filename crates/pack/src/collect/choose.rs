@@ -1,11 +1,12 @@
 //! Which packs are rewritten, and which may go.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use super::costs::Costs;
+use super::costs::{Costs, RECORD};
 use super::keep::Keeping;
-use super::{Collection, Dropped, Goal, Lost, Source, Unwanted, Why};
+use super::losses::{beside, dropped};
+use super::{Collection, Goal, Next, Pains, Source, Unwanted, Why};
 use crate::{Catalog, Directory, longest_directories};
 
 /// A pack is rewritten when less than half of it is wanted, and that is worth a request: more than this many
@@ -19,6 +20,9 @@ const GEOMETRIC: u64 = 2;
 /// The least part of a pack that has to be dead for it to be rewritten where there is too much. What is wanted is an
 /// estimate; without this bound a pack would be rewritten again and again for the difference.
 const DEAD: u64 = 16;
+
+/// The same where something goes otherwise that somebody needs.
+const DEAD_AT_LEAST: u64 = 1024;
 
 /// How many packs stay at most where there were too many: half as many as the limit that saving has, so that
 /// the next ones have room.
@@ -42,6 +46,8 @@ struct Pack {
     live: bool,
     /// How many bytes of it a fold would have.
     wanted: u64,
+    /// The same if what is wanted of a frame without the rest compresses as well as it can.
+    at_least: u64,
     /// How long its directory is.
     directory: u64,
     /// Whether any chunk or record of it is kept.
@@ -55,6 +61,18 @@ struct Pack {
     is_later: bool,
 }
 
+impl Pack {
+    /// How many bytes a fold is rid of.
+    fn dead(&self) -> u64 {
+        self.worth.saturating_sub(self.wanted)
+    }
+
+    /// Whether at least such a part of it is dead.
+    fn is_dead(&self, part: u64) -> bool {
+        self.dead().saturating_mul(part) >= self.worth
+    }
+}
+
 /// Whether a pack is not rewritten now, whatever is in it.
 fn stays(goal: &Goal, pack: &Pack) -> bool {
     goal.foreign.contains(&pack.name) || goal.damaged.later.contains(&pack.name) || !pack.is_whole
@@ -66,10 +84,10 @@ fn not_whole(catalog: &Catalog, goal: &Goal, keeping: &Keeping) -> BTreeSet<u32>
     if !goal.beside.is_more {
         return packs;
     }
-    let dropped: BTreeSet<&str> = keeping.dropped.iter().map(|(path, ..)| path.name.as_str()).collect();
+    let lost: BTreeSet<&str> = keeping.dropped.iter().map(|(path, ..)| path.name.as_str()).collect();
     for (number, _, directory) in catalog.packs() {
         let is_dropped = |at| match directory.record(at) {
-            Ok(record) => dropped.contains(record.info.name.as_str()),
+            Ok(record) => lost.contains(record.info.name.as_str()),
             Err(_) => true,
         };
         if (0..directory.paths()).any(is_dropped) {
@@ -84,10 +102,10 @@ pub(super) fn choose(
     goal: &Goal,
     keeping: Keeping,
     costs: &Costs,
-    exact: bool,
+    pains: Pains,
 ) -> Collection {
+    let exact = pains != Pains::Few;
     let mut packs = packs(catalog, &keeping, &not_whole(catalog, goal, &keeping), costs, exact);
-    let before = super::bytes_in_use(catalog, goal);
     let outside: u64 = keeping.outside.values().sum();
     let others = costs.others();
     let after = |packs: &[Pack]| {
@@ -120,19 +138,24 @@ pub(super) fn choose(
         }
     }
     while after(&packs) > goal.budget {
-        let dead = |pack: &&mut Pack| pack.worth.saturating_sub(pack.wanted);
         let stay = packs
             .iter_mut()
             .filter(|pack| pack.live && pack.why.is_none() && !pack.is_bare && !stays(goal, pack));
-        let worst = stay.max_by_key(dead);
-        match worst.filter(|pack| pack.worth.saturating_sub(pack.wanted) * DEAD >= pack.worth) {
+        let part = if pains == Pains::All { DEAD_AT_LEAST } else { DEAD };
+        let worst = stay.filter(|pack| pack.is_dead(part)).max_by_key(|pack| pack.dead());
+        match worst {
             Some(worst) => worst.why = Some(Why::OverBudget),
             None => break,
         }
     }
     leave_for_later(&mut packs);
     choose_small(&mut packs, goal);
-    Collection { exact, ..finish(catalog, goal, keeping, packs, before, after) }
+    let after = after(&packs);
+    let folded = || packs.iter().filter(|pack| pack.why.is_some());
+    let made =
+        if folded().next().is_some() { folded().map(|pack| pack.wanted).sum::<u64>() + others } else { 0 };
+    let at_least = after - folded().map(|pack| pack.wanted - pack.at_least).sum::<u64>();
+    finish(catalog, goal, keeping, packs, Estimate { after, made, at_least, exact })
 }
 
 fn packs(
@@ -142,13 +165,22 @@ fn packs(
     costs: &Costs,
     exact: bool,
 ) -> Vec<Pack> {
-    let with_records: BTreeSet<u32> = keeping.records.iter().map(|(pack, _)| *pack).collect();
+    let mut kept: Vec<usize> = vec![0; keeping.wanted.len()];
+    for (pack, _) in &keeping.records {
+        kept[*pack as usize] += 1;
+    }
     let pack = |(number, name, directory): (u32, &str, &Directory)| {
         let wanted = &keeping.wanted[number as usize];
         let size = catalog.others().known.get(name).map_or(0, |info| info.size);
         let records = keeping.taken[number as usize];
-        let chunks: u64 =
-            (0..directory.frames()).map(|frame| costs.frame(catalog, (number, frame), wanted, exact)).sum();
+        let kept = kept[number as usize];
+        let mut chunks = 0;
+        let mut least = if kept == directory.paths() { records } else { records.min(kept as u64 * RECORD) };
+        for frame in 0..directory.frames() {
+            let cost = costs.frame(catalog, (number, frame), wanted, exact);
+            chunks += cost.about;
+            least += cost.at_least;
+        }
         Pack {
             number,
             name: name.to_owned(),
@@ -156,8 +188,9 @@ fn packs(
             worth: costs.size(number),
             live: catalog.is_live(number),
             wanted: (chunks + records).min(size),
+            at_least: least.min(size),
             directory: directory.size() as u64,
-            needed: with_records.contains(&number) || wanted.iter().any(|&wanted| wanted),
+            needed: kept > 0 || wanted.iter().any(|&wanted| wanted),
             is_bare: directory.chunks() == 0 && directory.paths() == 0,
             is_whole: !not_whole.contains(&number),
             why: None,
@@ -263,58 +296,37 @@ fn replaced(catalog: &Catalog, goal: &Goal, packs: &[Pack], after: u64) -> (Vec<
     (unwanted, waiting)
 }
 
+/// How many bytes there will be; see [`Collection`].
+#[derive(Clone, Copy)]
+struct Estimate {
+    after: u64,
+    made: u64,
+    at_least: u64,
+    exact: bool,
+}
+
 fn finish(
     catalog: &Catalog,
     goal: &Goal,
     keeping: Keeping,
     packs: Vec<Pack>,
-    before: u64,
-    after: impl Fn(&[Pack]) -> u64,
+    estimate: Estimate,
 ) -> Collection {
-    let after = after(&packs);
-    let is_part = packs.iter().any(|pack| pack.is_later);
+    let Estimate { after, made, at_least, exact } = estimate;
     let rewritten: BTreeSet<u32> =
         packs.iter().filter(|pack| pack.why.is_some()).map(|pack| pack.number).collect();
     let (mut unwanted, waiting) = replaced(catalog, goal, &packs, after);
     for (name, info) in goal.outside.iter().filter(|(name, _)| !keeping.outside.contains_key(*name)) {
         unwanted.push(Unwanted { name: name.clone(), size: info.size, replaced: false });
     }
-    // A path whose pack stays is still there, if its chunks are.
-    let is_lost = |pack: u32, number: usize| {
-        // What is missing of it may be in a pack that is not read, and all that is there stays or is carried over.
-        if goal.beside.is_more {
-            return false;
-        }
-        if rewritten.contains(&pack) || !catalog.is_live(pack) {
-            return true;
-        }
-        let record =
-            catalog.pack(pack).and_then(|(_, directory)| Some((directory, directory.record(number).ok()?)));
-        record.is_none_or(|(directory, record)| {
-            let numbers = record.runs.iter().flat_map(|run| run.first..run.first.saturating_add(run.count));
-            let mut foreign = numbers.filter(|&number| !directory.is_own(number));
-            foreign.any(|number| {
-                let place = directory.chunk(number).and_then(|chunk| catalog.place(chunk));
-                place.is_none_or(|place| {
-                    rewritten.contains(&place.pack)
-                        && !keeping.wanted[place.pack as usize][place.chunk as usize]
-                })
-            })
-        })
+    let dropped = dropped(catalog, goal, &keeping, &rewritten);
+    let mut all = rewritten.clone();
+    all.extend(packs.iter().filter(|pack| pack.is_later).map(|pack| pack.number));
+    let next = (all.len() > rewritten.len()).then_some(Next::TooMuchInOne);
+    let later = match next {
+        Some(_) => beside(&dropped, self::dropped(catalog, goal, &keeping, &all)),
+        None => Vec::new(),
     };
-    // It may be in another pack as well, which stays.
-    let is_elsewhere = |name: &str| {
-        let mut records = catalog.packs().filter_map(|(pack, _, directory)| {
-            let number = directory.find(name.as_bytes().first_chunk()?)?;
-            (directory.name_of(number) == name.as_bytes()).then_some((pack, number))
-        });
-        records.any(|(pack, number)| !is_lost(pack, number))
-    };
-    let is_gone =
-        |(path, pack, number): &(Dropped, u32, usize)| is_lost(*pack, *number) && !is_elsewhere(&path.name);
-    let lost = keeping.dropped.iter().map(is_gone).collect();
-    let mut dropped = with_what_needs_them(catalog, &keeping.dropped, lost);
-    name_causes(&mut dropped, &keeping);
     let kept = keeping.records.len();
     let records = keeping.records.into_iter().filter(|(pack, _)| rewritten.contains(pack)).collect();
     let sources = packs.into_iter().filter_map(|pack| {
@@ -331,88 +343,22 @@ fn finish(
         why: Why::Superfluous,
     });
     Collection {
-        before,
+        before: super::bytes_in_use(catalog, goal),
         after,
         kept,
         branches: keeping.branches,
         stand_ins: keeping.stand_ins,
         sources: sources.chain(superfluous).collect(),
-        is_part,
-        exact: false,
+        next,
+        exact,
+        made,
+        at_least,
         unwanted,
         waiting,
         at_once: goal.grace == 0 && !goal.beside.is_more,
         dropped,
+        later,
         records,
         wanted: keeping.wanted,
-    }
-}
-
-/// The paths that are lost, and those that stay where they are and refer to one that is, or to one that does: nobody can
-/// restore these either.
-fn with_what_needs_them(
-    catalog: &Catalog,
-    dropped: &[(Dropped, u32, usize)],
-    mut lost: Vec<bool>,
-) -> Vec<Dropped> {
-    let mut numbers: Vec<u32> = (0..dropped.len() as u32).collect();
-    let name = |number: u32| dropped[number as usize].0.name.as_str();
-    numbers.sort_by_key(|&number| name(number));
-    let find = |wanted: &str| {
-        let at = numbers.binary_search_by(|&number| name(number).cmp(wanted)).ok()?;
-        Some(numbers[at])
-    };
-    // What refers to what, as far as it is not lost itself.
-    let mut needs: Vec<(u32, u32)> = Vec::new();
-    for (at, (path, pack, number)) in dropped.iter().enumerate().filter(|(at, _)| !lost[*at]) {
-        let record = catalog.pack(*pack).and_then(|(_, directory)| directory.record(*number).ok());
-        let references = record.map(|record| record.info.references).unwrap_or_default();
-        let others = references.iter().filter(|name| **name != path.name).filter_map(|name| find(name));
-        needs.extend(others.map(|other| (other, at as u32)));
-    }
-    needs.sort_unstable();
-    let mut why: BTreeMap<u32, u32> = BTreeMap::new();
-    let mut open: Vec<u32> = (0..dropped.len() as u32).filter(|&at| lost[at as usize]).collect();
-    while let Some(cause) = open.pop() {
-        let first = needs.partition_point(|(other, _)| *other < cause);
-        for &(_, at) in needs[first..].iter().take_while(|(other, _)| *other == cause) {
-            if !std::mem::replace(&mut lost[at as usize], true) {
-                why.insert(at, cause);
-                open.push(at);
-            }
-        }
-    }
-    let all = dropped.iter().enumerate().filter(|(at, _)| lost[*at]);
-    let told = all.map(|(at, (path, ..))| match why.get(&(at as u32)) {
-        Some(&cause) => Dropped { why: Lost::RefersTo(name(cause).to_owned()), ..path.clone() },
-        None => path.clone(),
-    });
-    told.collect()
-}
-
-/// Sees to it that what is said to be let go because of another path names one that is let go: what stays with its pack,
-/// though it is not kept, is told with why it is not.
-fn name_causes(dropped: &mut [Dropped], keeping: &Keeping) {
-    let names: BTreeSet<String> = dropped.iter().map(|path| path.name.clone()).collect();
-    let not_kept: BTreeMap<&str, &Lost> =
-        keeping.dropped.iter().map(|(path, ..)| (path.name.as_str(), &path.why)).collect();
-    for path in dropped {
-        let Lost::RefersTo(name) = &path.why else { continue };
-        if names.contains(name) {
-            continue;
-        }
-        // References in a circle are settled one after another, so this ends; it ends all the same if they are not.
-        let mut end = name;
-        for _ in 0..not_kept.len() {
-            match not_kept.get(end.as_str()) {
-                Some(Lost::RefersTo(next)) => end = next,
-                Some(why) => {
-                    path.why = Lost::Needs(end.clone(), Box::new((*why).clone()));
-                    break;
-                }
-                // It went with a pack that is let go.
-                None => break,
-            }
-        }
     }
 }

@@ -6,6 +6,12 @@ use crate::{Catalog, Directory};
 /// What a chunk costs in a directory, in bytes: its id and length, which do not compress.
 const CHUNK: u64 = 20;
 
+/// What a record costs there at least: what it has of hashes, of its name and of its contents.
+pub(super) const RECORD: u64 = 20 + 32;
+
+/// Which part of its bytes what was in several frames has in one at least.
+const TOGETHER: (u64, u64) = (15, 16);
+
 /// What all in a pack is worth together is what the pack has, but for what it says of others.
 #[derive(Debug)]
 struct Cost {
@@ -16,6 +22,15 @@ struct Cost {
     others: u64,
     /// How many it would have by the estimates of its parts.
     estimate: u64,
+}
+
+/// How many bytes what is wanted of a frame has in a new pack.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Folded {
+    /// If it compresses as the whole frame does.
+    pub(super) about: u64,
+    /// If it compresses as well as it can.
+    pub(super) at_least: u64,
 }
 
 /// What the parts of each pack are worth, by its number.
@@ -81,24 +96,30 @@ impl Costs {
         (pack, number): (u32, usize),
         wanted: &[bool],
         exact: bool,
-    ) -> u64 {
+    ) -> Folded {
         let (Some((_, directory)), Some(cost)) = (catalog.pack(pack), self.0.get(pack as usize)) else {
-            return 0;
+            return Folded::default();
         };
         let is_wanted = |chunk: &u32| wanted.get(*chunk as usize).copied().unwrap_or_default();
         let chunks = || directory.chunks_in(number).filter(is_wanted);
         let lengths =
             chunks().filter_map(|chunk| directory.chunk(chunk)).map(|chunk| u64::from(chunk.length));
-        let length = lengths.sum();
+        let length: u64 = lengths.sum();
         if length == 0 {
-            return 0;
+            return Folded::default();
         }
         let frame = directory.frame(number);
-        if is_copied(length, u64::from(frame.length), exact) {
-            let all = directory.chunks_in(number).count() as u64;
-            return cost.scaled(u64::from(frame.stored) + all * CHUNK);
+        let (stored, all) = (u64::from(frame.stored), u64::from(frame.length));
+        if is_copied(length, all, exact) {
+            let chunks = directory.chunks_in(number).count() as u64;
+            let about = cost.scaled(stored + chunks * CHUNK);
+            return Folded { about, at_least: about };
         }
-        chunks().map(|chunk| self.chunk(catalog, pack, chunk)).sum()
+        let about: u64 = chunks().map(|chunk| self.chunk(catalog, pack, chunk)).sum();
+        // The rest of it has as many bytes as it is long at most; and a new frame may have more of the same together.
+        let least = stored.saturating_sub(all.saturating_sub(length)) / TOGETHER.1 * TOGETHER.0;
+        let at_least = about.min(least + chunks().count() as u64 * CHUNK);
+        Folded { about, at_least }
     }
 }
 

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::costs::Costs;
-use super::{Dropped, Goal, Lost};
+use super::{Dropped, Goal, Lost, Room};
 use crate::catalog::Place;
 use crate::{Catalog, PathRecord};
 
@@ -69,17 +69,15 @@ pub(super) fn not_whole(
     lost.map(|(path, _)| path.name.to_owned()).collect()
 }
 
-/// What is kept: what is named, and what live branches need, as far as the budget goes; of the rest what fits so many bytes
-/// with it.
+/// What is kept: what is named, and what live branches need, and of the rest what fits with it, as far as there is room for each.
 pub(super) fn keep(
     catalog: &Catalog,
     goal: &Goal,
     candidates: &[Candidate<'_>],
     costs: &Costs,
-    target: u64,
+    room: Room,
 ) -> Keeping {
-    let all = goal.budget.max(target);
-    let mut taking = Taking::new(catalog, candidates, costs, goal.damaged.gone.as_ref(), all);
+    let mut taking = Taking::new(catalog, candidates, costs, goal.damaged.gone.as_ref(), room.needed);
     taking.used = costs.others();
     for (at, path) in candidates.iter().enumerate() {
         if goal.damaged.paths.contains(path.name) {
@@ -101,7 +99,7 @@ pub(super) fn keep(
             taking.take(root);
         }
     }
-    taking.target = target;
+    taking.target = room.rest;
     // Everything else, newest first; a pack from outside stands where it was made.
     let mut rest: Vec<(u64, &str, Option<u64>)> = candidates
         .iter()
@@ -118,7 +116,7 @@ pub(super) fn keep(
     for (_, name, size) in rest {
         match size {
             None => taking.take(name),
-            Some(size) if taking.used + size <= target => {
+            Some(size) if taking.used + size <= room.rest => {
                 taking.used += size;
                 outside.insert(name.to_owned(), size);
             }

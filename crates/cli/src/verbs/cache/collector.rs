@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use phoenix_cache::{Cache, CollectError, Collected, Said, Trouble};
-use phoenix_pack::{Collection, Goal};
+use phoenix_pack::{Collection, Dropped, Goal, Next};
 use serde_json::{Value, json};
 
 use crate::args::GcArgs;
@@ -98,9 +98,17 @@ pub(super) fn report(plan: &Collection, collected: Option<&Collected>) -> Value 
             |unwanted| json!({ "pack": unwanted.name, "size": unwanted.size, "replaced": unwanted.replaced }),
         )
         .collect();
-    let dropped: Vec<_> = plan.dropped.iter().map(|dropped| {
-        json!({ "path": dropped.name, "narSize": dropped.nar_size, "why": dropped.why.to_string() })
-    }).collect();
+    let paths = |dropped: &[Dropped]| -> Vec<Value> {
+        let path = |dropped: &Dropped| json!({ "path": dropped.name, "narSize": dropped.nar_size, "why": dropped.why.to_string() });
+        dropped.iter().map(path).collect()
+    };
+    let next = plan.next.map(|next| {
+        let why = match next {
+            Next::TooMuchInOne => "too much in one pack",
+            Next::Measure => "to be measured",
+        };
+        json!({ "why": why, "drop": paths(&plan.later) })
+    });
     let branches: serde_json::Map<_, _> =
         plan.branches.iter().map(|(name, alive)| (name.clone(), json!(alive))).collect();
     let done = collected.map(|done| {
@@ -114,8 +122,8 @@ pub(super) fn report(plan: &Collection, collected: Option<&Collected>) -> Value 
         })
     });
     json!({
-        "bytesBefore": plan.before, "bytesAfter": plan.after, "pathsKept": plan.kept, "branchesAlive": branches,
-        "fold": sources, "remove": unwanted, "drop": dropped,
+        "bytesBefore": plan.before, "bytesAfter": collected.map_or(plan.after, |done| tidy::after(plan, done)), "pathsKept": plan.kept, "branchesAlive": branches,
+        "fold": sources, "remove": unwanted, "drop": paths(&plan.dropped), "next": next,
         "waiting": { "packs": plan.waiting.0, "bytes": plan.waiting.1 }, "done": done,
     })
 }

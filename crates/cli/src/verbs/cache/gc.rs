@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use indicatif::HumanBytes;
-use phoenix_cache::{Cache, CollectError, Said, Trouble};
-use phoenix_pack::{Goal, Use};
+use phoenix_cache::{Cache, CollectError, Collected, Said, Trouble};
+use phoenix_pack::{Collection, Goal, Next, Use};
 use serde_json::{Value, json};
 
 use super::collector::{Collector, LATER, Troubled, not_collected, report, say};
@@ -55,10 +55,13 @@ fn collect(collector: &mut Collector<'_>) -> Result<ExitCode, CommandError> {
     }
 }
 
+/// How often it is measured whether there is room now: each time more of the budget is left free.
+const MEASURES: u32 = 6;
+
 /// Whether there is more to do.
 enum Pass {
     All,
-    /// What was to be rewritten would have said too much in one pack.
+    /// What was to be rewritten would have said too much in one pack, or it is to be seen whether there is room now.
     Part,
 }
 
@@ -96,7 +99,7 @@ fn look_and_collect(
     }
     let is_news = note_gone(&mut cache, &args.gone, goal.now);
     let plan = cache.plan_collection(&goal, trouble).map_err(|error| not_collected(&error))?;
-    let size = format!("{} now, {} then", HumanBytes(plan.before), HumanBytes(plan.after));
+    let size = |after| format!("{} now, {} then", HumanBytes(plan.before), HumanBytes(after));
     if plan.is_nothing() && is_news && !args.dry_run {
         // Nothing is rewritten that would say it.
         let told = cache.tell(&depots::new_name());
@@ -112,18 +115,13 @@ fn look_and_collect(
         tidy::waiting_line(&plan).iter().for_each(|line| say(line));
     } else if args.dry_run {
         tidy::plan_lines(&plan).iter().for_each(|line| say(line));
-        if plan.is_part {
-            say(
-                "that is not all: more is rewritten after that, which would say too much in one pack with these",
-            );
-        }
-        say(&format!("{size}; nothing was done"));
+        say(&format!("{}; nothing was done", size(plan.after)));
     } else if collector.has_folded(&plan) {
         say("the depot does not show yet what was folded; a later run does the rest");
     } else {
         match collector.fold(&mut cache, &plan, trouble) {
             Ok(done) => {
-                say(&size);
+                say(&size(tidy::after(&plan, &done)));
                 collected = Some(done);
             }
             Err(error @ CollectError::Claimed { .. }) => {
@@ -137,7 +135,7 @@ fn look_and_collect(
     if let Some(made) = made {
         report["room"] = made.json();
     }
-    if plan.is_part && collected.is_some() {
+    if collected.as_ref().is_some_and(|done| is_more(&mut collector.goal, &plan, done)) {
         collector.was_done(report);
         return Ok(Ok(Pass::Part));
     }
@@ -155,6 +153,17 @@ fn look_and_collect(
         }
     }
     Ok(Ok(Pass::All))
+}
+
+/// Whether more is to be done after what was: there is more to rewrite, or what was made is larger than it seemed.
+fn is_more(goal: &mut Goal, plan: &Collection, done: &Collected) -> bool {
+    if plan.next == Some(Next::TooMuchInOne) {
+        return true;
+    }
+    let is_over = plan.before > goal.budget && tidy::after(plan, done) > goal.budget;
+    let is_to_be_measured = plan.next == Some(Next::Measure) || done.pack.is_some() && is_over;
+    goal.measured += u32::from(is_to_be_measured);
+    is_to_be_measured && goal.measured < MEASURES
 }
 
 /// Notes that branches are gone; whether that is news.

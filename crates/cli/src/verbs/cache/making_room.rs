@@ -68,7 +68,7 @@ pub(super) fn make_room(
             Err(error) => return Ok(Err(error)),
         }
         cache.look_again(trouble);
-        if !plan.is_part {
+        if plan.next.is_none() {
             break;
         }
     }
