@@ -283,7 +283,7 @@ enum Pains {
 }
 
 /// Which part of the budget is left free where less and less is tried: how large a new pack will be is an estimate.
-const SPARE: u64 = 32;
+const SPARE: u64 = 64;
 
 /// What is tried until it fits, with less and less of what nobody needs.
 const TRIES: [Pains; 4] = [Pains::Exact, Pains::Exact, Pains::Exact, Pains::All];

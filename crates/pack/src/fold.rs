@@ -3,13 +3,16 @@
 use std::collections::HashSet;
 
 use crate::{
-    Chunk, ChunkId, Compressor, Directory, FrameBuilder, PackBuilder, PackError, PackedPath, SealedFrame,
-    open_frame,
+    Chunk, ChunkId, Compressor, Directory, FRAME_TARGET, FrameBuilder, PackBuilder, PackError, PackedPath,
+    SealedFrame, open_frame,
 };
 
 /// How much of a frame has to be wanted for it to be copied as it is; the rest of it is carried along. Making a
 /// frame anew costs some hundred times what copying it does, so a third more bytes is a fair price.
 const MOSTLY: (u64, u64) = (3, 4);
+
+/// How long a frame is at least that is copied where everything is to be as small as it can be, in bytes.
+const SMALL: u64 = FRAME_TARGET as u64 / 2;
 
 /// Writes one pack out of frames of others: those that are mostly wanted as they are, the chunks of the rest in
 /// new ones. Every chunk is checked on the way, for the others may be removed afterwards.
@@ -37,9 +40,9 @@ pub struct Folded {
 }
 
 /// Whether a frame of `length` bytes is copied as it is when `wanted` bytes of it are; where it is to be exact, only when all
-/// are.
+/// are, and it is not small: small ones compress better together.
 pub(crate) fn is_copied(wanted: u64, length: u64, exact: bool) -> bool {
-    if exact { wanted == length } else { wanted * MOSTLY.1 >= length * MOSTLY.0 }
+    if exact { wanted == length && length >= SMALL } else { wanted * MOSTLY.1 >= length * MOSTLY.0 }
 }
 
 impl Fold {

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
-use super::costs::{Costs, RECORD};
+use super::costs::{Costs, RECORD, together};
 use super::keep::Keeping;
 use super::losses::{beside, dropped};
 use super::{Collection, Goal, Next, Pains, Source, Unwanted, Why};
@@ -176,10 +176,18 @@ fn packs(
         let kept = kept[number as usize];
         let mut chunks = 0;
         let mut least = if kept == directory.paths() { records } else { records.min(kept as u64 * RECORD) };
+        let mut joined = Vec::new();
         for frame in 0..directory.frames() {
             let cost = costs.frame(catalog, (number, frame), wanted, exact);
             chunks += cost.about;
             least += cost.at_least;
+            if cost.is_joined {
+                joined.push(cost.at_least);
+            }
+        }
+        if joined.len() > 1 {
+            let all = joined.iter().sum::<u64>();
+            least -= all - together(all);
         }
         Pack {
             number,

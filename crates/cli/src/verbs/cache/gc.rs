@@ -56,7 +56,7 @@ fn collect(collector: &mut Collector<'_>) -> Result<ExitCode, CommandError> {
 }
 
 /// How often it is measured whether there is room now: each time more of the budget is left free.
-const MEASURES: u32 = 6;
+const MEASURES: u32 = 8;
 
 /// Whether there is more to do.
 enum Pass {
