@@ -288,6 +288,9 @@ const SPARE: u64 = 64;
 /// What is tried until it fits, with less and less of what nobody needs.
 const TRIES: [Pains; 4] = [Pains::Exact, Pains::Exact, Pains::Exact, Pains::All];
 
+/// How often less of what somebody needs is tried, until there may be room for it.
+const SURELY: usize = 4;
+
 impl Collection {
     /// Makes a plan. All packs that are there should have been read, those that were replaced too if somebody may
     /// rely on them ([`Catalog::relied_on`]): what is not known of cannot be kept.
@@ -345,16 +348,19 @@ impl Collection {
         };
         // What somebody needs goes as far as there is surely no room for it, and the rest when that was measured.
         let mut needed = u64::MAX;
-        while needed > goal.budget {
+        for _ in 0..SURELY {
             let plan = fitting(needed);
             if plan.after <= goal.budget {
                 return plan;
             }
             if plan.at_least <= goal.budget {
                 let later = losses::beside(&plan.dropped, fitting(aim).dropped);
-                return Self { next: Some(Next::Measure), later, ..plan };
+                return Self { next: plan.next.or(Some(Next::Measure)), later, ..plan };
             }
             needed = needed.min(plan.after).saturating_sub(plan.at_least - goal.budget);
+            if needed <= aim {
+                break;
+            }
         }
         fitting(aim)
     }

@@ -63,6 +63,9 @@ pub(super) fn problem(error: &Error, secrets: &Secrets) -> Problem {
         _ if has(&["//169.254.169.254", "//169.254.170.2", "//metadata.google.internal"]) => {
             Problem::Denied(format!("there are no credentials in the environment, and {said}"))
         }
+        _ if status(&["404 "]) => {
+            Problem::Unreachable(format!("{said}; make the bucket first, or name another"))
+        }
         _ => Problem::Unreachable(said),
     }
 }

@@ -227,7 +227,10 @@ async fn wrong_keys_an_absent_bucket_and_an_absent_server_are_told_apart() {
         right.create(&name("a"), body(bytes(1, 20 << 20))).await.unwrap_err(),
     ] {
         assert!(matches!(error.problem, Problem::Unreachable(_)), "{error}");
-        assert!(error.to_string().contains("404 Not Found: NoSuchBucket: There is none"), "{error}");
+        assert!(
+            error.to_string().contains("404 Not Found: NoSuchBucket: There is none; make the bucket first"),
+            "{error}"
+        );
     }
 
     let opener = opener(&server, &[]).with_patience(Duration::from_millis(300));
