@@ -11,13 +11,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use phoenix_cache::{Cache, CollectError, Collected};
 use phoenix_depot::testing::{Fault, Faults, Faulty, Memory, body};
 use phoenix_depot::{BlobName, Depot};
-use phoenix_pack::{Beside, Collection, Damaged, Goal};
+use phoenix_pack::{Beside, Collection, Damaged, Goal, Measured};
 use stores::{Store, check, names, open, restore, save, store};
 
 fn goal(grace: u64) -> Goal {
     Goal {
         budget: 1 << 40,
-        measured: 0,
+        measured: Measured::default(),
         room: u64::MAX,
         now: SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs(),
         keep: BTreeSet::new(),

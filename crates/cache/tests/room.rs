@@ -13,8 +13,8 @@ use phoenix_cache::{Cache, CollectError};
 use phoenix_depot::testing::{Memory, body};
 use phoenix_depot::{Blob, BlobName, Body, Created, Depot, DepotError};
 use phoenix_pack::{
-    Beside, Chunk, ChunkId, Compressor, Damaged, FrameBuilder, Goal, LEVEL, Others, PackBuilder, PackInfo,
-    PackedPath, PathInfo,
+    Beside, Chunk, ChunkId, Compressor, Damaged, FrameBuilder, Goal, LEVEL, Measured, Others, PackBuilder,
+    PackInfo, PackedPath, PathInfo,
 };
 use sha2::{Digest, Sha256};
 use stores::{Store, check, names, open, restore, save};
@@ -292,7 +292,7 @@ fn light(number: usize, archive: &[u8], references: &[String]) -> (PathInfo, Vec
 fn goal(damaged: Damaged) -> Goal {
     Goal {
         budget: u64::MAX,
-        measured: 0,
+        measured: Measured::default(),
         room: u64::MAX,
         now: 0,
         keep: [].into(),

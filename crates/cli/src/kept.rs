@@ -93,7 +93,7 @@ impl Kept {
 
     /// Folds packs and keeps the budget, now that a pack of this size was saved.
     pub(crate) fn tidy(&mut self, size: u64, hearer: &mut dyn Hear) {
-        for (warning, text) in tidy::after_save(&mut self.cache, &self.depot, size, self.budget) {
+        for (warning, text) in tidy::after_save(&mut self.cache, &self.depot, size, self.budget).said {
             hearer.hear(if warning { Severity::Warning } else { Severity::Notice }, text);
         }
     }

@@ -7,12 +7,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use indicatif::HumanBytes;
 use phoenix_cache::{ALIVE, Cache, CollectError, Collected, GRACE, Saved, Trouble};
 use phoenix_depot::{Blob, BlobName, Created, Depot};
-use phoenix_pack::{Beside, Collection, Damaged, Dropped, Goal, Next};
+use phoenix_pack::{Beside, Collection, Damaged, Dropped, Goal, Measured, Next};
 
 use crate::blobs::{self, runtime};
 use crate::depots;
 use crate::setup::var;
 use crate::talk;
+
+/// How many folds a save makes at most, where what was made is still too much.
+const FOLDS_A_SAVE: usize = 3;
 
 /// The names of how many paths are said before "and so many more".
 pub(crate) const FEW: usize = 10;
@@ -44,7 +47,7 @@ fn now() -> u64 {
 pub(crate) fn goal(budget: u64) -> Goal {
     Goal {
         budget,
-        measured: 0,
+        measured: Measured::default(),
         room: budget.saturating_mul(2),
         now: now(),
         keep: BTreeSet::new(),
@@ -145,18 +148,22 @@ pub(crate) fn not_saved(saved: &Saved) -> Vec<String> {
     lines
 }
 
-/// Folds and collects after a save of so many bytes, when there are too many packs or bytes. Returns what has to
-/// be said, and whether it is a warning; nothing that goes wrong is worse than that.
-pub(crate) fn after_save(
-    cache: &mut Cache,
-    depot: &Arc<dyn Depot>,
-    saved: u64,
-    budget: u64,
-) -> Vec<(bool, String)> {
-    let mut said = Vec::new();
+/// What came of tidying up.
+#[derive(Debug, Default)]
+pub(crate) struct Tidied {
+    /// What has to be said, and whether it is a warning.
+    pub(crate) said: Vec<(bool, String)>,
+    /// The paths that were let go.
+    pub(crate) dropped: BTreeSet<String>,
+}
+
+/// Folds and collects after a save of so many bytes, when there are too many packs or bytes; nothing that goes wrong is worse
+/// than something to be said.
+pub(crate) fn after_save(cache: &mut Cache, depot: &Arc<dyn Depot>, saved: u64, budget: u64) -> Tidied {
+    let mut tidied = Tidied::default();
     // What is missed may be in them, and what they need is not known. It was told when the depot was read.
     if cache.left_out() > 0 {
-        return said;
+        return tidied;
     }
     let mut troubles = Vec::new();
     // That packs are left out was told when the depot was read.
@@ -165,37 +172,53 @@ pub(crate) fn after_save(
             troubles.push(trouble.to_string());
         }
     };
-    if !cache.is_crowded(saved, budget) {
+    if cache.is_crowded(saved, budget) {
+        if let Err(why) = tidy(cache, depot, budget, &mut tidied, &mut trouble) {
+            tidied.said.push((true, format!("the depot is not tidied up: {why}")));
+        }
+        tidied.said.splice(0..0, troubles.into_iter().map(|trouble| (true, trouble)));
+    } else {
         let (count, size) = cache.remove_replaced(GRACE, &mut trouble);
         if count > 0 {
-            said.push((false, format!("removed {} of {}", packs(count), HumanBytes(size))));
+            tidied.said.push((false, format!("removed {} of {}", packs(count), HumanBytes(size))));
         }
-        said.extend(troubles.into_iter().map(|trouble| (true, trouble)));
-        return said;
+        tidied.said.extend(troubles.into_iter().map(|trouble| (true, trouble)));
     }
-    let done = (|| {
-        cache.look_again(&mut trouble);
-        let goal = Goal { packs: cache.most_packs(), ..goal(budget) };
-        let plan = cache.plan_collection(&goal, &mut trouble).map_err(|error| error.to_string())?;
-        if plan.is_nothing() {
-            return Ok(None);
+    tidied
+}
+
+/// Folds and collects until the budget is kept, or what was made is as much as there was.
+fn tidy(
+    cache: &mut Cache,
+    depot: &Arc<dyn Depot>,
+    budget: u64,
+    tidied: &mut Tidied,
+    trouble: &mut (dyn FnMut(Trouble) + Send),
+) -> Result<(), CollectError> {
+    let mut goal = Goal { packs: cache.most_packs(), ..goal(budget) };
+    let mut claims = Claims::new(depot.clone());
+    let mut folded = BTreeSet::new();
+    for _ in 0..FOLDS_A_SAVE {
+        cache.look_again(trouble);
+        let plan = cache.plan_collection(&goal, trouble)?;
+        // The depot may not show yet what was folded.
+        if plan.is_nothing() || plan.sources.iter().any(|source| folded.contains(&source.name)) {
+            return Ok(());
         }
-        match Claims::new(depot.clone()).collect(cache, &plan, &mut trouble) {
-            Ok(collected) => Ok::<_, String>(Some((plan, collected))),
+        let collected = match claims.collect(cache, &plan, trouble) {
             // Another collector does it.
-            Err(error) if error.is_race() || matches!(error, CollectError::Claimed { .. }) => Ok(None),
-            Err(error) => Err(error.to_string()),
+            Err(error) if error.is_race() || matches!(error, CollectError::Claimed { .. }) => return Ok(()),
+            collected => collected?,
+        };
+        tidied.said.extend(done_lines(&plan, &collected, NOT_NAMED).into_iter().map(|line| (false, line)));
+        let is_too_much = is_too_much(&mut goal, &plan, &collected);
+        tidied.dropped.extend(plan.dropped.into_iter().map(|path| path.name));
+        if !is_too_much {
+            return Ok(());
         }
-    })();
-    match done {
-        Ok(None) => {}
-        Ok(Some((plan, collected))) => {
-            said.extend(done_lines(&plan, &collected, NOT_NAMED).into_iter().map(|line| (false, line)));
-        }
-        Err(why) => said.push((true, format!("the depot is not tidied up: {why}"))),
+        folded.extend(plan.sources.into_iter().map(|source| source.name));
     }
-    said.splice(0..0, troubles.into_iter().map(|trouble| (true, trouble)));
-    said
+    Ok(())
 }
 
 /// What a job has said that it folds, so that others leave it to that job.
@@ -332,6 +355,19 @@ pub(crate) fn after(plan: &Collection, done: &Collected) -> u64 {
     if done.pack.is_some() { plan.with_made(done.size) } else { plan.after }
 }
 
+/// How often what was made is measured, by a collector.
+const MEASURES: u32 = 12;
+
+/// Whether what was made is more than it should be, so that more has to go.
+pub(crate) fn is_too_much(goal: &mut Goal, plan: &Collection, done: &Collected) -> bool {
+    if done.pack.is_none() || after(plan, done) <= goal.budget {
+        return false;
+    }
+    goal.measured.over += 1;
+    goal.measured.strict += u32::from(plan.is_strict);
+    goal.measured.over < MEASURES
+}
+
 /// What is to be seen to after what is planned, and what goes then.
 fn next_lines(plan: &Collection) -> Vec<String> {
     let first = match plan.next {
@@ -340,7 +376,7 @@ fn next_lines(plan: &Collection) -> Vec<String> {
             "after that more is rewritten, which would say too much in one pack with these".to_owned()
         }
         Some(Next::Measure) => format!(
-            "after that it is measured whether there is room for all that is needed; if not, some of {} goes as well",
+            "how much that brings is an estimate: it is measured, and if it is not enough, some of {} goes as well",
             talk::paths(plan.later.len())
         ),
     };

@@ -8,6 +8,7 @@
 
 mod choose;
 mod costs;
+mod fit;
 mod keep;
 mod losses;
 
@@ -24,8 +25,8 @@ pub struct Goal {
     /// How many bytes all packs may have together with those that were replaced: beyond this there is no time of
     /// grace for these.
     pub room: u64,
-    /// How often less was kept before, and it was still too much when it was measured: ever more of the budget is left free.
-    pub measured: u32,
+    /// What came of plans before.
+    pub measured: Measured,
     /// What the time is, in seconds since 1970.
     pub now: u64,
     /// Store paths (`HASH-NAME`) that are kept before all others, with what they refer to.
@@ -47,6 +48,15 @@ pub struct Goal {
     pub damaged: Damaged,
     /// What there is beside the packs that were read.
     pub beside: Beside,
+}
+
+/// How often what was planned to be within the budget was not, when it was measured.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Measured {
+    /// How often in all: ever less is planned to be kept of what nobody needs.
+    pub over: u32,
+    /// How often although something was let go of that somebody needs ([`Collection::is_strict`]): ever less of that is.
+    pub strict: u32,
 }
 
 /// What there is beside the packs that were read, and what they need of these.
@@ -127,10 +137,10 @@ pub struct Collection {
     pub dropped: Vec<Dropped>,
     /// The paths that are let go [next](Self::next): those that will be, or those that may be.
     pub later: Vec<Dropped>,
-    /// How many bytes the new pack has, about.
-    made: u64,
-    /// How many bytes there will be if what is carried over without the rest of its frame compresses as well as it can.
-    at_least: u64,
+    /// Whether something is let go of that is named, or that a live branch needs.
+    pub is_strict: bool,
+    /// What the new pack comes to.
+    estimate: Estimate,
     /// What is kept of what roots of a branch refer to that are let go themselves, by branch: roots in their place.
     stand_ins: BTreeMap<String, BTreeSet<String>>,
     /// The records that go into the new pack: numbers of packs, and of records in these.
@@ -262,41 +272,25 @@ fn bytes_in_use(catalog: &Catalog, goal: &Goal) -> u64 {
     beside.chain(live).map(|info| info.size).sum()
 }
 
-/// How many bytes there are for what is kept, by the estimate.
-#[derive(Debug, Clone, Copy)]
-struct Room {
-    /// For what is named, and what live branches need.
-    needed: u64,
-    /// For that together with everything else.
-    rest: u64,
+/// What a new pack comes to, in bytes.
+#[derive(Debug, Clone, Copy, Default)]
+struct Estimate {
+    /// How many it has.
+    made: u64,
+    /// How many all packs have with it, if what is carried over without the rest of its frame compresses as well as it can.
+    at_least: u64,
+    /// And if it compresses badly.
+    at_most: u64,
+    /// What is kept is worth so many.
+    used: u64,
 }
-
-/// What is done to be rid of what is not kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Pains {
-    /// It is carried along in frames that are mostly wanted.
-    Few,
-    /// Nothing of a pack that is rewritten is carried along.
-    Exact,
-    /// Packs are rewritten too of which nearly everything is kept.
-    All,
-}
-
-/// Which part of the budget is left free where less and less is tried: how large a new pack will be is an estimate.
-const SPARE: u64 = 64;
-
-/// What is tried until it fits, with less and less of what nobody needs.
-const TRIES: [Pains; 4] = [Pains::Exact, Pains::Exact, Pains::Exact, Pains::All];
-
-/// How often less of what somebody needs is tried, until there may be room for it.
-const SURELY: usize = 4;
 
 impl Collection {
     /// Makes a plan. All packs that are there should have been read, those that were replaced too if somebody may
     /// rely on them ([`Catalog::relied_on`]): what is not known of cannot be kept.
     pub fn plan(catalog: &mut Catalog, goal: &Goal) -> Self {
         catalog.build_index();
-        let plan = Self::within(catalog, goal);
+        let plan = fit::fit(catalog, goal);
         // Who carries it out needs the memory.
         catalog.forget_places();
         plan
@@ -315,60 +309,10 @@ impl Collection {
         names
     }
 
-    fn within(catalog: &Catalog, goal: &Goal) -> Self {
-        let candidates = keep::candidates(catalog);
-        let costs = costs::Costs::of(catalog);
-        let toward = |room: Room, pains: Pains| {
-            let keeping = keep::keep(catalog, goal, &candidates, &costs, room);
-            choose::choose(catalog, goal, keeping, &costs, pains)
-        };
-        // Where there is no more than there may be, nothing goes.
-        if bytes_in_use(catalog, goal) <= goal.budget {
-            return toward(Room { needed: u64::MAX, rest: u64::MAX }, Pains::Few);
-        }
-        let spare = goal.budget / SPARE;
-        let aim = goal.budget - spare.saturating_mul((1 << goal.measured.min(SPARE.ilog2())) - 1);
-        let fitting = |needed: u64| {
-            let mut rest = aim;
-            // Frames are carried along whole at first; then what nobody needs goes.
-            let mut plan = toward(Room { needed, rest }, Pains::Few);
-            for pains in TRIES {
-                if plan.after <= goal.budget {
-                    break;
-                }
-                if plan.exact {
-                    rest = rest.saturating_sub(plan.after - goal.budget + spare);
-                }
-                plan = toward(Room { needed, rest }, pains);
-            }
-            if plan.after > goal.budget && rest > 0 {
-                plan = toward(Room { needed, rest: 0 }, Pains::All);
-            }
-            plan
-        };
-        // What somebody needs goes as far as there is surely no room for it, and the rest when that was measured.
-        let mut needed = u64::MAX;
-        for _ in 0..SURELY {
-            let plan = fitting(needed);
-            if plan.after <= goal.budget {
-                return plan;
-            }
-            if plan.at_least <= goal.budget {
-                let later = losses::beside(&plan.dropped, fitting(aim).dropped);
-                return Self { next: plan.next.or(Some(Next::Measure)), later, ..plan };
-            }
-            needed = needed.min(plan.after).saturating_sub(plan.at_least - goal.budget);
-            if needed <= aim {
-                break;
-            }
-        }
-        fitting(aim)
-    }
-
     /// How many bytes the packs have that are not replaced, when the new one has so many.
     #[must_use]
     pub fn with_made(&self, made: u64) -> u64 {
-        self.after.saturating_sub(self.made).saturating_add(made)
+        self.after.saturating_sub(self.estimate.made).saturating_add(made)
     }
 
     /// Whether there is nothing to do.

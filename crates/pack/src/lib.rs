@@ -17,7 +17,7 @@ mod room;
 
 pub use catalog::{Catalog, Chunks, Lack, Located, Piece};
 pub use closure::{Closure, Reference};
-pub use collect::{Beside, Collection, Damaged, Dropped, Goal, Lost, Next, Source, Unwanted, Why};
+pub use collect::{Beside, Collection, Damaged, Dropped, Goal, Lost, Measured, Next, Source, Unwanted, Why};
 pub use cut::{ChunkSizes, Cutter, HASH_LENGTH, Patch, References};
 pub use directory::{
     Chunk, ChunkId, Contents, Directory, DirectoryError, Frame, LONGEST_FRAME, PathInfo, PathRecord, Run,

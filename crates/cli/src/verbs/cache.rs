@@ -182,8 +182,23 @@ fn save(args: &SaveArgs) -> Result<ExitCode, CommandError> {
             saved.known,
         )),
     }
-    for (warning, text) in tidy::after_save(&mut cache, &depot, saved.size, args.budget) {
+    let tidied = tidy::after_save(&mut cache, &depot, saved.size, args.budget);
+    for (warning, text) in tidied.said {
         say(if warning { format!("warning: {text}") } else { text });
+    }
+    let not_kept: Vec<&str> = paths
+        .iter()
+        .map(|info| info.path.base_name())
+        .filter(|name| tidied.dropped.contains(*name))
+        .collect();
+    if !not_kept.is_empty() {
+        say(format!(
+            "warning: {} ({}) let go again: {} more than a budget of {} has room for, with what comes before",
+            talk::paths_are(not_kept.len()),
+            losses::few(&not_kept),
+            if not_kept.len() == 1 { "it is" } else { "they are" },
+            HumanBytes(args.budget)
+        ));
     }
     if let Some(error) = &saved.broken_off {
         let failed = CommandError::because(
@@ -195,7 +210,7 @@ fn save(args: &SaveArgs) -> Result<ExitCode, CommandError> {
             None => failed,
         });
     }
-    Ok(ended(!saved.unreadable.is_empty() || !not_saved.is_empty()))
+    Ok(ended(!saved.unreadable.is_empty() || !not_saved.is_empty() || !not_kept.is_empty()))
 }
 
 /// Says that a run needs what it restored, unless nobody has saved it for so long that it may well be of no use any

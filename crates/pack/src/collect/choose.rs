@@ -4,9 +4,10 @@ use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use super::costs::{Costs, RECORD, together};
+use super::fit::Pains;
 use super::keep::Keeping;
 use super::losses::{beside, dropped};
-use super::{Collection, Goal, Next, Pains, Source, Unwanted, Why};
+use super::{Collection, Estimate, Goal, Next, Source, Unwanted, Why};
 use crate::{Catalog, Directory, longest_directories};
 
 /// A pack is rewritten when less than half of it is wanted, and that is worth a request: more than this many
@@ -21,8 +22,11 @@ const GEOMETRIC: u64 = 2;
 /// estimate; without this bound a pack would be rewritten again and again for the difference.
 const DEAD: u64 = 16;
 
-/// The same where something goes otherwise that somebody needs.
+/// The same where something goes otherwise that somebody needs, if what is dead in others is not enough.
 const DEAD_AT_LEAST: u64 = 1024;
+
+/// Which part larger what is made anew may be than it seems.
+const WORSE: u64 = 4;
 
 /// How many packs stay at most where there were too many: half as many as the limit that saving has, so that
 /// the next ones have room.
@@ -48,8 +52,11 @@ struct Pack {
     wanted: u64,
     /// The same if what is wanted of a frame without the rest compresses as well as it can.
     at_least: u64,
-    /// How long its directory is.
+    /// The same if that compresses badly.
+    at_most: u64,
+    /// How long its directory is, and as it is stored.
     directory: u64,
+    stored: u64,
     /// Whether any chunk or record of it is kept.
     needed: bool,
     /// Whether it has neither chunks nor paths.
@@ -62,6 +69,11 @@ struct Pack {
 }
 
 impl Pack {
+    /// How many bytes a fold is rid of, with what the pack says of others.
+    fn freed(&self) -> u64 {
+        self.size.saturating_sub(self.wanted)
+    }
+
     /// How many bytes a fold is rid of.
     fn dead(&self) -> u64 {
         self.worth.saturating_sub(self.wanted)
@@ -106,6 +118,7 @@ pub(super) fn choose(
 ) -> Collection {
     let exact = pains != Pains::Few;
     let mut packs = packs(catalog, &keeping, &not_whole(catalog, goal, &keeping), costs, exact);
+    let before = super::bytes_in_use(catalog, goal);
     let outside: u64 = keeping.outside.values().sum();
     let others = costs.others();
     let after = |packs: &[Pack]| {
@@ -137,25 +150,37 @@ pub(super) fn choose(
             pack.why = None;
         }
     }
+    let may_go = |pack: &Pack| pack.live && pack.why.is_none() && !stays(goal, pack);
     while after(&packs) > goal.budget {
-        let stay = packs
-            .iter_mut()
-            .filter(|pack| pack.live && pack.why.is_none() && !pack.is_bare && !stays(goal, pack));
-        let part = if pains == Pains::All { DEAD_AT_LEAST } else { DEAD };
-        let worst = stay.filter(|pack| pack.is_dead(part)).max_by_key(|pack| pack.dead());
+        let freed: u64 = packs.iter().filter(|pack| may_go(pack)).map(Pack::freed).sum();
+        let is_first = packs.iter().all(|pack| pack.why.is_none());
+        let least = after(&packs).saturating_sub(freed) + if is_first { others } else { 0 };
+        let worst = if pains == Pains::All && least <= goal.budget {
+            // Then nothing else goes, however little of a pack is dead, with what it says of others.
+            packs.iter_mut().filter(|pack| may_go(pack) && pack.freed() > 0).max_by_key(|pack| pack.freed())
+        } else {
+            let part = if pains == Pains::All { DEAD_AT_LEAST } else { DEAD };
+            let dead = packs.iter_mut().filter(|pack| may_go(pack) && !pack.is_bare && pack.is_dead(part));
+            dead.max_by_key(|pack| pack.dead())
+        };
         match worst {
             Some(worst) => worst.why = Some(Why::OverBudget),
             None => break,
         }
     }
     leave_for_later(&mut packs);
-    choose_small(&mut packs, goal);
+    let most = if before > goal.budget { u64::MAX } else { goal.budget.saturating_sub(after(&packs)) };
+    choose_small(&mut packs, goal, most);
     let after = after(&packs);
     let folded = || packs.iter().filter(|pack| pack.why.is_some());
-    let made =
-        if folded().next().is_some() { folded().map(|pack| pack.wanted).sum::<u64>() + others } else { 0 };
-    let at_least = after - folded().map(|pack| pack.wanted - pack.at_least).sum::<u64>();
-    finish(catalog, goal, keeping, packs, Estimate { after, made, at_least, exact })
+    let sum = |bytes: fn(&Pack) -> u64| folded().map(bytes).sum::<u64>();
+    let estimate = Estimate {
+        made: if folded().next().is_some() { sum(|pack| pack.wanted) + others } else { 0 },
+        at_least: after - sum(|pack| pack.wanted - pack.at_least),
+        at_most: after + sum(|pack| pack.at_most - pack.wanted),
+        used: keeping.used,
+    };
+    finish(catalog, goal, keeping, packs, Planned { before, after, exact, estimate })
 }
 
 fn packs(
@@ -174,13 +199,16 @@ fn packs(
         let size = catalog.others().known.get(name).map_or(0, |info| info.size);
         let records = keeping.taken[number as usize];
         let kept = kept[number as usize];
-        let mut chunks = 0;
+        let (mut chunks, mut worse) = (0, records / WORSE);
         let mut least = if kept == directory.paths() { records } else { records.min(kept as u64 * RECORD) };
         let mut joined = Vec::new();
         for frame in 0..directory.frames() {
             let cost = costs.frame(catalog, (number, frame), wanted, exact);
             chunks += cost.about;
             least += cost.at_least;
+            if cost.at_least < cost.about {
+                worse += cost.about / WORSE;
+            }
             if cost.is_joined {
                 joined.push(cost.at_least);
             }
@@ -197,7 +225,9 @@ fn packs(
             live: catalog.is_live(number),
             wanted: (chunks + records).min(size),
             at_least: least.min(size),
+            at_most: (chunks + records).min(size) + worse,
             directory: directory.size() as u64,
+            stored: costs.directory(number),
             needed: kept > 0 || wanted.iter().any(|&wanted| wanted),
             is_bare: directory.chunks() == 0 && directory.paths() == 0,
             is_whole: !not_whole.contains(&number),
@@ -229,13 +259,15 @@ fn leave_for_later(packs: &mut [Pack]) {
     }
 }
 
-/// Chooses the smallest packs if there are more than `most`: so many that those that stay are each larger than
-/// all that are folded.
-fn choose_small(packs: &mut [Pack], goal: &Goal) {
+/// Chooses the smallest packs if there are more than there should be: so many that those that stay are each larger than
+/// all that are folded. What they say of their paths may compress worse together, and be half as much again: no more than there
+/// is room for.
+fn choose_small(packs: &mut [Pack], goal: &Goal, most_more: u64) {
     let most = goal.packs;
     let chosen: u64 = packs.iter().filter(|pack| pack.why.is_some()).map(|pack| pack.wanted).sum();
     let any = packs.iter().any(|pack| pack.why.is_some());
     let others = packs.iter().filter(|pack| pack.why.is_some()).map(|pack| pack.directory).sum::<u64>();
+    let rewritten_say = packs.iter().filter(|pack| pack.why.is_some()).map(|pack| pack.stored).sum::<u64>();
     let mut stay: Vec<&mut Pack> = packs
         .iter_mut()
         .filter(|pack| pack.live && pack.why.is_none() && !pack.is_later && !stays(goal, pack))
@@ -247,10 +279,12 @@ fn choose_small(packs: &mut [Pack], goal: &Goal) {
     let (mut split, mut sum) = (0, chosen);
     // Packs that say much of small paths stay as they are.
     let mut directories = others;
+    let mut more = rewritten_say / 2;
     let mut fitting = 0;
     for (at, pack) in stay.iter().enumerate() {
         directories += pack.directory;
-        if fit_together(directories, sum + pack.size) {
+        more += pack.stored / 2;
+        if fit_together(directories, sum + pack.size) && more <= most_more {
             fitting = at + 1;
             if sum > 0 && pack.size < GEOMETRIC * sum {
                 split = at + 1;
@@ -304,13 +338,13 @@ fn replaced(catalog: &Catalog, goal: &Goal, packs: &[Pack], after: u64) -> (Vec<
     (unwanted, waiting)
 }
 
-/// How many bytes there will be; see [`Collection`].
+/// What is planned; see [`Collection`].
 #[derive(Clone, Copy)]
-struct Estimate {
+struct Planned {
+    before: u64,
     after: u64,
-    made: u64,
-    at_least: u64,
     exact: bool,
+    estimate: Estimate,
 }
 
 fn finish(
@@ -318,9 +352,9 @@ fn finish(
     goal: &Goal,
     keeping: Keeping,
     packs: Vec<Pack>,
-    estimate: Estimate,
+    planned: Planned,
 ) -> Collection {
-    let Estimate { after, made, at_least, exact } = estimate;
+    let Planned { before, after, exact, estimate } = planned;
     let rewritten: BTreeSet<u32> =
         packs.iter().filter(|pack| pack.why.is_some()).map(|pack| pack.number).collect();
     let (mut unwanted, waiting) = replaced(catalog, goal, &packs, after);
@@ -351,7 +385,7 @@ fn finish(
         why: Why::Superfluous,
     });
     Collection {
-        before: super::bytes_in_use(catalog, goal),
+        before,
         after,
         kept,
         branches: keeping.branches,
@@ -359,8 +393,8 @@ fn finish(
         sources: sources.chain(superfluous).collect(),
         next,
         exact,
-        made,
-        at_least,
+        is_strict: keeping.is_strict,
+        estimate,
         unwanted,
         waiting,
         at_once: goal.grace == 0 && !goal.beside.is_more,

@@ -72,6 +72,11 @@ impl Costs {
         self.0.get(pack as usize).map_or(0, |cost| cost.size)
     }
 
+    /// How long the directory of a pack is as it is stored.
+    pub(super) fn directory(&self, pack: u32) -> u64 {
+        self.0.get(pack as usize).map_or(0, |cost| cost.directory.0)
+    }
+
     /// How many bytes it takes to say what is said of others: each pack that is made says all that is known.
     pub(super) fn others(&self) -> u64 {
         self.0.iter().map(|cost| cost.others).max().unwrap_or_default()

@@ -4,9 +4,10 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::costs::Costs;
-use super::{Dropped, Goal, Lost, Room};
+use super::fit::Room;
+use super::{Dropped, Goal, Lost};
 use crate::catalog::Place;
-use crate::{Catalog, PathRecord};
+use crate::{Catalog, PathRecord, Use};
 
 /// What is kept and what is not.
 pub(super) struct Keeping {
@@ -16,6 +17,10 @@ pub(super) struct Keeping {
     pub(super) records: Vec<(u32, usize)>,
     /// For each pack, by number, how many bytes of it these are worth.
     pub(super) taken: Vec<u64>,
+    /// What is kept is worth so many bytes.
+    pub(super) used: u64,
+    /// Whether there was no room for something that is named, or that a live branch needs.
+    pub(super) is_strict: bool,
     /// Paths there is no room for, each with the numbers of its pack and record.
     pub(super) dropped: Vec<(Dropped, u32, usize)>,
     /// The packs outside that are kept, and their size.
@@ -87,18 +92,21 @@ pub(super) fn keep(
     for name in &goal.keep {
         taking.take(name);
     }
+    let saved = |root: &String| find(candidates, root).map_or(0, |at| candidates[at].saved);
+    // Of branches that ran in the same second, that of which something was saved last.
+    let newest = |used: &Use| used.roots.iter().map(saved).max();
     let mut branches: Vec<_> = catalog.others().branches.iter().collect();
-    branches.sort_by_key(|(name, used)| (Reverse(used.at), *name));
+    branches.sort_by_cached_key(|(name, used)| (Reverse((used.at, newest(used))), *name));
     let is_alive = |at: u64, roots: usize| roots > 0 && at.saturating_add(goal.alive) >= goal.now;
     for (_, used) in branches.iter().filter(|(_, used)| is_alive(used.at, used.roots.len())) {
         // Of what a branch needs, what was saved last is needed most surely.
-        let saved = |root: &&String| find(candidates, root).map_or(0, |at| candidates[at].saved);
         let mut roots: Vec<&String> = used.roots.iter().collect();
-        roots.sort_by_key(|root| (Reverse(saved(root)), *root));
+        roots.sort_by_cached_key(|root| (Reverse(saved(root)), *root));
         for root in roots {
             taking.take(root);
         }
     }
+    let is_strict = taking.states.iter().any(|state| matches!(state, State::Dropped(Lost::NoRoom)));
     taking.target = room.rest;
     // Everything else, newest first; a pack from outside stands where it was made.
     let mut rest: Vec<(u64, &str, Option<u64>)> = candidates
@@ -135,7 +143,7 @@ pub(super) fn keep(
     }
     let branches =
         branches.iter().map(|(name, used)| ((*name).clone(), is_alive(used.at, used.roots.len()))).collect();
-    let Taking { wanted, records, taken, states, .. } = taking;
+    let Taking { wanted, records, taken, states, used, .. } = taking;
     let dropped = candidates.iter().zip(states).filter_map(|(path, state)| {
         let State::Dropped(why) = state else { return None };
         let dropped = Dropped { name: path.name.to_owned(), nar_size: path.nar_size, saved: path.saved, why };
@@ -143,7 +151,7 @@ pub(super) fn keep(
     });
     let mut dropped: Vec<_> = dropped.collect();
     dropped.sort_by(|(a, ..), (b, ..)| (b.saved, &a.name).cmp(&(a.saved, &b.name)));
-    Keeping { wanted, records, taken, dropped, outside, branches, stand_ins }
+    Keeping { wanted, records, taken, used, is_strict, dropped, outside, branches, stand_ins }
 }
 
 /// All paths by name, each once: with its newest record that is whole, of a live pack if there is one.

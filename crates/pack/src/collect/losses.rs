@@ -52,10 +52,10 @@ pub(super) fn dropped(
     dropped
 }
 
-/// What is dropped, without what is dropped before.
-pub(super) fn beside(before: &[Dropped], all: Vec<Dropped>) -> Vec<Dropped> {
-    let before: BTreeSet<&str> = before.iter().map(|path| path.name.as_str()).collect();
-    all.into_iter().filter(|path| !before.contains(path.name.as_str())).collect()
+/// What is dropped, each once, without what is dropped before.
+pub(super) fn beside(before: &[Dropped], all: impl IntoIterator<Item = Dropped>) -> Vec<Dropped> {
+    let mut seen: BTreeSet<String> = before.iter().map(|path| path.name.clone()).collect();
+    all.into_iter().filter(|path| seen.insert(path.name.clone())).collect()
 }
 
 /// The paths that are lost, and those that stay where they are and refer to one that is, or to one that does: nobody can

@@ -182,9 +182,9 @@ impl World {
         let plan = {
             let (candidates, costs) = (keep::candidates(&catalog), costs::Costs::of(&catalog));
             let goal = Goal { budget: 0, ..goal.clone() };
-            let room = Room { needed: u64::MAX, rest: 0 };
+            let room = fit::Room { needed: u64::MAX, rest: 0 };
             let keeping = keep::keep(&catalog, &goal, &candidates, &costs, room);
-            choose::choose(&catalog, &goal, keeping, &costs, Pains::All)
+            choose::choose(&catalog, &goal, keeping, &costs, fit::Pains::All)
         };
         self.fold(&catalog, &plan, "alone", goal.now);
     }
@@ -219,7 +219,7 @@ fn parts(parts: &[u32]) -> Vec<u8> {
 fn goal(now: u64) -> Goal {
     Goal {
         budget: 1 << 30,
-        measured: 0,
+        measured: Measured::default(),
         room: u64::MAX,
         now,
         keep: BTreeSet::new(),
@@ -336,7 +336,9 @@ fn what_fits_stays() {
         let size = world.size_of_live();
         for budget in [size, size + size / 100, size * 2] {
             let plan = Collection::plan(&mut world.catalog(), &Goal { budget, ..goal(100) });
-            assert!(plan.dropped.is_empty() && plan.sources.len() > 1, "{budget} of {size}: {plan:?}");
+            assert!(plan.dropped.is_empty(), "{budget} of {size}: {plan:?}");
+            // What packs say of their paths may take more in one than in several, and then it would be too much.
+            assert!(plan.sources.len() > 1 || budget < size + size / 4, "{budget} of {size}: {plan:?}");
         }
         // With less than there is only what is missing goes, about.
         let budget = size - size / 10;
@@ -406,16 +408,17 @@ fn what_is_needed_goes_by_no_estimate() {
         }
         let mut collect = |budget: u64| {
             let mut world = World { packs: world.packs.clone() };
+            let mut goal = Goal { budget, grace: 0, ..goal(100) };
             for round in 0.. {
-                let goal = Goal { budget, measured: round, grace: 0, ..goal(100) };
                 let plan = world.collect(&goal, &format!("t{round}"));
-                folds += usize::from(plan.next == Some(Next::Measure));
-                let is_over = world.size_of_live() > goal.budget && !plan.sources.is_empty();
-                if plan.next.is_none() && !is_over {
+                folds += usize::from(plan.estimate.made > 0 && plan.after > goal.budget);
+                if world.size_of_live() <= goal.budget || plan.sources.is_empty() {
                     assert!(world.collect(&goal, "u").dropped.is_empty(), "seed {seed}: it comes to rest");
                     break;
                 }
-                assert!(round < 8, "seed {seed}: no end");
+                goal.measured.over += 1;
+                goal.measured.strict += u32::from(plan.is_strict);
+                assert!(round < 16, "seed {seed}: no end");
             }
             world
         };
@@ -442,6 +445,33 @@ fn what_is_needed_goes_by_no_estimate() {
     assert!(folds > 5, "nothing was measured");
     let mean = used.iter().sum::<f64>() / used.len() as f64;
     assert!(mean > 0.8, "{mean} of the budget is used");
+}
+
+/// Of a large pack of which a little is dead, that goes before what is needed, however little it is.
+#[test]
+fn the_little_that_nobody_needs_goes_first() {
+    let mut world = World::default();
+    let mut catalog = Catalog::default();
+    let roots = (0..990).map(name).collect();
+    catalog.note_use("main", Use { run: 1, at: 90, roots });
+    let mut paths: Vec<PackedPath> = (0..990).map(|number| path(number, &[number], &[], 5)).collect();
+    paths.push(path(995, &[DENSE + 1, DENSE + 2, 995], &[], 5));
+    world.save(&mut catalog, "s", 1, paths);
+    let size = world.size_of_live();
+    for less in [300, 1000, 2000] {
+        let mut world = World { packs: world.packs.clone() };
+        let mut goal = Goal { budget: size - less, grace: 0, ..goal(100) };
+        for round in 0..4 {
+            let plan = world.collect(&goal, &format!("t{round}"));
+            if world.size_of_live() <= goal.budget {
+                break;
+            }
+            goal.measured.over += 1;
+            goal.measured.strict += u32::from(plan.is_strict);
+        }
+        assert_eq!(world.catalog().names().len(), 990, "{less}");
+        assert!(world.size_of_live() <= goal.budget, "{less}");
+    }
 }
 
 /// Packs of which little is kept, and which say more together than one may, are rewritten one after another.
@@ -475,13 +505,13 @@ fn packs_that_would_say_too_much_in_one_are_rewritten_one_after_another() {
     assert!(names.is_superset(&keep) && names.len() < 50, "{names:?}");
     let second = world.collect(&goal, "g");
     assert_eq!(rewritten(&second).len(), 1, "{:?}", second.sources);
-    assert!(second.next.is_none() && rewritten(&plan) != rewritten(&second));
+    assert!(second.next != Some(Next::TooMuchInOne) && rewritten(&plan) != rewritten(&second));
     let names = world.catalog().names();
     assert!(names.is_superset(&keep) && names.len() < 25, "{names:?}");
     for number in (100..108).chain(200..208) {
         assert_eq!(restored(&world, &mut world.catalog(), number), Some(parts(&[number])));
     }
-    assert!(world.collect(&goal, "h").next.is_none());
+    assert!(world.collect(&goal, "h").next != Some(Next::TooMuchInOne));
 }
 
 #[test]

@@ -55,9 +55,6 @@ fn collect(collector: &mut Collector<'_>) -> Result<ExitCode, CommandError> {
     }
 }
 
-/// How often it is measured whether there is room now: each time more of the budget is left free.
-const MEASURES: u32 = 8;
-
 /// Whether there is more to do.
 enum Pass {
     All,
@@ -131,6 +128,7 @@ fn look_and_collect(
             Err(error) => return Ok(Err(error)),
         }
     }
+    let left = collected.as_ref().map_or(plan.before, |done| tidy::after(&plan, done));
     let mut report = report(&plan, collected.as_ref());
     if let Some(made) = made {
         report["room"] = made.json();
@@ -138,6 +136,13 @@ fn look_and_collect(
     if collected.as_ref().is_some_and(|done| is_more(&mut collector.goal, &plan, done)) {
         collector.was_done(report);
         return Ok(Ok(Pass::Part));
+    }
+    if left > goal.budget && !args.dry_run && !is_claimed {
+        say(&format!(
+            "warning: that is {} more than the budget: the rest is not for this job to let go of, or is what packs say of each \
+             other",
+            HumanBytes(left - goal.budget)
+        ));
     }
     if args.json {
         report["claimed"] = Value::Bool(is_claimed);
@@ -157,13 +162,7 @@ fn look_and_collect(
 
 /// Whether more is to be done after what was: there is more to rewrite, or what was made is larger than it seemed.
 fn is_more(goal: &mut Goal, plan: &Collection, done: &Collected) -> bool {
-    if plan.next == Some(Next::TooMuchInOne) {
-        return true;
-    }
-    let is_over = plan.before > goal.budget && tidy::after(plan, done) > goal.budget;
-    let is_to_be_measured = plan.next == Some(Next::Measure) || done.pack.is_some() && is_over;
-    goal.measured += u32::from(is_to_be_measured);
-    is_to_be_measured && goal.measured < MEASURES
+    plan.next == Some(Next::TooMuchInOne) || tidy::is_too_much(goal, plan, done)
 }
 
 /// Notes that branches are gone; whether that is news.
