@@ -169,6 +169,9 @@ pub(super) fn choose(
         }
     }
     leave_for_later(&mut packs);
+    if before > goal.budget {
+        choose_bare(&mut packs, goal);
+    }
     let most = if before > goal.budget { u64::MAX } else { goal.budget.saturating_sub(after(&packs)) };
     choose_small(&mut packs, goal, most);
     let after = after(&packs);
@@ -256,6 +259,15 @@ fn leave_for_later(packs: &mut [Pack]) {
         } else {
             (pack.why, pack.is_later) = (None, true);
         }
+    }
+}
+
+/// Chooses the packs that only say something of others, if a pack is made that says all of it.
+fn choose_bare(packs: &mut [Pack], goal: &Goal) {
+    let is_bare = |pack: &Pack| pack.live && pack.is_bare && pack.why.is_none() && !stays(goal, pack);
+    let is_made = packs.iter().any(|pack| pack.why.is_some());
+    if is_made || packs.iter().filter(|pack| is_bare(pack)).count() > 1 {
+        packs.iter_mut().filter(|pack| is_bare(pack)).for_each(|pack| pack.why = Some(Why::Small));
     }
 }
 

@@ -43,9 +43,14 @@ pub(super) fn together(bytes: u64) -> u64 {
     bytes / TOGETHER.1 * TOGETHER.0
 }
 
-/// What the parts of each pack are worth, by its number.
+/// What the parts of packs are worth.
 #[derive(Debug)]
-pub(super) struct Costs(Vec<Cost>);
+pub(super) struct Costs {
+    /// By the number of the pack.
+    packs: Vec<Cost>,
+    /// How many bytes it takes to say what is said of others: each pack that is made says all that is known.
+    others: u64,
+}
 
 impl Costs {
     pub(super) fn of(catalog: &Catalog) -> Self {
@@ -64,27 +69,32 @@ impl Costs {
                 estimate: frames + directory.chunks() as u64 * CHUNK + of_directory(records.sum()),
             }
         };
-        Self(catalog.read_packs().map(cost).collect())
+        let packs: Vec<Cost> = catalog.read_packs().map(cost).collect();
+        // It compresses as it did where most of it was said.
+        let (stored, length) =
+            packs.iter().max_by_key(|cost| cost.others).map_or((1, 1), |cost| cost.directory);
+        let others = part(stored, catalog.statement().encode().len() as u64, length);
+        Self { packs, others }
     }
 
     /// How many bytes a pack has without what it says of others.
     pub(super) fn size(&self, pack: u32) -> u64 {
-        self.0.get(pack as usize).map_or(0, |cost| cost.size)
+        self.packs.get(pack as usize).map_or(0, |cost| cost.size)
     }
 
     /// How long the directory of a pack is as it is stored.
     pub(super) fn directory(&self, pack: u32) -> u64 {
-        self.0.get(pack as usize).map_or(0, |cost| cost.directory.0)
+        self.packs.get(pack as usize).map_or(0, |cost| cost.directory.0)
     }
 
-    /// How many bytes it takes to say what is said of others: each pack that is made says all that is known.
+    /// How many bytes it takes to say what is said of others.
     pub(super) fn others(&self) -> u64 {
-        self.0.iter().map(|cost| cost.others).max().unwrap_or_default()
+        self.others
     }
 
     /// How many bytes of its pack the record of this number is worth.
     pub(super) fn record(&self, catalog: &Catalog, pack: u32, number: usize) -> u64 {
-        let (Some((_, directory)), Some(cost)) = (catalog.pack(pack), self.0.get(pack as usize)) else {
+        let (Some((_, directory)), Some(cost)) = (catalog.pack(pack), self.packs.get(pack as usize)) else {
             return 0;
         };
         let (stored, length) = cost.directory;
@@ -93,7 +103,7 @@ impl Costs {
 
     /// How many bytes of its pack a chunk is worth.
     pub(super) fn chunk(&self, catalog: &Catalog, pack: u32, chunk: u32) -> u64 {
-        let (Some((_, directory)), Some(cost)) = (catalog.pack(pack), self.0.get(pack as usize)) else {
+        let (Some((_, directory)), Some(cost)) = (catalog.pack(pack), self.packs.get(pack as usize)) else {
             return 0;
         };
         let (Some(frame), Some(chunk)) = (directory.frame_of(chunk), directory.chunk(chunk)) else {
@@ -112,7 +122,7 @@ impl Costs {
         wanted: &[bool],
         exact: bool,
     ) -> Folded {
-        let (Some((_, directory)), Some(cost)) = (catalog.pack(pack), self.0.get(pack as usize)) else {
+        let (Some((_, directory)), Some(cost)) = (catalog.pack(pack), self.packs.get(pack as usize)) else {
             return Folded::default();
         };
         let is_wanted = |chunk: &u32| wanted.get(*chunk as usize).copied().unwrap_or_default();

@@ -65,7 +65,8 @@ pub(super) fn fit(catalog: &Catalog, goal: &Goal) -> Collection {
     let less = goal.budget.saturating_sub(over);
     let worst = fitting.toward(Room { needed: less, rest: less }, Pains::All);
     let later = losses::beside(&plan.dropped, worst.dropped.into_iter().chain(plan.later));
-    Collection { next: plan.next.or(Some(Next::Measure)), later, ..plan }
+    let next = plan.next.or((!later.is_empty()).then_some(Next::Measure));
+    Collection { next, later, ..plan }
 }
 
 impl Fitting<'_> {
