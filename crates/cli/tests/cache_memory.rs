@@ -491,7 +491,7 @@ fn packs_that_there_is_no_room_for_are_told_and_nothing_of_them_is_saved_anew() 
     let _ = ran.says("1 path is in no pack, unless").says("that there was no room for");
     let _ = run(&["restore", "--latest"], 0).says("that there was no room for: 0");
     let ran = run(&["verify"], 1).says("known to be whole").says("hint: `phoenix cache gc` makes room");
-    assert!(!ran.stderr.contains("when the depot answers"), "{ran}");
+    assert!(!ran.stderr.contains("when the depot tells all"), "{ran}");
     // Nothing is let go of while something is left out, damaged or not: no save folds, however many packs there are.
     for number in 0..3 {
         let file = env.file(&format!("small-{number}"));

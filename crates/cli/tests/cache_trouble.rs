@@ -457,7 +457,7 @@ fn a_depot_that_is_full_keeps_what_it_has() {
     flip();
     let ran =
         cache(&env, &["verify", "--repair"]).ends_with(1).says("not repaired").says("free some space there");
-    assert!(!ran.stderr.contains("when the depot answers"), "{ran}");
+    assert!(!ran.stderr.contains("when the depot tells all"), "{ran}");
     flip();
     come_back(&env, &paths[..2]);
 }

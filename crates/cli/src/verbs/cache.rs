@@ -193,11 +193,10 @@ fn save(args: &SaveArgs) -> Result<ExitCode, CommandError> {
         .collect();
     if !not_kept.is_empty() {
         say(format!(
-            "warning: {} ({}) let go again: {} more than a budget of {} has room for, with what comes before",
+            "warning: {} let go again, as more than a budget of {} has room for: {}",
             talk::paths_are(not_kept.len()),
-            losses::few(&not_kept),
-            if not_kept.len() == 1 { "it is" } else { "they are" },
-            HumanBytes(args.budget)
+            HumanBytes(args.budget),
+            losses::few(&not_kept)
         ));
     }
     if let Some(error) = &saved.broken_off {

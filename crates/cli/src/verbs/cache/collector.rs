@@ -17,6 +17,10 @@ pub(super) type Troubled<'t> = dyn FnMut(Trouble) + Send + 't;
 /// When another job folds.
 pub(super) const LATER: &str = "if it does not come to that, run it again in half an hour";
 
+/// What to do where a depot did not tell all that it has.
+pub(super) const AGAIN: &str =
+    "run it again when the depot tells all that it has: the warnings say why it did not";
+
 pub(super) fn say(text: &str) {
     talk::stderr(&format!("{text}\n"));
 }
@@ -80,7 +84,7 @@ impl Collector<'_> {
 pub(super) fn not_collected(error: &CollectError) -> CommandError {
     let failed = CommandError::because("nothing is collected", error);
     match error {
-        CollectError::Unsure { .. } => failed.hint("run it again when the depot answers"),
+        CollectError::Unsure { .. } => failed.hint(AGAIN),
         CollectError::LeftOut { .. } => failed.hint("run it again: it makes room"),
         CollectError::Claimed { .. } | CollectError::Closed { .. } | CollectError::Trouble(_) => failed,
     }
@@ -102,7 +106,8 @@ pub(super) fn report(plan: &Collection, collected: Option<&Collected>) -> Value 
         let path = |dropped: &Dropped| json!({ "path": dropped.name, "narSize": dropped.nar_size, "why": dropped.why.to_string() });
         dropped.iter().map(path).collect()
     };
-    let next = plan.next.map(|next| {
+    // What was done shows by itself what comes after it.
+    let next = plan.next.filter(|_| collected.is_none()).map(|next| {
         let why = match next {
             Next::TooMuchInOne => "too much in one pack",
             Next::Measure => "to be measured",

@@ -14,7 +14,7 @@ use phoenix_pack::{Collection, Damaged, PackError, PathInfo};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::collector::Troubled;
+use super::collector::{AGAIN, Troubled};
 use super::rewriting::{self, Rewritten};
 use super::{ended, losses, say, threads, warn};
 use crate::args::VerifyArgs;
@@ -160,9 +160,6 @@ fn is_well(depot: Arc<dyn Depot>, threads: usize, args: &VerifyArgs) -> Result<b
     }
     Ok(!found.is_unread && (is_repaired || !found.is_damaged()))
 }
-
-/// What to do where a depot did not give all that it has.
-const AGAIN: &str = "run it again when the depot answers";
 
 /// What to do where there is no room for all that packs say.
 const NO_ROOM: &str = "`phoenix cache gc` makes room: it folds what is in others twice, and lets go of what there is no room \
