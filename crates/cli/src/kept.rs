@@ -20,6 +20,8 @@ pub(crate) struct Kept {
     depot: Arc<dyn Depot>,
     location: String,
     budget: u64,
+    /// The names of what was saved last.
+    saved: Vec<String>,
 }
 
 impl Kept {
@@ -39,7 +41,7 @@ impl Kept {
             hearer.hear(Severity::Warning, trouble);
         }
         tidy::set_branch(&mut cache, None);
-        Ok(Self { cache, depot, location, budget })
+        Ok(Self { cache, depot, location, budget, saved: Vec::new() })
     }
 
     /// Reads anew what the depot has.
@@ -78,6 +80,7 @@ impl Kept {
             .cache
             .save_from_store(&depots::new_name(), layout, paths, depots::threads())
             .map_err(|error| CommandError::because("the depot keeps nothing", &error))?;
+        self.saved = paths.iter().map(|info| info.path.base_name().to_owned()).collect();
         for (name, why) in &saved.unreadable {
             hearer.hear(Severity::Warning, format!("{name} is not kept: {why}"));
         }
@@ -93,8 +96,13 @@ impl Kept {
 
     /// Folds packs and keeps the budget, now that a pack of this size was saved.
     pub(crate) fn tidy(&mut self, size: u64, hearer: &mut dyn Hear) {
-        for (warning, text) in tidy::after_save(&mut self.cache, &self.depot, size, self.budget).said {
-            hearer.hear(if warning { Severity::Warning } else { Severity::Notice }, text);
+        let tidied = tidy::after_save(&mut self.cache, &self.depot, size, self.budget);
+        for (warning, text) in &tidied.said {
+            hearer.hear(if *warning { Severity::Warning } else { Severity::Notice }, text.clone());
+        }
+        let saved = self.saved.iter().map(String::as_str);
+        if let Some(line) = tidied.let_go(saved, self.budget) {
+            hearer.hear(Severity::Warning, line);
         }
     }
 

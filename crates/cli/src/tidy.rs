@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use indicatif::HumanBytes;
 use phoenix_cache::{ALIVE, Cache, CollectError, Collected, GRACE, Saved, Trouble};
 use phoenix_depot::{Blob, BlobName, Created, Depot};
-use phoenix_pack::{Beside, Collection, Damaged, Dropped, Goal, Measured, Next};
+use phoenix_pack::{Beside, Collection, Damaged, Dropped, Goal, Measured, Next, Source, Why};
 
 use crate::blobs::{self, runtime};
 use crate::depots;
@@ -122,13 +122,9 @@ pub(crate) fn branches(branch: Option<&str>) -> Vec<String> {
 /// What was to be saved and is not, because there is no room for what packs say of their paths.
 pub(crate) fn not_saved(saved: &Saved) -> Vec<String> {
     let some = |names: &[String]| {
-        let first = names[..names.len().min(NAMES)].join(", ");
-        let more = if names.len() > NAMES { ", …" } else { "" };
-        format!(
-            "{} ({first}{more}) {}",
-            talk::paths(names.len()),
-            if names.len() == 1 { "is" } else { "are" }
-        )
+        let first: Vec<&str> = names.iter().map(String::as_str).collect();
+        let verb = if names.len() == 1 { "is" } else { "are" };
+        format!("{} ({}) {verb}", talk::paths(names.len()), some(&first))
     };
     let mut lines = Vec::new();
     if !saved.left_out.is_empty() {
@@ -155,6 +151,27 @@ pub(crate) struct Tidied {
     pub(crate) said: Vec<(bool, String)>,
     /// The paths that were let go.
     pub(crate) dropped: BTreeSet<String>,
+}
+
+impl Tidied {
+    /// What there is to say if something of what was saved was let go.
+    pub(crate) fn let_go<'s>(&self, saved: impl Iterator<Item = &'s str>, budget: u64) -> Option<String> {
+        let names: Vec<&str> = saved.filter(|name| self.dropped.contains(*name)).collect();
+        (!names.is_empty()).then(|| {
+            format!(
+                "{} let go again, as more than a budget of {} has room for: {}",
+                talk::paths_are(names.len()),
+                HumanBytes(budget),
+                some(&names)
+            )
+        })
+    }
+}
+
+/// The first names of some.
+fn some(names: &[&str]) -> String {
+    let more = if names.len() > NAMES { ", …" } else { "" };
+    format!("{}{more}", names[..names.len().min(NAMES)].join(", "))
 }
 
 /// Folds and collects after a save of so many bytes, when there are too many packs or bytes; nothing that goes wrong is worse
@@ -195,7 +212,7 @@ fn tidy(
     tidied: &mut Tidied,
     trouble: &mut (dyn FnMut(Trouble) + Send),
 ) -> Result<(), CollectError> {
-    let mut goal = Goal { packs: cache.most_packs(), ..goal(budget) };
+    let mut goal = Goal { packs: cache.most_packs(), measured: Measured::at_once(), ..goal(budget) };
     let mut claims = Claims::new(depot.clone());
     let mut folded = BTreeSet::new();
     for _ in 0..FOLDS_A_SAVE {
@@ -207,7 +224,16 @@ fn tidy(
         }
         let collected = match claims.collect(cache, &plan, trouble) {
             // Another collector does it.
-            Err(error) if error.is_race() || matches!(error, CollectError::Claimed { .. }) => return Ok(()),
+            Err(error) if error.is_race() => return Ok(()),
+            Err(CollectError::Claimed { .. }) => {
+                if plan.before > budget {
+                    let over = HumanBytes(plan.before - budget);
+                    tidied
+                        .said
+                        .push((false, format!("{over} more than the budget until another job has folded")));
+                }
+                return Ok(());
+            }
             collected => collected?,
         };
         tidied.said.extend(done_lines(&plan, &collected, NOT_NAMED).into_iter().map(|line| (false, line)));
@@ -252,20 +278,20 @@ impl Claims {
     /// Whether what is planned is for this job to do, which it has said from now on.
     fn take(&mut self, plan: &Collection) -> Result<(), CollectError> {
         let Some(oldest) = oldest(plan) else { return Ok(()) };
-        if !self.said.contains_key(oldest) {
+        if !self.said.contains_key(&oldest) {
             let turn = runtime()
-                .map_or(Turn::Ours(None), |runtime| runtime.block_on(turn(&self.depot, oldest, now())));
+                .map_or(Turn::Ours(None), |runtime| runtime.block_on(turn(&self.depot, &oldest, now())));
             let Turn::Ours(name) = turn else {
                 return Err(CollectError::Claimed { depot: self.depot.location().to_owned() });
             };
-            self.said.insert(oldest.to_owned(), name);
+            self.said.insert(oldest, name);
         }
         Ok(())
     }
 
     /// Leaves to others what it did not come to.
     fn give_back(&mut self, plan: &Collection) {
-        let name = oldest(plan).and_then(|oldest| self.said.remove(oldest)).flatten();
+        let name = oldest(plan).and_then(|oldest| self.said.remove(&oldest)).flatten();
         if let (Some(name), Ok(runtime)) = (name, runtime()) {
             // Where it cannot be taken back it ends by itself.
             let _ = runtime.block_on(self.depot.remove(&name));
@@ -282,8 +308,14 @@ enum Turn {
 }
 
 /// The oldest of the packs that are to be folded, by which it is said who does that.
-fn oldest(plan: &Collection) -> Option<&str> {
-    plan.sources.iter().map(|source| leaf(&source.name)).min()
+fn oldest(plan: &Collection) -> Option<String> {
+    // One that was folded before and is needed again was said to be folded then.
+    let is_again = |source: &&Source| source.why == Why::NeededAgain;
+    let first = plan.sources.iter().filter(|source| !is_again(source)).map(|source| leaf(&source.name)).min();
+    first.map(str::to_owned).or_else(|| {
+        let again = plan.sources.iter().map(|source| leaf(&source.name)).min();
+        again.map(|again| format!("{again}-again"))
+    })
 }
 
 /// Whose turn it is to fold what is to be folded, by the last part of the name of the oldest pack: this job's if nobody else
@@ -484,8 +516,8 @@ mod tests {
     #[test]
     fn a_collector_says_what_it_folds_once_and_leaves_it_to_who_said_so_first() {
         let depot: Arc<dyn Depot> = Arc::new(Memory::new());
-        let why = phoenix_pack::Why::Small;
-        let source = phoenix_pack::Source { pack: 0, name: "packs/1-a".to_owned(), size: 1, wanted: 1, why };
+        let why = Why::Small;
+        let source = Source { pack: 0, name: "packs/1-a".to_owned(), size: 1, wanted: 1, why };
         let mut plan = Collection::default();
         plan.sources.push(source);
         let mut claims = Claims::new(depot.clone());

@@ -59,6 +59,14 @@ pub struct Measured {
     pub strict: u32,
 }
 
+impl Measured {
+    /// Where little is measured, all that there seems to be too much goes at once.
+    #[must_use]
+    pub fn at_once() -> Self {
+        Self { strict: fit::GENTLY, over: 0 }
+    }
+}
+
 /// What there is beside the packs that were read, and what they need of these.
 #[derive(Debug, Clone, Default)]
 pub struct Beside {
@@ -277,12 +285,13 @@ fn bytes_in_use(catalog: &Catalog, goal: &Goal) -> u64 {
 struct Estimate {
     /// How many it has.
     made: u64,
-    /// How many all packs have with it, if what is carried over without the rest of its frame compresses as well as it can.
+    /// How many all packs have with it, if what is made anew compresses as well as it can.
     at_least: u64,
     /// And if it compresses badly.
     at_most: u64,
-    /// What is kept is worth so many.
+    /// What is kept is worth so many, and so many of these what is named.
     used: u64,
+    named: u64,
 }
 
 impl Collection {

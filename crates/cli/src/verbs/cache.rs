@@ -183,22 +183,11 @@ fn save(args: &SaveArgs) -> Result<ExitCode, CommandError> {
         )),
     }
     let tidied = tidy::after_save(&mut cache, &depot, saved.size, args.budget);
-    for (warning, text) in tidied.said {
-        say(if warning { format!("warning: {text}") } else { text });
+    for (warning, text) in &tidied.said {
+        say(if *warning { format!("warning: {text}") } else { text.clone() });
     }
-    let not_kept: Vec<&str> = paths
-        .iter()
-        .map(|info| info.path.base_name())
-        .filter(|name| tidied.dropped.contains(*name))
-        .collect();
-    if !not_kept.is_empty() {
-        say(format!(
-            "warning: {} let go again, as more than a budget of {} has room for: {}",
-            talk::paths_are(not_kept.len()),
-            HumanBytes(args.budget),
-            losses::few(&not_kept)
-        ));
-    }
+    let let_go = tidied.let_go(paths.iter().map(|info| info.path.base_name()), args.budget);
+    let_go.iter().for_each(|line| say(format!("warning: {line}")));
     if let Some(error) = &saved.broken_off {
         let failed = CommandError::because(
             format!("not all was saved: {} came into the depot before", talk::paths(saved.paths)),
@@ -209,7 +198,7 @@ fn save(args: &SaveArgs) -> Result<ExitCode, CommandError> {
             None => failed,
         });
     }
-    Ok(ended(!saved.unreadable.is_empty() || !not_saved.is_empty() || !not_kept.is_empty()))
+    Ok(ended(!saved.unreadable.is_empty() || !not_saved.is_empty() || let_go.is_some()))
 }
 
 /// Says that a run needs what it restored, unless nobody has saved it for so long that it may well be of no use any

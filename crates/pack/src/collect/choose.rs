@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
-use super::costs::{Costs, RECORD, together};
+use super::costs::{Costs, RECORD};
 use super::fit::Pains;
 use super::keep::Keeping;
 use super::losses::{beside, dropped};
@@ -22,8 +22,8 @@ const GEOMETRIC: u64 = 2;
 /// estimate; without this bound a pack would be rewritten again and again for the difference.
 const DEAD: u64 = 16;
 
-/// The same where something goes otherwise that somebody needs, if what is dead in others is not enough.
-const DEAD_AT_LEAST: u64 = 1024;
+/// How many times better than it seems what is made anew may compress, as versions of one file do together.
+const BETTER: u64 = 8;
 
 /// Which part larger what is made anew may be than it seems.
 const WORSE: u64 = 4;
@@ -50,7 +50,7 @@ struct Pack {
     live: bool,
     /// How many bytes of it a fold would have.
     wanted: u64,
-    /// The same if what is wanted of a frame without the rest compresses as well as it can.
+    /// The same if what is made anew compresses as well as it may.
     at_least: u64,
     /// The same if that compresses badly.
     at_most: u64,
@@ -59,6 +59,10 @@ struct Pack {
     stored: u64,
     /// Whether any chunk or record of it is kept.
     needed: bool,
+    /// Whether each of them is.
+    all: bool,
+    /// How many of its frames are made anew.
+    anew: usize,
     /// Whether it has neither chunks nor paths.
     is_bare: bool,
     /// Whether all that is in it could be carried over, if that is asked for.
@@ -151,16 +155,15 @@ pub(super) fn choose(
         }
     }
     let may_go = |pack: &Pack| pack.live && pack.why.is_none() && !stays(goal, pack);
-    while after(&packs) > goal.budget {
-        let freed: u64 = packs.iter().filter(|pack| may_go(pack)).map(Pack::freed).sum();
-        let is_first = packs.iter().all(|pack| pack.why.is_none());
-        let least = after(&packs).saturating_sub(freed) + if is_first { others } else { 0 };
-        let worst = if pains == Pains::All && least <= goal.budget {
-            // Then nothing else goes, however little of a pack is dead, with what it says of others.
-            packs.iter_mut().filter(|pack| may_go(pack) && pack.freed() > 0).max_by_key(|pack| pack.freed())
+    loop {
+        let now = after(&packs);
+        if now <= goal.budget {
+            break;
+        }
+        let worst = if pains == Pains::All {
+            improvable(&mut packs, goal, now, others, &may_go)
         } else {
-            let part = if pains == Pains::All { DEAD_AT_LEAST } else { DEAD };
-            let dead = packs.iter_mut().filter(|pack| may_go(pack) && !pack.is_bare && pack.is_dead(part));
+            let dead = packs.iter_mut().filter(|pack| may_go(pack) && !pack.is_bare && pack.is_dead(DEAD));
             dead.max_by_key(|pack| pack.dead())
         };
         match worst {
@@ -182,8 +185,30 @@ pub(super) fn choose(
         at_least: after - sum(|pack| pack.wanted - pack.at_least),
         at_most: after + sum(|pack| pack.at_most - pack.wanted),
         used: keeping.used,
+        named: keeping.named,
     };
     finish(catalog, goal, keeping, packs, Planned { before, after, exact, estimate })
+}
+
+/// The pack with most to be rid of where something goes otherwise that somebody needs, however little it is: what is dead; what
+/// it says of others, if all go into one and it fits then; and small frames, which compress better together.
+fn improvable<'p>(
+    packs: &'p mut [Pack],
+    goal: &Goal,
+    after: u64,
+    others: u64,
+    may_go: &impl Fn(&Pack) -> bool,
+) -> Option<&'p mut Pack> {
+    let all = || packs.iter().filter(|pack| may_go(pack) || pack.why.is_some());
+    let is_one = fit_together(all().map(|pack| pack.directory).sum(), all().map(|pack| pack.wanted).sum());
+    let freed: u64 = packs.iter().filter(|pack| may_go(pack)).map(Pack::freed).sum();
+    let is_first = packs.iter().all(|pack| pack.why.is_none());
+    let fits = is_one && after.saturating_sub(freed) + if is_first { others } else { 0 } <= goal.budget;
+    let is_loose = is_one && all().map(|pack| pack.anew).sum::<usize>() > 1;
+    let may_be = |pack: &Pack| {
+        may_go(pack) && (fits && pack.freed() > 0 || !pack.is_bare && !pack.all || is_loose && pack.anew > 0)
+    };
+    packs.iter_mut().filter(|pack| may_be(pack)).max_by_key(|pack| pack.freed())
 }
 
 fn packs(
@@ -202,36 +227,30 @@ fn packs(
         let size = catalog.others().known.get(name).map_or(0, |info| info.size);
         let records = keeping.taken[number as usize];
         let kept = kept[number as usize];
-        let (mut chunks, mut worse) = (0, records / WORSE);
-        let mut least = if kept == directory.paths() { records } else { records.min(kept as u64 * RECORD) };
-        let mut joined = Vec::new();
+        let (mut copied, mut made, mut anew) = (0, 0, 0);
         for frame in 0..directory.frames() {
             let cost = costs.frame(catalog, (number, frame), wanted, exact);
-            chunks += cost.about;
-            least += cost.at_least;
-            if cost.at_least < cost.about {
-                worse += cost.about / WORSE;
-            }
-            if cost.is_joined {
-                joined.push(cost.at_least);
+            if cost.is_anew {
+                (made, anew) = (made + cost.about, anew + 1);
+            } else {
+                copied += cost.about;
             }
         }
-        if joined.len() > 1 {
-            let all = joined.iter().sum::<u64>();
-            least -= all - together(all);
-        }
+        let least = if kept == directory.paths() { records } else { records.min(kept as u64 * RECORD) };
         Pack {
             number,
             name: name.to_owned(),
             size,
             worth: costs.size(number),
             live: catalog.is_live(number),
-            wanted: (chunks + records).min(size),
-            at_least: least.min(size),
-            at_most: (chunks + records).min(size) + worse,
+            wanted: (copied + made + records).min(size),
+            at_least: (copied + made / BETTER + least).min(size),
+            at_most: (copied + made + records).min(size) + (made + records) / WORSE,
             directory: directory.size() as u64,
             stored: costs.directory(number),
             needed: kept > 0 || wanted.iter().any(|&wanted| wanted),
+            all: kept == directory.paths() && wanted.iter().all(|&wanted| wanted),
+            anew,
             is_bare: directory.chunks() == 0 && directory.paths() == 0,
             is_whole: !not_whole.contains(&number),
             why: None,

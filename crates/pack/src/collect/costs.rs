@@ -9,12 +9,6 @@ const CHUNK: u64 = 20;
 /// What a record costs there at least: what it has of hashes, of its name and of its contents.
 pub(super) const RECORD: u64 = 20 + 32;
 
-/// Which part of its bytes what was in several frames has in one at least.
-const TOGETHER: (u64, u64) = (3, 4);
-
-/// A frame that has such a part of its length has nothing that repeats.
-const NOISE: (u64, u64) = (15, 16);
-
 /// What all in a pack is worth together is what the pack has, but for what it says of others.
 #[derive(Debug)]
 struct Cost {
@@ -32,15 +26,9 @@ struct Cost {
 pub(super) struct Folded {
     /// If it compresses as the whole frame does.
     pub(super) about: u64,
-    /// If it compresses as well as it can.
-    pub(super) at_least: u64,
-    /// Whether all of it is wanted, and it is made anew with others all the same, which may be worth it.
-    pub(super) is_joined: bool,
-}
-
-/// How many bytes at least what was in several frames has in one.
-pub(super) fn together(bytes: u64) -> u64 {
-    bytes / TOGETHER.1 * TOGETHER.0
+    /// Whether it is made anew, with what is in others: it may compress much better with that, as one version of a file does
+    /// with another, or worse.
+    pub(super) is_anew: bool,
 }
 
 /// What the parts of packs are worth.
@@ -135,19 +123,12 @@ impl Costs {
         }
         let frame = directory.frame(number);
         let (stored, all) = (u64::from(frame.stored), u64::from(frame.length));
-        let is_noise = stored * NOISE.1 >= all * NOISE.0;
-        let is_copied = is_copied(length, all, exact);
-        if is_copied || length == all {
+        let is_anew = !is_copied(length, all, exact);
+        if length == all || !is_anew {
             let chunks = directory.chunks_in(number).count() as u64;
-            let about = cost.scaled(stored + chunks * CHUNK);
-            return Folded { about, at_least: about, is_joined: !is_copied && !is_noise };
+            return Folded { about: cost.scaled(stored + chunks * CHUNK), is_anew };
         }
-        let about: u64 = chunks().map(|chunk| self.chunk(catalog, pack, chunk)).sum();
-        // The rest of it has as many bytes as it is long at most; and a new frame may have more of the same together.
-        let least = stored.saturating_sub(all.saturating_sub(length));
-        let least = if is_noise { least } else { together(least) };
-        let at_least = about.min(least + chunks().count() as u64 * CHUNK);
-        Folded { about, at_least, is_joined: false }
+        Folded { about: chunks().map(|chunk| self.chunk(catalog, pack, chunk)).sum(), is_anew }
     }
 }
 

@@ -13,7 +13,9 @@ use crate::Catalog;
 /// How many bytes there are for what is kept, by the estimate.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Room {
-    /// For what is named, and what live branches need.
+    /// For what is named.
+    pub(super) named: u64,
+    /// For that and what live branches need.
     pub(super) needed: u64,
     /// For that together with everything else.
     pub(super) rest: u64,
@@ -37,10 +39,16 @@ const SPARE: u64 = 64;
 const TRIES: [Pains; 4] = [Pains::Exact, Pains::Exact, Pains::Exact, Pains::All];
 
 /// How often less of what somebody needs is tried, until there may be room for it.
-const SURELY: usize = 4;
+const SURELY: usize = 10;
 
-/// Which part of what there is too much goes at least each time.
+/// Which part goes each time of what there seems to be too much.
 const STEP: u64 = 4;
+
+/// How often a part of what there seems to be too much of what somebody needs stays until that was measured.
+pub(super) const GENTLY: u32 = 2;
+
+/// Which part that is.
+const STAYS: u64 = 8;
 
 struct Fitting<'c> {
     catalog: &'c Catalog,
@@ -54,7 +62,7 @@ pub(super) fn fit(catalog: &Catalog, goal: &Goal) -> Collection {
     let fitting = Fitting { catalog, goal, candidates: candidates(catalog), costs: Costs::of(catalog) };
     // Where there is no more than there may be, nothing goes.
     if super::bytes_in_use(catalog, goal) <= goal.budget {
-        return fitting.toward(Room { needed: u64::MAX, rest: u64::MAX }, Pains::Few);
+        return fitting.toward(Room { named: u64::MAX, needed: u64::MAX, rest: u64::MAX }, Pains::Few);
     }
     let plan = fitting.kept();
     let over = plan.estimate.at_most.saturating_sub(goal.budget);
@@ -63,7 +71,7 @@ pub(super) fn fit(catalog: &Catalog, goal: &Goal) -> Collection {
     }
     // It is measured whether it fits, and if not, more goes.
     let less = goal.budget.saturating_sub(over);
-    let worst = fitting.toward(Room { needed: less, rest: less }, Pains::All);
+    let worst = fitting.toward(Room { named: less, needed: less, rest: less }, Pains::All);
     let later = losses::beside(&plan.dropped, worst.dropped.into_iter().chain(plan.later));
     let next = plan.next.or((!later.is_empty()).then_some(Next::Measure));
     Collection { next, later, ..plan }
@@ -84,29 +92,41 @@ impl Fitting<'_> {
     /// Lets go of what somebody needs as far as there is surely no room for it, and of everything else as far as there is none.
     fn kept(&self) -> Collection {
         let budget = self.goal.budget;
-        let aim = self.aim(self.goal.measured.strict);
-        let mut needed = u64::MAX;
+        let may_fit = |plan: &Collection| plan.after.min(plan.estimate.at_least) <= budget;
+        let plan = self.within(u64::MAX, u64::MAX);
+        if may_fit(&plan) {
+            return plan;
+        }
+        // As long as something is left that branches need, nothing goes that is named.
+        let is_named = plan.estimate.named >= plan.estimate.used;
+        let within = |needed| self.within(if is_named { needed } else { u64::MAX }, needed);
+        if let Some(times) = self.goal.measured.strict.checked_sub(GENTLY) {
+            return within(self.aim(times));
+        }
+        let too_much = plan.estimate.used.saturating_sub(budget);
+        let mut more = too_much;
         for _ in 0..SURELY {
-            let plan = self.within(needed);
-            if plan.after.min(plan.estimate.at_least) <= budget {
+            more -= more / STEP;
+            let needed = budget + more;
+            let named = if is_named { needed } else { u64::MAX };
+            let plan = self.toward(Room { named, needed, rest: 0 }, Pains::All);
+            if plan.after <= budget {
+                // There may be room for more.
+                return within(needed);
+            }
+            if may_fit(&plan) {
                 return plan;
             }
-            let over = plan.estimate.at_least - budget;
-            let used = plan.estimate.used.min(needed);
-            needed = used - over.max(used.saturating_sub(aim) / STEP).min(used);
-            if needed <= aim {
-                break;
-            }
         }
-        self.within(aim)
+        within(budget + too_much / STAYS)
     }
 
     /// Lets go of what nobody needs until the rest fits, if it does.
-    fn within(&self, needed: u64) -> Collection {
+    fn within(&self, named: u64, needed: u64) -> Collection {
         let budget = self.goal.budget;
         let mut rest = self.aim(self.goal.measured.over);
         // Frames are carried along whole at first; then what nobody needs goes.
-        let mut plan = self.toward(Room { needed, rest }, Pains::Few);
+        let mut plan = self.toward(Room { named, needed, rest }, Pains::Few);
         for pains in TRIES {
             if plan.after <= budget {
                 break;
@@ -114,10 +134,10 @@ impl Fitting<'_> {
             if plan.exact {
                 rest = rest.saturating_sub(plan.after - budget + budget / SPARE);
             }
-            plan = self.toward(Room { needed, rest }, pains);
+            plan = self.toward(Room { named, needed, rest }, pains);
         }
         if plan.after > budget && rest > 0 {
-            plan = self.toward(Room { needed, rest: 0 }, Pains::All);
+            plan = self.toward(Room { named, needed, rest: 0 }, Pains::All);
         }
         plan
     }

@@ -19,6 +19,8 @@ pub(super) struct Keeping {
     pub(super) taken: Vec<u64>,
     /// What is kept is worth so many bytes.
     pub(super) used: u64,
+    /// And so many of them what is named.
+    pub(super) named: u64,
     /// Whether there was no room for something that is named, or that a live branch needs.
     pub(super) is_strict: bool,
     /// Paths there is no room for, each with the numbers of its pack and record.
@@ -82,7 +84,7 @@ pub(super) fn keep(
     costs: &Costs,
     room: Room,
 ) -> Keeping {
-    let mut taking = Taking::new(catalog, candidates, costs, goal.damaged.gone.as_ref(), room.needed);
+    let mut taking = Taking::new(catalog, candidates, costs, goal.damaged.gone.as_ref(), room.named);
     taking.used = costs.others();
     for (at, path) in candidates.iter().enumerate() {
         if goal.damaged.paths.contains(path.name) {
@@ -92,6 +94,8 @@ pub(super) fn keep(
     for name in &goal.keep {
         taking.take(name);
     }
+    let named = taking.used;
+    taking.target = room.needed;
     let saved = |root: &String| find(candidates, root).map_or(0, |at| candidates[at].saved);
     // Of branches that ran in the same second, that of which something was saved last.
     let newest = |used: &Use| used.roots.iter().map(saved).max();
@@ -151,7 +155,7 @@ pub(super) fn keep(
     });
     let mut dropped: Vec<_> = dropped.collect();
     dropped.sort_by(|(a, ..), (b, ..)| (b.saved, &a.name).cmp(&(a.saved, &b.name)));
-    Keeping { wanted, records, taken, used, is_strict, dropped, outside, branches, stand_ins }
+    Keeping { wanted, records, taken, used, named, is_strict, dropped, outside, branches, stand_ins }
 }
 
 /// All paths by name, each once: with its newest record that is whole, of a live pack if there is one.

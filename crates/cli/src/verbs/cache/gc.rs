@@ -162,7 +162,8 @@ fn look_and_collect(
 
 /// Whether more is to be done after what was: there is more to rewrite, or what was made is larger than it seemed.
 fn is_more(goal: &mut Goal, plan: &Collection, done: &Collected) -> bool {
-    plan.next == Some(Next::TooMuchInOne) || tidy::is_too_much(goal, plan, done)
+    let is_less = plan.sources.len() > 1 || tidy::after(plan, done) < plan.before;
+    plan.next == Some(Next::TooMuchInOne) && is_less || tidy::is_too_much(goal, plan, done)
 }
 
 /// Notes that branches are gone; whether that is news.
