@@ -470,7 +470,7 @@ async fn write(
     let broken = |problem| damaged(packs, name, problem);
     // When the depot wants no more, it has an error of its own to tell.
     let gone = || broken(PackError::Damaged("the depot took no more of it"));
-    let (mut fold, head) = Fold::new(LEVEL, plan.exact).map_err(broken)?;
+    let (mut fold, head) = Fold::new(LEVEL, plan.exact, plan.is_strict).map_err(broken)?;
     to_depot.send(Ok(Bytes::from_static(head))).await.map_err(|_| gone())?;
     let reading = stream::iter(parts(packs, catalog, plan)).map(|part| {
         let depot = packs.depot().clone();

@@ -215,6 +215,7 @@ fn tidy(
     let mut goal = Goal { packs: cache.most_packs(), measured: Measured::at_once(), ..goal(budget) };
     let mut claims = Claims::new(depot.clone());
     let mut folded = BTreeSet::new();
+    let mut left = 0;
     for _ in 0..FOLDS_A_SAVE {
         cache.look_again(trouble);
         let plan = cache.plan_collection(&goal, trouble)?;
@@ -237,13 +238,19 @@ fn tidy(
             collected => collected?,
         };
         tidied.said.extend(done_lines(&plan, &collected, NOT_NAMED).into_iter().map(|line| (false, line)));
+        let after = after(&plan, &collected);
         let is_too_much = is_too_much(&mut goal, &plan, &collected);
         tidied.dropped.extend(plan.dropped.into_iter().map(|path| path.name));
         if !is_too_much {
             return Ok(());
         }
+        left = after;
         folded.extend(plan.sources.into_iter().map(|source| source.name));
     }
+    let over = HumanBytes(left.saturating_sub(budget));
+    tidied
+        .said
+        .push((false, format!("{over} more than the budget; the next save, or `phoenix cache gc`, goes on")));
     Ok(())
 }
 
@@ -395,8 +402,7 @@ pub(crate) fn is_too_much(goal: &mut Goal, plan: &Collection, done: &Collected) 
     if done.pack.is_none() || after(plan, done) <= goal.budget {
         return false;
     }
-    goal.measured.over += 1;
-    goal.measured.strict += u32::from(plan.is_strict);
+    goal.measured.note(plan);
     goal.measured.over < MEASURES
 }
 

@@ -60,6 +60,13 @@ pub struct Measured {
 }
 
 impl Measured {
+    /// Takes note of a plan that came to more than the budget.
+    pub fn note(&mut self, plan: &Collection) {
+        self.over += 1;
+        // Of what nobody needs nothing may be left.
+        self.strict += u32::from(plan.is_strict || plan.dropped.is_empty());
+    }
+
     /// Where little is measured, all that there seems to be too much goes at once.
     #[must_use]
     pub fn at_once() -> Self {

@@ -14,16 +14,21 @@ const MOSTLY: (u64, u64) = (3, 4);
 /// How long a frame is at least that is copied where everything is to be as small as it can be, in bytes.
 const SMALL: u64 = FRAME_TARGET as u64 / 2;
 
+/// How many kinds of frames a fold makes, so that it may end with so many small ones.
+pub(crate) const KINDS: usize = 2;
+
 /// Writes one pack out of frames of others: those that are mostly wanted as they are, the chunks of the rest in
 /// new ones. Every chunk is checked on the way, for the others may be removed afterwards.
 #[derive(Debug)]
 pub struct Fold {
     builder: PackBuilder,
-    frame: FrameBuilder,
+    /// One of each kind.
+    frames: [FrameBuilder; KINDS],
     compressor: Compressor,
     lost: HashSet<ChunkId>,
     copied: u64,
     exact: bool,
+    apart: bool,
 }
 
 /// What came of folding.
@@ -47,20 +52,22 @@ pub(crate) fn is_copied(wanted: u64, length: u64, exact: bool) -> bool {
 
 impl Fold {
     /// Begins a pack; returns what it begins with. New frames are compressed at this zstd level. An exact one carries nothing
-    /// along that is not wanted, whatever that costs.
+    /// along that is not wanted, whatever that costs. Where they are kept apart, what compresses and what does not are in frames of
+    /// their own, so that the part of a frame that a chunk is tells what it takes.
     ///
     /// # Errors
     /// When zstd has no memory.
-    pub fn new(level: i32, exact: bool) -> Result<(Self, &'static [u8]), PackError> {
+    pub fn new(level: i32, exact: bool, apart: bool) -> Result<(Self, &'static [u8]), PackError> {
         let (builder, head) = PackBuilder::new();
         let compressor = Compressor::new(level)?;
         let fold = Self {
             builder,
-            frame: FrameBuilder::default(),
+            frames: Default::default(),
             compressor,
             lost: HashSet::new(),
             copied: 0,
             exact,
+            apart,
         };
         Ok((fold, head))
     }
@@ -114,9 +121,10 @@ impl Fold {
             out.push(copied.bytes);
         } else {
             for (id, part) in wanted {
-                self.frame.push(id, part);
-                if self.frame.is_full() {
-                    self.seal(&mut out)?;
+                let kind = usize::from(self.apart && self.compressor.is_noise(part));
+                self.frames[kind].push(id, part);
+                if self.frames[kind].is_full() {
+                    self.seal(kind, &mut out)?;
                 }
             }
         }
@@ -124,8 +132,8 @@ impl Fold {
         Ok((out, problem))
     }
 
-    fn seal(&mut self, out: &mut Vec<Vec<u8>>) -> Result<(), PackError> {
-        let sealed = self.frame.seal(&mut self.compressor)?;
+    fn seal(&mut self, kind: usize, out: &mut Vec<Vec<u8>>) -> Result<(), PackError> {
+        let sealed = self.frames[kind].seal(&mut self.compressor)?;
         self.builder.add(&sealed);
         out.push(sealed.bytes);
         Ok(())
@@ -141,11 +149,13 @@ impl Fold {
         others: Vec<u8>,
     ) -> Result<Folded, PackError> {
         let mut end = Vec::new();
-        if !self.frame.is_empty() {
-            self.seal(&mut end)?;
+        for kind in 0..KINDS {
+            if !self.frames[kind].is_empty() {
+                self.seal(kind, &mut end)?;
+            }
         }
-        let Self { builder, lost: lost_chunks, copied, frame, compressor, .. } = self;
-        drop((frame, compressor));
+        let Self { builder, lost: lost_chunks, copied, frames, compressor, .. } = self;
+        drop((frames, compressor));
         let mut lost = Vec::new();
         let whole = paths.into_iter().filter(|path| {
             let whole = path.chunks.iter().all(|chunk| !lost_chunks.contains(&chunk.id));

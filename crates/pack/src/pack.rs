@@ -170,6 +170,9 @@ impl FrameBuilder {
     }
 }
 
+/// The part of its length that is left of noise at least.
+const NOISE: (usize, usize) = (7, 8);
+
 /// What compresses frames; one for each thread.
 pub struct Compressor(zstd::bulk::Compressor<'static>);
 
@@ -186,6 +189,11 @@ impl Compressor {
     /// When zstd has no memory.
     pub fn new(level: i32) -> Result<Self, PackError> {
         zstd::bulk::Compressor::new(level).map(Self).map_err(|_| PackError::Damaged("zstd cannot begin"))
+    }
+
+    /// Whether something hardly compresses by itself.
+    pub(crate) fn is_noise(&mut self, bytes: &[u8]) -> bool {
+        self.0.compress(bytes).is_ok_and(|compressed| compressed.len() * NOISE.1 >= bytes.len() * NOISE.0)
     }
 }
 

@@ -8,6 +8,7 @@ use super::fit::Pains;
 use super::keep::Keeping;
 use super::losses::{beside, dropped};
 use super::{Collection, Estimate, Goal, Next, Source, Unwanted, Why};
+use crate::fold::KINDS;
 use crate::{Catalog, Directory, longest_directories};
 
 /// A pack is rewritten when less than half of it is wanted, and that is worth a request: more than this many
@@ -203,8 +204,11 @@ fn improvable<'p>(
     let is_one = fit_together(all().map(|pack| pack.directory).sum(), all().map(|pack| pack.wanted).sum());
     let freed: u64 = packs.iter().filter(|pack| may_go(pack)).map(Pack::freed).sum();
     let is_first = packs.iter().all(|pack| pack.why.is_none());
-    let fits = is_one && after.saturating_sub(freed) + if is_first { others } else { 0 } <= goal.budget;
-    let is_loose = is_one && all().map(|pack| pack.anew).sum::<usize>() > 1;
+    // What one pack says alone it says again.
+    let is_alone = all().count() == 1;
+    let fits =
+        is_one && !is_alone && after.saturating_sub(freed) + if is_first { others } else { 0 } <= goal.budget;
+    let is_loose = is_one && all().map(|pack| pack.anew).sum::<usize>() > KINDS;
     let may_be = |pack: &Pack| {
         may_go(pack) && (fits && pack.freed() > 0 || !pack.is_bare && !pack.all || is_loose && pack.anew > 0)
     };
@@ -227,11 +231,11 @@ fn packs(
         let size = catalog.others().known.get(name).map_or(0, |info| info.size);
         let records = keeping.taken[number as usize];
         let kept = kept[number as usize];
-        let (mut copied, mut made, mut anew) = (0, 0, 0);
+        let (mut copied, mut made, mut most, mut anew) = (0, 0, 0, 0);
         for frame in 0..directory.frames() {
             let cost = costs.frame(catalog, (number, frame), wanted, exact);
             if cost.is_anew {
-                (made, anew) = (made + cost.about, anew + 1);
+                (made, most, anew) = (made + cost.about, most + cost.at_most, anew + 1);
             } else {
                 copied += cost.about;
             }
@@ -245,7 +249,7 @@ fn packs(
             live: catalog.is_live(number),
             wanted: (copied + made + records).min(size),
             at_least: (copied + made / BETTER + least).min(size),
-            at_most: (copied + made + records).min(size) + (made + records) / WORSE,
+            at_most: (copied + made + records).min(size) + (most - made) + (made + records) / WORSE,
             directory: directory.size() as u64,
             stored: costs.directory(number),
             needed: kept > 0 || wanted.iter().any(|&wanted| wanted),

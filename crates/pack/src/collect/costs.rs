@@ -26,6 +26,8 @@ struct Cost {
 pub(super) struct Folded {
     /// If it compresses as the whole frame does.
     pub(super) about: u64,
+    /// If the rest of the frame is what compresses.
+    pub(super) at_most: u64,
     /// Whether it is made anew, with what is in others: it may compress much better with that, as one version of a file does
     /// with another, or worse.
     pub(super) is_anew: bool,
@@ -126,9 +128,11 @@ impl Costs {
         let is_anew = !is_copied(length, all, exact);
         if length == all || !is_anew {
             let chunks = directory.chunks_in(number).count() as u64;
-            return Folded { about: cost.scaled(stored + chunks * CHUNK), is_anew };
+            let about = cost.scaled(stored + chunks * CHUNK);
+            return Folded { about, at_most: about, is_anew };
         }
-        Folded { about: chunks().map(|chunk| self.chunk(catalog, pack, chunk)).sum(), is_anew }
+        let about = chunks().map(|chunk| self.chunk(catalog, pack, chunk)).sum();
+        Folded { about, at_most: stored.min(length).max(about), is_anew }
     }
 }
 

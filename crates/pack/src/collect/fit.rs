@@ -94,25 +94,35 @@ impl Fitting<'_> {
         let budget = self.goal.budget;
         let may_fit = |plan: &Collection| plan.after.min(plan.estimate.at_least) <= budget;
         let plan = self.within(u64::MAX, u64::MAX);
-        if may_fit(&plan) {
+        // What was measured before is not believed twice.
+        let is_believed = self.goal.measured.strict == 0 || !plan.dropped.is_empty();
+        if may_fit(&plan) && is_believed {
             return plan;
         }
         // As long as something is left that branches need, nothing goes that is named.
         let is_named = plan.estimate.named >= plan.estimate.used;
-        let within = |needed| self.within(if is_named { needed } else { u64::MAX }, needed);
+        // What is left may be a little more than its parts.
+        let slip = plan.after.saturating_sub(plan.estimate.used).min(budget / SPARE);
+        let room = |needed: u64| {
+            let needed = needed.saturating_sub(slip);
+            (if is_named { needed } else { u64::MAX }, needed)
+        };
+        let within = |bytes| {
+            let (named, needed) = room(bytes);
+            self.within(named, needed)
+        };
         if let Some(times) = self.goal.measured.strict.checked_sub(GENTLY) {
             return within(self.aim(times));
         }
-        let too_much = plan.estimate.used.saturating_sub(budget);
+        let too_much = (plan.estimate.used + slip).saturating_sub(budget);
         let mut more = too_much;
         for _ in 0..SURELY {
             more -= more / STEP;
-            let needed = budget + more;
-            let named = if is_named { needed } else { u64::MAX };
+            let (named, needed) = room(budget + more);
             let plan = self.toward(Room { named, needed, rest: 0 }, Pains::All);
             if plan.after <= budget {
                 // There may be room for more.
-                return within(needed);
+                return within(budget + more);
             }
             if may_fit(&plan) {
                 return plan;

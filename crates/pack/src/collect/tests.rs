@@ -135,7 +135,7 @@ impl World {
         if plan.sources.is_empty() {
             return;
         }
-        let (mut fold, head) = Fold::new(LEVEL, plan.exact).unwrap();
+        let (mut fold, head) = Fold::new(LEVEL, plan.exact, plan.is_strict).unwrap();
         let mut pack = head.to_vec();
         for source in &plan.sources {
             let (name, directory) = catalog.pack(source.pack).unwrap();
@@ -196,8 +196,7 @@ impl World {
         for round in 0..16 {
             let plan = self.collect(&goal, &format!("t{round}"));
             let is_end = self.size_of_live() <= goal.budget || plan.sources.is_empty();
-            goal.measured.over += 1;
-            goal.measured.strict += u32::from(plan.is_strict);
+            goal.measured.note(&plan);
             plans.push(plan);
             if is_end {
                 return plans;
@@ -455,6 +454,39 @@ fn what_is_needed_goes_by_no_estimate() {
     assert!(folds > 5, "nothing was measured");
     let mean = used.iter().sum::<f64>() / used.len() as f64;
     assert!(mean > 0.8, "{mean} of the budget is used");
+}
+
+/// What compresses well has room where what is beside it in its frame has none, and versions of one thing take little together.
+#[test]
+fn what_takes_little_stays_where_what_takes_much_does_not_fit() {
+    let mut world = World::default();
+    let mut catalog = Catalog::default();
+    catalog.note_use("main", Use { run: 1, at: 90, roots: (0..21).map(name).collect() });
+    // The first is what was saved last.
+    let mut paths = vec![path(0, &(0..100).collect::<Vec<_>>(), &[], 9)];
+    paths.extend((1..21).map(|number| path(number, &[DENSE + number, DENSE + 100 + number], &[], 5)));
+    world.save(&mut catalog, "s", 1, paths);
+    let budget = world.size_of_live() * 9 / 10;
+    let plans = world.settle(&Goal { budget, grace: 0, ..goal(100) });
+    let left = world.catalog().names();
+    assert!(!left.contains(&name(0)) && left.len() > 15, "{left:?}: {plans:?}");
+}
+
+/// Nothing is folded again that comes to the same.
+#[test]
+fn a_pack_is_not_rewritten_for_what_it_says_again() {
+    let mut world = World::default();
+    let mut catalog = Catalog::default();
+    catalog.note_use("main", Use { run: 1, at: 90, roots: (0..300).map(name).collect() });
+    let paths = (0..300).map(|number| path(number, &[], &[], 5)).collect();
+    world.save(&mut catalog, "s", 1, paths);
+    let size = world.size_of_live();
+    for less in [1, 50, 500] {
+        let mut world = World { packs: world.packs.clone() };
+        let plans = world.settle(&Goal { budget: size - less, grace: 0, ..goal(100) });
+        assert!(plans.len() <= 5, "{less}: {}", plans.len());
+        assert!(world.catalog().names().len() >= 200, "{less}: {}", world.catalog().names().len());
+    }
 }
 
 /// Of a large pack of which a little is dead, that goes before what is needed, however little it is.
@@ -777,7 +809,7 @@ fn a_frame_that_is_damaged_costs_the_paths_that_need_it() {
     let plan = Collection::plan(&mut catalog, &goal(10));
     assert!(plan.is_nothing());
     let (_, directory) = catalog.pack(0).unwrap();
-    let (mut fold, _) = Fold::new(LEVEL, false).unwrap();
+    let (mut fold, _) = Fold::new(LEVEL, false, false).unwrap();
     let mut copied = 0;
     for number in 0..2 {
         let frame = directory.frame(number);

@@ -145,6 +145,9 @@ fn look_and_collect(
         ));
     }
     if args.json {
+        if is_claimed {
+            report["bytesAfter"] = plan.before.into();
+        }
         report["claimed"] = Value::Bool(is_claimed);
         print(report, std::mem::take(&mut collector.earlier))?;
     }
