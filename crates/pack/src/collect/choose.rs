@@ -23,8 +23,9 @@ const GEOMETRIC: u64 = 2;
 /// estimate; without this bound a pack would be rewritten again and again for the difference.
 const DEAD: u64 = 16;
 
-/// How many times better than it seems what is made anew may compress, as versions of one file do together.
-const BETTER: u64 = 8;
+/// How many times better than it seems what is made anew may compress, as versions of one file do together, or a text that lies
+/// beside noise.
+const BETTER: u64 = 1024;
 
 /// Which part larger what is made anew may be than it seems.
 const WORSE: u64 = 4;

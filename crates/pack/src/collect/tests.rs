@@ -919,8 +919,7 @@ fn what_stays_and_needs_what_goes_is_told() {
     let mut catalog = world.catalog();
     let many = [path(2, &[100], &[1], 1), path(3, &[101], &[2], 1), path(4, &[102], &[], 9)];
     world.save(&mut catalog, "b", 2, many.into());
-    let keep = [name(3)].into();
-    let plan = Collection::plan(&mut world.catalog(), &Goal { budget: 12_000, packs: 9, keep, ..goal(10) });
+    let plan = Collection::plan(&mut world.catalog(), &Goal { budget: 12_000, packs: 9, ..goal(10) });
     let sources: Vec<&str> = plan.sources.iter().map(|source| source.name.as_str()).collect();
     assert_eq!(sources, ["a"], "{plan:?}");
     let refers = |number| Lost::RefersTo(name(number));
