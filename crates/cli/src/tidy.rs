@@ -17,6 +17,9 @@ use crate::talk;
 /// How many folds a save makes at most, where what was made is still too much.
 const FOLDS_A_SAVE: usize = 3;
 
+/// How often what was made is measured, by a collector.
+const MEASURES: u32 = 12;
+
 /// The names of how many paths are said before "and so many more".
 pub(crate) const FEW: usize = 10;
 
@@ -150,7 +153,7 @@ pub(crate) struct Tidied {
     /// What has to be said, and whether it is a warning.
     pub(crate) said: Vec<(bool, String)>,
     /// The paths that were let go.
-    pub(crate) dropped: BTreeSet<String>,
+    dropped: BTreeSet<String>,
 }
 
 impl Tidied {
@@ -393,9 +396,6 @@ pub(crate) fn plan_lines(plan: &Collection) -> Vec<String> {
 pub(crate) fn after(plan: &Collection, done: &Collected) -> u64 {
     if done.pack.is_some() { plan.with_made(done.size) } else { plan.after }
 }
-
-/// How often what was made is measured, by a collector.
-const MEASURES: u32 = 12;
 
 /// Whether what was made is more than it should be, so that more has to go.
 pub(crate) fn is_too_much(goal: &mut Goal, plan: &Collection, done: &Collected) -> bool {

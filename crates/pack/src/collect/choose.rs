@@ -96,6 +96,11 @@ fn stays(goal: &Goal, pack: &Pack) -> bool {
     goal.foreign.contains(&pack.name) || goal.damaged.later.contains(&pack.name) || !pack.is_whole
 }
 
+/// Whether a pack may still be chosen to be rewritten.
+fn may_go(goal: &Goal, pack: &Pack) -> bool {
+    pack.live && pack.why.is_none() && !stays(goal, pack)
+}
+
 /// The packs with records that would be let go, where what these need may be in packs that are not read.
 fn not_whole(catalog: &Catalog, goal: &Goal, keeping: &Keeping) -> BTreeSet<u32> {
     let mut packs = BTreeSet::new();
@@ -156,16 +161,16 @@ pub(super) fn choose(
             pack.why = None;
         }
     }
-    let may_go = |pack: &Pack| pack.live && pack.why.is_none() && !stays(goal, pack);
     loop {
         let now = after(&packs);
         if now <= goal.budget {
             break;
         }
         let worst = if pains == Pains::All {
-            improvable(&mut packs, goal, now, others, &may_go)
+            improvable(&mut packs, goal, now, others)
         } else {
-            let dead = packs.iter_mut().filter(|pack| may_go(pack) && !pack.is_bare && pack.is_dead(DEAD));
+            let dead =
+                packs.iter_mut().filter(|pack| may_go(goal, pack) && !pack.is_bare && pack.is_dead(DEAD));
             dead.max_by_key(|pack| pack.dead())
         };
         match worst {
@@ -194,16 +199,10 @@ pub(super) fn choose(
 
 /// The pack with most to be rid of where something goes otherwise that somebody needs, however little it is: what is dead; what
 /// it says of others, if all go into one and it fits then; and small frames, which compress better together.
-fn improvable<'p>(
-    packs: &'p mut [Pack],
-    goal: &Goal,
-    after: u64,
-    others: u64,
-    may_go: &impl Fn(&Pack) -> bool,
-) -> Option<&'p mut Pack> {
-    let all = || packs.iter().filter(|pack| may_go(pack) || pack.why.is_some());
+fn improvable<'p>(packs: &'p mut [Pack], goal: &Goal, after: u64, others: u64) -> Option<&'p mut Pack> {
+    let all = || packs.iter().filter(|pack| may_go(goal, pack) || pack.why.is_some());
     let is_one = fit_together(all().map(|pack| pack.directory).sum(), all().map(|pack| pack.wanted).sum());
-    let freed: u64 = packs.iter().filter(|pack| may_go(pack)).map(Pack::freed).sum();
+    let freed: u64 = packs.iter().filter(|pack| may_go(goal, pack)).map(Pack::freed).sum();
     let is_first = packs.iter().all(|pack| pack.why.is_none());
     // What one pack says alone it says again.
     let is_alone = all().count() == 1;
@@ -211,7 +210,8 @@ fn improvable<'p>(
         is_one && !is_alone && after.saturating_sub(freed) + if is_first { others } else { 0 } <= goal.budget;
     let is_loose = is_one && all().map(|pack| pack.anew).sum::<usize>() > KINDS;
     let may_be = |pack: &Pack| {
-        may_go(pack) && (fits && pack.freed() > 0 || !pack.is_bare && !pack.all || is_loose && pack.anew > 0)
+        may_go(goal, pack)
+            && (fits && pack.freed() > 0 || !pack.is_bare && !pack.all || is_loose && pack.anew > 0)
     };
     packs.iter_mut().filter(|pack| may_be(pack)).max_by_key(|pack| pack.freed())
 }
@@ -288,7 +288,7 @@ fn leave_for_later(packs: &mut [Pack]) {
 
 /// Chooses the packs that only say something of others, if a pack is made that says all of it.
 fn choose_bare(packs: &mut [Pack], goal: &Goal) {
-    let is_bare = |pack: &Pack| pack.live && pack.is_bare && pack.why.is_none() && !stays(goal, pack);
+    let is_bare = |pack: &Pack| pack.is_bare && may_go(goal, pack);
     let is_made = packs.iter().any(|pack| pack.why.is_some());
     if is_made || packs.iter().filter(|pack| is_bare(pack)).count() > 1 {
         packs.iter_mut().filter(|pack| is_bare(pack)).for_each(|pack| pack.why = Some(Why::Small));
@@ -304,10 +304,8 @@ fn choose_small(packs: &mut [Pack], goal: &Goal, most_more: u64) {
     let any = packs.iter().any(|pack| pack.why.is_some());
     let others = packs.iter().filter(|pack| pack.why.is_some()).map(|pack| pack.directory).sum::<u64>();
     let rewritten_say = packs.iter().filter(|pack| pack.why.is_some()).map(|pack| pack.stored).sum::<u64>();
-    let mut stay: Vec<&mut Pack> = packs
-        .iter_mut()
-        .filter(|pack| pack.live && pack.why.is_none() && !pack.is_later && !stays(goal, pack))
-        .collect();
+    let mut stay: Vec<&mut Pack> =
+        packs.iter_mut().filter(|pack| may_go(goal, pack) && !pack.is_later).collect();
     if stay.len() + usize::from(any) <= most.max(1) {
         return;
     }

@@ -14,15 +14,19 @@ fn bytes(part: u32) -> Vec<u8> {
 }
 
 fn random_bytes(part: u32) -> Vec<u8> {
-    let mut state = u64::from(part).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    (0..2000 + part as usize % 100)
-        .map(|_| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            (state >> 24) as u8
-        })
-        .collect()
+    let mut next = numbers(u64::from(part).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    (0..2000 + part as usize % 100).map(|_| (next() >> 24) as u8).collect()
+}
+
+/// Numbers that look random, the same for a seed.
+fn numbers(seed: u64) -> impl FnMut() -> u64 {
+    let mut state = seed;
+    move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    }
 }
 
 fn chunk(part: u32) -> Chunk {
@@ -395,13 +399,8 @@ fn what_is_needed_stays_where_what_is_dead_lies_between() {
 fn what_is_needed_goes_by_no_estimate() {
     let (mut folds, mut used) = (0, Vec::new());
     for seed in 1..16_u64 {
-        let mut state = seed;
-        let mut random = move |below: u32| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            (state % u64::from(below)) as u32
-        };
+        let mut next = numbers(seed);
+        let mut random = move |below: u32| (next() % u64::from(below)) as u32;
         let mut world = World::default();
         let mut needed: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
         let dense = random(4) + 1;
@@ -667,13 +666,8 @@ const GRACE: u64 = 100;
 #[test]
 fn savers_and_collectors_at_once_lose_nothing() {
     for seed in 1..25_u64 {
-        let mut state = seed;
-        let mut random = move |below: u64| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state % below
-        };
+        let mut next = numbers(seed);
+        let mut random = move |below: u64| next() % below;
         let mut world = World::default();
         let mut saved: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
         let mut savers: Vec<(u64, Catalog)> = Vec::new();
